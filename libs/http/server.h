@@ -1,0 +1,80 @@
+#pragma once
+// HTTP/1.1 server (libwebsockets underneath, on a loop thread of its own). Handlers run on an
+// executor and may block.
+#include <absl/status/status.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/executor.h"
+#include "log/log.h"
+
+namespace parley::http {
+
+struct Request {
+  std::string method;  // GET, POST, …
+  std::string path;    // percent-decoded, without the query
+  std::map<std::string, std::string> query;
+  std::map<std::string, std::string> headers;  // names in lower case
+  std::map<std::string, std::string> params;   // of the pattern: {id}
+  std::string body;
+  std::string peer;  // address of the client
+
+  std::string_view Header(std::string_view lower_case_name) const;  // "" when absent
+};
+
+struct Response {
+  int status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  std::vector<std::pair<std::string, std::string>> headers;
+};
+
+using Handler = std::function<Response(const Request&)>;
+
+struct ServerOptions {
+  std::string address = "127.0.0.1";
+  std::vector<int> ports = {0};       // all serve the same routes; 0 = any free one
+  int64_t max_body_bytes = 10 << 20;  // over it: 413
+  absl::Duration idle_timeout = absl::Seconds(60);
+  absl::Duration header_timeout = absl::Seconds(10);  // slow senders are closed
+  int max_connections = 10'000;
+};
+
+// Add routes, then Start(). Thread-safe after Start().
+class Server {
+ public:
+  Server(ServerOptions options, Executor& executor, log::Logger log);
+  ~Server();  // as Stop(zero)
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // `pattern`: "/api/agents/{id}" (a parameter is one path segment) or "/assets/{path*}" (the
+  // rest). First match wins.
+  void Handle(std::string_view method, std::string_view pattern, Handler handler);
+  // Answers what no route matches; default 404. A path that exists with other methods answers 405
+  // with Allow.
+  void HandleUnknown(Handler handler);
+  // (method, pattern) of every route: openapi.json is checked against it.
+  std::vector<std::pair<std::string, std::string>> routes() const;
+
+  // Unavailable: "port 8080 on 127.0.0.1 is taken; …". Full executor: requests are answered 503
+  // with Retry-After.
+  absl::Status Start();
+  int port(size_t index = 0) const;  // bound port
+  // Closes listeners, waits for requests under way until `grace`, then closes the rest. Idempotent.
+  void Stop(absl::Duration grace);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace parley::http

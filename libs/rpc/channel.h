@@ -1,0 +1,22 @@
+#pragma once
+#include <absl/status/status.h>
+#include <absl/time/time.h>
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace parley::rpc {
+
+// A channel to "host:port" (or unix:/path) with keepalive, round-robin over resolved addresses and
+// reconnects within 2 s. Never in a job process or a zygote.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target);
+
+// Adds `authorization: Bearer …`.
+void SetBearer(grpc::ClientContext& context, std::string_view token);
+void SetTimeout(grpc::ClientContext& context, absl::Duration timeout);
+// The bearer token of an incoming call; "" when there is none.
+std::string BearerOf(const grpc::ServerContextBase& context);
+
+}  // namespace parley::rpc

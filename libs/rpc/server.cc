@@ -1,0 +1,57 @@
+#include "rpc/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <mutex>
+
+#include "base/status.h"
+
+namespace parley::rpc {
+
+Server::Server() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  });
+}
+
+Server::~Server() { Stop(absl::ZeroDuration()); }
+
+absl::Status Server::Start(const ServerOptions& options,
+                           const std::vector<grpc::Service*>& services) {
+  grpc::ServerBuilder builder;
+  const std::string address = options.address.find(':') == std::string::npos
+                                  ? fmt::format("{}:{}", options.address, options.port)
+                                  : fmt::format("[{}]:{}", options.address, options.port);
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || port_ == 0) {
+    server_.reset();
+    return Unavailable(
+        "cannot listen on {}: the port is taken or the address is not this host's; choose another "
+        "with --grpc-port",
+        address);
+  }
+  SetReady(false);
+  return absl::OkStatus();
+}
+
+void Server::SetReady(bool ready) {
+  if (server_ != nullptr) server_->GetHealthCheckService()->SetServingStatus("ready", ready);
+}
+
+void Server::Stop(absl::Duration grace) {
+  if (server_ == nullptr) return;
+  server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(grace));
+  server_->Wait();
+  server_.reset();
+}
+
+}  // namespace parley::rpc
