@@ -3,6 +3,11 @@
 #include <utility>
 
 namespace parley {
+namespace {
+
+thread_local const Executor* current_executor = nullptr;  // whose thread this is
+
+}  // namespace
 
 Executor::Executor(size_t threads, size_t capacity) : capacity_(capacity) {
   threads_.reserve(threads);
@@ -24,7 +29,8 @@ bool Executor::Post(std::function<void()> work) {
 bool Executor::PostAdmitted(std::function<void()> work) {
   {
     MutexLock lock(&mutex_);
-    if (stopped_) return false;
+    // One of our own threads may always go on: it drains the queue before it ends.
+    if (stopped_ && current_executor != this) return false;
     queue_.push_back(std::move(work));
   }
   wake_.Signal();
@@ -47,6 +53,7 @@ size_t Executor::queued() const {
 }
 
 void Executor::Run() {
+  current_executor = this;
   while (true) {
     std::function<void()> work;
     {
@@ -98,10 +105,7 @@ void Strand::Drain(const std::shared_ptr<State>& state) {
     }
     work();
   }
-  if (!state->executor.PostAdmitted([state] { Drain(state); })) {
-    MutexLock lock(&state->mutex);
-    state->running = false;
-  }
+  state->executor.PostAdmitted([state] { Drain(state); });  // on its thread: never refused
 }
 
 }  // namespace parley

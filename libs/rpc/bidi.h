@@ -28,7 +28,7 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
     base->self_ = session;
     base->weak_ = session;
     session->OnStart();
-    base->StartRead(&base->in_);
+    base->ReadNext();
     return base;
   }
 
@@ -83,7 +83,7 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
       if (self == nullptr) return;
       if (!ok) return OnHalfClose();
       OnMessage(in_);
-      this->StartRead(&in_);
+      ReadNext();
     });
   }
   void OnWriteDone(bool ok) final {
@@ -110,6 +110,10 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     writing_ = true;
     this->StartWrite(&outbox_.front());
+  }
+  void ReadNext() {
+    MutexLock lock(&mutex_);
+    if (!finished_) this->StartRead(&in_);  // nothing may be started after Finish
   }
   void FinishOnce() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (finished_) return;

@@ -1,0 +1,98 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <set>
+
+#include "base/executor.h"
+#include "base/ids.h"
+#include "base/status.h"
+#include "base/strings.h"
+
+namespace parley {
+namespace {
+
+TEST(StatusTest, ReasonAndMetadataSurviveAnnotation) {
+  const absl::Status status = WithReason(AlreadyExists("key {} is in use", "k"), "KEY_REUSED",
+                                         {{"dispatch_id", "AD_1"}, {"empty", ""}});
+  const absl::Status annotated = Annotate(status, "create");
+  EXPECT_EQ(annotated.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(Message(annotated), "create: key k is in use");
+  const ErrorReason reason = ReasonOf(annotated);
+  EXPECT_EQ(reason.reason, "KEY_REUSED");
+  EXPECT_THAT(reason.metadata, testing::UnorderedElementsAre(testing::Pair("dispatch_id", "AD_1"),
+                                                             testing::Pair("empty", "")));
+  EXPECT_EQ(ReasonOf(NotFound("x")).reason, "");
+}
+
+TEST(IdsTest, IdsAreUniqueAndCarryTheirTag) {
+  std::set<std::string> seen;
+  for (int i = 0; i < 10'000; ++i) {
+    const std::string id = NewId(kJobPrefix, "00a");
+    EXPECT_EQ(id.substr(0, 6), "AJ_00a");
+    EXPECT_EQ(id.size(), 18u);
+    EXPECT_TRUE(seen.insert(id).second);
+  }
+}
+
+TEST(StringsTest, DurationsNeedAUnit) {
+  EXPECT_EQ(ParseDuration("500ms"), absl::Milliseconds(500));
+  EXPECT_EQ(ParseDuration("1.5m"), absl::Seconds(90));
+  EXPECT_EQ(ParseDuration("0"), absl::ZeroDuration());
+  for (const char* bad : {"", "5", "-1s", "1 s", "1e3s", "s", "1..5s", "1week"})
+    EXPECT_EQ(ParseDuration(bad), std::nullopt) << bad;
+  for (const char* text : {"500ms", "2s", "90s", "1h", "7us"}) {
+    EXPECT_EQ(ParseDuration(DurationText(*ParseDuration(text))), ParseDuration(text));
+  }
+}
+
+TEST(StringsTest, SizesCountInBinaryUnits) {
+  EXPECT_EQ(ParseSize("64KiB"), 65536);
+  EXPECT_EQ(ParseSize("4096"), 4096);
+  EXPECT_EQ(SizeText(256 << 20), "256MiB");
+  for (const char* bad : {"", "-1", "1kb", "KiB", "99999999999TiB"})
+    EXPECT_EQ(ParseSize(bad), std::nullopt) << bad;
+}
+
+TEST(StringsTest, Utf8IsCheckedStrictly) {
+  EXPECT_TRUE(IsValidUtf8("grüß dich \xF0\x9F\x99\x82"));
+  for (const char* bad :
+       {"\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "\x80", "\xFF"})
+    EXPECT_FALSE(IsValidUtf8(bad));
+}
+
+TEST(ExecutorTest, RefusesWhenFullAndRunsWhatItTook) {
+  std::atomic<int> ran{0};
+  Mutex mutex;
+  mutex.Lock();
+  Executor executor(1, 2);
+  ASSERT_TRUE(executor.Post([&] {
+    MutexLock lock(&mutex);
+    ++ran;
+  }));
+  while (executor.queued() != 0)
+    std::this_thread::yield();  // the only thread now waits for the mutex
+  ASSERT_TRUE(executor.Post([&] { ++ran; }));
+  ASSERT_TRUE(executor.Post([&] { ++ran; }));
+  EXPECT_FALSE(executor.Post([&] { ++ran; }));
+  EXPECT_TRUE(executor.PostAdmitted([&] { ++ran; }));
+  mutex.Unlock();
+  executor.Stop();
+  EXPECT_EQ(ran, 4);
+  EXPECT_FALSE(executor.Post([] {}));
+}
+
+TEST(StrandTest, KeepsOrderAcrossThreads) {
+  Executor executor(4, 16);
+  std::vector<int> order;
+  {
+    Strand strand(executor);
+    for (int i = 0; i < 1'000; ++i) strand.Post([&order, i] { order.push_back(i); });
+  }
+  executor.Stop();
+  ASSERT_EQ(order.size(), 1'000u);
+  for (int i = 0; i < 1'000; ++i) EXPECT_EQ(order[static_cast<size_t>(i)], i);
+}
+
+}  // namespace
+}  // namespace parley
