@@ -1,0 +1,234 @@
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <numbers>
+#include <random>
+
+#include "audio/level.h"
+#include "audio/opus.h"
+#include "audio/pcm.h"
+#include "audio/resample.h"
+#include "audio/vad.h"
+#include "audio/wav.h"
+
+namespace parley::audio {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<int16_t> Sine(double hz, int rate_hz, double seconds, double amplitude = 10'000) {
+  std::vector<int16_t> samples(static_cast<size_t>(rate_hz * seconds));
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const double phase = 2 * std::numbers::pi * hz * static_cast<double>(i) / rate_hz;
+    samples[i] = static_cast<int16_t>(amplitude * std::sin(phase));
+  }
+  return samples;
+}
+
+std::vector<int16_t> Noise(double seconds, double amplitude) {
+  std::mt19937 random(7);
+  std::normal_distribution<double> normal(0, amplitude);
+  std::vector<int16_t> samples(static_cast<size_t>(kVoiceRateHz * seconds));
+  for (int16_t& sample : samples) sample = static_cast<int16_t>(normal(random));
+  return samples;
+}
+
+double SpeechShare(Vad& vad, std::span<const int16_t> samples) {
+  int speech = 0;
+  int frames = 0;
+  for (size_t at = 0; at + kVoiceFrameSamples <= samples.size(); at += kVoiceFrameSamples) {
+    if (vad.Process(samples.subspan(at, kVoiceFrameSamples)).speech) ++speech;
+    ++frames;
+  }
+  return static_cast<double>(speech) / frames;
+}
+
+std::string File(std::string_view name) {
+  return (std::filesystem::temp_directory_path() / fmt::format("parley-{}-{}", getpid(), name))
+      .string();
+}
+
+std::string Bytes(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST(LevelTest, IsLoudnessBelowFullScale) {
+  EXPECT_EQ(Level({}), 127U);
+  EXPECT_EQ(Level(std::vector<int16_t>(960)), 127U);
+  EXPECT_EQ(Level(std::vector<int16_t>(960, -32768)), 0U);
+  EXPECT_NEAR(LevelDbov(Sine(440, 48'000, 0.1, 32'767)), -3.0F, 0.1F);
+  EXPECT_EQ(Level(Sine(440, 48'000, 0.1, 3'276.7)), 23U);
+}
+
+TEST(PcmTest, BytesBecomeWholeSamples) {
+  const std::vector<int16_t> samples = {1, -2, 300};
+  std::vector<int16_t> back = {7};
+  AppendSamples(std::string(AsBytes(samples)) + "x", back);
+  EXPECT_EQ(back, (std::vector<int16_t>{7, 1, -2, 300}));
+}
+
+TEST(PcmTest, ChannelsComeApart) {
+  const std::vector<int16_t> stereo = {1, 3, 5, 7};
+  EXPECT_EQ(Channel(stereo, 2, 1), (std::vector<int16_t>{3, 7}));
+  EXPECT_EQ(MixDown(stereo, 2), (std::vector<int16_t>{2, 6}));
+}
+
+TEST(OpusTest, SoundSurvivesAtBothRates) {
+  auto encoder = OpusEncoder::Create({.bitrate_bps = 32'000, .complexity = 0});
+  auto wide = OpusDecoder::Create(48'000);
+  auto voice = OpusDecoder::Create(16'000);
+  ASSERT_TRUE(encoder.ok() && wide.ok() && voice.ok());
+  const std::vector<int16_t> tone = Sine(440, 48'000, 0.4);
+  std::vector<uint8_t> packet(OpusEncoder::kMaxPacketBytes);
+  std::vector<int16_t> out(OpusDecoder::MaxSamples(48'000));
+  float wide_level = -127;
+  float voice_level = -127;
+  for (size_t at = 0; at < tone.size(); at += kRoomFrameSamples) {
+    const auto bytes = encoder->Encode(std::span(tone).subspan(at, kRoomFrameSamples), packet);
+    ASSERT_TRUE(bytes.ok());
+    const std::string_view sent(reinterpret_cast<const char*>(packet.data()), *bytes);
+    ASSERT_EQ(wide->Decode(sent, out).value(), 960U);
+    wide_level = LevelDbov(std::span(out).first(960));
+    ASSERT_EQ(voice->Decode(sent, out).value(), 320U);
+    voice_level = LevelDbov(std::span(out).first(320));
+  }
+  EXPECT_NEAR(wide_level, LevelDbov(tone), 2);
+  EXPECT_NEAR(voice_level, LevelDbov(tone), 2);
+  EXPECT_EQ(wide->Conceal(std::span(out).first(960)).value(), 960U);
+}
+
+TEST(OpusTest, SaysWhatIsWrong) {
+  EXPECT_THAT(OpusEncoder::Create({.bitrate_bps = 1}).status().message(), HasSubstr("6000"));
+  EXPECT_THAT(OpusEncoder::Create({.complexity = 11}).status().message(), HasSubstr("0 to 10"));
+  EXPECT_FALSE(OpusDecoder::Create(44'100).ok());
+  auto encoder = OpusEncoder::Create();
+  std::vector<uint8_t> packet(OpusEncoder::kMaxPacketBytes);
+  EXPECT_FALSE(encoder->Encode(std::vector<int16_t>(480), packet).ok());
+  auto decoder = OpusDecoder::Create(16'000);
+  std::vector<int16_t> out(OpusDecoder::MaxSamples(16'000));
+  EXPECT_FALSE(decoder->Decode("", out).ok());
+  EXPECT_FALSE(decoder->Decode(std::string(3, '\xff'), out).ok());
+  EXPECT_FALSE(decoder->Conceal(std::span(out).first(7)).ok());
+}
+
+TEST(ResampleTest, KeepsLengthAndLoudness) {
+  const std::vector<int16_t> tone = Sine(440, 48'000, 0.5);
+  const auto voice = Resample(tone, 48'000, 16'000);
+  ASSERT_TRUE(voice.ok());
+  EXPECT_EQ(voice->size(), tone.size() / 3);
+  EXPECT_NEAR(LevelDbov(*voice), LevelDbov(tone), 0.3);
+  const auto odd = Resample(tone, 44'100, 16'000);
+  EXPECT_EQ(odd->size(), tone.size() * 16'000 / 44'100);
+}
+
+TEST(ResampleTest, StreamsInPiecesOfAnySize) {
+  auto whole = Resampler::Create(22'050, 48'000);
+  auto pieces = Resampler::Create(22'050, 48'000);
+  const std::vector<int16_t> tone = Sine(300, 22'050, 0.5);
+  std::vector<int16_t> once;
+  whole->Append(tone, once);
+  std::vector<int16_t> many;
+  for (size_t at = 0, size = 1; at < tone.size(); at += size, size = size % 97 + 1) {
+    pieces->Append(std::span(tone).subspan(at, std::min(size, tone.size() - at)), many);
+  }
+  EXPECT_EQ(once, many);
+  EXPECT_NEAR(static_cast<double>(once.size()), 24'000, 100);
+}
+
+TEST(ResampleTest, EqualRatesCopyAndBadOnesAreRefused) {
+  auto same = Resampler::Create(16'000, 16'000);
+  std::vector<int16_t> out;
+  same->Append(std::vector<int16_t>{1, 2, 3}, out);
+  EXPECT_EQ(out, (std::vector<int16_t>{1, 2, 3}));
+  EXPECT_FALSE(Resampler::Create(0, 16'000).ok());
+  EXPECT_FALSE(Resampler::Create(16'000, 16'000, 11).ok());
+}
+
+TEST(WavTest, WrittenIsRead) {
+  const std::string path = File("stereo.wav");
+  const std::vector<int16_t> left = {1, 2, 3};
+  const std::vector<int16_t> right = {-1};
+  ASSERT_TRUE(WriteStereoWav(path, 16'000, left, right).ok());
+  const auto wav = ReadWav(path);
+  ASSERT_TRUE(wav.ok()) << wav.status();
+  EXPECT_EQ(wav->rate_hz, 16'000);
+  EXPECT_EQ(wav->samples, (std::vector<int16_t>{1, -1, 2, 0, 3, 0}));
+  std::filesystem::remove(path);
+}
+
+TEST(WavTest, EachKindOfBadFileHasItsWord) {
+  const std::string path = File("good.wav");
+  ASSERT_TRUE(
+      WriteWav(path, {.rate_hz = 16'000, .channels = 1, .samples = Sine(440, 16'000, 0.1)}).ok());
+  const std::string good = Bytes(path);
+  std::filesystem::remove(path);
+  EXPECT_THAT(ParseWav("").status().message(), HasSubstr("empty"));
+  EXPECT_THAT(ParseWav("ID3 not audio at all").status().message(), HasSubstr("not a WAV"));
+  EXPECT_THAT(ParseWav(good.substr(0, 20)).status().message(), HasSubstr("cut short"));
+  EXPECT_THAT(ParseWav(good.substr(0, good.size() - 100)).status().message(),
+              HasSubstr("cut short"));
+  EXPECT_THAT(ParseWav(good.substr(0, 44)).status().message(), HasSubstr("no audio"));
+  std::string mulaw = good;
+  mulaw[20] = 7;  // the format tag
+  mulaw[34] = 8;
+  EXPECT_THAT(ParseWav(mulaw).status().message(), HasSubstr("not PCM"));
+  EXPECT_THAT(ReadWav("/nonexistent.wav").status().message(), HasSubstr("cannot open"));
+  EXPECT_FALSE(ReadWav("/tmp").ok());
+  EXPECT_FALSE(WriteWav("/nonexistent/x.wav", {.rate_hz = 16'000, .channels = 1}).ok());
+}
+
+TEST(VadTest, SteadySoundsAreNotSpeech) {
+  const auto vad = NewWebrtcVad();
+  EXPECT_LT(SpeechShare(*vad, std::vector<int16_t>(kVoiceRateHz * 2)), 0.01) << "silence";
+  vad->Reset();
+  EXPECT_LT(SpeechShare(*vad, Noise(4, 800)), 0.02) << "white noise";
+  vad->Reset();
+  EXPECT_LT(SpeechShare(*vad, Sine(120, kVoiceRateHz, 4)), 0.02) << "hum";
+  vad->Reset();
+  EXPECT_LT(SpeechShare(*vad, Sine(1'000, kVoiceRateHz, 4)), 0.02) << "tone";
+}
+
+// Recordings of people and of noise that Debian's alsa-utils ships.
+class VadRecordingTest : public ::testing::Test {
+ protected:
+  static std::vector<int16_t> Clip(std::string_view name) {
+    auto samples = ReadSpeech(fmt::format("/usr/share/sounds/alsa/{}.wav", name), kVoiceRateHz);
+    return samples.ok() ? *samples : std::vector<int16_t>();
+  }
+};
+
+TEST_F(VadRecordingTest, HearsPeopleAndNotPinkNoise) {
+  for (const char* name : {"Front_Center", "Front_Left", "Rear_Right", "Side_Left"}) {
+    const std::vector<int16_t> clip = Clip(name);
+    if (clip.empty()) GTEST_SKIP() << "alsa-utils is not installed";
+    const auto vad = NewWebrtcVad();
+    EXPECT_GT(SpeechShare(*vad, clip), 0.4) << name;
+  }
+  const auto vad = NewWebrtcVad();
+  EXPECT_LT(SpeechShare(*vad, Clip("Noise")), 0.05);
+}
+
+TEST_F(VadRecordingTest, HearsSpeechOverNoise) {
+  std::vector<int16_t> clip = Clip("Front_Center");
+  if (clip.empty()) GTEST_SKIP() << "alsa-utils is not installed";
+  const std::vector<int16_t> noise =
+      Noise(static_cast<double>(clip.size()) / kVoiceRateHz + 3, 150);
+  const auto vad = NewWebrtcVad();
+  EXPECT_LT(SpeechShare(*vad, std::span(noise).first(kVoiceRateHz * 3)), 0.05);
+  for (size_t i = 0; i < clip.size(); ++i) {
+    clip[i] =
+        static_cast<int16_t>(std::clamp(clip[i] + noise[i + kVoiceRateHz * 3], -32'768, 32'767));
+  }
+  EXPECT_GT(SpeechShare(*vad, clip), 0.3);
+}
+
+}  // namespace
+}  // namespace parley::audio
