@@ -1,0 +1,198 @@
+#pragma once
+// What a program that runs agents includes. An agent program gives its name and an entrypoint:
+//
+//   absl::Status Entrypoint(parley::agent::JobContext& job) {
+//     parley::agent::SessionConfig config;
+//     config.instructions = "You are the front desk of a small hotel.";
+//     config.greeting = "Good day, how can I help?";
+//     config.stt = {{.engine = "pocketsphinx"}};
+//     config.llm = {{.engine = "openai", .model = "gpt-4.1-mini"}};
+//     config.tts = {{.engine = "flite", .voice = "slt"}};
+//     config.tools.push_back({.name = "time", .description = "The time of day", .run = TellTime});
+//     PARLEY_ASSIGN_OR_RETURN(auto session, job.StartSession(std::move(config)));
+//     return session->Wait();
+//   }
+//
+// Each job is a process of its own. The entrypoint runs there on a thread of its own and may block;
+// everything here may be called from that thread and from threads it makes, unless it says
+// otherwise.
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "log/log.h"
+#include "session/types.h"
+
+namespace parley::agent {
+
+class JobContext;
+
+// ---- the program ----
+
+// What a job's own code may reach. Configured agents are always kNone.
+enum class Network { kHost, kNone };
+
+struct AgentOptions {
+  // The exact dispatch name this program serves; empty: the agents of a pool that are defined in
+  // the registry.
+  std::string agent_name;
+  // Runs once per job, in the job's process. Returning OK does not end the job: it ends when its
+  // session ends, its room closes or Shutdown() is called. An error, and nothing that still runs,
+  // ends it as FAILED/ENTRYPOINT_ERROR.
+  std::function<absl::Status(JobContext&)> entrypoint;
+  // Runs once per program, before any job: load models here and all jobs share them. It must leave
+  // no thread behind. An error stops the start.
+  std::function<absl::Status()> prewarm;
+  Network network = Network::kHost;
+};
+
+// ---- the job ----
+
+struct JobInfo {
+  std::string job_id;
+  std::string dispatch_id;
+  std::string session_id;
+  std::string project;
+  std::string agent_name;
+  std::string agent_id;        // of the definition; the agent's name for programs
+  uint64_t agent_version = 0;  // 0 for programs
+  std::string room;
+  std::string metadata;                           // of the dispatch
+  std::map<std::string, std::string> attributes;  // of the dispatch
+  std::string identity;                           // of the agent in the room
+  std::string participant_identity;               // publisher and participant jobs: whom it is for
+  int attempt = 1;
+  bool resuming = false;        // an earlier attempt ran
+  std::string definition_json;  // configured agents: the pinned definition
+};
+
+struct Participant {
+  std::string sid;
+  std::string identity;
+  std::string name;
+  std::string metadata;
+  std::map<std::string, std::string> attributes;
+  bool is_person = false;  // people and phone calls; not agents, not recorders
+};
+
+// ---- the conversation ----
+
+struct SttEngine {
+  std::string engine;  // pocketsphinx, scripted, …
+  std::string model;
+  std::string language;              // BCP 47
+  std::string grammar;               // JSGF text
+  std::vector<std::string> phrases;  // hints
+  std::map<std::string, std::string> options;
+};
+struct LlmEngine {
+  std::string engine;  // rules, openai, scripted, …
+  std::string model;
+  std::optional<double> temperature;
+  std::optional<int> max_tokens;
+  std::string rules_json;
+  std::map<std::string, std::string> options;
+};
+struct TtsEngine {
+  std::string engine;  // flite, espeak, scripted, …
+  std::string voice;
+  std::string language;
+  float rate = 1;   // 0.5 to 2
+  float pitch = 1;  // 0.5 to 2
+  std::map<std::string, std::string> options;
+};
+
+// Something the model may do. `run` is called on a thread of its own with the arguments as a JSON
+// object and answers with text for the model; an error's message is shown to the model too. Without
+// `run` it is a tool of the definition, which the agent server runs.
+struct Tool {
+  std::string name;
+  std::string description;
+  std::string parameters_json = R"({"type":"object","properties":{}})";  // JSON schema
+  absl::Duration timeout = absl::Seconds(10);
+  std::function<absl::StatusOr<std::string>(std::string_view arguments_json)> run;
+};
+
+struct SessionConfig {
+  std::string instructions;
+  std::string greeting;        // said when the first person is there; empty: the agent waits
+  std::vector<SttEngine> stt;  // each a chain: the next serves when one fails
+  std::vector<LlmEngine> llm;
+  std::vector<TtsEngine> tts;
+  std::vector<Tool> tools;
+  session::Options options;      // turn-taking, interruption, limits; see session/types.h
+  bool keep_transcript = false;  // give the transcript to the session's record at the end
+  // Called on the loop's thread: return at once. May be empty.
+  std::function<void(const session::ChatItem&)> on_item;
+  std::function<void(session::AgentState)> on_agent_state;
+  std::function<void(std::string_view text, bool final)> on_user_text;
+};
+
+// A conversation in the job's room. Lives as long as its job.
+class AgentSession {
+ public:
+  virtual ~AgentSession() = default;
+  // Says `text`, after what is being said and waits to be said. Does not wait.
+  virtual void Say(std::string text, bool allow_interruptions = true) = 0;
+  // Lets the model speak, as an answer to `instructions` that only it sees. Does not wait.
+  virtual void GenerateReply(std::string instructions) = 0;
+  // Cuts what is being said and drops what waits.
+  virtual void Interrupt() = 0;
+  // State of the program's own that the checkpoint carries (at most 64 KiB) to the next attempt.
+  virtual void SetUserData(std::string data) = 0;
+  virtual std::string RestoredUserData() const = 0;
+  // Blocks until the session is over. OK: an orderly end.
+  virtual absl::Status Wait() = 0;
+};
+
+class JobContext {
+ public:
+  virtual ~JobContext() = default;
+  virtual const JobInfo& info() const = 0;
+  // Lines go to the job's log, with its ids.
+  virtual const log::Logger& log() const = 0;
+
+  // Enters the room; blocks until in. StartSession does it when it has not been done.
+  //   Unavailable, PermissionDenied, …  as the room server says
+  //   Aborted                           the job is stopping
+  virtual absl::Status Connect() = 0;
+  // Those in the room now, the agent itself not counted. Empty before Connect.
+  virtual std::vector<Participant> participants() const = 0;
+  // The agent's own attributes; "" deletes.
+  virtual void SetAttributes(std::map<std::string, std::string> attributes) = 0;
+  // A data packet of at most 64 KiB to everybody, or to `destinations`.
+  virtual absl::Status SendData(std::string payload, std::string topic, bool reliable = true,
+                                std::vector<std::string> destinations = {}) = 0;
+
+  // Begins the conversation: one per job. The session belongs to the job.
+  //   InvalidArgument      the configuration
+  //   FailedPrecondition   there is one already
+  virtual absl::StatusOr<AgentSession*> StartSession(SessionConfig config) = 0;
+
+  // Ends the job as SUCCEEDED/SHUTDOWN once hooks have run. Does not wait.
+  virtual void Shutdown(std::string_view reason = {}) = 0;
+  // Ends the job as FAILED/DEFINITION_INVALID: the definition itself cannot work, so that no other
+  // attempt is made.
+  virtual void FailDefinition(std::string_view error) = 0;
+  // Runs at the end, on the entrypoint's thread, in the order added, within the grace period.
+  virtual void AddShutdownHook(std::function<void()> hook) = 0;
+  // True once the job is ending. WaitForShutdown blocks until then or until `timeout`; it says
+  // whether it is ending.
+  virtual bool stopping() const = 0;
+  virtual bool WaitForShutdown(absl::Duration timeout) = 0;
+};
+
+// The entrypoint of configured agents: builds the session from the definition in `job`. A
+// definition that cannot be served ends the job as DEFINITION_INVALID, with what is wrong.
+absl::Status RunConfiguredAgent(JobContext& job);
+
+}  // namespace parley::agent

@@ -1,0 +1,133 @@
+#pragma once
+// What a session wants done, in the order in which it wants it.
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "session/types.h"
+
+namespace parley::session::command {
+
+// ---- hearing ----
+// Take the audio of this person; empty: of nobody.
+struct Link {
+  std::string identity;
+};
+struct SttOpen {
+  uint32_t stream = 0;
+};
+// Feed the recogniser from now on, beginning with the last `preroll` of audio.
+struct SttStart {
+  uint32_t stream = 0;
+  absl::Duration preroll;
+};
+// Stop feeding and ask for the final of `utterance`.
+struct SttEnd {
+  uint32_t stream = 0;
+  uint64_t utterance = 0;
+};
+struct SttClose {
+  uint32_t stream = 0;
+};
+
+// ---- thinking ----
+struct LlmChat {
+  uint32_t stream = 0;
+  std::string turn_id;
+  std::vector<ChatItem> items;
+  bool allow_tools = true;
+  absl::Duration timeout;
+};
+struct LlmCancel {
+  uint32_t stream = 0;
+};
+struct CallTool {
+  uint32_t call = 0;
+  std::string name;
+  std::string arguments_json;
+};
+struct CancelTool {
+  uint32_t call = 0;
+};
+
+// ---- speaking ----
+struct TtsOpen {
+  uint32_t stream = 0;
+  uint64_t speech = 0;
+  std::string turn_id;
+};
+// Speak `text` as segment `segment`, which ends with it.
+struct TtsText {
+  uint32_t stream = 0;
+  uint64_t segment = 0;
+  std::string text;
+};
+struct TtsFinish {
+  uint32_t stream = 0;
+};
+struct TtsCancel {
+  uint32_t stream = 0;
+};
+// The output plays what comes for `speech`, as it comes. Until then its audio is kept.
+struct PlayStart {
+  uint64_t speech = 0;
+};
+struct PlayPause {};
+struct PlayResume {};
+// Forget what is not yet played.
+struct PlayClear {};
+
+// ---- showing ----
+struct SetState {
+  AgentState state = AgentState::kInitializing;
+};
+// Everything heard so far in this segment; replaces what was sent for it before.
+struct UserText {
+  std::string segment_id;
+  std::string text;
+  bool final = false;
+};
+// A further piece of what the agent says, as it is heard.
+struct AgentText {
+  std::string segment_id;
+  std::string delta;
+  bool final = false;  // the segment is over
+};
+struct ItemAdded {
+  ChatItem item;
+};
+struct TurnDone {
+  TurnReport report;
+};
+struct FalseInterruption {
+  bool resumed = true;
+};
+struct SaveCheckpoint {
+  std::string blob;
+};
+struct Log {
+  enum class Level { kInfo, kWarn, kError };
+  Level level = Level::kInfo;
+  std::string message;
+  std::string detail;
+};
+// The session is over; nothing follows.
+struct End {
+  EndReason reason = EndReason::kShutdown;
+  std::string error;
+};
+
+using Command =
+    std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel, CallTool,
+                 CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
+                 PlayResume, PlayClear, SetState, UserText, AgentText, ItemAdded, TurnDone,
+                 FalseInterruption, SaveCheckpoint, Log, End>;
+
+}  // namespace parley::session::command
+
+namespace parley::session {
+using command::Command;
+}

@@ -1,0 +1,136 @@
+#pragma once
+// What happens to a session. Every event carries its time with it (Session::Handle), so that the
+// same events at the same times always make the same commands.
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "session/types.h"
+
+namespace parley::session::event {
+
+// The room was entered; `people` are those already there, in the order in which they came.
+struct Joined {
+  std::vector<Person> people;
+};
+struct PersonJoined {
+  Person person;
+};
+struct PersonLeft {
+  std::string identity;
+  bool for_good = true;  // left, was removed; false: the connection was lost
+};
+// The first listener of the agent's own track is there.
+struct OutputSubscribed {};
+struct RoomClosed {
+  EndReason reason = EndReason::kRoomClosed;
+  std::string error;
+};
+
+// One frame of the linked person's audio, after voice detection.
+struct Voice {
+  bool speech = false;
+  int64_t duration_us = 20'000;
+};
+
+// The recogniser, on stream `stream`.
+struct SttPartial {
+  uint32_t stream = 0;
+  std::string text;
+};
+struct SttFinal {
+  uint32_t stream = 0;
+  uint64_t utterance = 0;
+  std::string text;  // may be empty
+};
+struct SttUsage {
+  uint32_t stream = 0;
+  double audio_seconds = 0;
+};
+struct SttFailed {
+  uint32_t stream = 0;
+  std::string error;
+};
+
+struct LlmText {
+  uint32_t stream = 0;
+  std::string text;
+};
+struct LlmToolCall {
+  uint32_t stream = 0;
+  std::string call_id;
+  std::string name;
+  std::string arguments_json;
+};
+struct LlmDone {
+  uint32_t stream = 0;
+  int64_t input_tokens = 0;
+  int64_t output_tokens = 0;
+};
+struct LlmFailed {
+  uint32_t stream = 0;
+  std::string error;
+};
+
+// Audio of a segment has come; the samples themselves go straight to the output.
+struct TtsAudio {
+  uint32_t stream = 0;
+  uint64_t segment = 0;
+  int64_t duration_us = 0;
+  std::vector<WordTime> words;
+};
+struct TtsSegmentDone {
+  uint32_t stream = 0;
+  uint64_t segment = 0;
+};
+struct TtsFailed {
+  uint32_t stream = 0;
+  std::string error;
+};
+
+struct ToolDone {
+  uint32_t call = 0;
+  std::string output;
+  bool is_error = false;
+};
+
+// So much audio of the speech that plays has been handed to the room, since its beginning.
+struct Played {
+  uint64_t speech = 0;
+  int64_t position_us = 0;
+};
+
+// Text typed by somebody (topic lk.chat).
+struct Chat {
+  std::string identity;
+  std::string text;
+};
+
+// What the program asks for.
+struct Say {
+  std::string text;
+  bool allow_interruptions = true;
+};
+struct GenerateReply {
+  std::string instructions;
+};
+struct Interrupt {};
+struct SetUserData {
+  std::string data;
+};
+struct Shutdown {
+  EndReason reason = EndReason::kShutdown;
+  std::string error;
+};
+
+using Event = std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice,
+                           SttPartial, SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone,
+                           LlmFailed, TtsAudio, TtsSegmentDone, TtsFailed, ToolDone, Played, Chat,
+                           Say, GenerateReply, Interrupt, SetUserData, Shutdown>;
+
+}  // namespace parley::session::event
+
+namespace parley::session {
+using event::Event;
+}

@@ -1,0 +1,55 @@
+#include "session/types.h"
+
+namespace parley::session {
+
+std::string_view Name(AgentState state) {
+  switch (state) {
+    case AgentState::kInitializing:
+      return "initializing";
+    case AgentState::kIdle:
+      return "idle";
+    case AgentState::kListening:
+      return "listening";
+    case AgentState::kThinking:
+      return "thinking";
+    case AgentState::kSpeaking:
+      return "speaking";
+  }
+  return "";
+}
+
+std::string_view Name(UserState state) {
+  switch (state) {
+    case UserState::kListening:
+      return "listening";
+    case UserState::kSpeaking:
+      return "speaking";
+    case UserState::kAway:
+      return "away";
+  }
+  return "";
+}
+
+std::string_view Name(EndReason reason) {
+  switch (reason) {
+    case EndReason::kParticipantsLeft:
+      return "participants_left";
+    case EndReason::kRoomClosed:
+      return "room_closed";
+    case EndReason::kShutdown:
+      return "shutdown";
+    case EndReason::kTerminated:
+      return "terminated";
+    case EndReason::kDrained:
+      return "drained";
+    case EndReason::kLimit:
+      return "limit";
+    case EndReason::kReplaced:
+      return "replaced";
+    case EndReason::kError:
+      return "error";
+  }
+  return "";
+}
+
+}  // namespace parley::session

@@ -1,0 +1,114 @@
+#pragma once
+// The words of a conversation. No protobuf here: adapters convert.
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace parley::session {
+
+// Published as the participant attribute `lk.agent.state`, in lower case.
+enum class AgentState { kInitializing, kIdle, kListening, kThinking, kSpeaking };
+std::string_view Name(AgentState state);
+
+enum class UserState { kListening, kSpeaking, kAway };
+std::string_view Name(UserState state);
+
+// One thing that was said or done, as the model sees it.
+struct ChatItem {
+  enum class Kind { kMessage, kToolCall, kToolResult };
+  Kind kind = Kind::kMessage;
+  std::string role;            // messages: system, user, assistant
+  std::string text;            // messages; results: the output
+  bool interrupted = false;    // messages: cut to what was heard
+  std::string call_id;         // calls and results
+  std::string name;            // calls and results: the tool
+  std::string arguments_json;  // calls
+  bool is_error = false;       // results
+  friend bool operator==(const ChatItem&, const ChatItem&) = default;
+};
+
+// A word of synthesised speech, counted from the start of its segment's audio.
+struct WordTime {
+  std::string word;
+  int64_t start_us = 0;
+  int64_t end_us = 0;
+};
+
+// Who counts as somebody to talk with: people and phone calls.
+struct Person {
+  std::string identity;
+  std::string name;
+};
+
+// How turns are taken and how long things may take. Durations count in the time that events carry.
+struct Options {
+  // Speech has begun once `min_speech` of the last 200 ms was speech, and is over after
+  // `min_silence` without.
+  absl::Duration min_speech = absl::Milliseconds(100);
+  absl::Duration min_silence = absl::Milliseconds(450);
+  absl::Duration preroll =
+      absl::Milliseconds(400);  // audio from before the start that the recogniser gets too
+  absl::Duration max_utterance = absl::Seconds(60);  // longer speech is cut into pieces
+
+  // The turn is taken `min_delay` after the end of speech when its transcript is there, else when
+  // it comes, at `max_delay` at the latest (with the partial transcript, if there is one).
+  absl::Duration min_endpointing_delay = absl::Milliseconds(500);
+  absl::Duration max_endpointing_delay = absl::Seconds(3);
+
+  bool allow_interruptions = true;
+  absl::Duration min_interruption =
+      absl::Milliseconds(500);                           // speech as long as this pauses the agent
+  int min_interruption_words = 0;                        // … and so many words, when more than 0
+  absl::Duration resume_false_after = absl::Seconds(2);  // 0: the agent is cut, not paused
+
+  int max_tool_steps = 3;
+  bool close_on_disconnect = true;
+
+  absl::Duration subscribe_wait =
+      absl::Seconds(5);  // how long first words wait for somebody to receive them
+  absl::Duration llm_timeout = absl::Seconds(15);   // request → first answer, and between pieces
+  absl::Duration tts_timeout = absl::Seconds(10);   // text → first audio, and between pieces
+  absl::Duration tool_timeout = absl::Seconds(10);  // of tools that name none
+  absl::Duration max_duration = absl::InfiniteDuration();
+  int max_errors = 3;  // of a kind in a row; the next one closes the session
+  std::string apology = "I am sorry, something went wrong on my side. Please say that again.";
+};
+
+// Times the turn report is made of; see parley.job.v1.TurnReport. They sum to `total_us`.
+struct TurnReport {
+  std::string turn_id;
+  int64_t endpointing_us = 0;
+  int64_t transcript_us = 0;
+  int64_t llm_us = 0;
+  int64_t tts_us = 0;
+  int64_t output_us = 0;
+  int64_t total_us = 0;
+  bool interrupted = false;
+  int tool_calls = 0;
+};
+
+struct Usage {
+  int turns = 0;
+  int64_t input_tokens = 0;
+  int64_t output_tokens = 0;
+  int64_t tts_characters = 0;
+  int64_t stt_audio_us = 0;
+};
+
+// Why a session is over.
+enum class EndReason {
+  kParticipantsLeft,
+  kRoomClosed,
+  kShutdown,
+  kTerminated,
+  kDrained,
+  kLimit,
+  kReplaced,
+  kError
+};
+std::string_view Name(EndReason reason);
+
+}  // namespace parley::session
