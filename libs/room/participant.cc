@@ -1,0 +1,187 @@
+// What a participant may do: commands of its own connection.
+#include <algorithm>
+
+#include "base/ids.h"
+#include "base/strings.h"
+#include "room/room.h"
+#include "room/state.h"
+
+namespace parley::room {
+namespace {
+
+absl::Status Gone() { return FailedPrecondition("the participant has left the room"); }
+
+absl::Status CheckPublish(const PublishRequest& request, const Permission& permission) {
+  PARLEY_RETURN_IF_ERROR(CheckName("cid", request.cid, true));
+  PARLEY_RETURN_IF_ERROR(CheckName("track name", request.name, true));
+  if (request.kind == TrackKind::kVideo) {
+    return Error(absl::StatusCode::kUnimplemented, "video tracks are not supported yet");
+  }
+  if (!permission.can_publish) {
+    return PermissionDenied("the token does not grant canPublish");
+  }
+  if (permission.hidden) return PermissionDenied("hidden participants cannot publish tracks");
+  const auto& sources = permission.can_publish_sources;
+  if (!sources.empty() && std::ranges::find(sources, request.source) == sources.end()) {
+    return PermissionDenied("the token's canPublishSources does not name this track's source");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPayload(std::string_view payload, std::string_view topic) {
+  if (payload.size() > kMaxDataBytes) {
+    return InvalidArgument("a packet of {} bytes; the limit is {}", payload.size(), kMaxDataBytes);
+  }
+  return CheckName("topic", topic, true);
+}
+
+}  // namespace
+
+Participant::Participant(std::shared_ptr<Room> room, const JoinRequest& request, std::string sid)
+    : room_(std::move(room)),
+      sid_(std::move(sid)),
+      identity_(request.identity),
+      kind_(request.kind),
+      state_(std::make_unique<State>()) {}
+
+Participant::~Participant() = default;
+
+absl::StatusOr<Track> Participant::Publish(const PublishRequest& request) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  PARLEY_RETURN_IF_ERROR(CheckPublish(request, state_->info.permission));
+  const size_t live = static_cast<size_t>(
+      std::ranges::count_if(state_->tracks, [](const auto& track) { return track->live; }));
+  if (live >= kMaxTracks || state_->tracks.size() >= 64 * kMaxTracks) {
+    return ResourceExhausted("a participant may publish {} tracks", kMaxTracks);
+  }
+  auto& published = *state_->tracks.emplace_back(std::make_unique<Room::Published>());
+  published.track = {.sid = NewId(kTrackPrefix),
+                     .name = request.name,
+                     .kind = request.kind,
+                     .source = request.source,
+                     .codec = request.codec};
+  state_->sink->OnEvent(TrackPublished{identity_, published.track, request.cid});
+  room_->BroadcastLocked(TrackPublished{identity_, published.track, {}}, this);
+  for (const auto& other : room_->participants_) {
+    if (other.get() != this && other->state_->auto_subscribe) {
+      room_->SubscribeLocked(*this, published, *other);
+    }
+  }
+  return published.track;
+}
+
+absl::Status Participant::Unpublish(std::string_view track_sid) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  Room::Published* published = state_->Track(track_sid);
+  if (published == nullptr) return NotFound("no track {} of this participant", track_sid);
+  room_->UnpublishLocked(*this, *published);
+  return absl::OkStatus();
+}
+
+absl::Status Participant::SetMuted(std::string_view track_sid, bool muted) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  Room::Published* published = state_->Track(track_sid);
+  if (published == nullptr) return NotFound("no track {} of this participant", track_sid);
+  room_->SetMutedLocked(*this, *published, muted);
+  return absl::OkStatus();
+}
+
+absl::Status Participant::SetSubscribed(std::string_view track_sid, bool subscribed) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  for (const auto& other : room_->participants_) {
+    if (other.get() == this) continue;
+    Room::Published* published = other->state_->Track(track_sid);
+    if (published == nullptr) continue;
+    if (!subscribed) {
+      room_->UnsubscribeLocked(*published, *this);
+      return absl::OkStatus();
+    }
+    if (!state_->info.permission.can_subscribe) {
+      return PermissionDenied("the token does not grant canSubscribe");
+    }
+    room_->SubscribeLocked(*other, *published, *this);
+    return absl::OkStatus();
+  }
+  return NotFound("nobody else publishes track {}", track_sid);
+}
+
+absl::Status Participant::Update(const ParticipantChange& change) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  if (!state_->info.permission.can_update_metadata) {
+    return PermissionDenied("the token does not grant canUpdateOwnMetadata");
+  }
+  ParticipantChange own = change;
+  own.permission.reset();
+  return room_->ChangeLocked(*this, own);
+}
+
+absl::Status Participant::SendData(DataPacket packet) {
+  PARLEY_RETURN_IF_ERROR(CheckPayload(packet.payload, packet.topic));
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  if (!state_->info.permission.can_publish_data) {
+    return PermissionDenied("the token does not grant canPublishData");
+  }
+  packet.from_identity = state_->info.permission.hidden ? std::string() : identity_;
+  const std::vector<std::string> destinations = packet.destination_identities;
+  room_->DeliverLocked(std::move(packet), destinations, this);
+  return absl::OkStatus();
+}
+
+absl::Status Participant::SendText(TextPacket packet) {
+  PARLEY_RETURN_IF_ERROR(CheckPayload(packet.text, packet.topic));
+  PARLEY_RETURN_IF_ERROR(CheckName("stream_id", packet.stream_id, true));
+  PARLEY_RETURN_IF_ERROR(CheckName("from_identity", packet.from_identity, true));
+  PARLEY_RETURN_IF_ERROR(CheckAttributes(packet.attributes));
+  if (!IsValidUtf8(packet.text)) return InvalidArgument("text is not valid UTF-8");
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  if (!state_->info.permission.can_publish_data) {
+    return PermissionDenied("the token does not grant canPublishData");
+  }
+  if (kind_ != Kind::kAgent || packet.from_identity.empty()) {
+    packet.from_identity = state_->info.permission.hidden ? std::string() : identity_;
+  }
+  const std::vector<std::string> destinations = packet.destination_identities;
+  room_->DeliverLocked(std::move(packet), destinations, this);
+  return absl::OkStatus();
+}
+
+void Participant::Leave(LeaveReason reason, std::string_view message) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return;
+  const auto self =
+      std::ranges::find_if(room_->participants_, [this](const auto& p) { return p.get() == this; });
+  room_->RemoveLocked(*self, reason, message);
+}
+
+FrameResult Participant::SendFrame(uint32_t index, const Frame& frame) {
+  if (frame.data.empty() || frame.data.size() > kMaxFrameBytes) return FrameResult::kInvalid;
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone || index >= state_->tracks.size()) return FrameResult::kNoTrack;
+  Room::Published& published = *state_->tracks[index];
+  if (!published.live) return FrameResult::kNoTrack;
+  if (published.track.muted) return FrameResult::kMuted;
+  if (published.listeners.empty()) return FrameResult::kUnheard;
+  for (const Room::Published::Listener& listener : published.listeners) {
+    listener.sink->OnFrame(listener.number, frame);
+  }
+  return FrameResult::kForwarded;
+}
+
+std::optional<uint32_t> Participant::TrackIndex(std::string_view track_sid) const {
+  MutexLock lock(&room_->mutex_);
+  for (size_t i = 0; i < state_->tracks.size(); ++i) {
+    if (state_->tracks[i]->live && state_->tracks[i]->track.sid == track_sid) {
+      return static_cast<uint32_t>(i);
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace parley::room

@@ -1,0 +1,457 @@
+#include "room/room.h"
+
+#include <algorithm>
+
+#include "base/ids.h"
+#include "base/strings.h"
+#include "room/state.h"
+
+namespace parley::room {
+namespace {
+
+constexpr absl::Duration kMaxTimeout = absl::Hours(24 * 7);
+
+absl::Status Stale(std::string_view why, const JobClaim& job, uint64_t highest) {
+  return WithReason(FailedPrecondition("{}: token {} of job {}, the room knows {}", why, job.token,
+                                       job.job_id, highest),
+                    "STALE_TOKEN", {{"highest_token", fmt::format("{}", highest)}});
+}
+
+absl::Status CheckJoin(const JoinRequest& request) {
+  PARLEY_RETURN_IF_ERROR(CheckName("identity", request.identity, false));
+  PARLEY_RETURN_IF_ERROR(CheckName("name", request.name, true));
+  PARLEY_RETURN_IF_ERROR(CheckMetadata(request.metadata));
+  return CheckAttributes(request.attributes);
+}
+
+}  // namespace
+
+absl::Status CheckName(std::string_view what, std::string_view name, bool may_be_empty) {
+  if (name.empty() && !may_be_empty) return InvalidArgument("{} is empty", what);
+  if (name.size() > kMaxNameBytes) {
+    return InvalidArgument("{} has {} bytes; the limit is {}", what, name.size(), kMaxNameBytes);
+  }
+  if (!IsValidUtf8(name)) return InvalidArgument("{} is not valid UTF-8", what);
+  return absl::OkStatus();
+}
+
+absl::Status CheckMetadata(std::string_view metadata) {
+  if (metadata.size() > kMaxMetadataBytes) {
+    return InvalidArgument("metadata has {} bytes; the limit is {}", metadata.size(),
+                           kMaxMetadataBytes);
+  }
+  if (!IsValidUtf8(metadata)) return InvalidArgument("metadata is not valid UTF-8");
+  return absl::OkStatus();
+}
+
+absl::Status CheckAttributes(const Attributes& attributes) {
+  size_t bytes = 0;
+  for (const auto& [key, value] : attributes) {
+    PARLEY_RETURN_IF_ERROR(CheckName("attribute key", key, false));
+    if (!IsValidUtf8(value)) return InvalidArgument("attribute {} is not valid UTF-8", key);
+    bytes += key.size() + value.size();
+  }
+  if (bytes > kMaxAttributesBytes) {
+    return InvalidArgument("attributes have {} bytes; the limit is {}", bytes, kMaxAttributesBytes);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<Room>> Room::Create(RoomOptions options, Clock& clock,
+                                                   AdmissionObserver observer, JobFences fences) {
+  PARLEY_RETURN_IF_ERROR(CheckName("room name", options.name, false));
+  PARLEY_RETURN_IF_ERROR(CheckMetadata(options.metadata));
+  for (const auto& [what, timeout] : {std::pair("empty_timeout", options.empty_timeout),
+                                      std::pair("departure_timeout", options.departure_timeout)}) {
+    if (timeout < absl::ZeroDuration() || timeout > kMaxTimeout) {
+      return InvalidArgument("{} is outside 0 to {}", what, DurationText(kMaxTimeout));
+    }
+  }
+  if (options.max_participants < 0) return InvalidArgument("max_participants is negative");
+  return std::shared_ptr<Room>(
+      new Room(std::move(options), clock, std::move(observer), std::move(fences)));
+}
+
+Room::Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFences fences)
+    : sid_(NewId(kRoomPrefix)),
+      name_(std::move(options.name)),
+      project_(std::move(options.project)),
+      empty_timeout_(options.empty_timeout),
+      departure_timeout_(options.departure_timeout),
+      max_participants_(options.max_participants),
+      create_time_(clock.Now()),
+      clock_(clock),
+      observer_(std::move(observer)),
+      metadata_(std::move(options.metadata)),
+      fences_(std::move(fences)),
+      no_people_since_us_(clock.MonotonicMicros()) {}
+
+Room::~Room() = default;
+
+absl::StatusOr<std::shared_ptr<Participant>> Room::Join(const JoinRequest& request,
+                                                        std::shared_ptr<ParticipantSink> sink) {
+  PARLEY_RETURN_IF_ERROR(CheckJoin(request));
+  MutexLock lock(&mutex_);
+  if (closed_) {
+    return WithReason(Aborted("the room \"{}\" has closed; join again", name_), "ROOM_CLOSED");
+  }
+  PARLEY_RETURN_IF_ERROR(CheckCapacityLocked(request));
+  PARLEY_RETURN_IF_ERROR(AdmitLocked(request));
+  if (auto older = FindLocked(request.identity); older != nullptr) {
+    RemoveLocked(older, LeaveReason::kDuplicateIdentity, "somebody joined with the same identity");
+  }
+
+  std::shared_ptr<Participant> joining(
+      new Participant(shared_from_this(), request, NewId(kParticipantPrefix)));
+  Participant::State& state = *joining->state_;
+  state.info = {.sid = joining->sid_,
+                .identity = request.identity,
+                .name = request.name,
+                .metadata = request.metadata,
+                .attributes = request.attributes,
+                .kind = request.kind,
+                .state = State::kActive,
+                .tracks = {},
+                .join_time = clock_.Now(),
+                .permission = request.permission,
+                .job_id = request.job ? request.job->job_id : std::string()};
+  state.sink = std::move(sink);
+  state.auto_subscribe = request.auto_subscribe;
+  state.job = request.job;
+
+  Joined joined;
+  for (const auto& other : participants_) {
+    if (!other->state_->info.permission.hidden) joined.others.push_back(other->state_->Info());
+  }
+  participants_.push_back(joining);
+  if (IsPerson(request.kind)) a_person_came_ = true;
+  joined.room = InfoLocked();
+  joined.self = state.info;
+  state.sink->OnJoined(joined);
+  if (!request.permission.hidden) BroadcastLocked(ParticipantJoined{state.info}, joining.get());
+  if (request.auto_subscribe) {
+    for (const auto& other : participants_) {
+      if (other == joining) continue;
+      for (const auto& track : other->state_->tracks) {
+        if (track->live) SubscribeLocked(*other, *track, *joining);
+      }
+    }
+  }
+  return joining;
+}
+
+absl::Status Room::CheckCapacityLocked(const JoinRequest& request) const {
+  const auto older = FindLocked(request.identity);
+  const size_t after = participants_.size() - (older != nullptr ? 1 : 0);
+  const int people_after = PeopleLocked() - (older != nullptr && IsPerson(older->kind_) ? 1 : 0);
+  if (after >= kMaxParticipants ||
+      (IsPerson(request.kind) && max_participants_ > 0 && people_after >= max_participants_)) {
+    return WithReason(
+        ResourceExhausted(
+            "the room \"{}\" is full ({} people may be in it)", name_,
+            max_participants_ > 0 ? static_cast<size_t>(max_participants_) : kMaxParticipants),
+        "ROOM_FULL");
+  }
+  return absl::OkStatus();
+}
+
+// Decides by fencing token, and removes the older attempt: afterwards the newcomer is the only one.
+absl::Status Room::AdmitLocked(const JoinRequest& request) {
+  if (!request.job) return absl::OkStatus();
+  const JobClaim& job = *request.job;
+  JobFence& fence = fences_[job.job_id];
+  const bool lower = job.token < fence.lowest;
+  const bool other_holder = job.token == fence.lowest && !fence.worker_id.empty() &&
+                            (fence.worker_id != job.worker_id || fence.instance != job.instance);
+  if (lower || other_holder) {
+    ObserveLocked(AdmissionRecord::Outcome::kRefuse, request.identity, job, fence.lowest);
+    return Stale(lower ? "a newer attempt of this job exists"
+                       : "another worker holds this attempt of the job",
+                 job, fence.lowest);
+  }
+  const bool newer = job.token > fence.lowest;
+  fence = {job.token, job.worker_id, job.instance};
+  for (size_t i = participants_.size(); i-- > 0;) {
+    const auto participant = participants_[i];
+    if (!participant->state_->job || participant->state_->job->job_id != job.job_id) continue;
+    RemoveLocked(participant, newer ? LeaveReason::kReplaced : LeaveReason::kDuplicateIdentity,
+                 newer ? "a newer attempt of the same job was admitted"
+                       : "the same attempt connected again");
+  }
+  ObserveLocked(AdmissionRecord::Outcome::kAdmit, request.identity, job, fence.lowest);
+  return absl::OkStatus();
+}
+
+void Room::Fence(std::string_view job_id, uint64_t lowest_token) {
+  MutexLock lock(&mutex_);
+  JobFence& fence = fences_[std::string(job_id)];
+  if (lowest_token > fence.lowest) fence = {lowest_token, {}, {}};
+  for (size_t i = participants_.size(); i-- > 0;) {
+    const auto participant = participants_[i];
+    const auto& job = participant->state_->job;
+    if (!job || job->job_id != job_id || job->token >= lowest_token) continue;
+    RemoveLocked(participant, LeaveReason::kParticipantRemoved, "this attempt of the job is over");
+  }
+}
+
+void Room::RemoveLocked(std::shared_ptr<Participant> participant, LeaveReason reason,
+                        std::string_view message) {
+  Participant::State& state = *participant->state_;
+  for (const auto& track : state.tracks) {
+    if (track->live) UnpublishLocked(*participant, *track);
+  }
+  for (const auto& other : participants_) {
+    for (const auto& track : other->state_->tracks) UnsubscribeLocked(*track, *participant);
+  }
+  std::erase(participants_, participant);
+  state.gone = true;
+  state.sink->OnEvent(Disconnected{reason, std::string(message)});
+  state.sink.reset();
+  if (!state.info.permission.hidden) {
+    BroadcastLocked(ParticipantLeft{participant->sid_, participant->identity_, reason});
+  }
+  if (IsPerson(participant->kind_) && PeopleLocked() == 0) {
+    no_people_since_us_ = clock_.MonotonicMicros();
+  }
+  if (state.job) {
+    const auto fence = fences_.find(state.job->job_id);
+    ObserveLocked(AdmissionRecord::Outcome::kRemove, participant->identity_, *state.job,
+                  fence == fences_.end() ? 0 : fence->second.lowest);
+  }
+}
+
+void Room::UnpublishLocked(Participant& publisher, Published& track) {
+  track.live = false;
+  track.listeners.clear();
+  BroadcastLocked(TrackUnpublished{publisher.identity_, track.track.sid});
+}
+
+void Room::SubscribeLocked(Participant& publisher, Published& track, Participant& subscriber) {
+  Participant::State& state = *subscriber.state_;
+  if (!state.info.permission.can_subscribe) return;
+  for (const auto& listener : track.listeners) {
+    if (listener.participant == &subscriber) return;
+  }
+  const bool first = track.listeners.empty();
+  const uint32_t number = state.next_track_number++;
+  track.listeners.push_back({&subscriber, state.sink.get(), number});
+  track.track.subscribed = true;
+  state.sink->OnEvent(SubscriptionStarted{publisher.identity_, track.track, number});
+  if (first) {
+    const bool hidden = state.info.permission.hidden;
+    publisher.state_->sink->OnEvent(
+        TrackSubscribed{track.track.sid, hidden ? std::string() : subscriber.identity_});
+  }
+}
+
+void Room::UnsubscribeLocked(Published& track, const Participant& subscriber) {
+  std::erase_if(track.listeners,
+                [&](const auto& listener) { return listener.participant == &subscriber; });
+  track.track.subscribed = !track.listeners.empty();
+}
+
+void Room::ApplyPermissionLocked(Participant& participant, const Permission& permission) {
+  Participant::State& state = *participant.state_;
+  const Permission before = std::exchange(state.info.permission, permission);
+  // Who sees whom was settled when it joined.
+  state.info.permission.hidden = before.hidden;
+  const auto& sources = permission.can_publish_sources;
+  for (const auto& track : state.tracks) {
+    const bool allowed =
+        permission.can_publish &&
+        (sources.empty() || std::ranges::find(sources, track->track.source) != sources.end());
+    if (track->live && !allowed) UnpublishLocked(participant, *track);
+  }
+  if (before.can_subscribe == permission.can_subscribe) return;
+  for (const auto& other : participants_) {
+    if (other.get() == &participant) continue;
+    for (const auto& track : other->state_->tracks) {
+      if (!permission.can_subscribe) {
+        UnsubscribeLocked(*track, participant);
+      } else if (track->live && state.auto_subscribe) {
+        SubscribeLocked(*other, *track, participant);
+      }
+    }
+  }
+}
+
+absl::Status Room::ChangeLocked(Participant& participant, const ParticipantChange& change) {
+  ParticipantInfo& info = participant.state_->info;
+  if (change.name) PARLEY_RETURN_IF_ERROR(CheckName("name", *change.name, true));
+  if (change.metadata) PARLEY_RETURN_IF_ERROR(CheckMetadata(*change.metadata));
+  Attributes attributes = info.attributes;
+  for (const auto& [key, value] : change.attributes) {
+    if (value.empty()) {
+      attributes.erase(key);
+    } else {
+      attributes[key] = value;
+    }
+  }
+  PARLEY_RETURN_IF_ERROR(CheckAttributes(attributes));
+  info.attributes = std::move(attributes);
+  if (change.name) info.name = *change.name;
+  if (change.metadata) info.metadata = *change.metadata;
+  if (change.permission) ApplyPermissionLocked(participant, *change.permission);
+  const ParticipantUpdated updated{participant.state_->Info()};
+  if (info.permission.hidden) {
+    participant.state_->sink->OnEvent(updated);
+  } else {
+    BroadcastLocked(updated);
+  }
+  return absl::OkStatus();
+}
+
+void Room::SetMutedLocked(Participant& publisher, Published& track, bool muted) {
+  if (track.track.muted == muted) return;
+  track.track.muted = muted;
+  BroadcastLocked(TrackMuted{publisher.identity_, track.track.sid, muted});
+}
+
+void Room::BroadcastLocked(const Event& event, const Participant* except) {
+  for (const auto& participant : participants_) {
+    if (participant.get() != except) participant->state_->sink->OnEvent(event);
+  }
+}
+
+void Room::DeliverLocked(const Event& event, const std::vector<std::string>& destinations,
+                         const Participant* from) {
+  if (destinations.empty()) return BroadcastLocked(event, from);
+  for (const auto& participant : participants_) {
+    if (std::ranges::find(destinations, participant->identity_) != destinations.end()) {
+      participant->state_->sink->OnEvent(event);
+    }
+  }
+}
+
+std::shared_ptr<Participant> Room::FindLocked(std::string_view identity) const {
+  const auto found =
+      std::ranges::find_if(participants_, [&](const auto& p) { return p->identity_ == identity; });
+  return found == participants_.end() ? nullptr : *found;
+}
+
+int Room::PeopleLocked() const {
+  return static_cast<int>(
+      std::ranges::count_if(participants_, [](const auto& p) { return IsPerson(p->kind_); }));
+}
+
+RoomInfo Room::InfoLocked() const {
+  const int people = PeopleLocked();
+  return {.sid = sid_,
+          .name = name_,
+          .project = project_,
+          .metadata = metadata_,
+          .empty_timeout = empty_timeout_,
+          .departure_timeout = departure_timeout_,
+          .max_participants = max_participants_,
+          .create_time = create_time_,
+          .num_participants = people,
+          .num_agents = static_cast<int>(participants_.size()) - people};
+}
+
+void Room::ObserveLocked(AdmissionRecord::Outcome outcome, std::string_view identity,
+                         const JobClaim& job, uint64_t highest) const {
+  if (observer_) observer_({outcome, project_, name_, sid_, identity, job, highest});
+}
+
+RoomInfo Room::info() const {
+  MutexLock lock(&mutex_);
+  return InfoLocked();
+}
+
+std::vector<ParticipantInfo> Room::participants() const {
+  MutexLock lock(&mutex_);
+  std::vector<ParticipantInfo> all;
+  for (const auto& participant : participants_) all.push_back(participant->state_->Info());
+  return all;
+}
+
+absl::StatusOr<ParticipantInfo> Room::Find(std::string_view identity) const {
+  MutexLock lock(&mutex_);
+  const auto participant = FindLocked(identity);
+  if (participant == nullptr) return NotFound("nobody is \"{}\" in room \"{}\"", identity, name_);
+  return participant->state_->Info();
+}
+
+absl::Status Room::UpdateMetadata(std::string metadata) {
+  PARLEY_RETURN_IF_ERROR(CheckMetadata(metadata));
+  MutexLock lock(&mutex_);
+  metadata_ = std::move(metadata);
+  BroadcastLocked(RoomUpdated{InfoLocked()});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ParticipantInfo> Room::UpdateParticipant(std::string_view identity,
+                                                        const ParticipantChange& change) {
+  MutexLock lock(&mutex_);
+  const auto participant = FindLocked(identity);
+  if (participant == nullptr) return NotFound("nobody is \"{}\" in room \"{}\"", identity, name_);
+  PARLEY_RETURN_IF_ERROR(ChangeLocked(*participant, change));
+  return participant->state_->Info();
+}
+
+absl::Status Room::Remove(std::string_view identity, LeaveReason reason, std::string_view message) {
+  MutexLock lock(&mutex_);
+  const auto participant = FindLocked(identity);
+  if (participant == nullptr) return NotFound("nobody is \"{}\" in room \"{}\"", identity, name_);
+  RemoveLocked(participant, reason, message);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Track> Room::MuteTrack(std::string_view identity, std::string_view track_sid,
+                                      bool muted) {
+  MutexLock lock(&mutex_);
+  const auto participant = FindLocked(identity);
+  if (participant == nullptr) return NotFound("nobody is \"{}\" in room \"{}\"", identity, name_);
+  Published* track = participant->state_->Track(track_sid);
+  if (track == nullptr) return NotFound("\"{}\" publishes no track {}", identity, track_sid);
+  if (!muted && track->track.muted) {
+    return FailedPrecondition("only its publisher may unmute a track");
+  }
+  SetMutedLocked(*participant, *track, muted);
+  return track->track;
+}
+
+absl::Status Room::SendData(DataPacket packet) {
+  if (packet.payload.size() > kMaxDataBytes) {
+    return InvalidArgument("a packet of {} bytes; the limit is {}", packet.payload.size(),
+                           kMaxDataBytes);
+  }
+  PARLEY_RETURN_IF_ERROR(CheckName("topic", packet.topic, true));
+  packet.from_identity.clear();
+  MutexLock lock(&mutex_);
+  const std::vector<std::string> destinations = packet.destination_identities;
+  DeliverLocked(std::move(packet), destinations, nullptr);
+  return absl::OkStatus();
+}
+
+void Room::Close(LeaveReason reason, std::string_view message) {
+  MutexLock lock(&mutex_);
+  closed_ = true;
+  while (!participants_.empty()) RemoveLocked(participants_.back(), reason, message);
+}
+
+bool Room::CloseIfDue() {
+  MutexLock lock(&mutex_);
+  if (closed_) return true;
+  if (PeopleLocked() > 0) return false;
+  const absl::Duration timeout = a_person_came_ ? departure_timeout_ : empty_timeout_;
+  if (absl::Microseconds(clock_.MonotonicMicros() - no_people_since_us_) < timeout) return false;
+  closed_ = true;
+  while (!participants_.empty()) {
+    RemoveLocked(participants_.back(), LeaveReason::kRoomClosed,
+                 a_person_came_ ? "the last person left" : "nobody came");
+  }
+  return true;
+}
+
+bool Room::closed() const {
+  MutexLock lock(&mutex_);
+  return closed_;
+}
+
+JobFences Room::fences() const {
+  MutexLock lock(&mutex_);
+  return fences_;
+}
+
+}  // namespace parley::room

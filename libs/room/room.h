@@ -1,0 +1,257 @@
+#pragma once
+// One live room: who is in it, what they may do, and where frames go.
+//
+// Threads: everything is thread-safe. A room has one lock; it is held while sinks are called, so
+// that every participant sees events in the same order. Nothing here blocks or does I/O. Time comes
+// from the clock; timeouts happen when CloseIfDue() is called.
+#include <absl/status/statusor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "room/types.h"
+
+namespace parley::room {
+
+class Room;
+
+// The one interface for transports: how a participant's connection hears of its room. Calls come on
+// any thread, one at a time per participant, with the room's lock held: take the event, queue it,
+// return. Never call back into the room from here, never block. A transport whose queue is full
+// drops frames (and counts them); when it cannot take an event it ends its connection and leaves.
+class ParticipantSink {
+ public:
+  virtual ~ParticipantSink() = default;
+  // First call.
+  virtual void OnJoined(const Joined& joined) = 0;
+  // After Disconnected nothing more comes.
+  virtual void OnEvent(const Event& event) = 0;
+  // A frame of the subscription that SubscriptionStarted announced as `track_number`.
+  virtual void OnFrame(uint32_t track_number, const Frame& frame) = 0;
+};
+
+// One attempt of a job, as its signed token says.
+struct JobClaim {
+  std::string job_id;
+  uint64_t token = 0;  // fencing token: the room admits only the highest of a job
+  std::string worker_id;
+  std::string instance;
+};
+
+struct JoinRequest {
+  std::string identity;
+  std::string name;
+  std::string metadata;
+  Attributes attributes;
+  Kind kind = Kind::kStandard;
+  Permission permission;
+  bool auto_subscribe = true;  // to all audio of others
+  std::optional<JobClaim> job;
+};
+
+struct PublishRequest {
+  std::string cid;  // chosen by the client, comes back in TrackPublished
+  std::string name;
+  TrackKind kind = TrackKind::kAudio;
+  TrackSource source = TrackSource::kMicrophone;
+  Codec codec = Codec::kOpus;
+};
+
+struct ParticipantChange {
+  std::optional<std::string> metadata;
+  std::optional<std::string> name;
+  Attributes attributes;  // "" deletes
+  std::optional<Permission> permission;
+};
+
+enum class FrameResult { kForwarded, kUnheard, kMuted, kNoTrack, kInvalid };
+
+// A participant's seat: what its connection may do in the room. Thread-safe. After the participant
+// has left (Disconnected was sent) every command answers FailedPrecondition and frames go nowhere.
+// Errors otherwise: PermissionDenied names the missing permission, InvalidArgument the limit,
+// NotFound the track, Unimplemented video.
+class Participant {
+ public:
+  ~Participant();
+  Participant(const Participant&) = delete;
+  Participant& operator=(const Participant&) = delete;
+
+  absl::StatusOr<Track> Publish(const PublishRequest& request);
+  absl::Status Unpublish(std::string_view track_sid);
+  absl::Status SetMuted(std::string_view track_sid, bool muted);
+  absl::Status SetSubscribed(std::string_view track_sid, bool subscribed);
+  absl::Status Update(const ParticipantChange& change);  // own; `permission` is ignored
+  absl::Status SendData(DataPacket packet);
+  absl::Status SendText(TextPacket packet);
+  // Gives the seat up; idempotent. The participant itself hears Disconnected.
+  void Leave(LeaveReason reason, std::string_view message = {});
+
+  // The hot path: no allocation. `index` counts this participant's published tracks from 0;
+  // unpublishing does not renumber.
+  FrameResult SendFrame(uint32_t index, const Frame& frame);
+  // Index of a published track; nullopt when there is none. For transports that name tracks by sid.
+  std::optional<uint32_t> TrackIndex(std::string_view track_sid) const;
+
+  const std::string& sid() const { return sid_; }
+  const std::string& identity() const { return identity_; }
+  Kind kind() const { return kind_; }
+  const std::shared_ptr<Room>& room() const { return room_; }
+
+ private:
+  friend class Room;
+  struct State;
+  Participant(std::shared_ptr<Room> room, const JoinRequest& request, std::string sid);
+
+  const std::shared_ptr<Room> room_;
+  const std::string sid_;
+  const std::string identity_;
+  const Kind kind_;
+  const std::unique_ptr<State> state_;  // guarded by the room's lock
+};
+
+// A line for the append-only admission log: who was let in, refused, removed, and under which
+// token.
+struct AdmissionRecord {
+  enum class Outcome { kAdmit, kRefuse, kRemove };
+  Outcome outcome = Outcome::kAdmit;
+  std::string_view project;
+  std::string_view room;
+  std::string_view room_sid;
+  std::string_view identity;
+  JobClaim job;                // of the one admitted, refused or removed
+  uint64_t highest_token = 0;  // what the room knew when it decided
+};
+// Called with the room's lock held, for participants with a job only. Must be quick.
+using AdmissionObserver = std::function<void(const AdmissionRecord&)>;
+
+struct RoomOptions {
+  std::string project;
+  std::string name;
+  std::string metadata;
+  absl::Duration empty_timeout = absl::Seconds(300);     // nobody joined yet
+  absl::Duration departure_timeout = absl::Seconds(20);  // the last person left
+  int max_participants = 0;                              // people; 0 = no limit
+};
+
+// The highest token seen of a job, and who holds it. Token only (empty worker): a fence.
+struct JobFence {
+  uint64_t lowest = 0;  // lower ones are refused
+  std::string worker_id;
+  std::string instance;
+};
+using JobFences = std::map<std::string, JobFence, std::less<>>;
+
+class Room : public std::enable_shared_from_this<Room> {
+ public:
+  // `fences` are those of an earlier room of this name. InvalidArgument: names, sizes, ranges.
+  static absl::StatusOr<std::shared_ptr<Room>> Create(RoomOptions options, Clock& clock,
+                                                      AdmissionObserver observer = {},
+                                                      JobFences fences = {});
+  ~Room();
+
+  // Admits a participant. An older one of the same identity leaves first (DUPLICATE_IDENTITY), as
+  // does an older attempt of the same job (REPLACED). `sink` is kept until the participant has
+  // left.
+  //   InvalidArgument     names, sizes
+  //   ResourceExhausted   reason ROOM_FULL
+  //   FailedPrecondition  reason STALE_TOKEN, metadata highest_token: a newer attempt was admitted
+  //                       or this one fenced; or the same token came from another worker
+  //   Aborted             reason ROOM_CLOSED: this room is over; open a new one
+  absl::StatusOr<std::shared_ptr<Participant>> Join(const JoinRequest& request,
+                                                    std::shared_ptr<ParticipantSink> sink);
+
+  // No token of this job below `lowest_token` is admitted from now on; a participant under an older
+  // one is removed.
+  void Fence(std::string_view job_id, uint64_t lowest_token);
+
+  RoomInfo info() const;
+  std::vector<ParticipantInfo> participants() const;  // in order of joining, hidden included
+  absl::StatusOr<ParticipantInfo> Find(std::string_view identity) const;
+
+  absl::Status UpdateMetadata(std::string metadata);
+  absl::StatusOr<ParticipantInfo> UpdateParticipant(std::string_view identity,
+                                                    const ParticipantChange& change);
+  // NotFound when nobody has this identity.
+  absl::Status Remove(std::string_view identity, LeaveReason reason, std::string_view message = {});
+  // Nobody but its publisher may unmute a track: FailedPrecondition.
+  absl::StatusOr<Track> MuteTrack(std::string_view identity, std::string_view track_sid,
+                                  bool muted);
+  // From the server: no sender.
+  absl::Status SendData(DataPacket packet);
+
+  // Everybody leaves with `reason`; nobody joins any more. Idempotent.
+  void Close(LeaveReason reason, std::string_view message = {});
+  // Closes (ROOM_CLOSED) when the empty or departure timeout passed. True when the room is closed.
+  bool CloseIfDue();
+  bool closed() const;
+  JobFences fences() const;
+
+  const std::string& sid() const { return sid_; }
+  const std::string& name() const { return name_; }
+  const std::string& project() const { return project_; }
+
+ private:
+  friend class Participant;
+  struct Published;
+  Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFences fences);
+
+  absl::Status AdmitLocked(const JoinRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckCapacityLocked(const JoinRequest& request) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveLocked(std::shared_ptr<Participant> participant, LeaveReason reason,
+                    std::string_view message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnpublishLocked(Participant& publisher, Published& track)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SubscribeLocked(Participant& publisher, Published& track, Participant& subscriber)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnsubscribeLocked(Published& track, const Participant& subscriber)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ApplyPermissionLocked(Participant& participant, const Permission& permission)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ChangeLocked(Participant& participant, const ParticipantChange& change)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetMutedLocked(Participant& publisher, Published& track, bool muted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BroadcastLocked(const Event& event, const Participant* except = nullptr)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // To `destinations`, or to all but `from`. Identities that are not here are passed over.
+  void DeliverLocked(const Event& event, const std::vector<std::string>& destinations,
+                     const Participant* from) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<Participant> FindLocked(std::string_view identity) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  RoomInfo InfoLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int PeopleLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ObserveLocked(AdmissionRecord::Outcome outcome, std::string_view identity,
+                     const JobClaim& job, uint64_t highest) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::string sid_;
+  const std::string name_;
+  const std::string project_;
+  const absl::Duration empty_timeout_;
+  const absl::Duration departure_timeout_;
+  const int max_participants_;
+  const absl::Time create_time_;
+  Clock& clock_;
+  const AdmissionObserver observer_;
+
+  mutable Mutex mutex_;
+  std::string metadata_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<Participant>> participants_ ABSL_GUARDED_BY(mutex_);
+  JobFences fences_ ABSL_GUARDED_BY(mutex_);
+  bool a_person_came_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t no_people_since_us_ ABSL_GUARDED_BY(mutex_);
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// Is this a person, i.e. does it keep a room open and count for max_participants?
+inline bool IsPerson(Kind kind) { return kind == Kind::kStandard || kind == Kind::kSip; }
+
+}  // namespace parley::room

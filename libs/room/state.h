@@ -1,0 +1,54 @@
+#pragma once
+// What a room keeps of its participants. For room.cc and participant.cc only.
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "room/room.h"
+
+namespace parley::room {
+
+struct Room::Published {
+  struct Listener {
+    Participant* participant;  // in the room as long as it listens
+    ParticipantSink* sink;     // its own
+    uint32_t number;           // the track's name in the listener's frames
+  };
+  Track track;
+  std::vector<Listener> listeners;
+  bool live = true;  // unpublished tracks keep their place, so that indices stay
+};
+
+struct Participant::State {
+  ParticipantInfo info;  // without tracks
+  std::shared_ptr<ParticipantSink> sink;
+  std::vector<std::unique_ptr<Room::Published>> tracks;  // by index
+  uint32_t next_track_number = 0;                        // of what it listens to
+  bool auto_subscribe = true;
+  std::optional<JobClaim> job;
+  bool gone = false;
+
+  ParticipantInfo Info() const {
+    ParticipantInfo all = info;
+    for (const auto& published : tracks) {
+      if (published->live) all.tracks.push_back(published->track);
+    }
+    return all;
+  }
+  Room::Published* Track(std::string_view sid) {
+    for (const auto& published : tracks) {
+      if (published->live && published->track.sid == sid) return published.get();
+    }
+    return nullptr;
+  }
+};
+
+// The limits of names, metadata and attributes; InvalidArgument says which was passed. `what` names
+// the field.
+absl::Status CheckName(std::string_view what, std::string_view name, bool may_be_empty);
+absl::Status CheckMetadata(std::string_view metadata);
+absl::Status CheckAttributes(const Attributes& attributes);
+
+}  // namespace parley::room

@@ -1,0 +1,175 @@
+#pragma once
+// The vocabulary of rooms, free of any wire format. Transports convert at their edge.
+#include <absl/time/time.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace parley::room {
+
+// Names of rooms, participants, identities, tracks, topics.
+inline constexpr size_t kMaxNameBytes = 256;
+inline constexpr size_t kMaxMetadataBytes = 512 << 10;
+inline constexpr size_t kMaxAttributesBytes = 64 << 10;  // keys and values of one participant
+inline constexpr size_t kMaxDataBytes = 64 << 10;        // payload of a data or text packet
+inline constexpr size_t kMaxFrameBytes = 4 << 10;
+inline constexpr size_t kMaxTracks = 16;          // of one participant
+inline constexpr size_t kMaxParticipants = 1000;  // of one room, agents included
+
+enum class Kind { kStandard, kAgent, kSip, kRecorder };
+enum class State { kJoined, kActive, kDisconnected };
+enum class TrackKind { kAudio, kVideo };
+enum class TrackSource { kUnknown, kCamera, kMicrophone, kScreenShare, kScreenShareAudio };
+enum class Codec {
+  kOpus,   // 48 kHz, one packet of 20 ms a frame
+  kPcm16,  // 48 kHz mono little-endian, 960 samples a frame
+};
+enum class LeaveReason {
+  kClientInitiated,
+  kDuplicateIdentity,
+  kServerShutdown,
+  kParticipantRemoved,
+  kRoomDeleted,
+  kConnectionLost,
+  kRoomClosed,  // its timeout passed
+  kReplaced,    // a newer attempt of the same job was admitted
+  kAgentError,
+};
+
+std::string_view Name(Kind kind);           // "standard", …
+std::string_view Name(LeaveReason reason);  // "client_initiated", …
+
+using Attributes = std::map<std::string, std::string>;
+
+struct Permission {
+  bool can_subscribe = true;
+  bool can_publish = true;
+  bool can_publish_data = true;
+  bool can_update_metadata = false;              // own metadata, name and attributes
+  bool hidden = false;                           // others do not see it; it cannot publish tracks
+  std::vector<TrackSource> can_publish_sources;  // empty = all
+};
+
+struct Track {
+  std::string sid;  // TR_…
+  std::string name;
+  TrackKind kind = TrackKind::kAudio;
+  TrackSource source = TrackSource::kUnknown;
+  Codec codec = Codec::kOpus;
+  bool muted = false;
+  bool subscribed = false;  // somebody receives it
+};
+
+struct ParticipantInfo {
+  std::string sid;  // PA_…
+  std::string identity;
+  std::string name;
+  std::string metadata;
+  Attributes attributes;
+  Kind kind = Kind::kStandard;
+  State state = State::kActive;
+  std::vector<Track> tracks;
+  absl::Time join_time;
+  Permission permission;
+  std::string job_id;  // agents
+};
+
+struct RoomInfo {
+  std::string sid;  // RM_…
+  std::string name;
+  std::string project;
+  std::string metadata;
+  absl::Duration empty_timeout;
+  absl::Duration departure_timeout;
+  int max_participants = 0;
+  absl::Time create_time;
+  int num_participants = 0;  // people
+  int num_agents = 0;        // agents and recorders
+};
+
+struct DataPacket {
+  std::string payload;
+  std::string topic;
+  bool reliable = true;
+  std::string from_identity;                        // set by the room
+  std::vector<std::string> destination_identities;  // empty: everybody else
+};
+
+// A piece of text with a stream id, e.g. topics lk.chat and lk.transcription.
+struct TextPacket {
+  std::string stream_id;
+  std::string topic;
+  std::string text;
+  bool final = false;
+  Attributes attributes;
+  std::string from_identity;  // the room sets it; agents may speak for the transcribed participant
+  std::vector<std::string> destination_identities;  // empty: everybody else
+};
+
+// One audio frame on its way. Borrows its bytes: valid during the call only.
+struct Frame {
+  uint32_t timestamp = 0;  // 48 kHz media clock, wraps
+  uint32_t level = 127;    // -dBov, 0 (loudest) to 127 (silence); 127 when unknown
+  std::string_view data;
+};
+
+// What a participant sees, in the room's order.
+struct ParticipantJoined {
+  ParticipantInfo participant;
+};
+struct ParticipantLeft {
+  std::string sid;
+  std::string identity;
+  LeaveReason reason;
+};
+struct ParticipantUpdated {  // of anybody, oneself included
+  ParticipantInfo participant;
+};
+struct TrackPublished {
+  std::string participant_identity;
+  Track track;
+  std::string cid;  // own tracks
+};
+struct TrackUnpublished {
+  std::string participant_identity;
+  std::string track_sid;
+};
+struct TrackMuted {
+  std::string participant_identity;
+  std::string track_sid;
+  bool muted = false;
+};
+struct TrackSubscribed {  // own track: its first listener is there
+  std::string track_sid;
+  std::string subscriber_identity;
+};
+struct SubscriptionStarted {  // frames of this track follow under `track_number`
+  std::string participant_identity;
+  Track track;
+  uint32_t track_number = 0;
+};
+struct RoomUpdated {
+  RoomInfo room;
+};
+struct Disconnected {  // last event
+  LeaveReason reason;
+  std::string message;  // for people
+};
+using Event = std::variant<ParticipantJoined, ParticipantLeft, ParticipantUpdated, TrackPublished,
+                           TrackUnpublished, TrackMuted, TrackSubscribed, SubscriptionStarted,
+                           DataPacket, TextPacket, RoomUpdated, Disconnected>;
+
+// First thing a participant sees.
+struct Joined {
+  RoomInfo room;
+  ParticipantInfo self;
+  std::vector<ParticipantInfo> others;  // hidden ones left out
+};
+
+}  // namespace parley::room
