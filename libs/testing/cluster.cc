@@ -1,0 +1,162 @@
+#include "testing/cluster.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "base/ids.h"
+#include "base/status.h"
+
+namespace parley::testing {
+namespace {
+
+constexpr absl::Duration kStart = absl::Seconds(30);
+
+std::string OwnFolder() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
+
+// Where each service finds the others: flag → service.
+const std::map<std::string, std::string>& Neighbours() {
+  static const auto* neighbours = new std::map<std::string, std::string>{
+      {"--registry-address", "agent-registry"}, {"--dispatch-address", "dispatch-broker"},
+      {"--rooms-address", "room-server"},       {"--stt-address", "stt-gateway"},
+      {"--tts-address", "tts-gateway"},         {"--llm-address", "llm-gateway"}};
+  return *neighbours;
+}
+
+// Which of those flags, and whether --redis-address, a service takes.
+struct Needs {
+  bool redis = false;
+  std::vector<std::string> neighbours;
+};
+Needs NeedsOf(std::string_view service) {
+  if (service == "agent-registry") return {true, {}};
+  if (service == "dispatch-broker") return {true, {}};
+  if (service == "room-server") return {true, {"--dispatch-address"}};
+  if (service == "api-server") {
+    return {false,
+            {"--registry-address", "--dispatch-address", "--rooms-address", "--stt-address",
+             "--tts-address", "--llm-address"}};
+  }
+  if (service == "agent-server") {
+    return {false,
+            {"--dispatch-address", "--rooms-address", "--stt-address", "--tts-address",
+             "--llm-address"}};
+  }
+  return {};
+}
+
+int Field(const std::string& line, const char* name) {
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  return json.is_object() ? json.value(name, 0) : 0;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Cluster>> Cluster::Start(ClusterOptions options) {
+  std::unique_ptr<Cluster> cluster(new Cluster);
+  cluster->options_ = std::move(options);
+  ClusterOptions& o = cluster->options_;
+  if (o.bin_dir.empty()) {
+    const char* folder = getenv("PARLEY_BIN_DIR");
+    o.bin_dir = folder != nullptr ? folder : OwnFolder();
+  }
+  if (o.work_dir.empty()) {
+    std::string pattern = std::filesystem::temp_directory_path() / "parley-cluster-XXXXXX";
+    PARLEY_CHECK(mkdtemp(pattern.data()) != nullptr);
+    o.work_dir = pattern;
+    cluster->own_dir_ = true;
+  }
+  PARLEY_ASSIGN_OR_RETURN(cluster->redis_,
+                          redis::PrivateServer::Start(o.work_dir, o.redis_arguments));
+  for (const std::string& service : o.services)
+    PARLEY_RETURN_IF_ERROR(cluster->StartService(service));
+  for (int i = 0; i < o.agent_servers; ++i) PARLEY_RETURN_IF_ERROR(cluster->StartAgentServer());
+  return cluster;
+}
+
+Cluster::~Cluster() {
+  agent_servers_.clear();
+  services_.clear();
+  redis_.reset();
+  if (own_dir_) {
+    std::error_code ignored;
+    std::filesystem::remove_all(options_.work_dir, ignored);
+  }
+}
+
+std::vector<std::string> Cluster::CommonArguments() const {
+  return {"--dev", "--log-level", "info"};
+}
+
+absl::Status Cluster::StartService(const std::string& name) {
+  Running& running = services_[name];
+  std::vector<std::string> argv = {options_.bin_dir + "/parley-" + name};
+  for (const std::string& argument : CommonArguments()) argv.push_back(argument);
+  const std::string port = fmt::format("{}", running.port);
+  const std::string port_flag = name == "api-server" ? "--http-ports" : "--grpc-port";
+  argv.insert(argv.end(), {port_flag, port, "--admin-port", fmt::format("{}", running.admin_port)});
+  const Needs needs = NeedsOf(name);
+  if (needs.redis) argv.insert(argv.end(), {"--redis-address", redis_->address()});
+  for (const std::string& flag : needs.neighbours) {
+    const auto it = services_.find(Neighbours().at(flag));
+    if (it != services_.end() && it->second.port != 0)
+      argv.insert(argv.end(), {flag, Address(it->first)});
+  }
+  const auto extra = options_.extra_arguments.find(name);
+  if (extra != options_.extra_arguments.end())
+    argv.insert(argv.end(), extra->second.begin(), extra->second.end());
+  const std::string log = fmt::format("{}/{}.{}.log", options_.work_dir, name, RandomHex(4));
+  auto process = Process::Start(argv, log);
+  if (!process.ok()) return Annotate(process.status(), name);
+  running.process = *std::move(process);
+  const auto line = running.process->WaitForLine("\"msg\":\"serving\"", kStart);
+  if (!line.ok()) return Annotate(line.status(), name);
+  running.port = Field(*line, name == "api-server" ? "http_port" : "grpc_port");
+  running.admin_port = Field(*line, "admin_port");
+  const auto ready = running.process->WaitForLine("\"msg\":\"ready\"", kStart);
+  return ready.ok() ? absl::OkStatus() : Annotate(ready.status(), name);
+}
+
+absl::Status Cluster::StartAgentServer() {
+  std::vector<std::string> argv = {options_.bin_dir + "/" + options_.agent_binary, "start"};
+  if (options_.agent_binary == "parley-agent-server") argv.pop_back();
+  for (const std::string& argument : CommonArguments()) argv.push_back(argument);
+  argv.insert(argv.end(), {"--health-port", "0"});
+  for (const std::string& flag : NeedsOf("agent-server").neighbours) {
+    const auto it = services_.find(Neighbours().at(flag));
+    if (it != services_.end()) argv.insert(argv.end(), {flag, Address(it->first)});
+  }
+  argv.insert(argv.end(), options_.agent_arguments.begin(), options_.agent_arguments.end());
+  const std::string log =
+      fmt::format("{}/agent-server-{}.log", options_.work_dir, agent_servers_.size());
+  auto process = Process::Start(argv, log);
+  if (!process.ok()) return Annotate(process.status(), "agent server");
+  agent_servers_.push_back(*std::move(process));
+  const auto line = agent_servers_.back()->WaitForLine("\"msg\":\"registered\"", kStart);
+  return line.ok() ? absl::OkStatus() : Annotate(line.status(), "agent server");
+}
+
+absl::Status Cluster::Restart(std::string_view service) {
+  services_.find(service)->second.process.reset();
+  return StartService(std::string(service));
+}
+
+std::string Cluster::Address(std::string_view service) const {
+  const auto it = services_.find(service);
+  PARLEY_CHECK(it != services_.end());
+  return fmt::format("127.0.0.1:{}", it->second.port);
+}
+
+std::string Cluster::AdminAddress(std::string_view service) const {
+  const auto it = services_.find(service);
+  PARLEY_CHECK(it != services_.end());
+  return fmt::format("127.0.0.1:{}", it->second.admin_port);
+}
+
+Process& Cluster::Service(std::string_view name) { return *services_.find(name)->second.process; }
+Process& Cluster::AgentServer(size_t index) { return *agent_servers_[index]; }
+
+}  // namespace parley::testing
