@@ -1,0 +1,23 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+
+#include "report.h"
+
+namespace parley::bench {
+
+// --json FILE, --quick; exits on --help and on usage errors.
+inline Options ParseOptions(int argc, char** argv) {
+  Options options;
+  CLI::App app("A benchmark of Parley; run it through scripts/bench");
+  app.add_option("--json", options.json_path, "Also write the result here");
+  app.add_flag("--quick", options.quick, "A smoke run: marked in the result, never quoted");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::exit(app.exit(error));
+  }
+  return options;
+}
+
+}  // namespace parley::bench
