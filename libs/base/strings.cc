@@ -133,4 +133,21 @@ std::string SizeText(int64_t bytes) {
   return fmt::format("{}", bytes);
 }
 
+bool JsonNestsWithin(std::string_view text, int depth) {
+  int open = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char letter = text[i];
+    if (in_string) {
+      if (letter == '\\') ++i;
+      if (letter == '"') in_string = false;
+      continue;
+    }
+    if (letter == '"') in_string = true;
+    if ((letter == '{' || letter == '[') && ++open > depth) return false;
+    if (letter == '}' || letter == ']') --open;
+  }
+  return true;
+}
+
 }  // namespace parley

@@ -13,6 +13,9 @@ std::vector<std::string> Split(std::string_view text, char separator);
 std::string_view Trim(std::string_view text);
 std::string ToLower(std::string_view text);  // ASCII
 bool IsValidUtf8(std::string_view text);
+// True when brackets and braces outside JSON strings nest at most `depth` deep. To be asked before
+// a JSON parser sees bytes from outside: some of what follows parsing recurses.
+bool JsonNestsWithin(std::string_view text, int depth);
 
 // "500ms", "2s", "1.5m", "1h", "0"; nothing else.
 std::optional<absl::Duration> ParseDuration(std::string_view text);
