@@ -26,7 +26,8 @@ struct ApiKey {
 
 // The keys of an installation. Immutable; reloading makes a new one. Thread-safe.
 //
-// File (mode 0600, refused when readable by others):
+// File (mode 0600, refused when readable by others; a mounted file that is not ours may be readable
+// by our group):
 //   cluster_key: <at least 32 characters>     # signs tokens between services
 //   keys:
 //     - {key: APIabc, secret: …, project: hotel, agent_names: [front-desk]}
@@ -122,7 +123,7 @@ absl::StatusOr<Claims> Verify(std::string_view token, const KeyRing& ring,
                               const Clock& clock = Clock::Real());
 
 // What a call needs. Missing → Unauthenticated (reason GRANT_MISSING) naming the grant, as LiveKit
-// does.
+// does. A service token has every grant but roomJoin.
 absl::Status RequireAgentAdmin(const Claims& claims);
 absl::Status RequireRoomAdmin(const Claims& claims,
                               std::string_view room);  // roomAdmin of that room, or roomCreate
