@@ -25,6 +25,11 @@ struct TtsConfig {
   std::map<std::string, std::string> options;
 };
 
+// InvalidArgument when rate or pitch is out of range.
+absl::Status CheckTtsConfig(const TtsConfig& config);
+// NotFound with reason UNKNOWN_VOICE, naming the known ones.
+absl::Status UnknownVoice(std::string_view engine, std::string_view voice, std::string_view known);
+
 // Takes mono PCM16 at the stream's rate, with the words that begin in it, timed from the start of
 // this Speak()'s audio. Returns false to stop. Called on the thread that called Speak().
 using TtsSink =

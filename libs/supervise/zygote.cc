@@ -142,8 +142,7 @@ void ZygoteProcess::OnSignals() {
 void ZygoteProcess::Prewarm() {
   std::string error;
   try {
-    const absl::Status status = options_.prewarm ? options_.prewarm() : absl::OkStatus();
-    if (!status.ok()) error = fmt::format("prewarm failed: {}", Message(status));
+    if (options_.prewarm) options_.prewarm();
   } catch (const std::exception& failure) {
     error = fmt::format("prewarm failed: {}", failure.what());
   }

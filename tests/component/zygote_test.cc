@@ -334,10 +334,7 @@ TEST(ZygoteTest, JobsAreFencedIn) {
 TEST(ZygoteTest, PrewarmRunsOnceAndIsShared) {
   ZygoteOptions options;
   static int warmed = 0;
-  options.prewarm = [] {
-    ++warmed;
-    return absl::OkStatus();
-  };
+  options.prewarm = [] { ++warmed; };
   options.run_job = [](int) { return warmed; };
   const Outcome outcome = RunSplit(std::move(options), [](Server& server) -> std::string {
     REQUIRE(server.Start().ok());
@@ -355,7 +352,6 @@ TEST(ZygoteTest, PrewarmThatLeavesAThreadFailsTheStart) {
     std::thread([] {
       for (;;) pause();
     }).detach();
-    return absl::OkStatus();
   };
   const Outcome outcome = RunSplit(std::move(options), [](Server& server) -> std::string {
     return std::string(Message(server.Start()));
@@ -365,7 +361,7 @@ TEST(ZygoteTest, PrewarmThatLeavesAThreadFailsTheStart) {
 
 TEST(ZygoteTest, PrewarmThatThrowsFailsTheStart) {
   ZygoteOptions options;
-  options.prewarm = []() -> absl::Status { throw std::runtime_error("no model file"); };
+  options.prewarm = [] { throw std::runtime_error("no model file"); };
   const Outcome outcome = RunSplit(std::move(options), [](Server& server) -> std::string {
     return std::string(Message(server.Start()));
   });
