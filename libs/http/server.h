@@ -4,6 +4,7 @@
 #include <absl/status/status.h>
 #include <absl/time/time.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -18,12 +19,18 @@
 
 namespace parley::http {
 
+// Headers beyond those of HTTP that handlers see; others are dropped while parsing.
+inline constexpr std::array<std::string_view, 9> kExtensionHeaders = {
+    "idempotency-key",   "traceparent",  "x-api-key",    "x-forwarded-for",   "x-forwarded-host",
+    "x-forwarded-proto", "x-request-id", "x-sandbox-id", "x-twirp-timeout-ms"};
+
 struct Request {
   std::string method;  // GET, POST, …
   std::string path;    // percent-decoded, without the query
   std::map<std::string, std::string> query;
-  std::map<std::string, std::string> headers;  // names in lower case
-  std::map<std::string, std::string> params;   // of the pattern: {id}
+  // Names in lower case: the headers that HTTP defines, and those of kExtensionHeaders.
+  std::map<std::string, std::string> headers;
+  std::map<std::string, std::string> params;  // of the pattern: {id}
   std::string body;
   std::string peer;  // address of the client
 
@@ -44,7 +51,9 @@ struct ServerOptions {
   std::vector<int> ports = {0};       // all serve the same routes; 0 = any free one
   int64_t max_body_bytes = 10 << 20;  // over it: 413
   absl::Duration idle_timeout = absl::Seconds(60);
-  absl::Duration header_timeout = absl::Seconds(10);  // slow senders are closed
+  // Headers must be complete after this time, bodies after as much plus a second per 16 KiB: slow
+  // senders are closed.
+  absl::Duration header_timeout = absl::Seconds(10);
   int max_connections = 10'000;
 };
 
@@ -59,8 +68,11 @@ class Server {
   // `pattern`: "/api/agents/{id}" (a parameter is one path segment) or "/assets/{path*}" (the
   // rest). First match wins.
   void Handle(std::string_view method, std::string_view pattern, Handler handler);
+  // As Handle, on the server's own loop thread: answers even when the executor is full (health
+  // checks). Must not block.
+  void HandleInline(std::string_view method, std::string_view pattern, Handler handler);
   // Answers what no route matches; default 404. A path that exists with other methods answers 405
-  // with Allow.
+  // with Allow. OPTIONS answers 204 with Allow unless a route says otherwise.
   void HandleUnknown(Handler handler);
   // (method, pattern) of every route: openapi.json is checked against it.
   std::vector<std::pair<std::string, std::string>> routes() const;
@@ -69,7 +81,8 @@ class Server {
   // with Retry-After.
   absl::Status Start();
   int port(size_t index = 0) const;  // bound port
-  // Closes listeners, waits for requests under way until `grace`, then closes the rest. Idempotent.
+  // Closes listeners, waits for requests under way until `grace`, then closes the rest; returns
+  // when no handler runs any more. Idempotent. Not from a handler.
   void Stop(absl::Duration grace);
 
  private:

@@ -185,10 +185,10 @@ int Context::Serve(const std::vector<grpc::Service*>& services, Hooks hooks) {
     response.body = metrics::Render(*registry_);
     return response;
   });
-  admin.Handle("GET", "/healthz", [](const http::Request&) {
+  admin.HandleInline("GET", "/healthz", [](const http::Request&) {
     return http::Response{200, "text/plain", "ok\n", {}};
   });
-  admin.Handle("GET", "/readyz", [&ready](const http::Request&) {
+  admin.HandleInline("GET", "/readyz", [&ready](const http::Request&) {
     return ready.load() ? http::Response{200, "text/plain", "ready\n", {}}
                         : http::Response{503, "text/plain", "not ready\n", {}};
   });

@@ -1,0 +1,637 @@
+#include "http/server.h"
+
+#include <arpa/inet.h>
+#include <libwebsockets.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <exception>
+#include <thread>
+#include <unordered_map>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "base/strings.h"
+#include "event/loop.h"
+#include "http/routes.h"
+#include "http/status_text.h"
+
+namespace parley::http {
+namespace {
+
+constexpr unsigned kMaxHeaderBytes = 32 << 10;
+constexpr int64_t kSlowestBytesPerSecond = 16 << 10;
+constexpr size_t kWriteBytes = 64 << 10;
+constexpr absl::Duration kSweepInterval = absl::Milliseconds(250);
+// How long a refused request's body is still read, so that its sender gets to see the answer.
+constexpr absl::Duration kDiscardTime = absl::Seconds(2);
+constexpr int64_t kNever = INT64_MAX;
+
+// One client connection; only the loop thread touches it.
+struct Connection {
+  struct lws* wsi = nullptr;
+  std::string peer;
+  Request request;
+  int64_t body_bytes = 0;  // announced
+  int64_t deadline_us = 0;
+  uint64_t serial = 0;  // of the request; answers to older ones are dropped
+  bool busy = false;    // a request is under way
+  bool close_after = false;
+  bool refused = false;  // answered before its body was read
+  std::string out;  // head and body, from `sent` on still to be written; LWS_PRE bytes in front
+  size_t sent = 0;
+  bool answered = false;
+};
+
+// Handlers and the loop outlive each other in any order: they meet here.
+struct Gate {
+  Mutex mutex;
+  CondVar idle;
+  bool open ABSL_GUARDED_BY(mutex) = true;
+  int running ABSL_GUARDED_BY(mutex) = 0;
+
+  bool Enter() {
+    MutexLock lock(&mutex);
+    if (open) ++running;
+    return open;
+  }
+  void Leave() {
+    MutexLock lock(&mutex);
+    if (--running == 0) idle.SignalAll();
+  }
+  void CloseAndWait() {
+    MutexLock lock(&mutex);
+    open = false;
+    while (running > 0) idle.Wait(&mutex);
+  }
+};
+
+// Requests under way: Stop() waits for them to be answered.
+class Requests {
+ public:
+  void Began() {
+    MutexLock lock(&mutex_);
+    ++count_;
+  }
+  void Ended() {
+    MutexLock lock(&mutex_);
+    if (--count_ == 0) none_.SignalAll();
+  }
+  void WaitForNone(absl::Duration timeout) {
+    const int64_t until_us = Clock::Real().MonotonicMicros() + absl::ToInt64Microseconds(timeout);
+    MutexLock lock(&mutex_);
+    while (count_ > 0) {
+      const int64_t left_us = until_us - Clock::Real().MonotonicMicros();
+      if (left_us <= 0) return;
+      none_.WaitFor(&mutex_, absl::Microseconds(left_us));
+    }
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar none_;
+  int count_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+Response Plain(int status, std::string_view code, std::string_view message) {
+  Response response;
+  response.status = status;
+  response.body = fmt::format(R"({{"code":"{}","msg":"{}","meta":{{}}}})", code, message);
+  return response;
+}
+
+struct Method {
+  lws_token_indexes token;
+  std::string_view name;
+};
+constexpr std::array<Method, 7> kMethods = {{{WSI_TOKEN_GET_URI, "GET"},
+                                             {WSI_TOKEN_POST_URI, "POST"},
+                                             {WSI_TOKEN_PUT_URI, "PUT"},
+                                             {WSI_TOKEN_PATCH_URI, "PATCH"},
+                                             {WSI_TOKEN_DELETE_URI, "DELETE"},
+                                             {WSI_TOKEN_HEAD_URI, "HEAD"},
+                                             {WSI_TOKEN_OPTIONS_URI, "OPTIONS"}}};
+
+std::string HeaderOf(struct lws* wsi, lws_token_indexes token) {
+  const int length = lws_hdr_total_length(wsi, token);
+  if (length <= 0) return {};
+  std::string value(static_cast<size_t>(length) + 1, '\0');
+  const int copied = lws_hdr_copy(wsi, value.data(), length + 1, token);
+  value.resize(copied > 0 ? static_cast<size_t>(copied) : 0);
+  return value;
+}
+
+void ReadHeaders(struct lws* wsi, Request* request) {
+  for (int token = 0; token < WSI_TOKEN_COUNT; ++token) {
+    const unsigned char* name = lws_token_to_string(static_cast<lws_token_indexes>(token));
+    if (name == nullptr) continue;
+    std::string text(reinterpret_cast<const char*>(name));
+    if (text.size() < 2 || text.back() != ':' || text.front() == ':') continue;
+    text.pop_back();
+    std::string value = HeaderOf(wsi, static_cast<lws_token_indexes>(token));
+    if (!value.empty()) request->headers[text] = std::move(value);
+  }
+  for (const std::string_view name : kExtensionHeaders) {
+    const std::string with_colon = std::string(name) + ":";
+    const int size = static_cast<int>(with_colon.size());
+    const int length = lws_hdr_custom_length(wsi, with_colon.c_str(), size);
+    if (length <= 0) continue;
+    std::string value(static_cast<size_t>(length) + 1, '\0');
+    lws_hdr_custom_copy(wsi, value.data(), length + 1, with_colon.c_str(), size);
+    value.resize(static_cast<size_t>(length));
+    request->headers[std::string(name)] = std::move(value);
+  }
+}
+
+void ReadQuery(struct lws* wsi, Request* request) {
+  std::string piece(kMaxHeaderBytes, '\0');
+  for (int i = 0;; ++i) {
+    const int length = lws_hdr_copy_fragment(wsi, piece.data(), static_cast<int>(piece.size()),
+                                             WSI_TOKEN_HTTP_URI_ARGS, i);
+    if (length < 0) return;
+    const std::string_view text(piece.data(), static_cast<size_t>(length));
+    if (text.empty()) continue;
+    const size_t equals = text.find('=');
+    const std::string_view value =
+        equals == std::string_view::npos ? std::string_view() : text.substr(equals + 1);
+    request->query.emplace(std::string(text.substr(0, equals)), std::string(value));
+  }
+}
+
+// Head and body, ready to send.
+std::string Encode(const Response& response, bool close, bool head_only) {
+  std::string out(LWS_PRE, '\0');
+  out += fmt::format("HTTP/1.1 {} {}\r\n", response.status, StatusText(response.status));
+  const bool bodiless = response.status == 204 || response.status == 304;
+  if (!bodiless) {
+    if (!response.content_type.empty()) {
+      out += fmt::format("content-type: {}\r\n", response.content_type);
+    }
+    out += fmt::format("content-length: {}\r\n", response.body.size());
+  }
+  for (const auto& [name, value] : response.headers) {
+    // A line break inside a value would let it add headers of its own.
+    if (value.find_first_of("\r\n") != std::string::npos) continue;
+    out += fmt::format("{}: {}\r\n", name, value);
+  }
+  out += close ? "connection: close\r\n\r\n" : "connection: keep-alive\r\n\r\n";
+  if (!bodiless && !head_only) out += response.body;
+  return out;
+}
+
+int Listen(const std::string& address, int port, int* bound, absl::Status* status) {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
+  const std::string host = address == "localhost" ? "127.0.0.1" : address;
+  if (inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(static_cast<uint16_t>(port));
+    size = sizeof *v4;
+  } else if (inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(static_cast<uint16_t>(port));
+    size = sizeof *v6;
+  } else {
+    *status = InvalidArgument("address \"{}\" is not an IP address", address);
+    return -1;
+  }
+  const int fd = socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int on = 1;
+  if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&storage), size) != 0 ||
+      listen(fd, 1024) != 0 || getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) {
+    const int error = errno;
+    if (fd >= 0) close(fd);
+    *status = error == EADDRINUSE
+                  ? Unavailable("port {} on {} is taken; stop what uses it or choose another port",
+                                port, address)
+                  : Unavailable("cannot listen on {}:{}: {}", address, port, std::strerror(error));
+    return -1;
+  }
+  *bound = ntohs(storage.ss_family == AF_INET ? v4->sin_port : v6->sin6_port);
+  return fd;
+}
+
+std::string PeerOf(const sockaddr_storage& storage) {
+  char text[INET6_ADDRSTRLEN] = "";
+  if (storage.ss_family == AF_INET) {
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(storage).sin_addr, text, sizeof text);
+  } else if (storage.ss_family == AF_INET6) {
+    inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6&>(storage).sin6_addr, text,
+              sizeof text);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string_view Request::Header(std::string_view lower_case_name) const {
+  const auto it = headers.find(std::string(lower_case_name));
+  return it == headers.end() ? std::string_view() : std::string_view(it->second);
+}
+
+struct Server::Impl {
+  Impl(ServerOptions o, Executor& e, log::Logger l)
+      : options(std::move(o)), executor(e), log(std::move(l)), gate(std::make_shared<Gate>()) {}
+
+  // ---- any thread ----
+  const ServerOptions options;
+  Executor& executor;
+  const log::Logger log;
+  Routes routes;
+  Handler unknown;
+  const std::shared_ptr<Gate> gate;
+  std::vector<int> bound_ports;
+  bool started = false;
+  bool stopped = false;
+  std::unique_ptr<event::Loop> loop;
+  std::thread thread;
+  Requests under_way;
+
+  // ---- the loop's thread ----
+  struct lws_context* context = nullptr;
+  struct lws_vhost* vhost = nullptr;
+  std::vector<int> listeners;
+  std::vector<std::unique_ptr<event::FdWatcher>> watchers;
+  std::unique_ptr<event::Timer> sweeper;
+  std::unordered_map<struct lws*, std::unique_ptr<Connection>> connections;
+  std::string arriving_peer;
+
+  absl::Status CreateContext();
+  void Run();
+  void Accept(int listener);
+  void CloseListeners();
+  void Sweep();
+  Connection& Of(struct lws* wsi);
+  int OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length);
+  int OnRequest(Connection& connection);
+  int OnBody(Connection& connection, std::string_view piece);
+  int Dispatch(Connection& connection);
+  void RunHandler(Connection& connection, const Handler& handler, bool inline_run);
+  void Answer(Connection& connection, const Response& response);
+  int Refuse(Connection& connection, const Response& response);
+  int Write(Connection& connection);
+  void Done(Connection& connection);
+  int64_t After(absl::Duration wait, int64_t bytes = 0) const {
+    return loop->NowMicros() + absl::ToInt64Microseconds(wait) +
+           bytes * 1'000'000 / kSlowestBytesPerSecond;
+  }
+
+  static int Callback(struct lws* wsi, lws_callback_reasons reason, void*, void* in,
+                      size_t length) {
+    auto* self = static_cast<Impl*>(lws_context_user(lws_get_context(wsi)));
+    return self == nullptr ? 0 : self->OnEvent(wsi, reason, in, length);
+  }
+};
+
+absl::Status Server::Impl::CreateContext() {
+  static const lws_protocols kProtocols[] = {{"http", &Impl::Callback, 0, 0, 0, nullptr, 0},
+                                             {nullptr, nullptr, 0, 0, 0, nullptr, 0}};
+  lws_set_log_level(0, nullptr);
+  void* native = loop->native();
+  lws_context_creation_info info{};
+  info.port = CONTEXT_PORT_NO_LISTEN;
+  info.protocols = kProtocols;
+  info.options = LWS_SERVER_OPTION_LIBUV;
+  info.foreign_loops = &native;
+  info.gid = -1;
+  info.uid = -1;
+  info.user = this;
+  info.max_http_header_data2 = kMaxHeaderBytes;
+  info.fd_limit_per_thread = static_cast<unsigned>(options.max_connections) + 16;
+  // The sweeper closes slow connections; the library's own, coarser timers only back it up.
+  const auto seconds = [](absl::Duration time) {
+    return static_cast<int>(absl::ToInt64Seconds(time)) + 5;
+  };
+  info.keepalive_timeout = seconds(options.idle_timeout);
+  info.timeout_secs = static_cast<unsigned>(std::max(seconds(options.idle_timeout), 3600));
+  info.timeout_secs_ah_idle =
+      static_cast<unsigned>(seconds(std::max(options.header_timeout, options.idle_timeout)));
+  context = lws_create_context(&info);
+  if (context == nullptr) {
+    return Unavailable(
+        "libwebsockets cannot start on libuv; is the package libwebsockets-evlib-uv installed?");
+  }
+  vhost = lws_get_vhost_by_name(context, "default");
+  return vhost != nullptr ? absl::OkStatus() : Internal("libwebsockets has no default vhost");
+}
+
+void Server::Impl::Run() {
+  for (const int listener : listeners) {
+    watchers.push_back(std::make_unique<event::FdWatcher>(*loop, listener));
+    watchers.back()->Start(true, false, [this, listener](bool, bool) { Accept(listener); });
+  }
+  sweeper = std::make_unique<event::Timer>(*loop);
+  sweeper->StartRepeating(kSweepInterval, [this] { Sweep(); });
+  loop->Run();
+  CloseListeners();
+  sweeper.reset();
+  // With a foreign loop the context is destroyed in two steps, and the loop must run in between to
+  // close its handles.
+  lws_context_destroy(context);
+  loop->Post([this] { loop->Stop(); });
+  loop->Run();
+}
+
+void Server::Impl::CloseListeners() {
+  watchers.clear();
+  for (const int listener : listeners) close(listener);
+  listeners.clear();
+}
+
+void Server::Impl::Accept(int listener) {
+  for (int i = 0; i < 64; ++i) {
+    sockaddr_storage storage{};
+    socklen_t size = sizeof storage;
+    const int fd = accept4(listener, reinterpret_cast<sockaddr*>(&storage), &size,
+                           SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) return;
+    if (connections.size() >= static_cast<size_t>(options.max_connections)) {
+      close(fd);
+      log.Warn("connection refused: too many are open", {{"limit", options.max_connections}});
+      continue;
+    }
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    arriving_peer = PeerOf(storage);
+    if (struct lws* wsi = lws_adopt_socket_vhost(vhost, fd)) Of(wsi);
+  }
+}
+
+Connection& Server::Impl::Of(struct lws* wsi) {
+  auto& slot = connections[wsi];
+  if (slot == nullptr) {
+    slot = std::make_unique<Connection>();
+    slot->wsi = wsi;
+    slot->peer = arriving_peer;
+    slot->deadline_us = After(options.header_timeout);
+  }
+  return *slot;
+}
+
+void Server::Impl::Sweep() {
+  const int64_t now_us = loop->NowMicros();
+  std::vector<struct lws*> late;
+  for (const auto& [wsi, connection] : connections) {
+    if (now_us < connection->deadline_us) continue;
+    connection->deadline_us = kNever;
+    late.push_back(wsi);
+  }
+  for (struct lws* wsi : late) {
+    lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, LWS_TO_KILL_SYNC);
+  }
+}
+
+int Server::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length) {
+  switch (reason) {
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+      return -1;  // this server speaks plain HTTP/1.1 only
+    case LWS_CALLBACK_HTTP:
+      return OnRequest(Of(wsi));
+    case LWS_CALLBACK_HTTP_BODY:
+      return OnBody(Of(wsi), {static_cast<const char*>(in), length});
+    case LWS_CALLBACK_HTTP_BODY_COMPLETION: {
+      Connection& connection = Of(wsi);
+      if (connection.refused) return -1;
+      return Dispatch(connection);
+    }
+    case LWS_CALLBACK_HTTP_WRITEABLE:
+      return Write(Of(wsi));
+    case LWS_CALLBACK_WSI_DESTROY:
+      if (const auto it = connections.find(wsi); it != connections.end()) {
+        if (it->second->busy) under_way.Ended();
+        connections.erase(it);
+      }
+      return 0;
+    default:
+      return 0;
+  }
+}
+
+int Server::Impl::OnRequest(Connection& connection) {
+  struct lws* wsi = connection.wsi;
+  Request& request = connection.request = Request();
+  connection.answered = connection.refused = connection.close_after = false;
+  connection.body_bytes = 0;
+  ++connection.serial;
+  if (!connection.busy) under_way.Began();
+  connection.busy = true;
+  request.peer = connection.peer;
+  for (const Method& method : kMethods) {
+    if (lws_hdr_total_length(wsi, method.token) <= 0) continue;
+    request.method = method.name;
+    request.path = HeaderOf(wsi, method.token);
+  }
+  ReadHeaders(wsi, &request);
+  connection.close_after = ToLower(request.Header("connection")) == "close" ||
+                           HeaderOf(wsi, WSI_TOKEN_HTTP).starts_with("HTTP/1.0");
+  ReadQuery(wsi, &request);
+  if (request.method.empty()) {
+    return Refuse(connection, Plain(501, "unimplemented", "this HTTP method is not served"));
+  }
+  if (!request.Header("transfer-encoding").empty()) {
+    return Refuse(connection, Plain(411, "malformed", "send the body with a content-length"));
+  }
+  const std::string_view length = request.Header("content-length");
+  if (length.empty()) {
+    // A POST without any body: the library would wait for one.
+    connection.close_after |=
+        request.method == "POST" || request.method == "PUT" || request.method == "PATCH";
+    return Dispatch(connection);
+  }
+  const auto [end, error] =
+      std::from_chars(length.data(), length.data() + length.size(), connection.body_bytes);
+  if (error != std::errc() || end != length.data() + length.size() || connection.body_bytes < 0) {
+    return Refuse(connection, Plain(400, "malformed", "content-length is not a number"));
+  }
+  if (connection.body_bytes > options.max_body_bytes) {
+    return Refuse(connection, Plain(413, "invalid_argument",
+                                    fmt::format("the body is over the limit of {} bytes",
+                                                options.max_body_bytes)));
+  }
+  if (connection.body_bytes == 0) {
+    connection.close_after |= request.method == "PUT" || request.method == "PATCH";
+    // For POST the library says itself that the empty body is complete.
+    return request.method == "POST" ? 0 : Dispatch(connection);
+  }
+  connection.deadline_us = After(options.header_timeout, connection.body_bytes);
+  if (ToLower(request.Header("expect")) == "100-continue") {
+    std::string go(LWS_PRE, '\0');
+    go += "HTTP/1.1 100 Continue\r\n\r\n";
+    if (lws_write(wsi, reinterpret_cast<unsigned char*>(go.data()) + LWS_PRE, go.size() - LWS_PRE,
+                  LWS_WRITE_HTTP_HEADERS) < 0) {
+      return -1;
+    }
+  }
+  return 0;
+}
+
+int Server::Impl::OnBody(Connection& connection, std::string_view piece) {
+  if (connection.refused) return 0;
+  if (connection.request.body.size() + piece.size() > static_cast<size_t>(options.max_body_bytes)) {
+    return -1;
+  }
+  connection.request.body += piece;
+  return 0;
+}
+
+int Server::Impl::Dispatch(Connection& connection) {
+  lws_set_timeout(connection.wsi, NO_PENDING_TIMEOUT, 0);
+  connection.deadline_us = kNever;
+  Request& request = connection.request;
+  Routes::Match match = routes.Find(request.method, request.path);
+  if (match.handler != nullptr) {
+    for (auto& [name, value] : match.params) request.params[name] = std::move(value);
+    RunHandler(connection, *match.handler, match.inline_run);
+    return 0;
+  }
+  if (match.allow.empty()) {
+    if (unknown) {
+      RunHandler(connection, unknown, false);
+    } else {
+      Answer(connection, Plain(404, "not_found", "there is nothing at this path"));
+    }
+    return 0;
+  }
+  Response response = request.method == "OPTIONS"
+                          ? Response{204, "", "", {}}
+                          : Plain(405, "bad_route", "this path is not served with this method");
+  response.headers.emplace_back("allow", match.allow);
+  Answer(connection, response);
+  return 0;
+}
+
+void Server::Impl::RunHandler(Connection& connection, const Handler& handler, bool inline_run) {
+  if (inline_run) return Answer(connection, handler(connection.request));
+  const std::string method = connection.request.method;  // needed for the answer, too (HEAD)
+  auto work = [this, keep = gate, wsi = connection.wsi, serial = connection.serial, &handler,
+               request = std::move(connection.request)] {
+    if (!keep->Enter()) return;  // the server is gone, and `this` with it
+    Response response;
+    try {
+      response = handler(request);
+    } catch (const std::exception& error) {
+      log.Error("handler threw", {{"path", request.path}, {"error", std::string(error.what())}});
+      response = Plain(500, "internal", "internal error");
+    }
+    loop->Post([this, wsi, serial, response = std::move(response)] {
+      const auto it = connections.find(wsi);
+      if (it != connections.end() && it->second->serial == serial) Answer(*it->second, response);
+    });
+    keep->Leave();
+  };
+  const bool posted = executor.Post(std::move(work));
+  connection.request.method = method;
+  if (posted) return;
+  Response response = Plain(503, "unavailable", "the server is busy; try again shortly");
+  response.headers.emplace_back("retry-after", "1");
+  Answer(connection, response);
+}
+
+void Server::Impl::Answer(Connection& connection, const Response& response) {
+  connection.out = Encode(response, connection.close_after, connection.request.method == "HEAD");
+  connection.sent = LWS_PRE;
+  connection.answered = true;
+  connection.deadline_us = After(options.idle_timeout, static_cast<int64_t>(connection.out.size()));
+  lws_callback_on_writable(connection.wsi);
+}
+
+// Answers before the body has been read; what still comes of it is dropped for a moment.
+int Server::Impl::Refuse(Connection& connection, const Response& response) {
+  connection.close_after = connection.refused = true;
+  Answer(connection, response);
+  connection.deadline_us = After(kDiscardTime);
+  if (Write(connection) != 0) return -1;
+  return 0;
+}
+
+int Server::Impl::Write(Connection& connection) {
+  if (!connection.answered) return 0;
+  while (connection.sent < connection.out.size()) {
+    if (lws_send_pipe_choked(connection.wsi)) {
+      lws_callback_on_writable(connection.wsi);
+      return 0;
+    }
+    const size_t size = std::min(kWriteBytes, connection.out.size() - connection.sent);
+    // The library writes its framing into the LWS_PRE bytes before the data: these were sent.
+    auto* data = reinterpret_cast<unsigned char*>(connection.out.data()) + connection.sent;
+    if (lws_write(connection.wsi, data, size, LWS_WRITE_HTTP) < 0) return -1;
+    connection.sent += size;
+  }
+  if (connection.refused) return 0;  // closed once its body is through, or by the sweeper
+  Done(connection);
+  if (connection.close_after) return -1;
+  return lws_http_transaction_completed(connection.wsi) != 0 ? -1 : 0;
+}
+
+void Server::Impl::Done(Connection& connection) {
+  connection.answered = false;
+  connection.busy = false;
+  under_way.Ended();
+  connection.out = std::string();
+  connection.request = Request();
+  connection.deadline_us = After(options.idle_timeout);
+}
+
+Server::Server(ServerOptions options, Executor& executor, log::Logger log)
+    : impl_(std::make_unique<Impl>(std::move(options), executor, std::move(log))) {}
+
+Server::~Server() { Stop(absl::ZeroDuration()); }
+
+void Server::Handle(std::string_view method, std::string_view pattern, Handler handler) {
+  impl_->routes.Add(method, pattern, std::move(handler), false);
+}
+
+void Server::HandleInline(std::string_view method, std::string_view pattern, Handler handler) {
+  impl_->routes.Add(method, pattern, std::move(handler), true);
+}
+
+void Server::HandleUnknown(Handler handler) { impl_->unknown = std::move(handler); }
+
+std::vector<std::pair<std::string, std::string>> Server::routes() const {
+  return impl_->routes.List();
+}
+
+absl::Status Server::Start() {
+  absl::Status status;
+  for (const int port : impl_->options.ports) {
+    int bound = 0;
+    const int fd = Listen(impl_->options.address, port, &bound, &status);
+    if (fd < 0) {
+      impl_->CloseListeners();
+      return status;
+    }
+    impl_->listeners.push_back(fd);
+    impl_->bound_ports.push_back(bound);
+  }
+  impl_->loop = std::make_unique<event::Loop>();
+  if (status = impl_->CreateContext(); !status.ok()) {
+    impl_->CloseListeners();
+    return status;
+  }
+  impl_->started = true;
+  impl_->thread = std::thread([this] { impl_->Run(); });
+  return absl::OkStatus();
+}
+
+int Server::port(size_t index) const { return impl_->bound_ports.at(index); }
+
+void Server::Stop(absl::Duration grace) {
+  if (!impl_->started || impl_->stopped) return;
+  impl_->stopped = true;
+  impl_->loop->Post([this] { impl_->CloseListeners(); });
+  impl_->under_way.WaitForNone(grace);
+  impl_->gate->CloseAndWait();
+  impl_->loop->Stop();
+  impl_->thread.join();
+}
+
+}  // namespace parley::http
