@@ -87,6 +87,11 @@ function(parley_binary name)
   endif()
 endfunction()
 
+# Every test that needs neither network nor clock: what the sanitizer builds build and run.
+if(PARLEY_BUILD_TESTS)
+  add_custom_target(unit_tests)
+endif()
+
 # parley_test(NAME SOURCES … DEPS … LABELS unit fast [TIMEOUT s] [RPC]): one GoogleTest program = one ctest test.
 # Labels: tier (fast, or one of chaos, clients, browser, soak, images, tsan) and kind (unit, component, e2e).
 function(parley_test name)
@@ -107,5 +112,8 @@ function(parley_test name)
     ENVIRONMENT "PARLEY_BIN_DIR=${CMAKE_BINARY_DIR}/bin;PARLEY_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
   if(T_SERIAL)
     set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
+  endif()
+  if("unit" IN_LIST T_LABELS)
+    add_dependencies(unit_tests ${name})
   endif()
 endfunction()

@@ -17,13 +17,6 @@ absl::Status Stale(std::string_view why, const JobClaim& job, uint64_t highest) 
                     "STALE_TOKEN", {{"highest_token", fmt::format("{}", highest)}});
 }
 
-absl::Status CheckJoin(const JoinRequest& request) {
-  PARLEY_RETURN_IF_ERROR(CheckName("identity", request.identity, false));
-  PARLEY_RETURN_IF_ERROR(CheckName("name", request.name, true));
-  PARLEY_RETURN_IF_ERROR(CheckMetadata(request.metadata));
-  return CheckAttributes(request.attributes);
-}
-
 }  // namespace
 
 absl::Status CheckName(std::string_view what, std::string_view name, bool may_be_empty) {
@@ -55,6 +48,13 @@ absl::Status CheckAttributes(const Attributes& attributes) {
     return InvalidArgument("attributes have {} bytes; the limit is {}", bytes, kMaxAttributesBytes);
   }
   return absl::OkStatus();
+}
+
+absl::Status Check(const JoinRequest& request) {
+  PARLEY_RETURN_IF_ERROR(CheckName("identity", request.identity, false));
+  PARLEY_RETURN_IF_ERROR(CheckName("name", request.name, true));
+  PARLEY_RETURN_IF_ERROR(CheckMetadata(request.metadata));
+  return CheckAttributes(request.attributes);
 }
 
 absl::StatusOr<std::shared_ptr<Room>> Room::Create(RoomOptions options, Clock& clock,
@@ -90,7 +90,7 @@ Room::~Room() = default;
 
 absl::StatusOr<std::shared_ptr<Participant>> Room::Join(const JoinRequest& request,
                                                         std::shared_ptr<ParticipantSink> sink) {
-  PARLEY_RETURN_IF_ERROR(CheckJoin(request));
+  PARLEY_RETURN_IF_ERROR(Check(request));
   MutexLock lock(&mutex_);
   if (closed_) {
     return WithReason(Aborted("the room \"{}\" has closed; join again", name_), "ROOM_CLOSED");

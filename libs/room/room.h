@@ -56,6 +56,9 @@ struct JoinRequest {
   std::optional<JobClaim> job;
 };
 
+// Names and sizes; what Room::Join checks first.
+absl::Status Check(const JoinRequest& request);
+
 struct PublishRequest {
   std::string cid;  // chosen by the client, comes back in TrackPublished
   std::string name;

@@ -59,6 +59,12 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
     return outbox_.size();
   }
 
+  // Thread-safe. Was the stream cut, or cancelled by the client? Settled once OnClosed runs.
+  bool cancelled() const {
+    MutexLock lock(&mutex_);
+    return cancelled_;
+  }
+
  protected:
   BidiSession(Executor& executor, size_t outbox_limit)
       : strand_(executor), outbox_limit_(outbox_limit) {}
@@ -101,6 +107,10 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
     }
   }
   void OnCancel() final {
+    {
+      MutexLock lock(&mutex_);
+      cancelled_ = true;
+    }
     Close(grpc::Status(grpc::StatusCode::CANCELLED, "cancelled by the client"));
   }
   void OnDone() final {
@@ -131,6 +141,7 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::Status final_status_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -29,15 +29,20 @@ log::Level LevelOf(std::string_view name) {
 }
 
 constexpr absl::Duration kTokenLife = absl::Minutes(10);
+constexpr int64_t kSameSignalUs = 200'000;
 
 }  // namespace
 
 void CommonConfig::Bind(config::Table& table, int default_grpc_port) {
   grpc_port = default_grpc_port;
-  table.Text("address", &address, "Address that all listeners bind to");
+  BindProcess(table);
   table.Int("grpc.port", &grpc_port, 0, 65535, "gRPC port; 0 picks a free one");
   table.Int("admin.port", &admin_port, -1, 65535,
             "Port of /metrics, /healthz and /readyz; -1 is the gRPC port + 1000");
+}
+
+void CommonConfig::BindProcess(config::Table& table) {
+  table.Text("address", &address, "Address that all listeners bind to");
   table.Choice("log.level", &log_level, {"debug", "info", "warn", "error"},
                "Least severe lines to write");
   table.Choice("log.format", &log_format, {"json", "text"}, "Form of log lines");
@@ -250,7 +255,12 @@ void WatchSignals(Context& context) {
     int signal_number = 0;
     sigwait(&set, &signal_number);
     context.RequestStop();
-    sigwait(&set, &signal_number);
+    // A service manager that signals the whole group and a parent that passes its signal on make
+    // two of one.
+    const int64_t first_us = Clock::Real().MonotonicMicros();
+    do {
+      sigwait(&set, &signal_number);
+    } while (Clock::Real().MonotonicMicros() - first_us < kSameSignalUs);
     _exit(128 + signal_number);
   }).detach();
 }

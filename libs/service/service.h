@@ -39,6 +39,8 @@ struct CommonConfig {
   absl::Duration drain = absl::Seconds(10);  // for calls under way at the end
 
   void Bind(config::Table& table, int default_grpc_port);
+  // Without grpc.port and admin.port, for a process that serves no gRPC.
+  void BindProcess(config::Table& table);
 };
 
 // The surroundings of one running service. Made by Main() or by `parley dev`. Thread-safe.

@@ -142,7 +142,8 @@ void ZygoteProcess::OnSignals() {
 void ZygoteProcess::Prewarm() {
   std::string error;
   try {
-    if (options_.prewarm) options_.prewarm();
+    const absl::Status status = options_.prewarm ? options_.prewarm() : absl::OkStatus();
+    if (!status.ok()) error = fmt::format("prewarm failed: {}", Message(status));
   } catch (const std::exception& failure) {
     error = fmt::format("prewarm failed: {}", failure.what());
   }

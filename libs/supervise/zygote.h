@@ -54,8 +54,8 @@ struct JobLimits {
 
 struct ZygoteOptions {
   // Runs once in the zygote, before the first job: what it loads, all jobs share. It must leave no
-  // thread behind and must not touch gRPC. May be empty.
-  std::function<void()> prewarm;
+  // thread behind and must not touch gRPC. An error fails the start. May be empty.
+  std::function<absl::Status()> prewarm;
   // The whole life of a job process: `socket_fd` (always 3) is its end of the stream socket to the
   // server. The result is the exit code. Never runs in the zygote or the server.
   std::function<int(int socket_fd)> run_job;

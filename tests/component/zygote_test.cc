@@ -334,7 +334,10 @@ TEST(ZygoteTest, JobsAreFencedIn) {
 TEST(ZygoteTest, PrewarmRunsOnceAndIsShared) {
   ZygoteOptions options;
   static int warmed = 0;
-  options.prewarm = [] { ++warmed; };
+  options.prewarm = [] {
+    ++warmed;
+    return absl::OkStatus();
+  };
   options.run_job = [](int) { return warmed; };
   const Outcome outcome = RunSplit(std::move(options), [](Server& server) -> std::string {
     REQUIRE(server.Start().ok());
@@ -352,6 +355,7 @@ TEST(ZygoteTest, PrewarmThatLeavesAThreadFailsTheStart) {
     std::thread([] {
       for (;;) pause();
     }).detach();
+    return absl::OkStatus();
   };
   const Outcome outcome = RunSplit(std::move(options), [](Server& server) -> std::string {
     return std::string(Message(server.Start()));
@@ -361,7 +365,7 @@ TEST(ZygoteTest, PrewarmThatLeavesAThreadFailsTheStart) {
 
 TEST(ZygoteTest, PrewarmThatThrowsFailsTheStart) {
   ZygoteOptions options;
-  options.prewarm = [] { throw std::runtime_error("no model file"); };
+  options.prewarm = []() -> absl::Status { throw std::runtime_error("no model file"); };
   const Outcome outcome = RunSplit(std::move(options), [](Server& server) -> std::string {
     return std::string(Message(server.Start()));
   });

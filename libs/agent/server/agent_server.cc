@@ -1,0 +1,523 @@
+#include "agent/server/agent_server.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <utility>
+
+#include "base/ids.h"
+#include "base/status.h"
+
+namespace parley::agent {
+namespace {
+
+namespace dispatchv1 = parley::dispatch::v1;
+using dispatchv1::ConnectRequest;
+using dispatchv1::ConnectResponse;
+using dispatchv1::Go;
+using dispatchv1::Word;
+
+constexpr absl::Duration kBeat = absl::Seconds(1);  // unless the broker says another
+constexpr absl::Duration kShortestBeat = absl::Milliseconds(10);
+constexpr absl::Duration kWatch = absl::Milliseconds(250);
+constexpr absl::Duration kWarmDelay = absl::Milliseconds(20);  // the job that came goes first
+constexpr int64_t kBrokerSilentUs = 5'000'000;                 // five answers to heartbeats missing
+constexpr int kWarmFailures = 5;
+constexpr int kSayAgainBeats = 3;
+constexpr absl::Duration kLeaveTimeout = absl::Seconds(5);
+
+std::string Hostname() {
+  char name[256] = "";
+  gethostname(name, sizeof(name) - 1);
+  return name;
+}
+
+}  // namespace
+
+AgentServer::AgentServer(JobSurroundings& around, Identity identity,
+                         std::map<std::string, std::string> labels,
+                         std::function<std::string()> token, Callbacks callbacks)
+    : around_(around),
+      identity_(std::move(identity)),
+      labels_(std::move(labels)),
+      callbacks_(std::move(callbacks)),
+      table_(around.config.EffectiveSlots()),
+      broker_(around.loop, around.config.broker_address, std::move(token), *this),
+      zygote_watcher_(*around.loop, around.zygote.fd()),
+      beat_timer_(*around.loop),
+      watch_timer_(*around.loop),
+      warm_timer_(*around.loop),
+      drain_timer_(*around.loop) {}
+
+AgentServer::~AgentServer() = default;
+
+void AgentServer::Start() {
+  zygote_watcher_.Start(true, false, [this](bool, bool) { OnZygote(); });
+  if (absl::Status status = around_.zygote.Start(); !status.ok()) callbacks_.on_failed(status);
+}
+
+AgentServer::Snapshot AgentServer::Now() const {
+  MutexLock lock(&snapshot_mutex_);
+  return snapshot_;
+}
+
+bool AgentServer::accepting() const {
+  return !draining_ && !failed_ && load_ <= around_.config.load_threshold;
+}
+
+void AgentServer::UpdateGauges() {
+  AgentServerMetrics& metrics = around_.metrics;
+  metrics.slots_used.Set(table_.active());
+  metrics.slots_free.Set(table_.slots() - table_.active());
+  metrics.warm_processes.Set(static_cast<double>(
+      std::count_if(processes_.begin(), processes_.end(),
+                    [](const auto& process) { return !process.second->assigned(); })));
+  metrics.connected.Set(broker_.registered() ? 1 : 0);
+  metrics.load_ratio.Set(load_);
+  MutexLock lock(&snapshot_mutex_);
+  snapshot_ = {identity_.worker_id, broker_.registered(), draining_, table_.active(), load_};
+}
+
+// ---- the broker ----
+
+void AgentServer::FillRegister(dispatchv1::Register& request) {
+  const AgentServerConfig& config = around_.config;
+  request.set_worker_id(identity_.worker_id);
+  request.set_instance(identity_.instance);
+  request.set_pool(config.EffectivePool());
+  request.set_serves_configured(config.serves_configured);
+  for (const std::string& name : config.agent_names) request.add_agent_names(name);
+  request.set_slots(table_.slots());
+  request.set_version(config.EffectiveVersion());
+  request.set_region(config.region);
+  request.mutable_labels()->insert(labels_.begin(), labels_.end());
+  request.set_deployment(config.deployment);
+  *request.mutable_report() = table_.MakeReport();
+  request.set_accepts_all(true);
+  request.set_hostname(Hostname());
+  request.set_load(load_);
+}
+
+void AgentServer::OnBroker(const ConnectResponse& response) {
+  switch (response.message_case()) {
+    case ConnectResponse::kRegistered:
+      return OnRegistered(response.registered());
+    case ConnectResponse::kVerdicts:
+      return OnVerdicts(response.verdicts());
+    case ConnectResponse::kOffer:
+      return OnOffer(response.offer());
+    case ConnectResponse::kGo:
+      return OnGo(response.go());
+    case ConnectResponse::kStop: {
+      const auto& stop = response.stop();
+      return StopJob({stop.job_id(), stop.fencing_token()},
+                     stop.has_grace() ? absl::Seconds(stop.grace().seconds()) +
+                                            absl::Nanoseconds(stop.grace().nanos())
+                                      : around_.config.stop_grace);
+    }
+    case ConnectResponse::kRevoke: {
+      // This token and all older ones are over.
+      const JobKey key{response.revoke().job_id(), response.revoke().fencing_token()};
+      for (const JobKey& older : table_.OlderThan(key)) RevokeJob(older);
+      return RevokeJob(key);
+    }
+    case ConnectResponse::kReportRequest: {
+      ConnectRequest request;
+      *request.mutable_report() = table_.MakeReport();
+      broker_.Send(std::move(request));
+      return SayWords();
+    }
+    case ConnectResponse::kDrain:
+      around_.log.Info("asked to drain");
+      return Drain(around_.config.common.drain);
+    case ConnectResponse::kReadLogs: {
+      ConnectRequest request;
+      request.mutable_log()->set_request(response.read_logs().request());
+      request.mutable_log()->set_end(true);
+      request.mutable_log()->set_error(
+          "lines of jobs are in the agent server's own log, under their job_id");
+      broker_.Send(std::move(request));
+      return;
+    }
+    case ConnectResponse::kHandOver:
+      return around_.log.Warn("hand-over asked for, but not built yet: the job stays here",
+                              {{"job_id", response.hand_over().job_id()}});
+    default:
+      return;
+  }
+}
+
+void AgentServer::OnRegistered(const dispatchv1::Registered& registered) {
+  around_.log.Info("registered", {{"pool", registered.pool()},
+                                  {"slots", table_.slots()},
+                                  {"jobs", table_.active()},
+                                  {"connect_seq", broker_.connect_seq()}});
+  if (callbacks_.on_session) callbacks_.on_session(identity_, broker_.connect_seq());
+  for (const auto& verdict : registered.jobs()) {
+    Obey({verdict.job_id(), verdict.fencing_token()},
+         table_.OnResume(verdict, around_.loop->NowMicros()));
+  }
+  SayWords();
+  if (draining_) {  // the broker may be another one than the one that was told
+    ConnectRequest request;
+    request.mutable_drain();
+    broker_.Send(std::move(request));
+  }
+  beats_ = 0;
+  absl::Duration beat = absl::Seconds(registered.heartbeat_interval().seconds()) +
+                        absl::Nanoseconds(registered.heartbeat_interval().nanos());
+  if (beat < kShortestBeat) beat = kBeat;
+  beat_timer_.StartRepeating(beat, [this] { Beat(); });
+  UpdateGauges();
+  if (std::exchange(registered_once_, true)) return;
+  if (callbacks_.on_registered) callbacks_.on_registered();
+}
+
+bool AgentServer::OnBrokerLost(const absl::Status& status, bool was_registered) {
+  UpdateGauges();
+  if (drained_) return false;
+  around_.metrics.reconnects.Increment();
+  around_.log.Warn(was_registered ? "lost the broker" : "cannot reach the broker",
+                   {{"address", around_.config.broker_address}, {"error", Message(status)}});
+  if (absl::IsAborted(status) || absl::IsAlreadyExists(status)) {
+    // Our session is over, its jobs are somebody else's: end our copies, come back as a new worker.
+    if (!registered_once_ || ReasonOf(status).reason == "NAME_TAKEN") {
+      callbacks_.on_failed(Annotate(status, "the broker refuses this agent server"));
+      return false;
+    }
+    replaced_ = true;
+    for (const JobKey& key : table_.Active()) RevokeJob(key);
+    TakeNewIdentityIfIdle();
+    return false;
+  }
+  const bool refused = absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status) ||
+                       absl::IsInvalidArgument(status);
+  if (refused && !registered_once_) {
+    callbacks_.on_failed(Annotate(status, "the broker refuses this agent server"));
+    return false;
+  }
+  return true;
+}
+
+void AgentServer::TakeNewIdentityIfIdle() {
+  if (!replaced_ || table_.active() > 0) return;
+  replaced_ = false;
+  identity_ = {NewId(kWorkerPrefix), RandomHex(16)};
+  around_.log.Warn("the broker had ended our session; coming back as a new worker",
+                   {{"new_worker_id", identity_.worker_id}});
+  table_.Clear();
+  around_.media.SetWorker(identity_.worker_id, identity_.instance);
+  broker_.Start();
+}
+
+void AgentServer::OnOffer(const dispatchv1::Offer& offer) {
+  const auto& record = offer.assignment();
+  Word word;
+  word.set_job_id(record.job_id());
+  word.set_fencing_token(record.fencing_token());
+  const bool take = accepting() && table_.active() < table_.slots();
+  word.set_kind(take ? Word::ACCEPTED : Word::REJECTED);
+  if (!take) word.set_error(draining_ ? "draining" : "no free slot");
+  ConnectRequest request;
+  *request.mutable_words()->add_words() = word;
+  broker_.Send(std::move(request));
+}
+
+void AgentServer::OnGo(const Go& go) {
+  const JobKey key{go.assignment().job_id(), go.assignment().fencing_token()};
+  switch (table_.Admit(go.assignment())) {
+    case JobTable::Admission::kKnown:
+      return;
+    case JobTable::Admission::kOver:
+    case JobTable::Admission::kFull: {
+      // Said once here, and again by the next report's silence.
+      ConnectRequest request;
+      Word& word = *request.mutable_words()->add_words();
+      word.set_job_id(key.job_id);
+      word.set_fencing_token(key.token);
+      word.set_kind(Word::RELEASED);
+      broker_.Send(std::move(request));
+      return;
+    }
+    case JobTable::Admission::kStart:
+      break;
+  }
+  for (const JobKey& older : table_.OlderThan(key)) RevokeJob(older);
+  if (draining_ || failed_) return Release(key);
+  StartJob(go);
+  UpdateGauges();
+}
+
+void AgentServer::OnVerdicts(const dispatchv1::WordVerdicts& verdicts) {
+  for (const auto& verdict : verdicts.verdicts()) {
+    Obey({verdict.job_id(), verdict.fencing_token()},
+         table_.OnVerdict(verdict, around_.loop->NowMicros()));
+  }
+  FinishDrainIfDone();
+}
+
+void AgentServer::Obey(const JobKey& key, JobTable::Order order) {
+  if (order == JobTable::Order::kStop) StopJob(key, around_.config.stop_grace);
+  if (order == JobTable::Order::kKill) RevokeJob(key);
+}
+
+JobProcess* AgentServer::Running(const JobKey& key) {
+  for (auto& [pid, process] : processes_) {
+    if (process->assigned() && process->key() == key) return process.get();
+  }
+  return nullptr;
+}
+
+void AgentServer::StopJob(const JobKey& key, absl::Duration grace) {
+  JobProcess* process = Running(key);
+  if (process == nullptr) return RevokeJob(key);  // still without a process
+  table_.Stopping(key);
+  process->Shutdown(parley::job::v1::Shutdown::TERMINATED, grace, dispatchv1::JOB_REASON_TERMINATED,
+                    "terminated");
+}
+
+void AgentServer::RevokeJob(const JobKey& key) {
+  if (JobProcess* process = Running(key)) return process->Revoke();
+  const auto waits = std::find_if(waiting_.begin(), waiting_.end(), [&](const Go& go) {
+    return go.assignment().job_id() == key.job_id && go.assignment().fencing_token() == key.token;
+  });
+  if (waits == waiting_.end()) return;
+  waiting_.erase(waits);
+  Release(key);
+}
+
+// It never had a process, or will not get one.
+void AgentServer::Release(const JobKey& key) {
+  table_.Released(key, around_.loop->NowMicros());
+  SayWords();
+  UpdateGauges();
+}
+
+void AgentServer::SayWords() {
+  ConnectRequest request;
+  for (Word& word : table_.Unanswered()) {
+    *request.mutable_words()->add_words() = std::move(word);
+  }
+  if (request.words().words().empty()) return;
+  broker_.Send(std::move(request));
+}
+
+void AgentServer::Beat() {
+  const int64_t now = around_.loop->NowMicros();
+  load_ = load_meter_.Sample();
+  table_.Sweep(now);
+  if (broker_.registered() && now - broker_.heard_us() > kBrokerSilentUs) {
+    around_.log.Warn("the broker is silent; connecting again");
+    broker_.Break();
+  }
+  ConnectRequest request;
+  request.mutable_heartbeat()->set_seq(++beats_);
+  request.mutable_heartbeat()->set_load(load_);
+  request.mutable_heartbeat()->set_active_jobs(table_.active());
+  request.mutable_heartbeat()->set_accepting(accepting());
+  broker_.Send(std::move(request));
+  if (beats_ % kSayAgainBeats == 0) SayWords();
+  UpdateGauges();
+}
+
+// ---- processes ----
+
+void AgentServer::OnZygote() {
+  while (std::optional<supervise::Event> event = around_.zygote.Next()) {
+    if (auto* ready = std::get_if<supervise::Ready>(&*event)) {
+      if (!ready->status.ok()) {
+        failed_ = true;
+        callbacks_.on_failed(ready->status);
+        return;
+      }
+      ready_ = true;
+      FillWarmPool();
+      broker_.Start();
+    } else if (auto* forked = std::get_if<supervise::JobForked>(&*event)) {
+      OnForked(std::move(*forked));
+    } else if (auto* exited = std::get_if<supervise::JobExited>(&*event)) {
+      OnExited(*exited);
+    } else {
+      failed_ = true;
+      zygote_watcher_.Stop();
+      callbacks_.on_failed(Aborted("the zygote is gone, and all jobs with it"));
+      return;
+    }
+  }
+}
+
+JobProcess* AgentServer::TakeWarm() {
+  for (auto& [pid, process] : processes_) {
+    if (!process->assigned() && !process->killed()) return process.get();
+  }
+  return nullptr;
+}
+
+void AgentServer::StartJob(const Go& go) {
+  WatchJobs();
+  if (JobProcess* warm = TakeWarm()) {
+    warm->Assign(go);
+    if (!std::exchange(warm_pending_, true)) {
+      warm_timer_.StartOnce(kWarmDelay, [this] {
+        warm_pending_ = false;
+        FillWarmPool();
+      });
+    }
+    return;
+  }
+  waiting_.push_back(go);
+  if (forks_under_way_ < static_cast<int>(waiting_.size())) Fork();
+}
+
+void AgentServer::Fork() {
+  const AgentServerConfig& config = around_.config;
+  supervise::JobLimits limits;
+  limits.memory_bytes = config.job_memory;
+  limits.cpu_seconds = config.job_cpu_seconds;
+  limits.open_files = config.job_open_files;
+  limits.network = config.job_network ? supervise::Network::kHost : supervise::Network::kNone;
+  if (around_.zygote.Fork(++fork_requests_, limits).ok()) ++forks_under_way_;
+}
+
+void AgentServer::FillWarmPool() {
+  if (!ready_ || draining_ || failed_ || warm_failures_ >= kWarmFailures) return;
+  int warm = forks_under_way_ - static_cast<int>(waiting_.size());
+  for (const auto& [pid, process] : processes_) warm += process->assigned() ? 0 : 1;
+  const int wanted = std::min(around_.config.warm, table_.slots() - table_.active());
+  for (; warm < wanted; ++warm) Fork();
+}
+
+void AgentServer::OnForked(supervise::JobForked forked) {
+  --forks_under_way_;
+  if (!forked.status.ok()) {
+    around_.log.Error("cannot start a job process", {{"error", Message(forked.status)}});
+    if (waiting_.empty()) return;
+    const auto& record = waiting_.front().assignment();
+    const JobKey key{record.job_id(), record.fencing_token()};
+    waiting_.pop_front();
+    around_.metrics.Ended(dispatchv1::JOB_REASON_PROCESS_CRASHED).Increment();
+    table_.Ended(key, dispatchv1::JOB_REASON_PROCESS_CRASHED, Message(forked.status), {},
+                 around_.loop->NowMicros());
+    return SayWords();
+  }
+  const pid_t pid = forked.pid;
+  auto process = std::make_unique<JobProcess>(around_, *this, std::move(forked));
+  JobProcess& started = *process;
+  processes_[pid] = std::move(process);
+  if (!waiting_.empty()) {
+    const Go go = std::move(waiting_.front());
+    waiting_.pop_front();
+    started.Assign(go);
+  }
+}
+
+void AgentServer::OnExited(const supervise::JobExited& exited) {
+  const auto it = processes_.find(exited.pid);
+  if (it == processes_.end()) return;
+  const std::unique_ptr<JobProcess> process = std::move(it->second);
+  processes_.erase(it);
+  const JobOutcome outcome = process->Finish(exited);
+  if (!process->assigned()) {
+    if (!process->killed() && ++warm_failures_ >= kWarmFailures) {
+      around_.log.Error("waiting job processes keep dying; none are started ahead any more",
+                        {{"error", outcome.error}});
+    }
+    return FillWarmPool();
+  }
+  warm_failures_ = 0;
+  const int64_t now = around_.loop->NowMicros();
+  if (outcome.released) {
+    table_.Released(process->key(), now);
+  } else {
+    around_.metrics.Ended(outcome.reason).Increment();
+    table_.Ended(process->key(), outcome.reason, outcome.error, outcome.session, now);
+  }
+  SayWords();
+  UpdateGauges();
+  FillWarmPool();
+  TakeNewIdentityIfIdle();
+  FinishDrainIfDone();
+}
+
+void AgentServer::OnJobEntered(JobProcess& process) {
+  table_.Started(process.key());
+  SayWords();
+}
+
+void AgentServer::OnJobCheckpoint(JobProcess& process, const std::string& blob) {
+  ConnectRequest request;
+  auto& checkpoint = *request.mutable_checkpoints()->add_checkpoints();
+  checkpoint.set_job_id(process.key().job_id);
+  checkpoint.set_fencing_token(process.key().token);
+  checkpoint.set_blob(blob);
+  broker_.Send(std::move(request));  // lost with the stream: the next turn brings a newer one
+}
+
+void AgentServer::WatchJobs() {
+  if (std::exchange(watching_, true)) return;
+  watch_timer_.StartRepeating(kWatch, [this] {
+    for (auto& [pid, process] : processes_) process->Tick();
+    if (table_.active() > 0 || !processes_.empty()) return;
+    watching_ = false;
+    watch_timer_.Stop();
+  });
+}
+
+// ---- the end ----
+
+void AgentServer::Drain(absl::Duration deadline) {
+  if (std::exchange(draining_, true)) return;
+  around_.log.Info("draining", {{"jobs", table_.active()},
+                                {"deadline_seconds", absl::ToDoubleSeconds(deadline)}});
+  ConnectRequest request;
+  const absl::Time until = absl::Now() + deadline;
+  request.mutable_drain()->mutable_deadline()->set_seconds(absl::ToUnixSeconds(until));
+  broker_.Send(std::move(request));
+  Beat();
+  for (auto& [pid, process] : processes_) {
+    if (!process->assigned()) {
+      process->Kill(dispatchv1::JOB_REASON_UNSPECIFIED, "not needed any more");
+    }
+  }
+  for (const Go& go : std::exchange(waiting_, {})) {
+    Release({go.assignment().job_id(), go.assignment().fencing_token()});
+  }
+  drain_timer_.StartOnce(deadline, [this] { OnDrainDeadline(); });
+  FinishDrainIfDone();
+}
+
+void AgentServer::OnDrainDeadline() {
+  if (table_.active() > 0) {
+    around_.log.Warn("the drain's deadline has passed", {{"jobs", table_.active()}});
+  }
+  for (auto& [pid, process] : processes_) {
+    process->Shutdown(parley::job::v1::Shutdown::DRAIN, around_.config.stop_grace,
+                      dispatchv1::JOB_REASON_DRAIN_DEADLINE, "the agent server is shutting down");
+  }
+}
+
+// Leaves once nothing runs and the broker has recorded every end; words that find no broker are
+// waited for a few seconds, then its lease settles them.
+void AgentServer::FinishDrainIfDone() {
+  if (!draining_ || drained_ || table_.active() > 0) return;
+  const auto leave = [this] {
+    if (std::exchange(drained_, true)) return;
+    beat_timer_.Stop();
+    if (!registered_once_) {
+      broker_.Close();
+      return callbacks_.on_drained();
+    }
+    broker_.ReportGone(identity_.worker_id, identity_.instance, [this](const absl::Status& status) {
+      if (!status.ok()) {
+        around_.log.Warn("the broker does not know that we left", {{"error", Message(status)}});
+      }
+      broker_.Close();
+      callbacks_.on_drained();
+    });
+  };
+  if (!table_.has_unanswered()) return leave();
+  drain_timer_.StartOnce(kLeaveTimeout, leave);
+}
+
+}  // namespace parley::agent

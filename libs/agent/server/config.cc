@@ -1,0 +1,80 @@
+#include "agent/server/config.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "base/status.h"
+
+namespace parley::agent {
+namespace {
+constexpr int kSlotsPerCore = 50;
+}
+
+void AgentServerConfig::Bind(config::Table& table) {
+  common.BindProcess(table);
+  table.Text("broker.address", &broker_address, "Dispatch broker, host:port");
+  table.AlsoFromEnv("PARLEY_BROKER");
+  table.Text("rooms.address", &rooms_address, "Room server for rooms whose place is not known yet");
+  table.Text("stt.address", &stt_address, "Speech-to-text gateway, host:port");
+  table.Text("tts.address", &tts_address, "Text-to-speech gateway, host:port");
+  table.Text("llm.address", &llm_address, "Language model gateway, host:port");
+  table.Int("health_port", &health_port, 0, 65535,
+            "Port of /, /worker and /metrics; 0 picks a free one and prints it");
+  table.Text(
+      "pool", &pool,
+      "Pool to serve; by default the agent name when there is exactly one, else \"default\"");
+  if (!serves_configured) {
+    table.List("agent_names", &agent_names, "Agent names to serve");
+    table.AlsoFromEnv("LIVEKIT_AGENT_NAME");
+  }
+  table.Text("deployment", &deployment, "Deployment that dispatches may select");
+  table.AlsoFromEnv("LIVEKIT_AGENT_DEPLOYMENT");
+  table.Text("worker.region", &region, "Region that dispatches may prefer");
+  table.List("labels", &labels, "Labels that dispatches may select, as key=value");
+  table.Int("slots", &slots, 0, 100'000, "Jobs at the same time; 0 is 50 for each core");
+  table.Int("warm", &warm, 0, 1000, "Job processes started ahead of their jobs");
+  table.Size("job.memory", &job_memory, 16 << 20, int64_t{1} << 40, "Memory of one job process");
+  table.Int("job.open_files", &job_open_files, 16, 1'000'000, "Open files of one job process");
+  table.Duration("job.start_timeout", &start_timeout, absl::Milliseconds(100), absl::Minutes(10),
+                 "How long a job may take until its entrypoint runs");
+  table.Duration("job.ping_interval", &ping_interval, absl::Milliseconds(50), absl::Minutes(1),
+                 "How often a job is asked whether it is alive");
+  table.Duration("job.hang_timeout", &hang_timeout, absl::Milliseconds(100), absl::Minutes(10),
+                 "A job that has not answered for so long is killed");
+  table.Duration("job.stop_grace", &stop_grace, absl::ZeroDuration(), absl::Minutes(30),
+                 "How long a job may take to end when told to");
+  table.Double("load_threshold", &load_threshold, 0, 1, "CPU load above which no job is taken");
+  table.Bool("tools.allow_loopback", &tools_allow_loopback,
+             "HTTP tools of definitions may call this machine");
+}
+
+int AgentServerConfig::EffectiveSlots() const {
+  if (slots > 0) return slots;
+  return kSlotsPerCore * static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+std::string AgentServerConfig::EffectivePool() const {
+  if (!pool.empty()) return pool;
+  if (!serves_configured && agent_names.size() == 1 && !agent_names[0].empty()) {
+    return agent_names[0];
+  }
+  return "default";
+}
+
+std::string AgentServerConfig::EffectiveVersion() const {
+  return version.empty() ? PARLEY_VERSION : version;
+}
+
+absl::StatusOr<std::map<std::string, std::string>> AgentServerConfig::LabelMap() const {
+  std::map<std::string, std::string> result;
+  for (const std::string& label : labels) {
+    const size_t equals = label.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      return InvalidArgument("label \"{}\" is not of the form key=value", label);
+    }
+    result[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  return result;
+}
+
+}  // namespace parley::agent

@@ -1,0 +1,60 @@
+#pragma once
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config/table.h"
+#include "service/service.h"
+
+namespace parley::agent {
+
+// Settings of an agent server: of the stock one and of every program built on the SDK.
+struct AgentServerConfig {
+  AgentServerConfig() { common.drain = absl::Hours(1); }
+
+  service::CommonConfig common;  // its gRPC and admin ports are not used: see health_port
+
+  std::string broker_address = "127.0.0.1:7100";
+  std::string rooms_address = "127.0.0.1:7105";
+  std::string stt_address = "127.0.0.1:7102";
+  std::string tts_address = "127.0.0.1:7103";
+  std::string llm_address = "127.0.0.1:7104";
+  int health_port = 8081;  // /, /worker, /metrics; 0 = any free one (printed)
+
+  // What it serves. A program sets `agent_names` before Bind(); the stock one sets
+  // `serves_configured`.
+  bool serves_configured = false;
+  std::vector<std::string> agent_names;
+  std::string pool;  // "" = the agent name when exactly one is served, else "default"
+  std::string deployment;
+  std::string region;
+  std::vector<std::string> labels;  // "key=value"
+  std::string version;              // "" = this build's
+
+  int slots = 0;                            // 0 = 50 for each core
+  int warm = 2;                             // job processes forked ahead
+  int64_t job_memory = int64_t{512} << 20;  // of one job; a definition may ask for less
+  int64_t job_cpu_seconds = 0;              // 0 = no limit
+  int job_open_files = 256;
+  bool job_network = true;                           // false: jobs get no sockets at all
+  absl::Duration start_timeout = absl::Seconds(10);  // assignment → entrypoint
+  absl::Duration ping_interval = absl::Milliseconds(2500);
+  absl::Duration hang_timeout = absl::Seconds(15);  // no answer to pings: HUNG
+  absl::Duration stop_grace = absl::Seconds(10);    // told to end → killed
+  double load_threshold = 0.9;                      // over it: no new jobs, until it falls
+  bool tools_allow_loopback = false;                // HTTP tools may call this machine
+  // True where broker and agent server are one process (parley dev): nobody is left to tell.
+  bool no_death_notice = false;
+
+  void Bind(config::Table& table);
+  // Resolved values.
+  int EffectiveSlots() const;
+  std::string EffectivePool() const;
+  std::string EffectiveVersion() const;
+  absl::StatusOr<std::map<std::string, std::string>> LabelMap() const;
+};
+
+}  // namespace parley::agent

@@ -1,0 +1,501 @@
+#include "agent/server/job_process.h"
+
+#include <absl/strings/escaping.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/status.h"
+#include "base/strings.h"
+
+namespace parley::agent {
+namespace {
+
+namespace jobv1 = parley::job::v1;
+namespace roomv1 = parley::room::v1;
+using parley::dispatch::v1::JobReason;
+
+constexpr uint32_t kProtocol = 1;
+constexpr absl::Duration kExitAfterEnded = absl::Seconds(10);
+constexpr absl::Duration kExitAfterClose = absl::Seconds(2);
+constexpr absl::Duration kMemoryCheck = absl::Seconds(2);
+constexpr size_t kMaxCheckpoint = 256 << 10;
+constexpr size_t kMaxOutputLine = 4 << 10;
+constexpr size_t kMaxToolCalls = 64;
+
+int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
+
+// Anonymous memory of a process, the zygote's share included; 0 when unknown.
+int64_t PrivateBytes(pid_t pid) {
+  std::FILE* file = std::fopen(fmt::format("/proc/{}/statm", pid).c_str(), "re");
+  if (file == nullptr) return 0;
+  long long size = 0;
+  long long resident = 0;
+  long long shared = 0;
+  const int got = std::fscanf(file, "%lld %lld %lld", &size, &resident, &shared);
+  std::fclose(file);
+  return got == 3 ? (resident - shared) * sysconf(_SC_PAGESIZE) : 0;
+}
+
+// One claim of a token that somebody else signed and will check: only to tell the job its name.
+std::string ClaimOf(const std::string& token, const char* claim) {
+  const size_t first = token.find('.');
+  const size_t second = token.find('.', first + 1);
+  std::string payload;
+  if (second == std::string::npos ||
+      !absl::WebSafeBase64Unescape(token.substr(first + 1, second - first - 1), &payload)) {
+    return {};
+  }
+  const nlohmann::json claims = nlohmann::json::parse(payload, nullptr, false);
+  if (!claims.is_object() || !claims.contains(claim) || !claims[claim].is_string()) return {};
+  return claims[claim].get<std::string>();
+}
+
+log::Level LevelOf(const std::string& name) {
+  if (name == "debug") return log::Level::kDebug;
+  if (name == "warn") return log::Level::kWarn;
+  if (name == "error") return log::Level::kError;
+  return log::Level::kInfo;
+}
+
+}  // namespace
+
+JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked forked)
+    : around_(around),
+      host_(host),
+      pid_(forked.pid),
+      output_fd_(std::move(forked.output)),
+      output_watcher_(std::make_unique<event::FdWatcher>(*around.loop, output_fd_.get())),
+      log_(around.log.With({{"pid", forked.pid}})),
+      memory_limit_(around.config.job_memory) {
+  JobSocket::Callbacks callbacks;
+  callbacks.on_message = [this](const jobv1::FromJob& message) { OnMessage(message); };
+  callbacks.on_closed = [this](const std::string& error) { OnSocketClosed(error); };
+  socket_ = std::make_unique<JobSocket>(*around.loop, std::move(forked.socket), callbacks);
+  output_watcher_->Start(true, false, [this](bool, bool) { OnOutput(); });
+}
+
+JobProcess::~JobProcess() {
+  *self_ = nullptr;
+  for (auto& [id, cancelled] : tool_calls_) cancelled->store(true);
+  if (room_ != 0) around_.media.Leave(room_, roomv1::DISCONNECT_REASON_AGENT_ERROR);
+  output_watcher_.reset();
+}
+
+// ---- its life ----
+
+void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
+  const auto& record = go.assignment();
+  assigned_ = true;
+  assigned_us_ = around_.loop->NowMicros();
+  heard_us_ = assigned_us_;
+  key_ = {record.job_id(), record.fencing_token()};
+  room_token_ = go.room_token();
+  media_url_ = record.media_url();
+  log_ = around_.log.With({{"job_id", record.job_id()},
+                           {"dispatch_id", record.dispatch_id()},
+                           {"room", record.room()},
+                           {"attempt", record.attempt()},
+                           {"project", record.project()}});
+  ReadDefinition(go.definition_json());
+  jobv1::ToJob message;
+  jobv1::Assignment& assignment = *message.mutable_assignment();
+  *assignment.mutable_job() = record;
+  assignment.set_definition_json(go.definition_json());
+  assignment.set_identity(ClaimOf(room_token_, "sub"));
+  assignment.set_name(ClaimOf(room_token_, "name"));
+  assignment.set_metadata(record.metadata());
+  *assignment.mutable_attributes() = record.attributes();
+  auto& context = *assignment.mutable_context();
+  context.set_project(record.project());
+  context.set_agent_id(record.agent_id().empty() ? record.agent_name() : record.agent_id());
+  context.set_agent_version(record.agent_version());
+  context.set_session_id(record.session_id());
+  context.set_traceparent(record.traceparent());
+  streams_ = std::make_shared<GatewayStreams>(around_.loop, around_.gateways, context,
+                                              [this](jobv1::ToJob& event) { Send(event); });
+  if (state_ == State::kKilled) return;
+  state_ = State::kStarting;
+  SetDeadline(around_.config.start_timeout, parley::dispatch::v1::JOB_REASON_START_TIMEOUT,
+              fmt::format("the entrypoint did not run within {}",
+                          DurationText(around_.config.start_timeout)));
+  Send(message);
+}
+
+void JobProcess::ReadDefinition(const std::string& definition_json) {
+  absl::StatusOr<tools::ToolSet> tools = tools::ToolSet::FromDefinition(definition_json);
+  if (!tools.ok()) log_.Warn("tools not usable", {{"error", Message(tools.status())}});
+  tools_ = std::make_shared<tools::ToolSet>(tools.ok() ? *std::move(tools) : tools::ToolSet());
+  const auto definition = nlohmann::json::parse(definition_json, nullptr, false);
+  if (!definition.is_object() || !definition.contains("limits")) return;
+  const nlohmann::json& limits = definition["limits"];
+  const auto text = [&limits](const char* key) -> std::string {
+    return limits.is_object() && limits.contains(key) && limits[key].is_string()
+               ? limits[key].get<std::string>()
+               : "";
+  };
+  if (const auto memory = ParseSize(text("memory")); memory.has_value() && *memory > 0) {
+    memory_limit_ = memory_limit_ == 0 ? *memory : std::min(memory_limit_, *memory);
+  }
+  if (const auto longest = ParseDuration(text("max_duration"));
+      longest.has_value() && *longest > absl::ZeroDuration()) {
+    max_duration_ = *longest;
+  }
+}
+
+void JobProcess::SetDeadline(absl::Duration in, JobReason reason, std::string_view error) {
+  deadline_us_ = around_.loop->NowMicros() + Micros(in);
+  deadline_reason_ = reason;
+  deadline_error_ = error;
+}
+
+void JobProcess::Shutdown(jobv1::Shutdown::Why why, absl::Duration grace, JobReason reason,
+                          std::string_view message) {
+  if (state_ == State::kKilled || state_ == State::kEnding || state_ == State::kStopping) return;
+  state_ = State::kStopping;
+  SetDeadline(grace, reason,
+              fmt::format("did not end within {} of being told to", DurationText(grace)));
+  jobv1::ToJob request;
+  request.mutable_shutdown()->set_why(why);
+  request.mutable_shutdown()->set_grace_ms(static_cast<int32_t>(absl::ToInt64Milliseconds(grace)));
+  request.mutable_shutdown()->set_message(std::string(message));
+  Send(request);
+}
+
+void JobProcess::Kill(JobReason reason, std::string_view error) {
+  if (state_ == State::kKilled) return;
+  state_ = State::kKilled;
+  killed_ = JobOutcome{false, reason, std::string(error), {}};
+  if (!around_.zygote.Signal(pid_, SIGKILL).ok()) kill(pid_, SIGKILL);
+}
+
+void JobProcess::Revoke() {
+  revoked_ = true;
+  Kill(parley::dispatch::v1::JOB_REASON_UNSPECIFIED, "revoked");
+}
+
+void JobProcess::Tick() {
+  const int64_t now = around_.loop->NowMicros();
+  if (deadline_us_ > 0 && now >= deadline_us_) {
+    deadline_us_ = 0;
+    return Kill(deadline_reason_, deadline_error_);
+  }
+  if (!assigned_ || state_ == State::kKilled) return;
+  if (max_duration_us_ > 0 && now >= max_duration_us_) {
+    max_duration_us_ = 0;
+    Shutdown(jobv1::Shutdown::LIMIT, around_.config.stop_grace,
+             parley::dispatch::v1::JOB_REASON_LIMIT_EXCEEDED,
+             fmt::format("the definition's limit of {} is reached", DurationText(max_duration_)));
+  }
+  CheckMemory(now);
+  Ping(now);
+}
+
+void JobProcess::CheckMemory(int64_t now_us) {
+  if (memory_limit_ <= 0 || now_us < next_memory_check_us_) return;
+  next_memory_check_us_ = now_us + Micros(kMemoryCheck);
+  const int64_t used = PrivateBytes(pid_);
+  if (used <= memory_limit_) return;
+  Kill(parley::dispatch::v1::JOB_REASON_OUT_OF_MEMORY,
+       fmt::format("used {} of memory; its limit is {}", SizeText(used), SizeText(memory_limit_)));
+}
+
+void JobProcess::Ping(int64_t now_us) {
+  if (state_ == State::kEnding) return;
+  if (now_us - ping_sent_us_ < Micros(around_.config.ping_interval)) return;
+  if (ping_id_ > 0 && now_us - heard_us_ > Micros(around_.config.hang_timeout)) {
+    return Kill(parley::dispatch::v1::JOB_REASON_HUNG,
+                fmt::format("no sign of life for {}", DurationText(around_.config.hang_timeout)));
+  }
+  ping_sent_us_ = now_us;
+  jobv1::ToJob message;
+  message.mutable_ping()->set_id(++ping_id_);
+  Send(message);
+}
+
+JobOutcome JobProcess::Finish(const supervise::JobExited& exited) {
+  socket_->Drain();
+  while (OnOutput()) {
+  }
+  LogOutput(std::exchange(output_line_, {}));
+  if (room_ != 0) {
+    const bool orderly = ended_.has_value() || revoked_;
+    around_.media.Leave(std::exchange(room_, 0), orderly
+                                                     ? roomv1::DISCONNECT_REASON_CLIENT_INITIATED
+                                                     : roomv1::DISCONNECT_REASON_AGENT_ERROR);
+  }
+  JobOutcome outcome = OutcomeOf(exited);
+  if (!assigned_) return outcome;
+  const std::string reason = parley::dispatch::v1::JobReason_Name(outcome.reason);
+  log_.Info(outcome.released ? "job given up" : "job ended",
+            {{"reason", reason},
+             {"error", outcome.error},
+             {"cpu_seconds", exited.cpu_seconds},
+             {"max_rss", SizeText(exited.max_rss_bytes)}});
+  return outcome;
+}
+
+JobOutcome JobProcess::OutcomeOf(const supervise::JobExited& exited) const {
+  JobOutcome outcome;
+  if (revoked_) {
+    outcome.released = true;
+    return outcome;
+  }
+  if (ended_.has_value()) return *ended_;
+  if (killed_.has_value()) return *killed_;
+  if (exited.exit_code == supervise::kExitOutOfMemory) {
+    outcome.reason = parley::dispatch::v1::JOB_REASON_OUT_OF_MEMORY;
+    outcome.error = fmt::format("an allocation failed under the limit of {}",
+                                SizeText(around_.config.job_memory));
+  } else if (exited.exit_code == supervise::kExitException) {
+    outcome.reason = parley::dispatch::v1::JOB_REASON_ENTRYPOINT_ERROR;
+    outcome.error = "an exception left the entrypoint; see the job's output";
+  } else if (exited.signal == SIGXCPU) {
+    outcome.reason = parley::dispatch::v1::JOB_REASON_LIMIT_EXCEEDED;
+    outcome.error = fmt::format("used {:.0f} s of CPU time", exited.cpu_seconds);
+  } else if (exited.signal != 0) {
+    outcome.reason = parley::dispatch::v1::JOB_REASON_PROCESS_CRASHED;
+    outcome.error =
+        fmt::format("killed by signal {} ({})", exited.signal, strsignal(exited.signal));
+  } else {
+    outcome.reason = parley::dispatch::v1::JOB_REASON_PROCESS_CRASHED;
+    outcome.error =
+        fmt::format("exited with code {} without saying how it ended", exited.exit_code);
+  }
+  return outcome;
+}
+
+// ---- what it says ----
+
+void JobProcess::OnMessage(const jobv1::FromJob& message) {
+  switch (message.message_case()) {
+    case jobv1::FromJob::kHello:
+      return OnHello(message.hello());
+    case jobv1::FromJob::kPong:
+      heard_us_ = around_.loop->NowMicros();
+      return;
+    case jobv1::FromJob::kLog:
+      return OnLog(message.log());
+    default:
+      if (assigned_ && !revoked_ && !ended_.has_value()) OnJobMessage(message);
+  }
+}
+
+void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
+  switch (message.message_case()) {
+    case jobv1::FromJob::kEntered:
+      return OnEntered();
+    case jobv1::FromJob::kEnded:
+      return OnEnded(message.ended());
+    case jobv1::FromJob::kJoin:
+      return OnJoin(message.join());
+    case jobv1::FromJob::kRoomCommand:
+      return around_.media.Command(room_, message.room_command());
+    case jobv1::FromJob::kAudio:
+      return OnAudio(message.audio());
+    case jobv1::FromJob::kStt:
+      return streams_->OnStt(message.stt());
+    case jobv1::FromJob::kLlm:
+      return streams_->OnLlm(message.llm());
+    case jobv1::FromJob::kTts:
+      return streams_->OnTts(message.tts());
+    case jobv1::FromJob::kToolCall:
+      return OnToolCall(message.tool_call());
+    case jobv1::FromJob::kCheckpoint:
+      if (message.checkpoint().blob().size() <= kMaxCheckpoint) {
+        return host_.OnJobCheckpoint(*this, message.checkpoint().blob());
+      }
+      return log_.Warn("checkpoint dropped: over 256 KiB",
+                       {{"bytes", message.checkpoint().blob().size()}});
+    case jobv1::FromJob::kTurn:
+      return OnTurn(message.turn());
+    default:
+      return;  // newer than this server
+  }
+}
+
+void JobProcess::OnHello(const jobv1::Hello& hello) {
+  if (hello.protocol() == kProtocol) return;
+  Kill(parley::dispatch::v1::JOB_REASON_ENTRYPOINT_ERROR,
+       fmt::format("the job speaks protocol {}, this server speaks {}", hello.protocol(),
+                   kProtocol));
+}
+
+void JobProcess::OnEntered() {
+  if (state_ != State::kStarting) return;
+  state_ = State::kRunning;
+  deadline_us_ = 0;
+  const int64_t now = around_.loop->NowMicros();
+  if (max_duration_ < absl::InfiniteDuration()) max_duration_us_ = now + Micros(max_duration_);
+  around_.metrics.launch.Observe(static_cast<double>(now - assigned_us_) / 1e6);
+  host_.OnJobEntered(*this);
+}
+
+void JobProcess::OnEnded(const jobv1::Ended& ended) {
+  ended_ = JobOutcome{false, ended.reason(), ended.error(), ended.session()};
+  if (ended_->reason == parley::dispatch::v1::JOB_REASON_UNSPECIFIED) {
+    ended_->reason = parley::dispatch::v1::JOB_REASON_ENTRYPOINT_ERROR;
+  }
+  if (state_ == State::kKilled) return;
+  state_ = State::kEnding;
+  SetDeadline(kExitAfterEnded, ended_->reason, ended_->error);
+}
+
+void JobProcess::OnSocketClosed(const std::string& error) {
+  if (!error.empty()) {
+    return Kill(parley::dispatch::v1::JOB_REASON_PROCESS_CRASHED, "the job sent " + error);
+  }
+  if (state_ == State::kKilled || ended_.has_value()) return;
+  SetDeadline(kExitAfterClose, parley::dispatch::v1::JOB_REASON_PROCESS_CRASHED,
+              "closed its socket without saying how it ended");
+}
+
+void JobProcess::OnLog(const jobv1::LogLine& line) {
+  log::Logger logger = log_;
+  for (const auto& [key, value] : line.fields()) logger = logger.With({{key, value}});
+  logger.Write(LevelOf(line.level()), line.message(), {});
+}
+
+void JobProcess::OnTurn(const jobv1::TurnReport& turn) {
+  AgentServerMetrics& metrics = around_.metrics;
+  if (turn.interrupted()) return;  // nothing was heard of it: its times say nothing
+  metrics.turn_endpointing.Observe(turn.endpointing_ms() / 1e3);
+  metrics.turn_transcript.Observe(turn.transcript_ms() / 1e3);
+  metrics.turn_llm.Observe(turn.llm_ms() / 1e3);
+  metrics.turn_tts.Observe(turn.tts_ms() / 1e3);
+  metrics.turn_output.Observe(turn.output_ms() / 1e3);
+  metrics.turn_total.Observe(turn.total_ms() / 1e3);
+}
+
+// Its standard output and error, line by line.
+bool JobProcess::OnOutput() {
+  char buffer[8192];
+  const ssize_t got = read(output_fd_.get(), buffer, sizeof(buffer));
+  if (got <= 0) {
+    if (got == 0) output_watcher_->Stop();
+    return false;
+  }
+  for (const char c : std::string_view(buffer, static_cast<size_t>(got))) {
+    if (c != '\n') output_line_.push_back(c);
+    if (c == '\n' || output_line_.size() >= kMaxOutputLine) {
+      LogOutput(output_line_);
+      output_line_.clear();
+    }
+  }
+  return true;
+}
+
+void JobProcess::LogOutput(std::string_view line) {
+  if (!line.empty()) log_.Info("job output", {{"line", line}});
+}
+
+// ---- its room ----
+
+void JobProcess::OnJoin(const jobv1::Join& join) {
+  if (room_ != 0) return;
+  room_ = around_.media.Join(*this, media_url_, room_token_, join.options());
+}
+
+void JobProcess::OnJoined(const roomv1::Joined& joined) {
+  jobv1::ToJob message;
+  *message.mutable_joined() = joined;
+  Send(message);
+}
+
+void JobProcess::OnJoinFailed(const roomv1::SessionClosed& why) {
+  room_ = 0;
+  log_.Warn("cannot enter the room", {{"reason", why.reason()}, {"error", why.message()}});
+  if (why.reason() == "STALE_TOKEN") return Revoke();  // a newer attempt is in there
+  jobv1::ToJob message;
+  message.mutable_join_failed()->set_code(why.code());
+  message.mutable_join_failed()->set_reason(why.reason());
+  message.mutable_join_failed()->set_message(why.message());
+  Send(message);
+}
+
+void JobProcess::OnRoomEvent(const roomv1::RoomEvent& event) {
+  if (event.has_disconnected()) {
+    room_ = 0;
+    if (event.disconnected().reason() == roomv1::DISCONNECT_REASON_REPLACED) return Revoke();
+  }
+  jobv1::ToJob message;
+  *message.mutable_room_event() = event;
+  Send(message);
+}
+
+void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
+  jobv1::ToJob message;
+  jobv1::AudioIn& audio = *message.mutable_audio();
+  audio.set_track_number(frame.track_number());
+  audio.set_codec(frame.codec());
+  audio.set_timestamp(frame.timestamp());
+  audio.set_level(frame.level());
+  audio.set_data(frame.data());
+  if (!socket_->SendFresh(message)) around_.metrics.late_in.Increment();
+}
+
+void JobProcess::OnAudio(const jobv1::AudioOut& audio) {
+  roomv1::SessionFrame frame;
+  frame.set_track_number(audio.track_number());
+  frame.set_codec(audio.codec());
+  frame.set_timestamp(audio.timestamp());
+  frame.set_level(audio.level());
+  frame.set_data(audio.data());
+  around_.media.SendAudio(room_, std::move(frame));
+}
+
+void JobProcess::Send(jobv1::ToJob& message) {
+  if (state_ == State::kKilled || socket_->Send(message)) return;
+  if (socket_->backlog() == 0) return;  // it is gone; its exit tells the rest
+  Kill(parley::dispatch::v1::JOB_REASON_HUNG, "the job does not read its socket");
+}
+
+// ---- its tools ----
+
+void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
+  const uint32_t id = call.call();
+  const auto running = tool_calls_.find(id);
+  if (call.cancel()) {
+    if (running != tool_calls_.end()) running->second->store(true);
+    return;
+  }
+  if (running != tool_calls_.end()) return;
+  if (tool_calls_.size() >= kMaxToolCalls) {
+    return OnToolResult(id, ResourceExhausted("too many tools run at the same time"));
+  }
+  auto cancelled = std::make_shared<std::atomic<bool>>(false);
+  tool_calls_[id] = cancelled;
+  const auto reach =
+      around_.config.tools_allow_loopback ? http::Reach::kLoopbackToo : http::Reach::kPublicOnly;
+  const bool queued = around_.tool_threads.Post(
+      [loop = around_.loop, self = self_, http = around_.http, tools = tools_, cancelled, call,
+       reach, &seconds = around_.metrics.tool_seconds] {
+        const int64_t start = loop->NowMicros();
+        absl::StatusOr<std::string> result =
+            tools->Run(*http, call.name(), call.arguments_json(), reach,
+                       absl::Milliseconds(call.timeout_ms()), [&] { return cancelled->load(); });
+        seconds.Observe(static_cast<double>(loop->NowMicros() - start) / 1e6);
+        loop->Post([self, id = call.call(), result = std::move(result)] {
+          if (*self != nullptr) (*self)->OnToolResult(id, result);
+        });
+      });
+  if (!queued) OnToolResult(id, ResourceExhausted("the agent server runs too many tools already"));
+}
+
+void JobProcess::OnToolResult(uint32_t call, const absl::StatusOr<std::string>& result) {
+  tool_calls_.erase(call);
+  jobv1::ToJob message;
+  message.mutable_tool_result()->set_call(call);
+  message.mutable_tool_result()->set_is_error(!result.ok());
+  message.mutable_tool_result()->set_output(result.ok() ? *result
+                                                        : std::string(Message(result.status())));
+  if (!result.ok()) around_.metrics.tool_errors.Increment();
+  Send(message);
+}
+
+}  // namespace parley::agent

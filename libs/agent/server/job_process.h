@@ -1,0 +1,146 @@
+#pragma once
+// One job process as its server sees it: the socket, the timers, and everything the job may reach.
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "agent/server/config.h"
+#include "agent/server/gateways.h"
+#include "agent/server/job_socket.h"
+#include "agent/server/job_table.h"
+#include "agent/server/media.h"
+#include "agent/server/metrics.h"
+#include "base/executor.h"
+#include "event/loop.h"
+#include "http/client.h"
+#include "log/log.h"
+#include "parley/dispatch/v1/worker.pb.h"
+#include "supervise/zygote.h"
+#include "tools/http_tool.h"
+
+namespace parley::agent {
+
+// What all job processes of a server share. Outlives them.
+struct JobSurroundings {
+  std::shared_ptr<event::Loop> loop;
+  supervise::ZygoteClient& zygote;
+  const AgentServerConfig& config;
+  AgentServerMetrics& metrics;
+  MediaHub& media;
+  Gateways& gateways;
+  Executor& tool_threads;
+  std::shared_ptr<http::Client> http;
+  log::Logger log;
+};
+
+// How an attempt ended.
+struct JobOutcome {
+  bool released = false;  // no outcome of its own: revoked
+  parley::dispatch::v1::JobReason reason = parley::dispatch::v1::JOB_REASON_UNSPECIFIED;
+  std::string error;
+  parley::dispatch::v1::SessionReport session;
+};
+
+// Loop thread only. Lives from the fork until the process was reaped.
+class JobProcess final : public RoomSink {
+ public:
+  class Host {
+   public:
+    virtual ~Host() = default;
+    virtual void OnJobEntered(JobProcess& process) = 0;
+    virtual void OnJobCheckpoint(JobProcess& process, const std::string& blob) = 0;
+  };
+  JobProcess(JobSurroundings& around, Host& host, supervise::JobForked forked);
+  ~JobProcess() override;
+
+  pid_t pid() const { return pid_; }
+  bool assigned() const { return assigned_; }
+  bool killed() const { return state_ == State::kKilled; }
+  const JobKey& key() const { return key_; }
+
+  // Gives a warm process its job.
+  void Assign(const parley::dispatch::v1::Go& go);
+  // Asks the job to end. Not gone after `grace`: killed, and then `reason` is its outcome.
+  void Shutdown(parley::job::v1::Shutdown::Why why, absl::Duration grace,
+                parley::dispatch::v1::JobReason reason, std::string_view message);
+  // Kills it. `reason` and `error` are its outcome unless it had one.
+  void Kill(parley::dispatch::v1::JobReason reason, std::string_view error);
+  // Kills it; the attempt has no outcome: somebody else has the job, or nobody wants it.
+  void Revoke();
+  // Deadlines, pings, memory. Four times a second while there are jobs.
+  void Tick();
+  // Its process was reaped: reads what it still said, leaves the room, and tells the outcome.
+  JobOutcome Finish(const supervise::JobExited& exited);
+
+ private:
+  enum class State { kWarm, kStarting, kRunning, kStopping, kEnding, kKilled };
+
+  // RoomSink
+  void OnJoined(const parley::room::v1::Joined& joined) override;
+  void OnJoinFailed(const parley::room::v1::SessionClosed& why) override;
+  void OnRoomEvent(const parley::room::v1::RoomEvent& event) override;
+  void OnRoomAudio(const parley::room::v1::SessionFrame& frame) override;
+
+  void OnMessage(const parley::job::v1::FromJob& message);
+  void OnJobMessage(const parley::job::v1::FromJob& message);
+  void OnHello(const parley::job::v1::Hello& hello);
+  void OnEntered();
+  void OnEnded(const parley::job::v1::Ended& ended);
+  void OnJoin(const parley::job::v1::Join& join);
+  void OnAudio(const parley::job::v1::AudioOut& audio);
+  void OnToolCall(const parley::job::v1::ToolCall& call);
+  void OnToolResult(uint32_t call, const absl::StatusOr<std::string>& result);
+  void OnLog(const parley::job::v1::LogLine& line);
+  void OnTurn(const parley::job::v1::TurnReport& turn);
+  void OnSocketClosed(const std::string& error);
+  bool OnOutput();  // false: nothing more just now
+  void LogOutput(std::string_view line);
+  void ReadDefinition(const std::string& definition_json);
+  void CheckMemory(int64_t now_us);
+  void Ping(int64_t now_us);
+  void Send(parley::job::v1::ToJob& message);
+  void SetDeadline(absl::Duration in, parley::dispatch::v1::JobReason reason,
+                   std::string_view error);
+  JobOutcome OutcomeOf(const supervise::JobExited& exited) const;
+
+  JobSurroundings& around_;
+  Host& host_;
+  const pid_t pid_;
+  supervise::UniqueFd output_fd_;
+  std::unique_ptr<event::FdWatcher> output_watcher_;
+  std::string output_line_;
+  std::unique_ptr<JobSocket> socket_;
+  log::Logger log_;
+  State state_ = State::kWarm;
+  bool assigned_ = false;
+  JobKey key_;
+  std::string room_token_;
+  std::string media_url_;
+  MediaHub::Handle room_ = 0;
+  std::shared_ptr<GatewayStreams> streams_;
+  std::shared_ptr<const tools::ToolSet> tools_;
+  std::map<uint32_t, std::shared_ptr<std::atomic<bool>>> tool_calls_;  // → cancelled
+  std::shared_ptr<JobProcess*> self_ = std::make_shared<JobProcess*>(this);
+
+  int64_t assigned_us_ = 0;
+  int64_t deadline_us_ = 0;  // 0 = none; then killed, with this outcome:
+  parley::dispatch::v1::JobReason deadline_reason_ = parley::dispatch::v1::JOB_REASON_UNSPECIFIED;
+  std::string deadline_error_;
+  absl::Duration max_duration_ = absl::InfiniteDuration();
+  int64_t max_duration_us_ = 0;  // when it is over; 0 = not yet running, or no limit
+  int64_t memory_limit_ = 0;
+  int64_t next_memory_check_us_ = 0;
+  int64_t ping_sent_us_ = 0;
+  int64_t heard_us_ = 0;  // last answer to a ping
+  uint64_t ping_id_ = 0;
+
+  bool revoked_ = false;
+  std::optional<JobOutcome> ended_;   // as the job said
+  std::optional<JobOutcome> killed_;  // as we decided
+};
+
+}  // namespace parley::agent

@@ -1,0 +1,93 @@
+#pragma once
+// What this agent server knows of its jobs, and what of it the broker has still to hear. Pure: no
+// clock, no I/O; processes are somebody else's.
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "parley/dispatch/v1/worker.pb.h"
+
+namespace parley::agent {
+
+// One attempt of a job.
+struct JobKey {
+  std::string job_id;
+  uint64_t token = 0;
+  auto operator<=>(const JobKey&) const = default;
+};
+
+// Not thread-safe. Times are microseconds of a monotonic clock.
+class JobTable {
+ public:
+  using ReportedJob = parley::dispatch::v1::ReportedJob;
+  using Word = parley::dispatch::v1::Word;
+  using JobReason = parley::dispatch::v1::JobReason;
+
+  explicit JobTable(int slots) : slots_(slots) {}
+
+  int slots() const { return slots_; }
+  // Jobs that hold a slot: from their admission until their process is gone.
+  int active() const { return active_; }
+
+  enum class Admission {
+    kStart,  // it is in the table now and holds a slot: start a process for it
+    kKnown,  // it runs, or has run, already
+    kOver,   // its token, or a newer one of the job, was given up here: never taken again
+    kFull,   // no slot is free
+  };
+  Admission Admit(const parley::dispatch::v1::Assignment& record);
+
+  // What happened to a job; unknown keys are ignored. Each makes the word that the broker must
+  // hear, replacing the one before: words are cumulative.
+  void Started(const JobKey& key);
+  void Stopping(const JobKey& key);  // told to end; no word
+  // Its process is gone. `session` may be empty.
+  void Ended(const JobKey& key, JobReason reason, std::string_view error,
+             const parley::dispatch::v1::SessionReport& session, int64_t now_us);
+  // Given up without an outcome: revoked, or never started. Its process is gone.
+  void Released(const JobKey& key, int64_t now_us);
+
+  // What to do with the process of a job after an answer of the broker.
+  enum class Order { kNone, kStop, kKill };
+  Order OnVerdict(const parley::dispatch::v1::WordVerdict& verdict, int64_t now_us);
+  Order OnResume(const parley::dispatch::v1::ResumeVerdict& verdict, int64_t now_us);
+
+  // Words without an answer so far, for this stream. They are said again until answered.
+  std::vector<Word> Unanswered() const;
+  bool has_unanswered() const;
+  // Everything, for Register and ReportRequest.
+  parley::dispatch::v1::Report MakeReport() const;
+  // Processes of the job with older tokens than this one: they are over.
+  std::vector<JobKey> OlderThan(const JobKey& key) const;
+  std::vector<JobKey> Active() const;
+  // Forgets ends that were recorded 60 s ago, and tokens given up 10 min ago.
+  void Sweep(int64_t now_us);
+  // A new worker id knows nothing of the old one's jobs.
+  void Clear();
+
+ private:
+  struct Entry {
+    ReportedJob report;
+    std::optional<Word::Kind> unanswered;
+    bool holds_slot = true;
+    int64_t settled_us = 0;  // when the broker answered the end; 0 = not yet
+  };
+  struct GivenUp {
+    uint64_t token = 0;
+    int64_t since_us = 0;
+  };
+
+  Entry* Find(const JobKey& key);
+  void FreeSlot(Entry& entry);
+  void GiveUp(const JobKey& key, int64_t now_us);
+
+  const int slots_;
+  int active_ = 0;
+  std::map<JobKey, Entry> entries_;
+  std::map<std::string, GivenUp, std::less<>> given_up_;
+};
+
+}  // namespace parley::agent

@@ -1,0 +1,98 @@
+#pragma once
+// Rooms for jobs: one Attach stream per room server, shared by all jobs whose rooms are there,
+// their audio batched. Redirects, short outages and broken streams are dealt with here; a job sees
+// joined, events and audio, and a last `disconnected`.
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/server/metrics.h"
+#include "event/loop.h"
+#include "log/log.h"
+#include "parley/room/v1/room.grpc.pb.h"
+#include "rpc/bidi.h"
+
+namespace parley::agent {
+
+// Where a job's room news goes. Called on the loop.
+class RoomSink {
+ public:
+  virtual ~RoomSink() = default;
+  virtual void OnJoined(const parley::room::v1::Joined& joined) = 0;
+  // Could not enter; the session is over.
+  virtual void OnJoinFailed(const parley::room::v1::SessionClosed& why) = 0;
+  // After `disconnected` the session is over.
+  virtual void OnRoomEvent(const parley::room::v1::RoomEvent& event) = 0;
+  virtual void OnRoomAudio(const parley::room::v1::SessionFrame& frame) = 0;
+};
+
+// Loop thread only.
+class MediaHub {
+ public:
+  struct Options {
+    std::string default_url;  // for rooms whose place is not known
+    std::string worker_id;
+    std::string instance;
+    std::function<std::string()> token;  // of the stream
+    absl::Duration flush_interval = absl::Milliseconds(10);
+    absl::Duration give_up = absl::Seconds(10);  // outages longer than this end the session
+  };
+  MediaHub(std::shared_ptr<event::Loop> loop, Options options, AgentServerMetrics& metrics,
+           log::Logger log);
+  ~MediaHub();
+  MediaHub(const MediaHub&) = delete;
+  MediaHub& operator=(const MediaHub&) = delete;
+
+  using Handle = uint64_t;  // 0 = none
+  // Enters the room that `room_token` is for. `sink` must live until the session is over or
+  // Leave() was called. Never calls `sink` from within.
+  Handle Join(RoomSink& sink, const std::string& media_url, const std::string& room_token,
+              const parley::room::v1::JoinOptions& options);
+  void Command(Handle handle, const parley::room::v1::ParticipantCommand& command);
+  // `frame.session` is filled in here. Dropped while the session is not open.
+  void SendAudio(Handle handle, parley::room::v1::SessionFrame frame);
+  // Leaves the room; `sink` hears nothing any more. No effect on sessions that are over.
+  void Leave(Handle handle, parley::room::v1::DisconnectReason reason);
+  // This process goes on under a new worker id: streams are opened anew under it.
+  void SetWorker(std::string worker_id, std::string instance);
+
+ private:
+  using Stream = rpc::ClientBidi<parley::room::v1::AttachRequest, parley::room::v1::AttachResponse>;
+  struct Link;
+  struct Session;
+
+  Link& LinkTo(const std::string& url);
+  void Connect(Link& link);
+  void OnMessage(const std::string& url, uint64_t generation,
+                 const parley::room::v1::AttachResponse& response);
+  void OnBroken(const std::string& url, uint64_t generation, const absl::Status& status);
+  void Open(Session& session);
+  void Reopen(Session& session, absl::Duration delay);
+  void OnOpened(Session& session, const parley::room::v1::Joined& joined);
+  void OnClosed(Session& session, const parley::room::v1::SessionClosed& closed);
+  void OnEvent(Session& session, const parley::room::v1::RoomEvent& event);
+  void OnFrames(Link& link, const parley::room::v1::FrameBatch& frames);
+  // The session is over for its sink too.
+  void Fail(Session& session, const parley::room::v1::SessionClosed& why);
+  static void SayLeave(Link& link, uint32_t number, parley::room::v1::DisconnectReason reason);
+  void Detach(Session& session);
+  void Flush(Link& link);
+  void Sweep();
+
+  const std::shared_ptr<event::Loop> loop_;
+  Options options_;
+  AgentServerMetrics& metrics_;
+  const log::Logger log_;
+  std::map<std::string, std::unique_ptr<Link>> links_;
+  std::map<Handle, std::unique_ptr<Session>> sessions_;
+  Handle last_handle_ = 0;
+  event::Timer sweep_;  // runs only while a session waits for its room server
+  bool sweeping_ = false;
+  std::shared_ptr<MediaHub*> self_ = std::make_shared<MediaHub*>(this);
+};
+
+}  // namespace parley::agent

@@ -1,0 +1,73 @@
+#include "agent/server/metrics.h"
+
+#include <string>
+
+namespace parley::agent {
+namespace {
+
+using parley::dispatch::v1::JobReason;
+
+constexpr char kSlots[] = "parley_worker_slots";
+constexpr char kSlotsHelp[] = "Job slots of this agent server by state";
+constexpr char kFrames[] = "parley_worker_media_frames_total";
+constexpr char kFramesHelp[] = "Audio frames carried between jobs and rooms";
+constexpr char kLate[] = "parley_worker_media_late_frames_total";
+constexpr char kLateHelp[] = "Audio frames dropped because they came too late to be of use";
+
+prometheus::Histogram& Turn(prometheus::Registry& registry, const char* part) {
+  return metrics::Histogram(registry, "parley_worker_turn_seconds",
+                            "End of speech to first audio of the answer, by part",
+                            {{"part", part}});
+}
+
+// "JOB_REASON_SHUTDOWN" → "SHUTDOWN"
+std::string ReasonLabel(JobReason reason) {
+  return parley::dispatch::v1::JobReason_Name(reason).substr(sizeof("JOB_REASON_") - 1);
+}
+
+}  // namespace
+
+AgentServerMetrics::AgentServerMetrics(prometheus::Registry& registry)
+    : slots_used(metrics::Gauge(registry, kSlots, kSlotsHelp, {{"state", "used"}})),
+      slots_free(metrics::Gauge(registry, kSlots, kSlotsHelp, {{"state", "free"}})),
+      warm_processes(metrics::Gauge(registry, "parley_worker_warm_processes",
+                                    "Job processes that wait for an assignment")),
+      load_ratio(metrics::Gauge(registry, "parley_worker_load_ratio",
+                                "CPU load as reported to the broker, 0 to 1")),
+      connected(metrics::Gauge(registry, "parley_worker_broker_connected",
+                               "1 while registered with a broker")),
+      reconnects(metrics::Counter(registry, "parley_worker_broker_reconnects_total",
+                                  "Streams to a broker that broke")),
+      launch(metrics::Histogram(registry, "parley_worker_job_launch_seconds",
+                                "Assignment received to entrypoint running")),
+      frames_in(metrics::Counter(registry, kFrames, kFramesHelp, {{"direction", "in"}})),
+      frames_out(metrics::Counter(registry, kFrames, kFramesHelp, {{"direction", "out"}})),
+      late_in(metrics::Counter(registry, kLate, kLateHelp, {{"direction", "in"}})),
+      late_out(metrics::Counter(registry, kLate, kLateHelp, {{"direction", "out"}})),
+      media_breaks(metrics::Counter(registry, "parley_worker_media_stream_breaks_total",
+                                    "Streams to a room server that broke")),
+      tool_seconds(metrics::Histogram(registry, "parley_worker_tool_seconds",
+                                      "How long tools over HTTP took")),
+      tool_errors(
+          metrics::Counter(registry, "parley_worker_tool_errors_total", "Tool calls that failed")),
+      turn_endpointing(Turn(registry, "endpointing")),
+      turn_transcript(Turn(registry, "transcript")),
+      turn_llm(Turn(registry, "llm")),
+      turn_tts(Turn(registry, "tts")),
+      turn_output(Turn(registry, "output")),
+      turn_total(Turn(registry, "total")) {
+  for (int value = parley::dispatch::v1::JobReason_MIN;
+       value <= parley::dispatch::v1::JobReason_MAX; ++value) {
+    if (!parley::dispatch::v1::JobReason_IsValid(value)) continue;
+    ended_[value] = &metrics::Counter(registry, "parley_worker_jobs_ended_total",
+                                      "Job processes that ended, by reason",
+                                      {{"reason", ReasonLabel(static_cast<JobReason>(value))}});
+  }
+}
+
+prometheus::Counter& AgentServerMetrics::Ended(JobReason reason) {
+  const auto it = ended_.find(reason);
+  return *(it == ended_.end() ? ended_.begin()->second : it->second);
+}
+
+}  // namespace parley::agent

@@ -1,0 +1,262 @@
+#include "agent/server/serve.h"
+
+#include <sys/resource.h>
+
+#include <atomic>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+
+#include "agent/server/agent_server.h"
+#include "agent/server/death_report.h"
+#include "auth/token.h"
+#include "base/ids.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "http/server.h"
+#include "metrics/metrics.h"
+
+namespace parley::agent {
+namespace {
+
+constexpr absl::Duration kWorkerTokenLife = absl::Hours(6);  // a death notice may be old
+constexpr absl::Duration kNoticeRenewal = absl::Hours(1);
+constexpr int kToolThreads = 8;
+constexpr int kToolQueue = 1024;
+
+// One descriptor pair a job, and a stream per gateway: as many as the system lets us have.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Opens the broker's and the room servers' streams. A program with an API key of its own signs with
+// that one and belongs to its project; a service of the cluster works for all.
+std::string WorkerToken(service::Context& context, const std::string& worker_id) {
+  const auto ring = context.keys();
+  auth::Claims claims;
+  claims.identity = worker_id;
+  claims.kind = "agent";
+  claims.video.agent = true;
+  const service::CommonConfig& config = context.config();
+  if (!config.api_key.empty() && config.cluster_key.empty()) {
+    if (const auth::ApiKey* key = ring->Find(config.api_key)) {
+      return auth::Sign(claims, *key, kWorkerTokenLife);
+    }
+  }
+  claims.service = "agent-server";
+  return auth::SignService(claims, *ring, kWorkerTokenLife);
+}
+
+// The loop, its thread, and everything on it, in the order in which it is torn down.
+class Serving {
+ public:
+  Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
+          service::Context& context, std::map<std::string, std::string> labels);
+  ~Serving();
+
+  absl::Status StartHealth();
+  void Start();
+  // Returns when asked to stop, or when the server failed; drains in between.
+  absl::Status WaitAndDrain();
+
+ private:
+  AgentServer::Callbacks MakeCallbacks();
+  void SetNotice(const AgentServer::Identity& identity, uint64_t connect_seq);
+  http::Response WorkerInfo() const;
+  bool WaitOver(absl::Duration timeout);
+  void Over(const absl::Status& status);
+
+  supervise::ZygoteClient& zygote_;
+  const AgentServerConfig& config_;
+  service::Context& context_;
+  const AgentServer::Identity identity_;
+  AgentServerMetrics metrics_;
+  Executor tool_threads_;
+  std::shared_ptr<event::Loop> loop_;
+  Gateways gateways_;
+  std::unique_ptr<MediaHub> media_;
+  std::unique_ptr<JobSurroundings> around_;
+  std::unique_ptr<AgentServer> server_;
+  std::unique_ptr<event::Timer> notice_timer_;
+  std::unique_ptr<http::Server> health_;
+  std::thread thread_;
+  const int64_t started_us_ = Clock::Real().MonotonicMicros();
+
+  Mutex mutex_;
+  CondVar changed_;
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+};
+
+Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
+                 service::Context& context, std::map<std::string, std::string> labels)
+    : zygote_(zygote),
+      config_(config),
+      context_(context),
+      identity_{NewId(kWorkerPrefix), RandomHex(16)},
+      metrics_(context.registry()),
+      tool_threads_(kToolThreads, kToolQueue),
+      loop_(std::make_shared<event::Loop>()),
+      gateways_({config.stt_address, config.tts_address, config.llm_address},
+                [&context](const std::string& project) { return context.ServiceToken(project); }) {
+  MediaHub::Options media;
+  media.default_url = config.rooms_address;
+  media.worker_id = identity_.worker_id;
+  media.instance = identity_.instance;
+  media.token = [this] { return WorkerToken(context_, identity_.worker_id); };
+  const log::Logger log = context.log().With({{"worker_id", identity_.worker_id}});
+  media_ = std::make_unique<MediaHub>(loop_, std::move(media), metrics_, log);
+  around_ = std::make_unique<JobSurroundings>(
+      JobSurroundings{loop_, zygote_, config_, metrics_, *media_, gateways_, tool_threads_,
+                      std::make_shared<http::Client>(), log});
+  server_ = std::make_unique<AgentServer>(
+      *around_, identity_, std::move(labels),
+      [this] { return WorkerToken(context_, identity_.worker_id); }, MakeCallbacks());
+  notice_timer_ = std::make_unique<event::Timer>(*loop_);
+}
+
+// The loop has stopped: what is left of its world goes on this thread.
+Serving::~Serving() {
+  if (health_ != nullptr) health_->Stop(absl::Seconds(1));
+  if (thread_.joinable()) {
+    loop_->Stop();
+    thread_.join();
+  }
+  tool_threads_.Stop();
+  notice_timer_.reset();
+  server_.reset();
+  media_.reset();
+}
+
+AgentServer::Callbacks Serving::MakeCallbacks() {
+  AgentServer::Callbacks callbacks;
+  callbacks.on_registered = [this] {
+    const int64_t took_us = Clock::Real().MonotonicMicros() - started_us_;
+    context_.log().Info("ready for jobs", {{"start_ms", took_us / 1000}});
+  };
+  callbacks.on_failed = [this](const absl::Status& status) { Over(status); };
+  callbacks.on_drained = [this] { Over(absl::OkStatus()); };
+  callbacks.on_session = [this](const AgentServer::Identity& identity, uint64_t connect_seq) {
+    if (config_.no_death_notice) return;
+    SetNotice(identity, connect_seq);
+    notice_timer_->StartRepeating(
+        kNoticeRenewal, [this, identity, connect_seq] { SetNotice(identity, connect_seq); });
+  };
+  return callbacks;
+}
+
+void Serving::SetNotice(const AgentServer::Identity& identity, uint64_t connect_seq) {
+  DeathNotice notice{config_.broker_address, WorkerToken(context_, identity.worker_id),
+                     identity.worker_id, identity.instance, connect_seq};
+  const absl::Status status = zygote_.SetDeathNotice(kDeathReportFlag, notice.Serialize());
+  if (!status.ok()) context_.log().Warn("no death notice", {{"error", Message(status)}});
+}
+
+absl::Status Serving::StartHealth() {
+  http::ServerOptions options;
+  options.address = config_.common.address;
+  options.ports = {config_.health_port};
+  health_ = std::make_unique<http::Server>(options, context_.executor(), context_.log());
+  health_->Handle("GET", "/", [this](const http::Request&) {
+    return server_->Now().registered
+               ? http::Response{200, "text/plain", "OK", {}}
+               : http::Response{503, "text/plain", "not connected to the broker", {}};
+  });
+  health_->Handle("GET", "/worker", [this](const http::Request&) { return WorkerInfo(); });
+  health_->Handle("GET", "/metrics", [this](const http::Request&) {
+    return http::Response{
+        200, "text/plain; version=0.0.4", metrics::Render(context_.registry()), {}};
+  });
+  health_->Handle("GET", "/healthz", [](const http::Request&) {
+    return http::Response{200, "text/plain", "ok\n", {}};
+  });
+  health_->Handle("GET", "/readyz", [this](const http::Request&) {
+    const AgentServer::Snapshot now = server_->Now();
+    return now.registered && !now.draining ? http::Response{200, "text/plain", "ready\n", {}}
+                                           : http::Response{503, "text/plain", "not ready\n", {}};
+  });
+  PARLEY_RETURN_IF_ERROR(health_->Start());
+  context_.log().Info("serving health",
+                      {{"address", config_.common.address}, {"health_port", health_->port()}});
+  if (config_.health_port == 0) {
+    fmt::print("health: http://{}:{}/\n", config_.common.address, health_->port());
+    std::fflush(stdout);
+  }
+  return absl::OkStatus();
+}
+
+http::Response Serving::WorkerInfo() const {
+  const AgentServer::Snapshot now = server_->Now();
+  const bool one_name = config_.agent_names.size() == 1;
+  const nlohmann::json info = {{"agent_name", one_name ? config_.agent_names[0] : ""},
+                               {"agent_names", config_.agent_names},
+                               {"serves_configured", config_.serves_configured},
+                               {"worker_type", "JT_ROOM"},
+                               {"worker_load", now.load},
+                               {"active_jobs", now.active_jobs},
+                               {"sdk_version", config_.EffectiveVersion()},
+                               {"project_type", "cpp"},
+                               {"worker_id", now.worker_id},
+                               {"pool", config_.EffectivePool()},
+                               {"slots", config_.EffectiveSlots()},
+                               {"registered", now.registered},
+                               {"draining", now.draining}};
+  return http::Response{200, "application/json", info.dump(), {}};
+}
+
+void Serving::Start() {
+  thread_ = std::thread([this] { loop_->Run(); });
+  loop_->Post([this] { server_->Start(); });
+}
+
+void Serving::Over(const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  if (!over_) status_ = status;
+  over_ = true;
+  changed_.SignalAll();
+  context_.RequestStop();
+}
+
+bool Serving::WaitOver(absl::Duration timeout) {
+  const absl::Time until = absl::Now() + timeout;
+  MutexLock lock(&mutex_);
+  while (!over_ && absl::Now() < until) changed_.WaitFor(&mutex_, until - absl::Now());
+  return over_;
+}
+
+absl::Status Serving::WaitAndDrain() {
+  while (!context_.WaitForStop(absl::Minutes(1))) {
+  }
+  if (!WaitOver(absl::ZeroDuration())) {
+    loop_->Post([this] { server_->Drain(config_.common.drain); });
+    // The server keeps to its own deadlines; this one only bounds what must not happen.
+    WaitOver(config_.common.drain + config_.stop_grace + absl::Seconds(20));
+  }
+  MutexLock lock(&mutex_);
+  if (status_.ok()) (void)zygote_.Leave();
+  return status_;
+}
+
+}  // namespace
+
+int ServeAgents(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
+                service::Context& context) {
+  RaiseFileLimit();
+  auto labels = config.LabelMap();
+  if (!labels.ok()) return service::FailStart("agent-server", labels.status());
+  Serving serving(zygote, config, context, *std::move(labels));
+  serving.Start();
+  if (absl::Status status = serving.StartHealth(); !status.ok()) {
+    return service::FailStart("agent-server", status);
+  }
+  const absl::Status status = serving.WaitAndDrain();
+  if (!status.ok()) return service::FailStart("agent-server", status);
+  context.log().Info("stopped");
+  return 0;
+}
+
+}  // namespace parley::agent

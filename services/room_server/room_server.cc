@@ -1,0 +1,76 @@
+#include "room_server/room_server.h"
+
+#include <unistd.h>
+
+#include <string_view>
+
+#include "base/status.h"
+#include "room_server/host.h"
+#include "room_server/services.h"
+
+namespace parley {
+
+void RoomServerConfig::Bind(config::Table& table) {
+  common.Bind(table, 7105);
+  redis.Bind(table);
+  table.Text("media_url", &media_url,
+             "host:port by which clients and agent servers reach this replica; default is its "
+             "address and gRPC port");
+  table.Text("dispatch.address", &dispatch_address, "host:port of the dispatch broker");
+  table.Duration("room.empty_timeout", &empty_timeout, absl::ZeroDuration(), absl::Hours(168),
+                 "How long a room waits for its first person");
+  table.Duration("room.departure_timeout", &departure_timeout, absl::ZeroDuration(),
+                 absl::Hours(168), "How long a room stays after the last person left");
+  table.Duration("room.lease", &lease, absl::Seconds(1), absl::Minutes(10),
+                 "After this long without a heartbeat to Redis the rooms are free for others");
+  table.Duration("room.batch_tick", &batch_tick, absl::Milliseconds(1), absl::Milliseconds(100),
+                 "Frames for one agent server that arrive within it share a message");
+  table.Int("room.max_rooms", &max_rooms, 1, 10'000'000, "Rooms on this replica");
+  table.Text("room.admission_log", &admission_log,
+             "File to which a line is appended for each agent admitted, refused or removed");
+}
+
+namespace room_server {
+namespace {
+
+bool IsWildcard(std::string_view address) {
+  return address.empty() || address == "0.0.0.0" || address == "::";
+}
+
+std::string MediaUrl(const RoomServerConfig& config, int port) {
+  if (!config.media_url.empty()) return config.media_url;
+  std::string host = config.common.address;
+  if (IsWildcard(host)) {
+    char name[256] = {};
+    host = gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
+  }
+  if (host.find(':') != std::string::npos) host = "[" + host + "]";
+  return fmt::format("{}:{}", host, port);
+}
+
+}  // namespace
+
+int Run(const RoomServerConfig& config, service::Context& context) {
+  return Run(config, context, {});
+}
+
+int Run(const RoomServerConfig& config, service::Context& context,
+        std::function<void(int grpc_port, int admin_port)> started) {
+  auto host = Host::Create(config, context);
+  if (!host.ok()) return service::FailStart("room-server", host.status());
+  RoomServiceImpl rooms(*host);
+  AdmissionServiceImpl admission(*host);
+  MediaServiceImpl media(*host);
+  service::Context::Hooks hooks;
+  hooks.started = [&](int grpc_port, int admin_port) {
+    (*host)->Start(MediaUrl(config, grpc_port));
+    if (started) started(grpc_port, admin_port);
+  };
+  hooks.drain = [&](absl::Duration drain) { (*host)->Drain(drain); };
+  const int code = context.Serve({&rooms, &admission, &media}, std::move(hooks));
+  (*host)->Stop();
+  return code;
+}
+
+}  // namespace room_server
+}  // namespace parley

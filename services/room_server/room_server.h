@@ -1,0 +1,36 @@
+#pragma once
+// The room server: live rooms, the media of their participants, and the fence of jobs.
+#include <absl/time/time.h>
+
+#include <string>
+
+#include "redis/redis.h"
+#include "service/service.h"
+
+namespace parley {
+
+struct RoomServerConfig {
+  service::CommonConfig common;
+  redis::Config redis;
+  std::string media_url;  // "" = address:port
+  std::string dispatch_address = "127.0.0.1:7100";
+  absl::Duration empty_timeout = absl::Seconds(300);
+  absl::Duration departure_timeout = absl::Seconds(20);
+  absl::Duration lease = absl::Seconds(15);
+  absl::Duration batch_tick = absl::Milliseconds(10);
+  int max_rooms = 100'000;
+  std::string admission_log;
+
+  void Bind(config::Table& table);
+};
+
+namespace room_server {
+
+// Serves until a stop is asked for. The exit code of main.
+int Run(const RoomServerConfig& config, service::Context& context);
+// As above; `started` hears the ports (they may be 0 in the configuration).
+int Run(const RoomServerConfig& config, service::Context& context,
+        std::function<void(int grpc_port, int admin_port)> started);
+
+}  // namespace room_server
+}  // namespace parley
