@@ -147,7 +147,8 @@ class AgentSession {
   virtual void GenerateReply(std::string instructions) = 0;
   // Cuts what is being said and drops what waits.
   virtual void Interrupt() = 0;
-  // State of the program's own that the checkpoint carries (at most 64 KiB) to the next attempt.
+  // State of the program's own that the checkpoint carries (UTF-8, at most 32 KiB) to the next
+  // attempt.
   virtual void SetUserData(std::string data) = 0;
   virtual std::string RestoredUserData() const = 0;
   // Blocks until the session is over. OK: an orderly end.

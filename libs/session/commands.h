@@ -48,6 +48,7 @@ struct CallTool {
   uint32_t call = 0;
   std::string name;
   std::string arguments_json;
+  absl::Duration timeout;
 };
 struct CancelTool {
   uint32_t call = 0;

@@ -28,10 +28,10 @@ struct RoomClosed {
   std::string error;
 };
 
-// One frame of the linked person's audio, after voice detection.
+// 20 ms of the linked person's audio, after voice detection.
+// Its time is that of its end.
 struct Voice {
   bool speech = false;
-  int64_t duration_us = 20'000;
 };
 
 // The recogniser, on stream `stream`.

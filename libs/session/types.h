@@ -43,6 +43,19 @@ struct Person {
   std::string name;
 };
 
+// A tool the model may call. What it does is the business of who runs it.
+struct ToolSpec {
+  std::string name;
+  absl::Duration timeout = absl::Seconds(10);
+};
+
+// Who speaks, and what it is told.
+struct Character {
+  std::string instructions;  // the system prompt
+  std::string greeting;      // said once to each person; empty: the agent waits
+  std::vector<ToolSpec> tools;
+};
+
 // How turns are taken and how long things may take. Durations count in the time that events carry.
 struct Options {
   // Speech has begun once `min_speech` of the last 200 ms was speech, and is over after

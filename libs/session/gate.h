@@ -1,0 +1,45 @@
+#pragma once
+#include <bitset>
+#include <cstddef>
+#include <cstdint>
+
+#include "session/types.h"
+
+namespace parley::session {
+
+// Makes speech with a beginning and an end out of decisions frame by frame. Frames are 20 ms; times
+// are those of their ends, in microseconds.
+class SpeechGate {
+ public:
+  static constexpr int64_t kFrameUs = 20'000;
+  enum class Edge { kNone, kStarted, kStopped };
+
+  explicit SpeechGate(const Options& options);
+
+  Edge Add(bool speech, int64_t now_us);
+  // Ends speech when frames stay away (muted, lost): kStopped or kNone.
+  Edge Expire(int64_t now_us);
+  // When to call Expire; INT64_MAX while nobody speaks.
+  int64_t expiry_us() const;
+  void Reset();
+  // Nobody speaks, but the last frames may be the beginning of it. Until when that counts; 0: it is
+  // quiet.
+  int64_t starting_until_us() const;
+
+  bool speaking() const { return speaking_; }
+  int64_t start_us() const { return start_us_; }  // when the current or last speech began
+  int64_t last_speech_us() const { return last_speech_us_; }  // end of its last frame of speech
+
+ private:
+  static constexpr size_t kWindowFrames = 10;
+
+  const size_t needed_frames_;
+  const int64_t min_silence_us_;
+  std::bitset<kWindowFrames> window_;
+  bool speaking_ = false;
+  int64_t start_us_ = 0;
+  int64_t last_speech_us_ = 0;
+  int64_t last_frame_us_ = 0;
+};
+
+}  // namespace parley::session

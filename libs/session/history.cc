@@ -1,0 +1,77 @@
+#include "session/history.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "session/text.h"
+
+namespace parley::session {
+namespace {
+
+size_t Size(const ChatItem& item) {
+  return item.text.size() + item.arguments_json.size() + item.name.size() + item.call_id.size() +
+         64;
+}
+
+}  // namespace
+
+uint64_t History::Add(ChatItem item) {
+  bytes_ += Size(item);
+  items_.push_back(std::move(item));
+  numbers_.push_back(next_);
+  Trim();
+  return next_++;
+}
+
+void History::SetText(uint64_t number, std::string text, bool interrupted) {
+  const auto found = std::lower_bound(numbers_.begin(), numbers_.end(), number);
+  if (found == numbers_.end() || *found != number) return;
+  ChatItem& item = items_[static_cast<size_t>(found - numbers_.begin())];
+  bytes_ -= Size(item);
+  item.text = std::move(text);
+  item.interrupted = interrupted;
+  bytes_ += Size(item);
+}
+
+void History::Remove(uint64_t number) {
+  const auto found = std::lower_bound(numbers_.begin(), numbers_.end(), number);
+  if (found == numbers_.end() || *found != number) return;
+  const auto at = found - numbers_.begin();
+  bytes_ -= Size(items_[static_cast<size_t>(at)]);
+  items_.erase(items_.begin() + at);
+  numbers_.erase(found);
+}
+
+const ChatItem* History::LastUserMessage() const {
+  if (items_.empty()) return nullptr;
+  const ChatItem& last = items_.back();
+  return last.kind == ChatItem::Kind::kMessage && last.role == "user" ? &last : nullptr;
+}
+
+void History::ExtendLastUserMessage(const std::string& text) {
+  SetText(numbers_.back(), JoinText(items_.back().text, text), false);
+}
+
+std::vector<ChatItem> History::Prompt(const std::string& instructions,
+                                      const std::string& extra) const {
+  std::vector<ChatItem> prompt;
+  prompt.reserve(items_.size() + 2);
+  if (!instructions.empty()) prompt.push_back({.role = "system", .text = instructions});
+  prompt.insert(prompt.end(), items_.begin(), items_.end());
+  if (!extra.empty()) prompt.push_back({.role = "system", .text = extra});
+  return prompt;
+}
+
+void History::Trim() {
+  const auto drop = [this] {
+    bytes_ -= Size(items_.front());
+    items_.pop_front();
+    numbers_.pop_front();
+  };
+  while (items_.size() > 1 && (items_.size() > kMaxItems || bytes_ > kMaxBytes)) {
+    drop();
+    while (items_.size() > 1 && items_.front().kind != ChatItem::Kind::kMessage) drop();
+  }
+}
+
+}  // namespace parley::session

@@ -1,0 +1,41 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "session/types.h"
+
+namespace parley::session {
+
+// What has been said and done, oldest first. Bounded: the oldest items make room, a tool's result
+// never outlives its call.
+class History {
+ public:
+  static constexpr size_t kMaxItems = 500;
+  static constexpr size_t kMaxBytes = 160 * 1024;  // a checkpoint holds it with room to spare
+
+  // Returns a number that names the item for as long as it is kept.
+  uint64_t Add(ChatItem item);
+  // No effect on an item that is gone.
+  void SetText(uint64_t number, std::string text, bool interrupted);
+  void Remove(uint64_t number);
+  // The last item, when it is what `user` said; else null.
+  const ChatItem* LastUserMessage() const;
+  void ExtendLastUserMessage(const std::string& text);  // which there must be
+
+  const std::deque<ChatItem>& items() const { return items_; }
+  // As a prompt: instructions first, then the items, then `extra` instructions for this answer
+  // alone.
+  std::vector<ChatItem> Prompt(const std::string& instructions, const std::string& extra) const;
+
+ private:
+  void Trim();
+  std::deque<ChatItem> items_;
+  std::deque<uint64_t> numbers_;
+  uint64_t next_ = 1;
+  size_t bytes_ = 0;
+};
+
+}  // namespace parley::session

@@ -1,0 +1,368 @@
+#include "session/session.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/status.h"
+#include "base/strings.h"
+#include "session/checkpoint.h"
+
+namespace parley::session {
+namespace {
+
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+// How long last words may take once the program has asked for the end.
+constexpr int64_t kLastWordsUs = 15'000'000;
+constexpr size_t kMaxUserDataBytes = 32 * 1024;
+constexpr size_t kMaxChatBytes = 16 * 1024;
+
+int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
+
+}  // namespace
+
+Session::Session(Options options, Character character)
+    : options_(std::move(options)), character_(std::move(character)), hearing_(options_, out_) {}
+Session::~Session() = default;
+
+absl::Status Session::Restore(std::string_view checkpoint) {
+  PARLEY_ASSIGN_OR_RETURN(Checkpoint saved, ParseCheckpoint(checkpoint));
+  for (ChatItem& item : saved.items) history_.Add(std::move(item));
+  user_data_ = std::move(saved.user_data);
+  greeted_ = std::move(saved.greeted);
+  turns_ = saved.turns;
+  usage_ = saved.usage;
+  restored_ = true;
+  return absl::OkStatus();
+}
+
+void Session::Start(int64_t now_us) {
+  now_us_ = started_us_ = now_us;
+  out_.emplace_back(command::SetState{state_});
+  hearing_.Open(now_us_);
+}
+
+void Session::Handle(const Event& event, int64_t now_us) {
+  now_us_ = std::max(now_us_, now_us);
+  if (ended_) return;
+  std::visit([this](const auto& one) { On(one); }, event);
+  Advance();
+}
+
+void Session::Tick(int64_t now_us) {
+  now_us_ = std::max(now_us_, now_us);
+  Advance();
+}
+
+std::vector<Command> Session::Take() { return std::exchange(out_, {}); }
+
+void Session::Advance() {
+  if (!ended_) CheckLimits();
+  if (ended_) return;
+  hearing_.Advance(now_us_);
+  ConsiderPause();
+  TakeUserTurn();
+  ConsiderResume();
+  Pump();
+  while (active_ == nullptr && StartNext()) Pump();
+  if (closing_ && ((active_ == nullptr && queue_.empty()) || now_us_ >= close_us_)) {
+    End(closing_->reason, closing_->error);
+  }
+  if (!ended_) UpdateState();
+}
+
+void Session::CheckLimits() {
+  if (options_.max_duration != absl::InfiniteDuration() &&
+      now_us_ - started_us_ >= Micros(options_.max_duration)) {
+    return End(EndReason::kLimit,
+               "the session reached its max_duration of " + DurationText(options_.max_duration));
+  }
+  Speech* speech = active_.get();
+  if (speech == nullptr) return;
+  if (speech->llm_stream != 0 && now_us_ >= speech->llm_deadline_us) {
+    out_.emplace_back(command::LlmCancel{speech->llm_stream});
+    return On(event::LlmFailed{speech->llm_stream,
+                               "no answer within " + DurationText(options_.llm_timeout)});
+  }
+  if (speech->tts_stream != 0 && now_us_ >= speech->tts_deadline_us && !speech->spoken.all_done()) {
+    return On(event::TtsFailed{speech->tts_stream,
+                               "no audio within " + DurationText(options_.tts_timeout)});
+  }
+  for (ToolRun& run : speech->tools) {
+    if (run.done || now_us_ < run.deadline_us) continue;
+    out_.emplace_back(command::CancelTool{run.call});
+    ToolFinished(*speech, run, "the tool did not answer in time", true);
+  }
+  ToolsDone(*speech);
+}
+
+int64_t Session::deadline_us() const {
+  if (ended_) return kNever;
+  int64_t deadline = hearing_.deadline_us();
+  const auto at = [&deadline](int64_t one) { deadline = std::min(deadline, one); };
+  if (!TurnWaits()) at(hearing_.turn_deadline_us());
+  if (paused_ && !hearing_.speaking() && (!hearing_.turn_open() || TurnWaits())) {
+    at(hearing_.last_speech_us() + Micros(options_.resume_false_after));
+  }
+  if (options_.max_duration != absl::InfiniteDuration())
+    at(started_us_ + Micros(options_.max_duration));
+  if (closing_) at(close_us_);
+  if (active_ == nullptr) return deadline;
+  if (active_->llm_stream != 0) at(active_->llm_deadline_us);
+  if (active_->tts_stream != 0 && !active_->spoken.all_done()) at(active_->tts_deadline_us);
+  for (const ToolRun& run : active_->tools) {
+    if (!run.done) at(run.deadline_us);
+  }
+  if (!active_->playing && active_->spoken.audio_us() > 0 && !subscribed_ && !OutputReady()) {
+    at(linked_us_ + Micros(options_.subscribe_wait));
+  }
+  return deadline;
+}
+
+void Session::UpdateState() {
+  AgentState state = AgentState::kListening;
+  if (!joined_) {
+    state = AgentState::kInitializing;
+  } else if (linked_.empty()) {
+    state = AgentState::kIdle;
+  } else if (active_ != nullptr && !paused_) {
+    const bool waits = active_->llm_stream != 0 || !active_->tools.empty();
+    const bool silent = active_->played_us >= active_->spoken.audio_us();
+    if (active_->playing && !(waits && silent)) {
+      state = AgentState::kSpeaking;
+    } else if (active_->answer) {
+      state = AgentState::kThinking;
+    }
+  }
+  if (state == state_) return;
+  state_ = state;
+  out_.emplace_back(command::SetState{state});
+}
+
+// ---- the room ----
+
+void Session::On(const event::Joined& joined) {
+  joined_ = true;
+  people_ = joined.people;
+  if (linked_.empty() && !people_.empty()) LinkTo(people_.front());
+}
+
+void Session::On(const event::PersonJoined& joined) {
+  std::erase_if(people_, [&](const Person& p) { return p.identity == joined.person.identity; });
+  people_.push_back(joined.person);
+  if (linked_.empty()) LinkTo(joined.person);
+}
+
+void Session::On(const event::PersonLeft& left) {
+  std::erase_if(people_, [&](const Person& p) { return p.identity == left.identity; });
+  if (left.identity != linked_) return;
+  if (left.for_good && options_.close_on_disconnect) return End(EndReason::kParticipantsLeft);
+  Unlink();
+  if (!people_.empty()) LinkTo(Person(people_.front()));
+}
+
+void Session::On(const event::OutputSubscribed&) { subscribed_ = true; }
+
+void Session::On(const event::RoomClosed& closed) { End(closed.reason, closed.error); }
+
+void Session::LinkTo(const Person& person) {
+  linked_ = person.identity;
+  linked_us_ = now_us_;
+  out_.emplace_back(command::Link{linked_});
+  if (greeted_ != linked_ && !character_.greeting.empty()) {
+    Enqueue({.text = character_.greeting}, false);
+  } else if (restored_ && history_.LastUserMessage() != nullptr) {
+    // The attempt before this one was lost while it owed an answer.
+    Speech speech{.answer = true, .turn_id = std::to_string(turns_)};
+    speech.times = {.speech_end_us = now_us_, .decided_us = now_us_, .committed_us = now_us_};
+    Enqueue(std::move(speech), false);
+  }
+  greeted_ = linked_;
+  restored_ = false;
+}
+
+void Session::Unlink() {
+  Cut();
+  queue_.clear();
+  hearing_.Reset();
+  linked_.clear();
+  subscribed_ = subscribed_ && !people_.empty();
+  out_.emplace_back(command::Link{});
+}
+
+// ---- hearing ----
+
+void Session::On(const event::Voice& voice) {
+  // Whoever may not interrupt is not heard meanwhile.
+  const bool deaf = active_ != nullptr && active_->playing && !active_->interruptible;
+  hearing_.OnVoice(voice.speech && !deaf && !linked_.empty() && !closing_, now_us_);
+}
+
+void Session::On(const event::SttPartial& partial) {
+  hearing_.OnPartial(partial.stream, partial.text);
+}
+
+void Session::On(const event::SttFinal& final) {
+  if (!hearing_.OnFinal(final.stream, final.utterance, final.text, now_us_)) return;
+  errors_[static_cast<int>(Engine::kStt)] = 0;
+  ConsiderCut();
+}
+
+void Session::On(const event::SttUsage& usage) {
+  usage_.stt_audio_us += static_cast<int64_t>(usage.audio_seconds * 1e6);
+}
+
+void Session::On(const event::SttFailed& failed) {
+  const bool lost_words = hearing_.turn_open();
+  if (!hearing_.OnFailed(failed.stream, now_us_)) return;
+  if (Failed(Engine::kStt, failed.error)) return;
+  if (!lost_words || hearing_.words() > 0 || active_ != nullptr || linked_.empty()) return;
+  Speech speech{.text = options_.apology};
+  speech.apology = true;
+  Enqueue(std::move(speech), false);
+}
+
+bool Session::EnoughWords() const {
+  return options_.min_interruption_words <= 0 ||
+         hearing_.words() >= options_.min_interruption_words;
+}
+
+// The open turn has words, but too few to end what the agent says: it stays open.
+bool Session::TurnWaits() const {
+  return active_ != nullptr && active_->heard() && hearing_.words() > 0 && !EnoughWords();
+}
+
+void Session::ConsiderPause() {
+  if (active_ == nullptr || !active_->playing || paused_ || !active_->interruptible) return;
+  if (hearing_.speech_us() < Micros(options_.min_interruption) || !EnoughWords()) return;
+  if (options_.resume_false_after <= absl::ZeroDuration()) return Cut();
+  paused_ = true;
+  out_.emplace_back(command::PlayPause{});
+}
+
+void Session::ConsiderCut() {
+  if (active_ != nullptr && active_->heard() && active_->interruptible && EnoughWords()) Cut();
+}
+
+void Session::ConsiderResume() {
+  if (!paused_ || active_ == nullptr || hearing_.speaking()) return;
+  if (hearing_.turn_open() && !TurnWaits()) return;
+  if (now_us_ < hearing_.last_speech_us() + Micros(options_.resume_false_after)) return;
+  paused_ = false;
+  out_.emplace_back(command::PlayResume{});
+  out_.emplace_back(command::FalseInterruption{true});
+}
+
+void Session::TakeUserTurn() {
+  if (TurnWaits()) return;
+  std::optional<Turn> turn = hearing_.TakeTurn(now_us_);
+  if (!turn || turn->text.empty()) return;
+  Commit(std::move(*turn));
+}
+
+void Session::Commit(Turn turn) {
+  const ChatItem* last = history_.LastUserMessage();
+  const bool goes_on =
+      active_ != nullptr && last != nullptr && !active_->turn_id.empty() && !active_->heard();
+  if (goes_on) {
+    // Nothing of the answer was heard: the user has simply gone on speaking.
+    StopEngines(*active_);
+    Report(*active_, true);
+    active_.reset();
+    paused_ = false;
+    history_.ExtendLastUserMessage(turn.text);
+    out_.emplace_back(command::ItemAdded{*history_.LastUserMessage()});
+  } else {
+    if (active_ != nullptr && active_->interruptible) Cut();
+    AddItem({.role = "user", .text = turn.text});
+  }
+  // An answer that never began is replaced by this one.
+  std::erase_if(queue_, [](const Speech& speech) { return !speech.turn_id.empty(); });
+  ++usage_.turns;
+  Speech answer{.answer = true, .turn_id = std::to_string(++turns_)};
+  answer.times = {.speech_end_us = turn.speech_end_us,
+                  .decided_us = turn.decided_us,
+                  .committed_us = turn.committed_us};
+  Enqueue(std::move(answer), true);
+  SaveCheckpoint();
+}
+
+void Session::On(const event::Chat& chat) {
+  const std::string text(Trim(std::string_view(chat.text).substr(0, kMaxChatBytes)));
+  if (text.empty() || closing_ || (!linked_.empty() && chat.identity != linked_)) return;
+  if (active_ != nullptr && active_->interruptible && active_->heard()) Cut();
+  hearing_.Reset();
+  Commit({.text = text, .speech_end_us = now_us_, .decided_us = now_us_, .committed_us = now_us_});
+}
+
+// ---- the program ----
+
+void Session::On(const event::Say& say) {
+  if (closing_) return;
+  Enqueue({.text = say.text, .interruptible = say.allow_interruptions}, false);
+}
+
+void Session::On(const event::GenerateReply& generate) {
+  if (closing_) return;
+  Enqueue({.answer = true, .instructions = generate.instructions}, false);
+}
+
+void Session::On(const event::Interrupt&) {
+  queue_.clear();
+  Cut();
+}
+
+void Session::On(const event::SetUserData& data) {
+  if (data.data.size() > kMaxUserDataBytes) {
+    out_.emplace_back(
+        command::Log{command::Log::Level::kError, "user data is over 32 KiB and was not kept", ""});
+    return;
+  }
+  user_data_ = data.data;
+}
+
+void Session::On(const event::Shutdown& shutdown) {
+  if (shutdown.reason != EndReason::kShutdown) return End(shutdown.reason, shutdown.error);
+  closing_ = shutdown;
+  close_us_ = now_us_ + kLastWordsUs;
+}
+
+// ---- common ----
+
+bool Session::Failed(Engine engine, const std::string& error) {
+  static constexpr const char* kNames[] = {"speech recognition", "the language model",
+                                           "speech synthesis"};
+  const auto index = static_cast<int>(engine);
+  const std::string what = std::string(kNames[index]) + " failed";
+  out_.emplace_back(command::Log{command::Log::Level::kWarn, what, error});
+  if (++errors_[index] <= options_.max_errors) return false;
+  End(EndReason::kError, what + " " + std::to_string(errors_[index]) + " times in a row: " + error);
+  return true;
+}
+
+void Session::End(EndReason reason, std::string error) {
+  if (ended_) return;
+  Cut();
+  queue_.clear();
+  hearing_.Close();
+  // An end that another attempt may follow leaves it everything.
+  if (reason == EndReason::kDrained || reason == EndReason::kError) SaveCheckpoint();
+  ended_ = true;
+  out_.emplace_back(command::End{reason, std::move(error)});
+}
+
+void Session::AddItem(ChatItem item) {
+  out_.emplace_back(command::ItemAdded{item});
+  history_.Add(std::move(item));
+}
+
+void Session::SaveCheckpoint() {
+  Checkpoint checkpoint{.items = {history_.items().begin(), history_.items().end()},
+                        .user_data = user_data_,
+                        .greeted = greeted_,
+                        .turns = turns_,
+                        .usage = usage_};
+  out_.emplace_back(command::SaveCheckpoint{FormatCheckpoint(std::move(checkpoint))});
+}
+
+}  // namespace parley::session

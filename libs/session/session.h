@@ -1,0 +1,162 @@
+#pragma once
+// The conversation engine: who listens, thinks and speaks when. Pure: no threads, no I/O, no clock.
+// Events come in with their times, commands come out; the same events at the same times make the
+// same commands.
+//
+//   session.Handle(event::Joined{people}, now_us);
+//   for (Command& command : session.Take()) Do(command);
+//   wait until session.deadline_us() or the next event; session.Tick(now_us); …
+//
+// One thread. Times are microseconds of one monotonic clock; a time before an earlier one counts as
+// that one.
+#include <absl/status/status.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "session/commands.h"
+#include "session/events.h"
+#include "session/hearing.h"
+#include "session/history.h"
+#include "session/speech.h"
+#include "session/types.h"
+
+namespace parley::session {
+
+class Session {
+ public:
+  Session(Options options, Character character);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Takes up where an earlier attempt left off: history, user data, nobody greeted twice, and a
+  // question that was left unanswered gets its answer. Before Start.
+  //   InvalidArgument  not a checkpoint; the session is as new
+  absl::Status Restore(std::string_view checkpoint);
+
+  void Start(int64_t now_us);
+  void Handle(const Event& event, int64_t now_us);
+  void Tick(int64_t now_us);
+  // When Tick should be called, at the latest; INT64_MAX: only events matter.
+  int64_t deadline_us() const;
+  // The commands since the last call.
+  std::vector<Command> Take();
+
+  AgentState state() const { return state_; }
+  bool ended() const { return ended_; }
+  const History& history() const { return history_; }
+  const Usage& usage() const { return usage_; }
+  const std::string& user_data() const { return user_data_; }
+
+ private:
+  enum class Engine { kStt, kLlm, kTts };
+
+  void On(const event::Joined& joined);
+  void On(const event::PersonJoined& joined);
+  void On(const event::PersonLeft& left);
+  void On(const event::OutputSubscribed& subscribed);
+  void On(const event::RoomClosed& closed);
+  void On(const event::Voice& voice);
+  void On(const event::SttPartial& partial);
+  void On(const event::SttFinal& final);
+  void On(const event::SttUsage& usage);
+  void On(const event::SttFailed& failed);
+  void On(const event::LlmText& text);
+  void On(const event::LlmToolCall& call);
+  void On(const event::LlmDone& done);
+  void On(const event::LlmFailed& failed);
+  void On(const event::TtsAudio& audio);
+  void On(const event::TtsSegmentDone& done);
+  void On(const event::TtsFailed& failed);
+  void On(const event::ToolDone& done);
+  void On(const event::Played& played);
+  void On(const event::Chat& chat);
+  void On(const event::Say& say);
+  void On(const event::GenerateReply& generate);
+  void On(const event::Interrupt& interrupt);
+  void On(const event::SetUserData& data);
+  void On(const event::Shutdown& shutdown);
+
+  void Advance();
+  void CheckLimits();
+  void UpdateState();
+  void LinkTo(const Person& person);
+  void Unlink();
+  // Counts an error of an engine; true when the session ended for it.
+  bool Failed(Engine engine, const std::string& error);
+  void End(EndReason reason, std::string error = {});
+  void SaveCheckpoint();
+  void AddItem(ChatItem item);
+
+  // The user's turn.
+  void ConsiderPause();
+  void ConsiderCut();
+  void ConsiderResume();
+  void TakeUserTurn();
+  void Commit(Turn turn);
+  bool EnoughWords() const;
+  bool TurnWaits() const;
+
+  // The agent's turn (session_speaking.cc).
+  Speech& Enqueue(Speech speech, bool first);
+  bool StartNext();
+  void RequestAnswer(Speech& speech);
+  void AddText(Speech& speech, std::vector<std::string> sentences);
+  void EndRound(Speech& speech);
+  void CallTools(Speech& speech);
+  void ToolFinished(Speech& speech, ToolRun& run, std::string output, bool is_error);
+  void ToolsDone(Speech& speech);
+  void Pump();
+  void SendText(Speech& speech);
+  void StartPlaying(Speech& speech);
+  void Apologise(Speech& speech);
+  void Finish();
+  void Cut();
+  void StopEngines(Speech& speech);
+  void Remember(Speech& speech, bool interrupted);
+  void ShowText(Speech& speech, std::string delta, bool final);
+  void Report(const Speech& speech, bool interrupted);
+  bool OutputReady() const;
+  Speech* OfLlm(uint32_t stream);
+  Speech* OfTts(uint32_t stream);
+
+  const Options options_;
+  const Character character_;
+  std::vector<Command> out_;
+  int64_t now_us_ = 0;
+  int64_t started_us_ = 0;
+
+  Hearing hearing_;
+  History history_;
+  Usage usage_;
+  std::string user_data_;
+  std::vector<Person> people_;
+  std::string linked_;   // identity; empty: nobody
+  std::string greeted_;  // identity
+  bool restored_ = false;
+  bool joined_ = false;
+  bool subscribed_ = false;
+  int64_t linked_us_ = 0;
+
+  std::unique_ptr<Speech> active_;
+  std::deque<Speech> queue_;
+  bool paused_ = false;
+  AgentState state_ = AgentState::kInitializing;
+  int errors_[3] = {0, 0, 0};
+  uint64_t turns_ = 0;
+  uint64_t speeches_ = 0;
+  uint64_t segments_ = 0;
+  uint32_t streams_ = 0;  // of models and voices
+  uint32_t calls_ = 0;
+  std::optional<event::Shutdown> closing_;
+  int64_t close_us_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace parley::session

@@ -1,0 +1,355 @@
+// The agent's half of a session: answers, tools, speech.
+#include <algorithm>
+#include <utility>
+
+#include "session/session.h"
+
+namespace parley::session {
+namespace {
+
+// Audio that may wait to be played before more text is spoken: enough to bridge any stall, little
+// enough to throw away.
+constexpr int64_t kMaxAheadUs = 10'000'000;
+constexpr int kMaxSegmentsInFlight = 2;
+constexpr size_t kMaxToolsPerRound = 16;
+constexpr size_t kMaxQueue = 32;
+constexpr size_t kMaxAnswerBytes = 32 * 1024;
+
+}  // namespace
+
+Speech& Session::Enqueue(Speech speech, bool first) {
+  speech.id = ++speeches_;
+  speech.interruptible = speech.interruptible && options_.allow_interruptions;
+  if (queue_.size() >= kMaxQueue) {
+    out_.emplace_back(
+        command::Log{command::Log::Level::kWarn, "too much to say; the oldest is dropped", ""});
+    queue_.pop_front();
+  }
+  return first ? queue_.emplace_front(std::move(speech)) : queue_.emplace_back(std::move(speech));
+}
+
+bool Session::StartNext() {
+  if (queue_.empty() || linked_.empty()) return false;
+  active_ = std::make_unique<Speech>(std::move(queue_.front()));
+  queue_.pop_front();
+  paused_ = false;
+  if (active_->answer) {
+    RequestAnswer(*active_);
+  } else {
+    AddText(*active_, active_->splitter.Add(active_->text));
+    AddText(*active_, active_->splitter.Finish());
+    active_->text_complete = true;
+  }
+  return true;
+}
+
+// ---- thinking ----
+
+void Session::RequestAnswer(Speech& speech) {
+  speech.llm_stream = ++streams_;
+  speech.llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  out_.emplace_back(command::LlmChat{
+      .stream = speech.llm_stream,
+      .turn_id = speech.turn_id,
+      .items = history_.Prompt(character_.instructions, speech.instructions),
+      .allow_tools = !character_.tools.empty() && speech.rounds < options_.max_tool_steps,
+      .timeout = options_.llm_timeout});
+}
+
+Speech* Session::OfLlm(uint32_t stream) {
+  return active_ != nullptr && stream != 0 && active_->llm_stream == stream ? active_.get()
+                                                                            : nullptr;
+}
+
+void Session::On(const event::LlmText& text) {
+  Speech* speech = OfLlm(text.stream);
+  if (speech == nullptr || text.text.empty()) return;
+  speech->llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  if (speech->times.first_text_us == 0) speech->times.first_text_us = now_us_;
+  speech->text += text.text;
+  if (speech->text.size() > kMaxAnswerBytes) {
+    out_.emplace_back(command::LlmCancel{speech->llm_stream});
+    out_.emplace_back(
+        command::Log{command::Log::Level::kWarn, "an answer is over 32 KiB and was cut", ""});
+    return EndRound(*speech);
+  }
+  AddText(*speech, speech->splitter.Add(text.text));
+}
+
+void Session::On(const event::LlmToolCall& call) {
+  Speech* speech = OfLlm(call.stream);
+  if (speech == nullptr || speech->tools.size() >= kMaxToolsPerRound) return;
+  speech->llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  const std::string call_id =
+      call.call_id.empty() ? "call_" + std::to_string(calls_ + 1) : call.call_id;
+  ToolRun run{.call = ++calls_};
+  run.request = {.kind = ChatItem::Kind::kToolCall,
+                 .call_id = call_id,
+                 .name = call.name,
+                 .arguments_json = call.arguments_json.empty() ? "{}" : call.arguments_json};
+  run.result = {.kind = ChatItem::Kind::kToolResult, .call_id = call_id, .name = call.name};
+  speech->tools.push_back(std::move(run));
+}
+
+void Session::On(const event::LlmDone& done) {
+  Speech* speech = OfLlm(done.stream);
+  if (speech == nullptr) return;
+  usage_.input_tokens += done.input_tokens;
+  usage_.output_tokens += done.output_tokens;
+  EndRound(*speech);
+}
+
+void Session::On(const event::LlmFailed& failed) {
+  Speech* speech = OfLlm(failed.stream);
+  if (speech == nullptr) return;
+  speech->llm_stream = 0;
+  speech->tools.clear();
+  if (Failed(Engine::kLlm, failed.error)) return;
+  AddText(*speech, speech->splitter.Finish());
+  Apologise(*speech);
+}
+
+// Silence would leave the caller to wonder: unless the answer has begun, say that there will be
+// none.
+void Session::Apologise(Speech& speech) {
+  if (speech.spoken.segments().empty() && !options_.apology.empty()) {
+    speech.apology = true;
+    if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
+    AddText(speech, {options_.apology});
+  }
+  speech.text_complete = true;
+}
+
+void Session::AddText(Speech& speech, std::vector<std::string> sentences) {
+  for (std::string& sentence : sentences) {
+    speech.spoken.Add(++segments_, speech.part, std::move(sentence));
+  }
+}
+
+void Session::EndRound(Speech& speech) {
+  speech.llm_stream = 0;
+  AddText(speech, speech.splitter.Finish());
+  if (speech.tools.empty()) {
+    speech.text_complete = true;
+  } else {
+    CallTools(speech);
+  }
+}
+
+void Session::CallTools(Speech& speech) {
+  uint64_t number = 0;
+  if (std::string said = speech.spoken.Full(speech.part); !said.empty()) {
+    ChatItem item{.role = "assistant", .text = std::move(said)};
+    out_.emplace_back(command::ItemAdded{item});
+    number = history_.Add(std::move(item));
+  }
+  speech.part_items.push_back(number);
+  ++speech.part;
+  for (ToolRun& run : speech.tools) {
+    const auto tool =
+        std::find_if(character_.tools.begin(), character_.tools.end(),
+                     [&](const ToolSpec& spec) { return spec.name == run.request.name; });
+    if (tool == character_.tools.end()) {
+      std::string names;
+      for (const ToolSpec& spec : character_.tools)
+        names += (names.empty() ? "" : ", ") + spec.name;
+      ToolFinished(speech, run,
+                   "there is no tool \"" + run.request.name + "\"; there are: " + names, true);
+      continue;
+    }
+    run.deadline_us = now_us_ + absl::ToInt64Microseconds(tool->timeout);
+    out_.emplace_back(
+        command::CallTool{run.call, run.request.name, run.request.arguments_json, tool->timeout});
+  }
+  speech.tool_calls += static_cast<int>(speech.tools.size());
+  ToolsDone(speech);
+}
+
+void Session::On(const event::ToolDone& done) {
+  if (active_ == nullptr) return;
+  for (ToolRun& run : active_->tools) {
+    if (run.call == done.call && !run.done) ToolFinished(*active_, run, done.output, done.is_error);
+  }
+  ToolsDone(*active_);
+}
+
+void Session::ToolFinished(Speech&, ToolRun& run, std::string output, bool is_error) {
+  run.done = true;
+  run.result.text = std::move(output);
+  run.result.is_error = is_error;
+}
+
+void Session::ToolsDone(Speech& speech) {
+  if (speech.llm_stream != 0 || speech.tools.empty()) return;
+  if (!std::all_of(speech.tools.begin(), speech.tools.end(),
+                   [](const ToolRun& run) { return run.done; }))
+    return;
+  for (ToolRun& run : speech.tools) AddItem(std::move(run.request));
+  for (ToolRun& run : speech.tools) AddItem(std::move(run.result));
+  speech.tools.clear();
+  ++speech.rounds;
+  RequestAnswer(speech);
+}
+
+// ---- speaking ----
+
+Speech* Session::OfTts(uint32_t stream) {
+  return active_ != nullptr && stream != 0 && active_->tts_stream == stream ? active_.get()
+                                                                            : nullptr;
+}
+
+void Session::On(const event::TtsAudio& audio) {
+  Speech* speech = OfTts(audio.stream);
+  if (speech == nullptr || !speech->spoken.OnAudio(audio.segment, audio.duration_us, audio.words))
+    return;
+  speech->tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+  if (speech->times.first_audio_us == 0) speech->times.first_audio_us = now_us_;
+}
+
+void Session::On(const event::TtsSegmentDone& done) {
+  Speech* speech = OfTts(done.stream);
+  if (speech == nullptr) return;
+  speech->spoken.OnDone(done.segment);
+  speech->tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+}
+
+void Session::On(const event::TtsFailed& failed) {
+  Speech* speech = OfTts(failed.stream);
+  if (speech == nullptr) return;
+  StopEngines(*speech);
+  if (Failed(Engine::kTts, failed.error)) return;
+  // What cannot be heard can still be read.
+  ShowText(*speech, speech->spoken.TakeRest(), false);
+  Finish();
+}
+
+void Session::On(const event::Played& played) {
+  Speech* speech = active_.get();
+  if (speech == nullptr || speech->id != played.speech || !speech->playing) return;
+  if (speech->times.first_frame_us == 0) {
+    speech->times.first_frame_us = now_us_;
+    errors_[static_cast<int>(Engine::kTts)] = 0;
+    if (speech->answer && !speech->apology) errors_[static_cast<int>(Engine::kLlm)] = 0;
+  }
+  speech->played_us = std::max(speech->played_us, played.position_us);
+  ShowText(*speech, speech->spoken.TakeHeard(speech->played_us), false);
+}
+
+void Session::Pump() {
+  if (active_ == nullptr) return;
+  Speech& speech = *active_;
+  SendText(speech);
+  StartPlaying(speech);
+  const bool made = speech.text_complete && speech.spoken.all_done();
+  if (made && speech.played_us >= speech.spoken.audio_us()) Finish();
+}
+
+void Session::SendText(Speech& speech) {
+  if (speech.tts_finished) return;
+  int in_flight = 0;
+  for (SpokenText::Segment& segment : speech.spoken.segments()) {
+    if (segment.done) continue;
+    if (!segment.sent) {
+      if (speech.spoken.audio_us() - speech.played_us > kMaxAheadUs) return;
+      if (speech.tts_stream == 0) {
+        speech.tts_stream = ++streams_;
+        out_.emplace_back(command::TtsOpen{speech.tts_stream, speech.id, speech.turn_id});
+      }
+      segment.sent = true;
+      speech.tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+      usage_.tts_characters += static_cast<int64_t>(segment.text.size());
+      out_.emplace_back(command::TtsText{speech.tts_stream, segment.number, segment.text});
+    }
+    if (++in_flight >= kMaxSegmentsInFlight) break;
+  }
+  const bool all_sent =
+      std::all_of(speech.spoken.segments().begin(), speech.spoken.segments().end(),
+                  [](const SpokenText::Segment& s) { return s.sent; });
+  if (!speech.text_complete || !all_sent || speech.tts_stream == 0) return;
+  speech.tts_finished = true;
+  out_.emplace_back(command::TtsFinish{speech.tts_stream});
+}
+
+bool Session::OutputReady() const {
+  return subscribed_ || now_us_ >= linked_us_ + absl::ToInt64Microseconds(options_.subscribe_wait);
+}
+
+void Session::StartPlaying(Speech& speech) {
+  if (speech.playing || speech.spoken.audio_us() == 0 || !OutputReady()) return;
+  // Somebody speaks, or has just spoken and may have said something: first hear what.
+  if (speech.interruptible && (hearing_.speaking() || hearing_.turn_open())) return;
+  speech.playing = true;
+  out_.emplace_back(command::PlayStart{speech.id});
+}
+
+void Session::Finish() {
+  Speech& speech = *active_;
+  ShowText(speech, speech.spoken.TakeRest(), true);
+  Remember(speech, false);
+  Report(speech, false);
+  const bool turn = !speech.turn_id.empty();
+  active_.reset();
+  paused_ = false;
+  if (turn || !history_.items().empty()) SaveCheckpoint();
+}
+
+void Session::Cut() {
+  if (active_ == nullptr) return;
+  Speech& speech = *active_;
+  StopEngines(speech);
+  ShowText(speech, "", true);
+  Remember(speech, true);
+  Report(speech, true);
+  active_.reset();
+  paused_ = false;
+}
+
+void Session::StopEngines(Speech& speech) {
+  if (speech.llm_stream != 0) out_.emplace_back(command::LlmCancel{speech.llm_stream});
+  for (ToolRun& run : speech.tools) {
+    if (!run.done) out_.emplace_back(command::CancelTool{run.call});
+  }
+  if (speech.tts_stream != 0) out_.emplace_back(command::TtsCancel{speech.tts_stream});
+  if (speech.spoken.audio_us() > 0) out_.emplace_back(command::PlayClear{});
+  speech.llm_stream = 0;
+  speech.tts_stream = 0;
+}
+
+// The history keeps what the user has heard, and what tools have done.
+void Session::Remember(Speech& speech, bool interrupted) {
+  for (size_t part = 0; part < speech.part_items.size(); ++part) {
+    const int number = static_cast<int>(part);
+    const std::string heard = speech.spoken.Heard(number);
+    if (speech.part_items[part] == 0 || heard == speech.spoken.Full(number)) continue;
+    if (!interrupted) continue;
+    if (heard.empty()) {
+      history_.Remove(speech.part_items[part]);
+    } else {
+      history_.SetText(speech.part_items[part], heard, true);
+    }
+  }
+  for (ToolRun& run : speech.tools) {
+    if (!run.done) ToolFinished(speech, run, "cancelled: the user interrupted", true);
+    AddItem(std::move(run.request));
+    AddItem(std::move(run.result));
+  }
+  speech.tools.clear();
+  std::string said =
+      interrupted ? speech.spoken.Heard(speech.part) : speech.spoken.Full(speech.part);
+  if (said.empty() || speech.apology) return;
+  AddItem({.role = "assistant", .text = std::move(said), .interrupted = interrupted});
+}
+
+void Session::ShowText(Speech& speech, std::string delta, bool final) {
+  if (delta.empty() && !(final && speech.shown)) return;
+  if (speech.shown && !delta.empty()) delta.insert(0, " ");
+  speech.shown = true;
+  out_.emplace_back(command::AgentText{"a" + std::to_string(speech.id), std::move(delta), final});
+}
+
+void Session::Report(const Speech& speech, bool interrupted) {
+  if (!speech.turn_id.empty())
+    out_.emplace_back(command::TurnDone{MakeReport(speech, interrupted)});
+}
+
+}  // namespace parley::session

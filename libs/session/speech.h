@@ -1,0 +1,71 @@
+#pragma once
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "session/sentences.h"
+#include "session/spoken_text.h"
+#include "session/types.h"
+
+namespace parley::session {
+
+// A tool that an answer of the model asked for.
+struct ToolRun {
+  uint32_t call = 0;
+  ChatItem request;
+  ChatItem result;
+  bool done = false;
+  int64_t deadline_us = std::numeric_limits<int64_t>::max();  // once it runs
+};
+
+// When the stages of an answer were reached; 0: not yet.
+struct AnswerTimes {
+  int64_t speech_end_us = 0;
+  int64_t decided_us = 0;
+  int64_t committed_us = 0;
+  int64_t first_text_us = 0;
+  int64_t first_audio_us = 0;
+  int64_t first_frame_us = 0;
+};
+
+// One thing the agent says, from the wish to the last sample: a fixed text, or an answer of the
+// model in one or more rounds (with tool calls between them).
+struct Speech {
+  uint64_t id = 0;
+  bool answer = false;  // of the model; else `text`
+  std::string text;
+  std::string instructions;  // for this answer alone
+  std::string turn_id;       // the user's turn that it answers; empty: none
+  bool interruptible = true;
+  AnswerTimes times;
+
+  // Making it.
+  uint32_t llm_stream = 0;  // in flight; 0: none
+  int64_t llm_deadline_us = 0;
+  int rounds = 0;                    // of tools, done
+  int part = 0;                      // the current answer of the model
+  std::vector<uint64_t> part_items;  // earlier parts' numbers in the history; 0: they had no text
+  SentenceSplitter splitter;
+  std::vector<ToolRun> tools;  // of this round
+  int tool_calls = 0;
+  bool text_complete = false;
+  bool apology = false;
+
+  // Speaking it.
+  SpokenText spoken;
+  uint32_t tts_stream = 0;
+  bool tts_finished = false;
+  int64_t tts_deadline_us = 0;
+  bool playing = false;
+  int64_t played_us = 0;
+  bool shown = false;  // some of its text
+
+  bool heard() const { return played_us > 0; }
+};
+
+// Parts that sum to the total.
+TurnReport MakeReport(const Speech& speech, bool interrupted);
+
+}  // namespace parley::session
