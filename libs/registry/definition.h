@@ -1,0 +1,149 @@
+#pragma once
+// Agent definitions: what an agent is, as its owner writes it (YAML or JSON), checked in full.
+// Pure: no network, no files.
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace parley::registry {
+
+// One engine of a fallback chain for speech to text. Empty fields: the engine's default.
+struct SttConfig {
+  std::string engine;  // pocketsphinx, scripted
+  std::string model;
+  std::string language;              // BCP 47
+  std::string grammar;               // a name in `grammars`
+  std::vector<std::string> phrases;  // hints
+  std::map<std::string, std::string> options;
+};
+
+struct LlmConfig {
+  std::string engine;  // rules, openai, scripted
+  std::string model;
+  std::string rules;                  // a name in `rules`; engine rules
+  std::optional<double> temperature;  // 0 to 2
+  std::optional<int> max_tokens;      // 1 to 100,000
+  std::map<std::string, std::string> options;
+};
+
+struct TtsConfig {
+  std::string engine;  // flite, espeak, scripted
+  std::string voice;
+  std::string language;
+  double rate = 1;   // 0.5 to 2
+  double pitch = 1;  // 0.5 to 2
+  std::map<std::string, std::string> options;
+};
+
+enum class TurnMode { kVad, kManual };
+
+struct TurnDetection {
+  TurnMode mode = TurnMode::kVad;
+  absl::Duration min_delay = absl::Milliseconds(500);  // endpointing, from the end of speech
+  absl::Duration max_delay = absl::Seconds(3);
+};
+
+struct Interruption {
+  bool enabled = true;
+  absl::Duration min_duration = absl::Milliseconds(500);
+  int min_words = 0;
+  absl::Duration resume_false_after = absl::Seconds(2);  // 0 = never resume
+};
+
+// How a tool is run: one HTTP call. `{name}` in the URL stands for a parameter, URL-encoded.
+struct HttpTool {
+  std::string method = "GET";  // GET, POST, PUT, PATCH, DELETE
+  std::string url;
+  std::map<std::string, std::string> headers;
+  absl::Duration timeout = absl::Seconds(10);  // 10 ms to 60 s
+  std::string result;  // JSONPath-like "$.a.b[0]" into the answer; "" = the whole answer
+};
+
+struct Tool {
+  std::string name;  // [A-Za-z_][A-Za-z0-9_-]{0,63}
+  std::string description;
+  std::string parameters_json;  // JSON schema of an object; canonical
+  HttpTool http;
+};
+
+struct Limits {
+  absl::Duration max_duration = absl::Hours(2);  // of a session
+  int max_tool_steps = 3;
+  int64_t memory_bytes = int64_t{256} << 20;  // of the job process
+};
+
+struct SessionOptions {
+  absl::Duration away_after = absl::Seconds(15);  // 0 = never
+  bool close_on_disconnect = true;
+  bool transcript = false;  // keep it with the session's record
+};
+
+// One rule of the `rules` engine; the first that matches answers. A rule without `when` is the one
+// that answers otherwise; it comes last.
+struct Rule {
+  // RE2 pattern without case; `{slot:a|b|c}` is a capture of one of these, `{slot}` of one word.
+  std::string when;
+  std::string call;  // a tool; its parameters are filled from slots of the same names
+  std::string say;   // `{slot}`, `{result}`
+};
+
+struct AgentDefinition {
+  std::string id;          // [a-z0-9-]{1,63}
+  std::string name;        // shown to people; default: id
+  std::string agent_name;  // dispatch name, case-sensitive; default: id
+  std::string pool = "default";
+  std::map<std::string, std::string> labels;
+  std::string instructions;
+  std::string greeting;
+  std::vector<SttConfig> stt;  // fallback chains; default: the embedded engines
+  std::vector<LlmConfig> llm;
+  std::vector<TtsConfig> tts;
+  TurnDetection turn_detection;
+  Interruption interruption;
+  std::vector<Tool> tools;
+  bool transcription_enabled = true;
+  Limits limits;
+  SessionOptions session;
+  std::map<std::string, std::string> grammars;  // JSGF
+  std::map<std::string, std::vector<Rule>> rules;
+  std::vector<std::string> secrets;  // names; never values
+
+  const Tool* FindTool(std::string_view tool_name) const;
+};
+
+inline constexpr size_t kMaxDefinitionBytes = 1 << 20;
+inline constexpr size_t kMaxGrammarBytes = 64 << 10;
+
+struct ParseOptions {
+  bool allow_loopback = false;  // tools may be on this host: `parley dev`
+};
+
+// Reads YAML or JSON (which is YAML). Every error is InvalidArgument with reason
+// DEFINITION_INVALID, metadata `line` and `field`, and the text "SOURCE:LINE: FIELD: what is
+// wrong".
+absl::StatusOr<AgentDefinition> ParseDefinition(std::string_view text, std::string_view source_name,
+                                                const ParseOptions& options = {});
+
+// Canonical JSON: checked, defaults filled in, keys sorted, no white space. The same definition
+// gives the same text, whatever it was written in.
+std::string ToJson(const AgentDefinition& definition);
+// What ToJson wrote (this version or an older one). Tool URLs are not judged again.
+absl::StatusOr<AgentDefinition> FromJson(std::string_view json);
+// SHA-256 of a text, lower-case hex: a version's content hash.
+std::string ContentHash(std::string_view canonical_json);
+
+// The published JSON schema of definitions, as text.
+std::string_view SchemaJson();
+
+// A rule's `when` as an RE2 pattern with named groups. InvalidArgument says what is wrong with it.
+absl::StatusOr<std::string> CompileWhen(std::string_view when);
+// The slot names of a `when`, in order.
+std::vector<std::string> SlotsOf(std::string_view when);
+
+}  // namespace parley::registry
