@@ -1,0 +1,98 @@
+#include "agent/run_agent.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "agent/job/run_job.h"
+#include "agent/server/serve.h"
+#include "base/status.h"
+#include "service/service.h"
+
+namespace parley::agent {
+namespace {
+
+constexpr char kService[] = "agent-server";
+
+// Takes the command off the arguments; "" when the first one is a flag or there is none.
+std::string_view TakeCommand(std::vector<const char*>& arguments) {
+  if (arguments.size() < 2 || arguments[1][0] == '-') return "";
+  const std::string_view command = arguments[1];
+  arguments.erase(arguments.begin() + 1);
+  return command;
+}
+
+absl::Status ApplyCommand(std::string_view command, AgentServerConfig& config) {
+  if (command.empty() || command == "start") return absl::OkStatus();
+  if (command == "dev") {
+    config.common.dev = true;
+    config.common.log_format = "text";
+    config.common.drain = absl::Seconds(5);
+    config.health_port = 0;
+    config.load_threshold = 1;
+    config.tools_allow_loopback = true;
+    return absl::OkStatus();
+  }
+  if (command == "console" || command == "connect") {
+    return InvalidArgument("`{}` is not built yet; run `dev` and talk to it with `parley call`",
+                           command);
+  }
+  return InvalidArgument("unknown command \"{}\"; there are start (the default) and dev", command);
+}
+
+}  // namespace
+
+AgentOptions ConfiguredAgents() {
+  AgentOptions options;
+  options.entrypoint = RunConfiguredAgent;
+  options.network = Network::kNone;
+  return options;
+}
+
+AgentServerConfig ConfigFor(const AgentOptions& options) {
+  AgentServerConfig config;
+  config.serves_configured = options.agent_name.empty();
+  if (!config.serves_configured) config.agent_names = {options.agent_name};
+  config.job_network = options.network == Network::kHost;
+  return config;
+}
+
+absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptions options) {
+  supervise::ZygoteOptions zygote;
+  zygote.prewarm = options.prewarm;
+  zygote.run_job = [options = std::move(options)](int socket_fd) {
+    return RunJob(socket_fd, options);
+  };
+  return supervise::Split(std::move(zygote));
+}
+
+int RunAgent(int argc, char** argv, AgentOptions options) {
+  int exit_code = 0;
+  if (HandledDeathReport(argc, argv, &exit_code)) return exit_code;
+  AgentServerConfig config = ConfigFor(options);
+  auto zygote = SplitProgram(std::move(options));
+  if (!zygote.ok()) return service::FailStart(kService, zygote.status());
+
+  service::BlockSignals();
+  std::vector<const char*> arguments(argv, argv + argc);
+  const std::string_view command = TakeCommand(arguments);
+  if (absl::Status status = ApplyCommand(command, config); !status.ok()) {
+    return service::FailStart(kService, status);
+  }
+  config::Table table("parley-agent-server",
+                      "Runs agents: takes jobs from the broker, each in a process of its own");
+  config.Bind(table);
+  const config::Table::Outcome outcome =
+      table.Parse(static_cast<int>(arguments.size()), arguments.data());
+  if (!outcome.status.ok()) return service::FailStart(kService, outcome.status);
+  if (outcome.handled) return 0;
+  auto context = service::Context::Create(kService, config.common);
+  if (!context.ok()) return service::FailStart(kService, context.status());
+  service::WatchSignals(**context);
+  return ServeAgents(**zygote, config, **context);
+}
+
+}  // namespace parley::agent

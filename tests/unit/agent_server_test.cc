@@ -1,0 +1,273 @@
+// The parts of the agent server that need no process: framing, the table of jobs, the load.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "agent/server/config.h"
+#include "agent/server/death_report.h"
+#include "agent/server/frame.h"
+#include "agent/server/job_table.h"
+#include "agent/server/load.h"
+
+namespace parley::agent {
+namespace {
+
+namespace dispatchv1 = parley::dispatch::v1;
+using dispatchv1::ReportedJob;
+using dispatchv1::ResumeVerdict;
+using dispatchv1::Word;
+using dispatchv1::WordVerdict;
+using Admission = JobTable::Admission;
+using Order = JobTable::Order;
+
+// ---- framing ----
+
+TEST(FrameTest, CutsWhatWasJoinedHoweverItArrives) {
+  std::string bytes;
+  const std::vector<std::string> payloads = {"", "a", std::string(70'000, 'x'), "last"};
+  for (const std::string& payload : payloads) AppendFrame(payload, bytes);
+  for (size_t step : {size_t{1}, size_t{3}, size_t{4096}, bytes.size()}) {
+    FrameReader reader;
+    std::vector<std::string> got;
+    for (size_t at = 0; at < bytes.size(); at += step) {
+      reader.Append(std::string_view(bytes).substr(at, step));
+      for (;;) {
+        auto frame = reader.Next();
+        ASSERT_TRUE(frame.ok());
+        if (!frame->has_value()) break;
+        got.emplace_back(**frame);
+      }
+    }
+    EXPECT_EQ(got, payloads) << step;
+    EXPECT_EQ(reader.buffered(), 0U);
+  }
+}
+
+TEST(FrameTest, LengthIsLittleEndian) {
+  std::string bytes;
+  AppendFrame(std::string(0x0102, 'x'), bytes);
+  EXPECT_EQ(bytes.substr(0, 4), std::string("\x02\x01\x00\x00", 4));
+}
+
+TEST(FrameTest, RefusesAFrameOverTheLimit) {
+  FrameReader reader;
+  reader.Append(std::string_view("\x01\x00\x10\x00", 4));  // 1 MiB + 1
+  EXPECT_TRUE(absl::IsInvalidArgument(reader.Next().status()));
+}
+
+// ---- the table ----
+
+dispatchv1::Assignment Record(const std::string& job, uint64_t token) {
+  dispatchv1::Assignment record;
+  record.set_job_id(job);
+  record.set_fencing_token(token);
+  record.set_room("lobby");
+  return record;
+}
+
+WordVerdict Verdict(const JobKey& key, Word::Kind kind, WordVerdict::Outcome outcome,
+                    dispatchv1::JobState state = dispatchv1::JOB_STATE_UNSPECIFIED) {
+  WordVerdict verdict;
+  verdict.set_job_id(key.job_id);
+  verdict.set_fencing_token(key.token);
+  verdict.set_kind(kind);
+  verdict.set_outcome(outcome);
+  verdict.set_state(state);
+  return verdict;
+}
+
+class JobTableTest : public ::testing::Test {
+ protected:
+  Word OnlyWord() {
+    const auto words = table_.Unanswered();
+    EXPECT_EQ(words.size(), 1U);
+    return words.empty() ? Word() : words[0];
+  }
+  ReportedJob OnlyReported() {
+    const auto report = table_.MakeReport();
+    EXPECT_EQ(report.jobs_size(), 1);
+    return report.jobs_size() == 1 ? report.jobs(0) : ReportedJob();
+  }
+  JobTable table_{2};
+  const JobKey one_{"AJ_1", 10};
+};
+
+TEST_F(JobTableTest, SlotsNeverExceeded) {
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  EXPECT_EQ(table_.Admit(Record("AJ_2", 11)), Admission::kStart);
+  EXPECT_EQ(table_.Admit(Record("AJ_3", 12)), Admission::kFull);
+  table_.Ended(one_, dispatchv1::JOB_REASON_SHUTDOWN, "", {}, 1);
+  EXPECT_EQ(table_.Admit(Record("AJ_3", 12)), Admission::kStart);
+  EXPECT_EQ(table_.active(), 2);
+}
+
+TEST_F(JobTableTest, SlotIsHeldUntilTheProcessIsGone) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  table_.Stopping(one_);
+  EXPECT_EQ(table_.active(), 1);
+  EXPECT_EQ(OnlyReported().status(), ReportedJob::STOPPING);
+  table_.Released(one_, 1);
+  EXPECT_EQ(table_.active(), 0);
+  table_.Released(one_, 1);
+  EXPECT_EQ(table_.active(), 0);  // saying it twice is saying it once
+}
+
+TEST_F(JobTableTest, SameGoTwiceStartsOnce) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kKnown);
+  table_.Ended(one_, dispatchv1::JOB_REASON_SHUTDOWN, "", {}, 1);
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kKnown);
+}
+
+TEST_F(JobTableTest, NeverTakesATokenItGaveUp) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  table_.Released(one_, 1);
+  ASSERT_EQ(table_.OnVerdict(Verdict(one_, Word::RELEASED, WordVerdict::OK), 2), Order::kNone);
+  table_.Sweep(100'000'000);  // forgotten as an entry, not as given up
+  EXPECT_EQ(table_.MakeReport().jobs_size(), 0);
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kOver);
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 9)), Admission::kOver);
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 11)), Admission::kStart);
+}
+
+TEST_F(JobTableTest, WordsAreCumulative) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  EXPECT_FALSE(table_.has_unanswered());  // this worker accepts all
+  table_.Started(one_);
+  EXPECT_EQ(OnlyWord().kind(), Word::STARTED);
+  table_.Ended(one_, dispatchv1::JOB_REASON_PROCESS_CRASHED, "signal 11", {}, 1);
+  EXPECT_EQ(OnlyWord().kind(), Word::ENDED);
+  EXPECT_EQ(OnlyWord().reason(), dispatchv1::JOB_REASON_PROCESS_CRASHED);
+  EXPECT_EQ(OnlyWord().error(), "signal 11");
+  // The late answer to `started` says nothing about `ended`.
+  EXPECT_EQ(table_.OnVerdict(Verdict(one_, Word::STARTED, WordVerdict::OK), 2), Order::kNone);
+  EXPECT_EQ(OnlyWord().kind(), Word::ENDED);
+}
+
+TEST_F(JobTableTest, HeldWordsStay) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  table_.Started(one_);
+  EXPECT_EQ(table_.OnVerdict(Verdict(one_, Word::STARTED, WordVerdict::HELD), 2), Order::kNone);
+  EXPECT_TRUE(table_.has_unanswered());
+}
+
+TEST_F(JobTableTest, StaleWriterIsKilled) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  table_.Started(one_);
+  EXPECT_EQ(table_.OnVerdict(Verdict(one_, Word::STARTED, WordVerdict::STALE), 2), Order::kKill);
+}
+
+TEST_F(JobTableTest, CancelledBeforeItStartedIsKilled) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  table_.Started(one_);
+  EXPECT_EQ(
+      table_.OnVerdict(
+          Verdict(one_, Word::STARTED, WordVerdict::RECORDED, dispatchv1::JOB_STATE_CANCELLED), 2),
+      Order::kKill);
+}
+
+TEST_F(JobTableTest, RecordedEndsAreReportedForAMinute) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  table_.Ended(one_, dispatchv1::JOB_REASON_SHUTDOWN, "", {}, 1'000'000);
+  EXPECT_FALSE(OnlyReported().recorded());
+  table_.OnVerdict(
+      Verdict(one_, Word::ENDED, WordVerdict::RECORDED, dispatchv1::JOB_STATE_SUCCEEDED),
+      2'000'000);
+  EXPECT_FALSE(table_.has_unanswered());
+  EXPECT_TRUE(OnlyReported().recorded());
+  EXPECT_EQ(OnlyReported().recorded_state(), dispatchv1::JOB_STATE_SUCCEEDED);
+  table_.Sweep(61'000'000);
+  EXPECT_EQ(table_.MakeReport().jobs_size(), 1);
+  table_.Sweep(63'000'000);
+  EXPECT_EQ(table_.MakeReport().jobs_size(), 0);
+}
+
+TEST_F(JobTableTest, UnrecordedEndsAreKept) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  table_.Ended(one_, dispatchv1::JOB_REASON_SHUTDOWN, "", {}, 1'000'000);
+  table_.Sweep(1'000'000'000);
+  EXPECT_TRUE(table_.has_unanswered());
+}
+
+TEST_F(JobTableTest, ResumeVerdicts) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  ResumeVerdict verdict;
+  verdict.set_job_id("AJ_1");
+  verdict.set_fencing_token(10);
+  verdict.set_action(ResumeVerdict::KEEP);
+  EXPECT_EQ(table_.OnResume(verdict, 1), Order::kNone);
+  verdict.set_action(ResumeVerdict::STOP);
+  EXPECT_EQ(table_.OnResume(verdict, 1), Order::kStop);
+  verdict.set_action(ResumeVerdict::REVOKE);
+  EXPECT_EQ(table_.OnResume(verdict, 1), Order::kKill);
+  verdict.set_fencing_token(9);
+  EXPECT_EQ(table_.OnResume(verdict, 1), Order::kNone);  // not a job of ours
+}
+
+TEST_F(JobTableTest, ResumeSettlesARecordedEnd) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  table_.Ended(one_, dispatchv1::JOB_REASON_SHUTDOWN, "", {}, 1);
+  ResumeVerdict verdict;
+  verdict.set_job_id("AJ_1");
+  verdict.set_fencing_token(10);
+  verdict.set_action(ResumeVerdict::REVOKE);
+  verdict.set_recorded_state(dispatchv1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(table_.OnResume(verdict, 2), Order::kNone);
+  EXPECT_FALSE(table_.has_unanswered());
+}
+
+TEST_F(JobTableTest, NewerAttemptFindsTheOlderOnes) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 12)), Admission::kStart);
+  EXPECT_THAT(table_.OlderThan({"AJ_1", 12}), ::testing::ElementsAre(one_));
+  EXPECT_THAT(table_.OlderThan(one_), ::testing::IsEmpty());
+}
+
+TEST_F(JobTableTest, ReportLeavesTheCheckpointOut) {
+  dispatchv1::Assignment record = Record("AJ_1", 10);
+  record.set_checkpoint(std::string(1000, 'x'));
+  ASSERT_EQ(table_.Admit(record), Admission::kStart);
+  EXPECT_EQ(OnlyReported().record().room(), "lobby");
+  EXPECT_TRUE(OnlyReported().record().checkpoint().empty());
+}
+
+// ---- the rest ----
+
+TEST(LoadTest, MedianIgnoresASpike) {
+  EXPECT_EQ(Median({}), 0);
+  EXPECT_EQ(Median({0.2, 0.2, 1.0, 0.3, 0.2}), 0.2);
+}
+
+TEST(AgentServerConfigTest, PoolFollowsTheOnlyName) {
+  AgentServerConfig config;
+  config.agent_names = {"concierge"};
+  EXPECT_EQ(config.EffectivePool(), "concierge");
+  config.agent_names = {"concierge", "billing"};
+  EXPECT_EQ(config.EffectivePool(), "default");
+  config.pool = "gpu";
+  EXPECT_EQ(config.EffectivePool(), "gpu");
+  AgentServerConfig stock;
+  stock.serves_configured = true;
+  EXPECT_EQ(stock.EffectivePool(), "default");
+}
+
+TEST(AgentServerConfigTest, LabelsAreKeyValue) {
+  AgentServerConfig config;
+  config.labels = {"zone=a", "gpu="};
+  ASSERT_TRUE(config.LabelMap().ok());
+  EXPECT_EQ(config.LabelMap()->at("zone"), "a");
+  config.labels = {"zone"};
+  EXPECT_TRUE(absl::IsInvalidArgument(config.LabelMap().status()));
+}
+
+TEST(DeathNoticeTest, SurvivesItsTextForm) {
+  const DeathNotice notice{"127.0.0.1:7100", "token", "AW_1", "secret", 7};
+  const auto again = DeathNotice::Parse(notice.Serialize());
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->worker_id, "AW_1");
+  EXPECT_EQ(again->connect_seq, 7U);
+  EXPECT_FALSE(DeathNotice::Parse("{}").ok());
+  EXPECT_FALSE(DeathNotice::Parse("").ok());
+}
+
+}  // namespace
+}  // namespace parley::agent
