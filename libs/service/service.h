@@ -25,7 +25,7 @@ namespace parley::service {
 // default port.
 struct CommonConfig {
   std::string address = "127.0.0.1";  // of all listeners
-  int grpc_port = 0;                  // 0 = any free one
+  int grpc_port = 0;                  // 0 = any free one, -1 = none
   int admin_port = -1;                // -1 = grpc_port + 1000 (0 when grpc_port is 0)
   std::string log_level = "info";
   std::string log_format = "json";
@@ -41,6 +41,8 @@ struct CommonConfig {
   void Bind(config::Table& table, int default_grpc_port);
   // Without grpc.port and admin.port, for a process that serves no gRPC.
   void BindProcess(config::Table& table);
+  // Without grpc.port: an HTTP service with an admin port.
+  void BindHttpOnly(config::Table& table, int default_admin_port);
 };
 
 // The surroundings of one running service. Made by Main() or by `parley dev`. Thread-safe.

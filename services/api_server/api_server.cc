@@ -1,0 +1,155 @@
+#include "api_server/api_server.h"
+
+#include <charconv>
+
+#include "api_server/routes.h"
+#include "base/status.h"
+#include "http/server.h"
+#include "metrics/metrics.h"
+#include "rpc/channel.h"
+
+namespace parley {
+
+void ApiServerConfig::Bind(config::Table& table) {
+  common.BindHttpOnly(table, 9080);
+  table.List("http.ports", &http_ports,
+             "HTTP ports; all serve the same routes; 0 picks a free one");
+  table.Text("registry.address", &registry_address, "Agent registry, host:port");
+  table.Text("dispatch.address", &dispatch_address, "Dispatch broker, host:port");
+  table.Text("rooms.address", &rooms_address, "Room server, host:port");
+  table.Text("stt.address", &stt_address, "Speech-to-text gateway, host:port");
+  table.Text("tts.address", &tts_address, "Text-to-speech gateway, host:port");
+  table.Text("public_url", &public_url,
+             "URL that clients connect to; default ws://ADDRESS:LAST_HTTP_PORT");
+  table.AlsoFromEnv("LIVEKIT_URL");
+  table.Duration("token.ttl", &token_ttl, absl::Minutes(1), absl::Hours(24),
+                 "Life of the participant tokens that are given out");
+  table.List("open.agents", &open_agents,
+             "Agents that connection-details gives tokens for without a bearer token");
+  table.List("open.origins", &open_origins, "… to pages of these origins only");
+  table.Bool("demo", &demo, "Serve /demo/room-rate/{room}, the tool of the front-desk example");
+}
+
+namespace api_server {
+namespace {
+
+struct ApiServerMetrics {
+  explicit ApiServerMetrics(prometheus::Registry& registry) {
+    static constexpr const char* kClasses[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
+    for (size_t i = 0; i < std::size(kClasses); ++i) {
+      requests[i] =
+          &metrics::Counter(registry, "parley_api_requests_total",
+                            "HTTP requests answered, by status class", {{"status", kClasses[i]}});
+    }
+    seconds = &metrics::Histogram(registry, "parley_api_request_seconds",
+                                  "Time to answer an HTTP request");
+  }
+  void Count(int status, int64_t micros) {
+    requests[std::clamp(status / 100, 1, 5) - 1]->Increment();
+    seconds->Observe(static_cast<double>(micros) / 1e6);
+  }
+  prometheus::Counter* requests[5];  // parley_api_requests_total
+  prometheus::Histogram* seconds;    // parley_api_request_seconds
+};
+
+// Prices of the front-desk example, so that its tool has something real to ask.
+absl::StatusOr<http::Response> RoomRate(const http::Request& request) {
+  static const std::map<std::string, int> kRates = {
+      {"single", 80}, {"double", 120}, {"suite", 250}};
+  const auto rate = kRates.find(request.params.at("room"));
+  if (rate == kRates.end())
+    return NotFound("there is no room type \"{}\"", request.params.at("room"));
+  return JsonResponse({{"room", rate->first}, {"rate", rate->second}, {"currency", "EUR"}});
+}
+
+std::vector<Route> MakeRoutes(Backend& backend) {
+  std::vector<Route> routes;
+  AddAgentRoutes(backend, routes);
+  AddSessionRoutes(backend, routes);
+  AddDispatchRoutes(backend, routes);
+  AddTokenRoutes(backend, routes);
+  AddSpeechRoutes(backend, routes);
+  routes.push_back(
+      {"GET", "/healthz", "The process lives", "", nullptr, 200, [](const http::Request&) {
+         return http::Response{200, "text/plain", "ok\n", {}};
+       }});
+  routes.push_back(
+      {"GET", "/readyz", "May take traffic", "", nullptr, 200, [&backend](const http::Request&) {
+         return backend.context.stop_requested()
+                    ? http::Response{503, "text/plain", "stopping\n", {}}
+                    : http::Response{200, "text/plain", "ready\n", {}};
+       }});
+  if (backend.config.demo) {
+    routes.push_back({"GET", "/demo/room-rate/{room}",
+                      "Nightly rate of a room type: the tool of the front-desk example", "",
+                      nullptr, 200,
+                      [](const http::Request& request) { return Answer(RoomRate(request)); }});
+  }
+  // Describes every route, itself included.
+  routes.push_back({"GET", "/openapi.json", "This description", "", nullptr, 200, nullptr});
+  const Json document = OpenApi(routes);
+  routes.back().handler = [document](const http::Request&) { return JsonResponse(document); };
+  return routes;
+}
+
+absl::StatusOr<std::vector<int>> Ports(const std::vector<std::string>& texts) {
+  std::vector<int> ports;
+  for (const std::string& text : texts) {
+    int port = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+    if (error != std::errc() || end != text.data() + text.size() || port < 0 || port > 65535) {
+      return InvalidArgument("http.ports: \"{}\" is not a port", text);
+    }
+    ports.push_back(port);
+  }
+  if (ports.empty()) return InvalidArgument("http.ports: name at least one port");
+  return ports;
+}
+
+}  // namespace
+
+Backend::Backend(const ApiServerConfig& c, service::Context& ctx)
+    : config(c),
+      context(ctx),
+      registry(registry::v1::AgentRegistryService::NewStub(rpc::MakeChannel(c.registry_address))),
+      dispatch(dispatch::v1::DispatchService::NewStub(rpc::MakeChannel(c.dispatch_address))),
+      rooms(room::v1::RoomService::NewStub(rpc::MakeChannel(c.rooms_address))),
+      stt(speech::v1::SpeechToTextService::NewStub(rpc::MakeChannel(c.stt_address))),
+      tts(speech::v1::TextToSpeechService::NewStub(rpc::MakeChannel(c.tts_address))) {}
+
+int Run(const ApiServerConfig& given, service::Context& context) {
+  ApiServerConfig config = given;
+  http::ServerOptions options;
+  options.address = config.common.address;
+  absl::StatusOr<std::vector<int>> ports = Ports(config.http_ports);
+  if (!ports.ok()) return service::FailStart("api-server", ports.status());
+  options.ports = *ports;
+  ApiServerMetrics metrics(context.registry());
+  Backend backend(config, context);
+  http::Server server(options, context.executor(), context.log());
+  for (Route& route : MakeRoutes(backend)) {
+    server.Handle(route.method, route.pattern,
+                  [&context, &metrics, handler = std::move(route.handler)](const http::Request& r) {
+                    const int64_t start = context.clock().MonotonicMicros();
+                    http::Response response = handler(r);
+                    metrics.Count(response.status, context.clock().MonotonicMicros() - start);
+                    return response;
+                  });
+  }
+  server.HandleUnknown([](const http::Request& request) {
+    return ErrorResponse(NotFound("there is nothing at {} {}; GET /openapi.json lists what is",
+                                  request.method, request.path));
+  });
+  if (absl::Status status = server.Start(); !status.ok())
+    return service::FailStart("api-server", status);
+  const int last_port = server.port(options.ports.size() - 1);
+  if (config.public_url.empty())
+    config.public_url = fmt::format("ws://{}:{}", config.common.address, last_port);
+  context.log().Info("listening", {{"http_port", server.port(0)}, {"livekit_port", last_port}});
+  service::Context::Hooks hooks;
+  hooks.drain = [&server](absl::Duration grace) { server.Stop(grace); };
+  return context.Serve({}, hooks);
+}
+
+}  // namespace api_server
+}  // namespace parley

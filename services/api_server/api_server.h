@@ -1,0 +1,56 @@
+#pragma once
+// The HTTP/JSON edge: agents, sessions, what runs, tokens, speech. Stateless; everything is asked
+// of the other services over gRPC, with the caller's own token where grants matter.
+#include <parley/dispatch/v1/dispatch.grpc.pb.h>
+#include <parley/registry/v1/registry.grpc.pb.h>
+#include <parley/room/v1/room.grpc.pb.h>
+#include <parley/speech/v1/speech.grpc.pb.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "service/service.h"
+
+namespace parley {
+
+struct ApiServerConfig {
+  service::CommonConfig common;
+  std::vector<std::string> http_ports = {
+      "8080", "7880"};  // the same routes; 7880 is where LiveKit clients look
+  std::string registry_address = "127.0.0.1:7101";
+  std::string dispatch_address = "127.0.0.1:7100";
+  std::string rooms_address = "127.0.0.1:7105";
+  std::string stt_address = "127.0.0.1:7102";
+  std::string tts_address = "127.0.0.1:7103";
+  std::string public_url;  // what clients connect to; default ws://<address>:<last http port>
+  absl::Duration token_ttl = absl::Minutes(15);
+  std::vector<std::string>
+      open_agents;  // connection-details without a token may name these; empty = none
+  std::vector<std::string>
+      open_origins;   // … from these origins; empty = any that may name an agent
+  bool demo = false;  // serve /demo/room-rate/{room}, which examples/front-desk.yaml calls
+
+  void Bind(config::Table& table);
+};
+
+namespace api_server {
+
+// The other services, and what every route needs. Thread-safe.
+struct Backend {
+  Backend(const ApiServerConfig& config, service::Context& context);
+
+  const ApiServerConfig& config;
+  service::Context& context;
+  std::unique_ptr<registry::v1::AgentRegistryService::Stub> registry;
+  std::unique_ptr<dispatch::v1::DispatchService::Stub> dispatch;
+  std::unique_ptr<room::v1::RoomService::Stub> rooms;
+  std::unique_ptr<speech::v1::SpeechToTextService::Stub> stt;
+  std::unique_ptr<speech::v1::TextToSpeechService::Stub> tts;
+};
+
+// Serves until stopped. `started` gets the ports of Config::http_ports as bound, before readiness.
+int Run(const ApiServerConfig& config, service::Context& context);
+
+}  // namespace api_server
+}  // namespace parley

@@ -1,0 +1,199 @@
+// /api/dispatches, /api/jobs, /api/workers, /api/rooms: what runs.
+#include "api_server/routes.h"
+#include "base/status.h"
+#include "base/strings.h"
+#include "rpc/status.h"
+
+namespace parley::api_server {
+namespace {
+
+absl::StatusOr<dispatch::v1::CreateDispatchRequest> ReadCreate(const http::Request& request) {
+  PARLEY_ASSIGN_OR_RETURN(Body body, Body::Parse(request.body));
+  dispatch::v1::CreateDispatchRequest call;
+  call.set_agent_name(body.Text("agent_name"));
+  call.set_room(body.Text("room"));
+  call.set_metadata(body.Text("metadata"));
+  for (const auto& [key, value] : body.TextMap("attributes"))
+    (*call.mutable_attributes())[key] = value;
+  const std::string policy = body.Text("restart_policy", "ON_FAILURE");
+  if (policy != "ON_FAILURE" && policy != "NEVER") {
+    return InvalidArgument("the body: restart_policy must be ON_FAILURE or NEVER");
+  }
+  call.set_restart_policy(policy == "NEVER" ? dispatch::v1::RESTART_POLICY_NEVER
+                                            : dispatch::v1::RESTART_POLICY_ON_FAILURE);
+  if (body.Has("priority"))
+    call.set_priority(static_cast<int32_t>(body.Integer("priority", 5, 0, 9)));
+  call.set_idempotency_key(body.Text("idempotency_key"));
+  const std::string wait = body.Text("queue_deadline");
+  if (!wait.empty()) {
+    const auto duration = ParseDuration(wait);
+    if (!duration)
+      return InvalidArgument("the body: queue_deadline must be a duration such as 30s");
+    call.mutable_queue_deadline()->set_seconds(absl::ToInt64Seconds(*duration));
+    call.mutable_queue_deadline()->set_nanos(static_cast<int32_t>(
+        absl::ToInt64Nanoseconds(*duration - absl::Seconds(absl::ToInt64Seconds(*duration)))));
+  }
+  PARLEY_RETURN_IF_ERROR(body.Finish());
+  return call;
+}
+
+absl::StatusOr<http::Response> Create(Backend& backend, const http::Request& request) {
+  PARLEY_ASSIGN_OR_RETURN(const dispatch::v1::CreateDispatchRequest call, ReadCreate(request));
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::CreateDispatchResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.dispatch->CreateDispatch(&context, call, &response)));
+  return JsonResponse(ToJson(response.dispatch()), 201);
+}
+
+absl::StatusOr<http::Response> List(Backend& backend, const http::Request& request) {
+  dispatch::v1::ListDispatchesRequest call;
+  PARLEY_ASSIGN_OR_RETURN(const int32_t page_size, PageSize(request));
+  call.set_page_size(page_size);
+  for (const auto& [name, value] : request.query) {
+    if (name == "room") call.set_room(value);
+    if (name == "agent_name") call.set_agent_name(value);
+    if (name == "page_token") call.set_page_token(value);
+    if (name == "ended") call.set_include_ended(value == "true");
+  }
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::ListDispatchesResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.dispatch->ListDispatches(&context, call, &response)));
+  Json dispatches = Json::array();
+  for (const auto& dispatch : response.dispatches()) dispatches.push_back(ToJson(dispatch));
+  return JsonResponse(
+      {{"dispatches", std::move(dispatches)}, {"nextPageToken", response.next_page_token()}});
+}
+
+absl::StatusOr<http::Response> Get(Backend& backend, const http::Request& request) {
+  dispatch::v1::GetDispatchRequest call;
+  call.set_dispatch_id(request.params.at("id"));
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::GetDispatchResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.dispatch->GetDispatch(&context, call, &response)));
+  return JsonResponse(ToJson(response.dispatch()));
+}
+
+absl::StatusOr<http::Response> Delete(Backend& backend, const http::Request& request) {
+  dispatch::v1::DeleteDispatchRequest call;
+  call.set_dispatch_id(request.params.at("id"));
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::DeleteDispatchResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.dispatch->DeleteDispatch(&context, call, &response)));
+  return JsonResponse(ToJson(response.dispatch()));
+}
+
+absl::StatusOr<http::Response> ListJobs(Backend& backend, const http::Request& request) {
+  dispatch::v1::ListJobsRequest call;
+  PARLEY_ASSIGN_OR_RETURN(const int32_t page_size, PageSize(request));
+  call.set_page_size(page_size);
+  for (const auto& [name, value] : request.query) {
+    if (name == "room") call.set_room(value);
+    if (name == "worker") call.set_worker_id(value);
+    if (name == "page_token") call.set_page_token(value);
+    if (name != "state") continue;
+    dispatch::v1::JobState state;
+    if (!dispatch::v1::JobState_Parse("JOB_STATE_" + value, &state))
+      return InvalidArgument("there is no job state {}", value);
+    call.set_state(state);
+  }
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::ListJobsResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.dispatch->ListJobs(&context, call, &response)));
+  Json jobs = Json::array();
+  for (const auto& job : response.jobs()) jobs.push_back(ToJson(job));
+  return JsonResponse({{"jobs", std::move(jobs)}, {"nextPageToken", response.next_page_token()}});
+}
+
+absl::StatusOr<http::Response> GetJob(Backend& backend, const http::Request& request) {
+  dispatch::v1::GetJobRequest call;
+  call.set_job_id(request.params.at("id"));
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::GetJobResponse response;
+  PARLEY_RETURN_IF_ERROR(rpc::FromGrpcStatus(backend.dispatch->GetJob(&context, call, &response)));
+  return JsonResponse(ToJson(response.job()));
+}
+
+absl::StatusOr<http::Response> TerminateJob(Backend& backend, const http::Request& request) {
+  dispatch::v1::TerminateJobRequest call;
+  call.set_job_id(request.params.at("id"));
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::TerminateJobResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.dispatch->TerminateJob(&context, call, &response)));
+  return JsonResponse(ToJson(response.job()));
+}
+
+absl::StatusOr<http::Response> ListWorkers(Backend& backend, const http::Request& request) {
+  dispatch::v1::ListWorkersRequest call;
+  if (const auto it = request.query.find("pool"); it != request.query.end())
+    call.set_pool(it->second);
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::ListWorkersResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.dispatch->ListWorkers(&context, call, &response)));
+  Json workers = Json::array();
+  for (const auto& worker : response.workers()) workers.push_back(ToJson(worker));
+  return JsonResponse({{"workers", std::move(workers)}});
+}
+
+absl::StatusOr<http::Response> ListRooms(Backend& backend, const http::Request& request) {
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  room::v1::ListRoomsResponse response;
+  PARLEY_RETURN_IF_ERROR(rpc::FromGrpcStatus(
+      backend.rooms->ListRooms(&context, room::v1::ListRoomsRequest(), &response)));
+  Json rooms = Json::array();
+  for (const auto& room : response.rooms()) rooms.push_back(ToJson(room));
+  return JsonResponse({{"rooms", std::move(rooms)}});
+}
+
+const Json& CreateSchema() {
+  static const Json schema = Json::parse(R"json({
+    "type": "object", "required": ["room"], "additionalProperties": false,
+    "properties": {
+      "agentName": {"type": "string"}, "room": {"type": "string", "maxLength": 256},
+      "metadata": {"type": "string"}, "attributes": {"type": "object", "additionalProperties": {"type": "string"}},
+      "restartPolicy": {"enum": ["ON_FAILURE", "NEVER"]}, "priority": {"type": "integer", "minimum": 0, "maximum": 9},
+      "queueDeadline": {"type": "string", "example": "60s"}, "idempotencyKey": {"type": "string", "maxLength": 256}}})json");
+  return schema;
+}
+
+}  // namespace
+
+void AddDispatchRoutes(Backend& backend, std::vector<Route>& routes) {
+  const auto add = [&](const char* method, const char* pattern, const char* summary,
+                       const char* grant, auto handler, Json request = nullptr, int success = 200) {
+    routes.push_back(
+        {method, pattern, summary, grant, std::move(request), success,
+         [&backend, handler](const http::Request& r) { return Answer(handler(backend, r)); }});
+  };
+  const char* kRoom = "video.roomAdmin for the room, or video.roomCreate";
+  add("POST", "/api/dispatches", "Ask for an agent in a room", kRoom, Create, CreateSchema(), 201);
+  add("GET", "/api/dispatches", "Dispatches, newest first; ?room=, ?agent_name=, ?ended=true",
+      "video.roomList", List);
+  add("GET", "/api/dispatches/{id}", "One dispatch with its jobs", kRoom, Get);
+  add("DELETE", "/api/dispatches/{id}",
+      "End a dispatch: its waiting job is cancelled, its running one stopped", kRoom, Delete);
+  add("GET", "/api/jobs", "Jobs, newest first; ?room=, ?worker=, ?state=", "video.roomList",
+      ListJobs);
+  add("GET", "/api/jobs/{id}", "One job", kRoom, GetJob);
+  add("DELETE", "/api/jobs/{id}", "Stop a job", kRoom, TerminateJob);
+  add("GET", "/api/workers",
+      "Agent servers with slots, load and heartbeat age; ?pool=", "video.roomList", ListWorkers);
+  add("GET", "/api/rooms", "Rooms of the project, on all replicas", "video.roomList", ListRooms);
+}
+
+}  // namespace parley::api_server
