@@ -112,10 +112,16 @@ absl::Status Cluster::StartService(const std::string& name) {
   auto process = Process::Start(argv, log);
   if (!process.ok()) return Annotate(process.status(), name);
   running.process = *std::move(process);
-  const auto line = running.process->WaitForLine("\"msg\":\"serving\"", kStart);
-  if (!line.ok()) return Annotate(line.status(), name);
-  running.port = Field(*line, name == "api-server" ? "http_port" : "grpc_port");
-  running.admin_port = Field(*line, "admin_port");
+  const bool http = name == "api-server";
+  const auto serving = running.process->WaitForLine("\"msg\":\"serving\"", kStart);
+  if (!serving.ok()) return Annotate(serving.status(), name);
+  running.admin_port = Field(*serving, "admin_port");
+  running.port = Field(*serving, "grpc_port");
+  if (http) {
+    const auto listening = running.process->WaitForLine("\"msg\":\"listening\"", kStart);
+    if (!listening.ok()) return Annotate(listening.status(), name);
+    running.port = Field(*listening, "http_port");
+  }
   const auto ready = running.process->WaitForLine("\"msg\":\"ready\"", kStart);
   return ready.ok() ? absl::OkStatus() : Annotate(ready.status(), name);
 }

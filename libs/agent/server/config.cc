@@ -12,8 +12,7 @@ constexpr int kSlotsPerCore = 50;
 
 void AgentServerConfig::Bind(config::Table& table) {
   common.BindProcess(table);
-  table.Text("broker.address", &broker_address, "Dispatch broker, host:port");
-  table.AlsoFromEnv("PARLEY_BROKER");
+  table.Text("dispatch.address", &broker_address, "Dispatch broker, host:port");
   table.Text("rooms.address", &rooms_address, "Room server for rooms whose place is not known yet");
   table.Text("stt.address", &stt_address, "Speech-to-text gateway, host:port");
   table.Text("tts.address", &tts_address, "Text-to-speech gateway, host:port");

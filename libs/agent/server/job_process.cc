@@ -333,6 +333,7 @@ void JobProcess::OnEntered() {
   const int64_t now = around_.loop->NowMicros();
   if (max_duration_ < absl::InfiniteDuration()) max_duration_us_ = now + Micros(max_duration_);
   around_.metrics.launch.Observe(static_cast<double>(now - assigned_us_) / 1e6);
+  log_.Info("job running", {{"pid", pid_}, {"launch_us", now - assigned_us_}});
   host_.OnJobEntered(*this);
 }
 
