@@ -25,8 +25,14 @@ bool IsSlotName(std::string_view name) {
 
 // The end of a slot that starts at `open` ('{'), or npos where these braces are RE2's own.
 size_t SlotEnd(std::string_view pattern, size_t open) {
-  const size_t close = pattern.find('}', open);
-  if (close == std::string_view::npos || close == open + 1) return std::string_view::npos;
+  // Choices may hold RE2's own braces: {n:[0-9]{1,3}}.
+  size_t close = open;
+  int depth = 0;
+  for (; close < pattern.size(); ++close) {
+    if (pattern[close] == '{') ++depth;
+    if (pattern[close] == '}' && --depth == 0) break;
+  }
+  if (close == pattern.size() || close == open + 1) return std::string_view::npos;
   const char first = pattern[open + 1];
   return std::isdigit(static_cast<unsigned char>(first)) != 0 || first == ','
              ? std::string_view::npos
@@ -85,6 +91,10 @@ std::string NormalisedSpeech(std::string_view text) {
     // The typographic apostrophe, as phones type it.
     if (text.substr(i, 3) == "\u2019") {
       out += '\'';
+      i += 2;
+    } else if (c == 0xE2 && text.substr(i + 1, 1) == "\x80" && i + 2 < text.size()) {
+      // The block of dashes, quotes and ellipses.
+      if (!out.empty() && out.back() != ' ') out += ' ';
       i += 2;
     } else if (IsWord(c)) {
       out += static_cast<char>(std::tolower(c));
