@@ -166,6 +166,9 @@ FrameResult Participant::SendFrame(uint32_t index, const Frame& frame) {
   if (state_->gone || index >= state_->tracks.size()) return FrameResult::kNoTrack;
   Room::Published& published = *state_->tracks[index];
   if (!published.live) return FrameResult::kNoTrack;
+  if (published.track.codec == Codec::kPcm16 && frame.data.size() != kPcm16FrameBytes) {
+    return FrameResult::kInvalid;
+  }
   if (published.track.muted) return FrameResult::kMuted;
   if (published.listeners.empty()) return FrameResult::kUnheard;
   for (const Room::Published::Listener& listener : published.listeners) {

@@ -19,6 +19,7 @@ inline constexpr size_t kMaxMetadataBytes = 512 << 10;
 inline constexpr size_t kMaxAttributesBytes = 64 << 10;  // keys and values of one participant
 inline constexpr size_t kMaxDataBytes = 64 << 10;        // payload of a data or text packet
 inline constexpr size_t kMaxFrameBytes = 4 << 10;
+inline constexpr size_t kPcm16FrameBytes = 1920;  // 20 ms
 inline constexpr size_t kMaxTracks = 16;          // of one participant
 inline constexpr size_t kMaxParticipants = 1000;  // of one room, agents included
 

@@ -1,0 +1,447 @@
+// Rooms: seats, permissions, tracks, packets, timeouts, identity, and the fence of jobs.
+#include "room/room.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "room/rooms.h"
+#include "testing/fake_clock.h"
+#include "testing/matchers.h"
+
+namespace parley::room {
+namespace {
+
+using ::parley::testing::FakeClock;
+using ::parley::testing::HasCode;
+using ::parley::testing::HasReason;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+// Remembers what it was told.
+class RecordingSink : public ParticipantSink {
+ public:
+  void OnJoined(const Joined& joined) override { joined_ = joined; }
+  void OnEvent(const Event& event) override { events_.push_back(event); }
+  void OnFrame(uint32_t track_number, const Frame& frame) override {
+    frames_.emplace_back(track_number, std::string(frame.data));
+  }
+
+  template <typename T>
+  std::vector<T> All() const {
+    std::vector<T> found;
+    for (const Event& event : events_) {
+      if (const T* match = std::get_if<T>(&event)) found.push_back(*match);
+    }
+    return found;
+  }
+  template <typename T>
+  T Last() const {
+    const std::vector<T> all = All<T>();
+    EXPECT_FALSE(all.empty());
+    return all.empty() ? T{} : all.back();
+  }
+
+  Joined joined_;
+  std::vector<Event> events_;
+  std::vector<std::pair<uint32_t, std::string>> frames_;
+};
+
+struct Guest {
+  std::shared_ptr<RecordingSink> sink = std::make_shared<RecordingSink>();
+  std::shared_ptr<Participant> seat;
+
+  bool gone() const { return !sink->All<Disconnected>().empty(); }
+  LeaveReason reason() const { return sink->Last<Disconnected>().reason; }
+};
+
+JoinRequest Person(std::string identity) {
+  JoinRequest request;
+  request.identity = std::move(identity);
+  return request;
+}
+
+JoinRequest Agent(std::string identity, std::string job, uint64_t token,
+                  std::string worker = "AW_1", std::string instance = "i1") {
+  JoinRequest request;
+  request.identity = std::move(identity);
+  request.kind = Kind::kAgent;
+  request.permission.can_update_metadata = true;
+  request.job = JobClaim{std::move(job), token, std::move(worker), std::move(instance)};
+  return request;
+}
+
+class RoomTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Make({.project = "p", .name = "r"}); }
+
+  void Make(RoomOptions options) {
+    auto room = Room::Create(std::move(options), clock_, [this](const AdmissionRecord& record) {
+      const char* what = record.outcome == AdmissionRecord::Outcome::kAdmit    ? "admit"
+                         : record.outcome == AdmissionRecord::Outcome::kRefuse ? "refuse"
+                                                                               : "remove";
+      admissions_.push_back(fmt::format("{} {}#{}", what, record.job.job_id, record.job.token));
+    });
+    PARLEY_ASSERT_OK(room);
+    room_ = *std::move(room);
+  }
+
+  absl::StatusOr<Guest> TryJoin(const JoinRequest& request) {
+    Guest guest;
+    PARLEY_ASSIGN_OR_RETURN(guest.seat, room_->Join(request, guest.sink));
+    return guest;
+  }
+  Guest Join(const JoinRequest& request) {
+    auto guest = TryJoin(request);
+    EXPECT_THAT(guest, ::parley::testing::IsOk());
+    return guest.ok() ? *guest : Guest{};
+  }
+
+  FakeClock clock_;
+  std::shared_ptr<Room> room_;
+  std::vector<std::string> admissions_;
+};
+
+TEST_F(RoomTest, NewcomerSeesOthersAndOthersSeeIt) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  EXPECT_EQ(ann.sink->joined_.self.identity, "ann");
+  EXPECT_THAT(ann.sink->joined_.others, IsEmpty());
+  ASSERT_EQ(bob.sink->joined_.others.size(), 1u);
+  EXPECT_EQ(bob.sink->joined_.others[0].identity, "ann");
+  EXPECT_EQ(ann.sink->Last<ParticipantJoined>().participant.identity, "bob");
+  EXPECT_EQ(bob.sink->joined_.room.num_participants, 2);
+
+  bob.seat->Leave(LeaveReason::kClientInitiated);
+  EXPECT_EQ(ann.sink->Last<ParticipantLeft>().identity, "bob");
+  EXPECT_EQ(bob.reason(), LeaveReason::kClientInitiated);
+  EXPECT_THAT(bob.seat->SendData({.payload = "x"}), HasCode(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_F(RoomTest, HiddenParticipantsAreNotSeen) {
+  const Guest ann = Join(Person("ann"));
+  JoinRequest request = Person("ghost");
+  request.permission.hidden = true;
+  const Guest ghost = Join(request);
+  EXPECT_THAT(ann.sink->events_, IsEmpty());
+  EXPECT_THAT(Join(Person("bob")).sink->joined_.others, ::testing::SizeIs(1));
+  EXPECT_THAT(ghost.seat->Publish({}), HasCode(absl::StatusCode::kPermissionDenied));
+  PARLEY_EXPECT_OK(ghost.seat->SendData({.payload = "boo"}));
+  EXPECT_EQ(ann.sink->Last<DataPacket>().from_identity, "");
+  ghost.seat->Leave(LeaveReason::kClientInitiated);
+  EXPECT_THAT(ann.sink->All<ParticipantLeft>(), IsEmpty());
+}
+
+TEST_F(RoomTest, FramesGoToSubscribersUnderTheirNumber) {
+  const Guest ann = Join(Person("ann"));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const Track track, ann.seat->Publish({.cid = "mic"}));
+  EXPECT_EQ(ann.sink->Last<TrackPublished>().cid, "mic");
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = "nobody"}), FrameResult::kUnheard);
+  EXPECT_THAT(ann.sink->All<TrackSubscribed>(), IsEmpty());
+
+  const Guest bob = Join(Person("bob"));
+  EXPECT_EQ(bob.sink->Last<SubscriptionStarted>().track.sid, track.sid);
+  EXPECT_EQ(ann.sink->Last<TrackSubscribed>().subscriber_identity, "bob");
+  JoinRequest deaf = Person("carl");
+  deaf.auto_subscribe = false;
+  const Guest carl = Join(deaf);
+  EXPECT_THAT(ann.sink->All<TrackSubscribed>(), ::testing::SizeIs(1)) << "the first one only";
+
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = "hello"}), FrameResult::kForwarded);
+  EXPECT_THAT(bob.sink->frames_, ElementsAre(std::pair(0u, std::string("hello"))));
+  EXPECT_THAT(carl.sink->frames_, IsEmpty());
+  PARLEY_EXPECT_OK(carl.seat->SetSubscribed(track.sid, true));
+  PARLEY_EXPECT_OK(bob.seat->SetSubscribed(track.sid, false));
+  ann.seat->SendFrame(0, {.data = "again"});
+  EXPECT_THAT(bob.sink->frames_, ::testing::SizeIs(1));
+  EXPECT_THAT(carl.sink->frames_, ElementsAre(std::pair(0u, std::string("again"))));
+}
+
+TEST_F(RoomTest, IndicesOfTracksStayAfterUnpublishing) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const Track first, ann.seat->Publish({.cid = "1"}));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const Track second, ann.seat->Publish({.cid = "2"}));
+  PARLEY_EXPECT_OK(ann.seat->Unpublish(first.sid));
+  EXPECT_EQ(bob.sink->Last<TrackUnpublished>().track_sid, first.sid);
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = "x"}), FrameResult::kNoTrack);
+  EXPECT_EQ(ann.seat->SendFrame(1, {.data = "y"}), FrameResult::kForwarded);
+  EXPECT_EQ(ann.seat->SendFrame(2, {.data = "z"}), FrameResult::kNoTrack);
+  EXPECT_EQ(ann.seat->TrackIndex(second.sid), 1u);
+  EXPECT_EQ(ann.seat->TrackIndex(first.sid), std::nullopt);
+}
+
+TEST_F(RoomTest, FramesOfTheWrongSizeAreRefused) {
+  const Guest ann = Join(Person("ann"));
+  Join(Person("bob"));
+  PARLEY_ASSERT_OK(ann.seat->Publish({.codec = Codec::kPcm16}));
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = {}}), FrameResult::kInvalid);
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = std::string(100, 'x')}), FrameResult::kInvalid);
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = std::string(1920, 'x')}), FrameResult::kForwarded);
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = std::string(kMaxFrameBytes + 1, 'x')}),
+            FrameResult::kInvalid);
+}
+
+TEST_F(RoomTest, MutedTracksCarryNothingAndOnlyThePublisherUnmutes) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const Track track, ann.seat->Publish({}));
+  PARLEY_ASSERT_OK(room_->MuteTrack("ann", track.sid, true));
+  EXPECT_TRUE(bob.sink->Last<TrackMuted>().muted);
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = "x"}), FrameResult::kMuted);
+  EXPECT_THAT(room_->MuteTrack("ann", track.sid, false),
+              HasCode(absl::StatusCode::kFailedPrecondition));
+  PARLEY_EXPECT_OK(ann.seat->SetMuted(track.sid, false));
+  EXPECT_EQ(ann.seat->SendFrame(0, {.data = "x"}), FrameResult::kForwarded);
+}
+
+TEST_F(RoomTest, PermissionsAreNamedWhenTheyAreMissing) {
+  JoinRequest request = Person("ann");
+  request.permission = {.can_subscribe = false, .can_publish = false, .can_publish_data = false};
+  const Guest ann = Join(request);
+  const Guest bob = Join(Person("bob"));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const Track track, bob.seat->Publish({}));
+  EXPECT_THAT(ann.sink->All<SubscriptionStarted>(), IsEmpty());
+  EXPECT_THAT(ann.seat->SetSubscribed(track.sid, true),
+              HasCode(absl::StatusCode::kPermissionDenied));
+  EXPECT_THAT(ann.seat->SendData({}), HasCode(absl::StatusCode::kPermissionDenied));
+  EXPECT_THAT(ann.seat->SendText({}), HasCode(absl::StatusCode::kPermissionDenied));
+  EXPECT_THAT(ann.seat->Update({}), HasCode(absl::StatusCode::kPermissionDenied));
+  const auto refused = ann.seat->Publish({});
+  EXPECT_THAT(refused, HasCode(absl::StatusCode::kPermissionDenied));
+  EXPECT_NE(Message(refused.status()).find("canPublish"), std::string_view::npos);
+  EXPECT_THAT(bob.seat->Publish({.kind = TrackKind::kVideo}),
+              HasCode(absl::StatusCode::kUnimplemented));
+}
+
+TEST_F(RoomTest, PublishSourcesAreHeld) {
+  JoinRequest request = Person("ann");
+  request.permission.can_publish_sources = {TrackSource::kMicrophone};
+  const Guest ann = Join(request);
+  PARLEY_EXPECT_OK(ann.seat->Publish({.source = TrackSource::kMicrophone}));
+  EXPECT_THAT(ann.seat->Publish({.source = TrackSource::kScreenShareAudio}),
+              HasCode(absl::StatusCode::kPermissionDenied));
+}
+
+TEST_F(RoomTest, TakingPermissionsAwayActsAtOnce) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const Track of_ann, ann.seat->Publish({}));
+  PARLEY_ASSERT_OK(bob.seat->Publish({}));
+  PARLEY_ASSERT_OK(room_->UpdateParticipant(
+      "ann", {.permission = Permission{.can_subscribe = false, .can_publish = false}}));
+  EXPECT_EQ(bob.sink->Last<TrackUnpublished>().track_sid, of_ann.sid);
+  EXPECT_EQ(bob.seat->SendFrame(0, {.data = "x"}), FrameResult::kUnheard);
+  PARLEY_ASSERT_OK(room_->UpdateParticipant("ann", {.permission = Permission{}}));
+  EXPECT_EQ(bob.seat->SendFrame(0, {.data = "x"}), FrameResult::kForwarded);
+}
+
+TEST_F(RoomTest, AttributesAreMergedAndBounded) {
+  const Guest ann = Join(Person("ann"));
+  const Guest agent = Join(Agent("agent", "AJ_1", 1));
+  PARLEY_ASSERT_OK(
+      agent.seat->Update({.attributes = {{"lk.agent.state", "listening"}, {"a", "1"}}}));
+  PARLEY_ASSERT_OK(agent.seat->Update({.attributes = {{"a", ""}}}));
+  EXPECT_THAT(ann.sink->Last<ParticipantUpdated>().participant.attributes,
+              ElementsAre(std::pair("lk.agent.state", "listening")));
+  const std::string big(kMaxAttributesBytes, 'x');
+  EXPECT_THAT(agent.seat->Update({.attributes = {{"b", big}}}),
+              HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(agent.seat->Update({.metadata = std::string(kMaxMetadataBytes + 1, 'x')}),
+              HasCode(absl::StatusCode::kInvalidArgument));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const ParticipantInfo info, room_->Find("agent"));
+  EXPECT_EQ(info.attributes.size(), 1u) << "a refused change changes nothing";
+}
+
+TEST_F(RoomTest, PacketsReachWhomTheyAreFor) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  const Guest agent = Join(Agent("agent", "AJ_1", 1));
+  PARLEY_EXPECT_OK(ann.seat->SendData({.payload = "all", .topic = "t", .from_identity = "bob"}));
+  EXPECT_EQ(bob.sink->Last<DataPacket>().from_identity, "ann") << "nobody chooses its name";
+  EXPECT_THAT(ann.sink->All<DataPacket>(), IsEmpty());
+  PARLEY_EXPECT_OK(ann.seat->SendData({.payload = "one", .destination_identities = {"agent"}}));
+  EXPECT_THAT(bob.sink->All<DataPacket>(), ::testing::SizeIs(1));
+  EXPECT_THAT(agent.sink->All<DataPacket>(), ::testing::SizeIs(2));
+
+  PARLEY_EXPECT_OK(ann.seat->SendText({.text = "hi", .from_identity = "bob"}));
+  EXPECT_EQ(agent.sink->Last<TextPacket>().from_identity, "ann");
+  PARLEY_EXPECT_OK(agent.seat->SendText({.text = "hi", .from_identity = "ann"}));
+  EXPECT_EQ(bob.sink->Last<TextPacket>().from_identity, "ann")
+      << "agents speak for those they transcribe";
+  EXPECT_THAT(ann.seat->SendData({.payload = std::string(kMaxDataBytes + 1, 'x')}),
+              HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(ann.seat->SendText({.text = "\xff"}), HasCode(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(RoomTest, SameIdentityTakesTheOlderOnesPlace) {
+  const Guest first = Join(Person("ann"));
+  const Guest second = Join(Person("ann"));
+  EXPECT_EQ(first.reason(), LeaveReason::kDuplicateIdentity);
+  EXPECT_FALSE(second.gone());
+  EXPECT_EQ(room_->info().num_participants, 1);
+  first.seat->Leave(LeaveReason::kConnectionLost);  // its stream ends later
+  EXPECT_FALSE(second.gone());
+  EXPECT_EQ(room_->info().num_participants, 1);
+}
+
+TEST_F(RoomTest, FullForPeopleOnly) {
+  Make({.project = "p", .name = "r", .max_participants = 1});
+  Join(Person("ann"));
+  EXPECT_THAT(TryJoin(Person("bob")), HasReason("ROOM_FULL"));
+  Join(Agent("agent", "AJ_1", 1));
+  Join(Person("ann"));  // takes its own place
+  EXPECT_EQ(room_->info().num_participants, 1);
+  EXPECT_EQ(room_->info().num_agents, 1);
+}
+
+TEST_F(RoomTest, EmptyRoomClosesAfterItsTimeout) {
+  Make({.project = "p", .name = "r", .empty_timeout = absl::Seconds(300)});
+  const Guest agent = Join(Agent("agent", "AJ_1", 1));
+  clock_.Advance(absl::Seconds(299));
+  EXPECT_FALSE(room_->CloseIfDue());
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_TRUE(room_->CloseIfDue()) << "agents do not keep a room open";
+  EXPECT_EQ(agent.reason(), LeaveReason::kRoomClosed);
+  EXPECT_THAT(TryJoin(Person("late")), HasReason("ROOM_CLOSED"));
+}
+
+TEST_F(RoomTest, RoomClosesAfterTheLastPersonLeft) {
+  const Guest ann = Join(Person("ann"));
+  const Guest agent = Join(Agent("agent", "AJ_1", 1));
+  clock_.Advance(absl::Hours(5));
+  EXPECT_FALSE(room_->CloseIfDue());
+  ann.seat->Leave(LeaveReason::kClientInitiated);
+  clock_.Advance(absl::Seconds(19));
+  EXPECT_FALSE(room_->CloseIfDue());
+  const Guest bob = Join(Person("bob"));
+  clock_.Advance(absl::Seconds(19));
+  EXPECT_FALSE(room_->CloseIfDue());
+  bob.seat->Leave(LeaveReason::kClientInitiated);
+  clock_.Advance(absl::Seconds(20));
+  EXPECT_TRUE(room_->CloseIfDue());
+  EXPECT_EQ(agent.reason(), LeaveReason::kRoomClosed);
+}
+
+TEST_F(RoomTest, HigherTokenReplacesLowerIsRefused) {
+  const Guest ann = Join(Person("ann"));
+  const Guest old = Join(Agent("agent", "AJ_1", 3, "AW_1"));
+  const Guest fresh = Join(Agent("agent", "AJ_1", 5, "AW_2"));
+  EXPECT_EQ(old.reason(), LeaveReason::kReplaced);
+  EXPECT_FALSE(fresh.gone());
+  const auto stale = TryJoin(Agent("agent", "AJ_1", 4, "AW_3"));
+  EXPECT_THAT(stale, HasReason("STALE_TOKEN"));
+  EXPECT_EQ(ReasonOf(stale.status()).metadata.at("highest_token"), "5");
+  EXPECT_FALSE(fresh.gone()) << "a refused one disturbs nobody";
+  EXPECT_THAT(admissions_,
+              ElementsAre("admit AJ_1#3", "remove AJ_1#3", "admit AJ_1#5", "refuse AJ_1#4"))
+      << "the old one leaves before the new one is in";
+}
+
+TEST_F(RoomTest, EqualTokenIsForTheSameWorkerAndInstance) {
+  const Guest first = Join(Agent("agent", "AJ_1", 3, "AW_1", "i1"));
+  EXPECT_THAT(TryJoin(Agent("agent", "AJ_1", 3, "AW_2", "i1")), HasReason("STALE_TOKEN"));
+  EXPECT_THAT(TryJoin(Agent("agent", "AJ_1", 3, "AW_1", "i2")), HasReason("STALE_TOKEN"));
+  EXPECT_FALSE(first.gone());
+  Join(Agent("agent", "AJ_1", 3, "AW_1", "i1"));
+  EXPECT_EQ(first.reason(), LeaveReason::kDuplicateIdentity);
+  EXPECT_EQ(room_->info().num_agents, 1);
+}
+
+TEST_F(RoomTest, AttemptsOfOneJobNeverOverlapWhateverTheirIdentity) {
+  const Guest old = Join(Agent("agent-1", "AJ_1", 1));
+  Join(Agent("agent-2", "AJ_1", 2));
+  EXPECT_TRUE(old.gone());
+  Join(Agent("other", "AJ_2", 1));
+  EXPECT_EQ(room_->info().num_agents, 2) << "another job is no rival";
+}
+
+TEST_F(RoomTest, FenceRemovesAndRefuses) {
+  const Guest agent = Join(Agent("agent", "AJ_1", 3));
+  room_->Fence("AJ_1", 3);
+  EXPECT_FALSE(agent.gone()) << "three is the lowest admitted";
+  room_->Fence("AJ_1", 4);
+  EXPECT_EQ(agent.reason(), LeaveReason::kParticipantRemoved);
+  EXPECT_THAT(TryJoin(Agent("agent", "AJ_1", 3)), HasReason("STALE_TOKEN"));
+  room_->Fence("AJ_1", 2);  // an older word changes nothing
+  EXPECT_THAT(TryJoin(Agent("agent", "AJ_1", 3)), HasReason("STALE_TOKEN"));
+  Join(Agent("agent", "AJ_1", 4));
+}
+
+TEST_F(RoomTest, NamesAndSizesAreChecked) {
+  EXPECT_THAT(TryJoin(Person("")), HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(TryJoin(Person(std::string(257, 'x'))), HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(TryJoin(Person("\xc3")), HasCode(absl::StatusCode::kInvalidArgument));
+  Join(Person(std::string(256, 'x')));
+  EXPECT_THAT(Room::Create({.name = ""}, clock_), HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(Room::Create({.name = std::string(257, 'x')}, clock_),
+              HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(
+      Room::Create({.name = "r", .metadata = std::string(kMaxMetadataBytes + 1, 'x')}, clock_),
+      HasCode(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(Room::Create({.name = "r", .empty_timeout = absl::Seconds(-1)}, clock_),
+              HasCode(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(RoomTest, TracksOfOneParticipantAreBounded) {
+  const Guest ann = Join(Person("ann"));
+  for (size_t i = 0; i < kMaxTracks; ++i) PARLEY_ASSERT_OK(ann.seat->Publish({}));
+  EXPECT_THAT(ann.seat->Publish({}), HasCode(absl::StatusCode::kResourceExhausted));
+}
+
+TEST_F(RoomTest, DeletedRoomSendsEverybodyAway) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  room_->Close(LeaveReason::kRoomDeleted, "gone");
+  EXPECT_EQ(ann.reason(), LeaveReason::kRoomDeleted);
+  EXPECT_EQ(bob.reason(), LeaveReason::kRoomDeleted);
+  EXPECT_TRUE(std::holds_alternative<Disconnected>(ann.sink->events_.back())) << "the last event";
+  EXPECT_TRUE(room_->closed());
+}
+
+TEST(RoomsTest, OpensOnceAndForgetsTheClosed) {
+  FakeClock clock;
+  Rooms rooms(clock);
+  const RoomOptions options{.project = "p", .name = "r"};
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto first, rooms.Open(options));
+  EXPECT_TRUE(first.created);
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto again, rooms.Open(options));
+  EXPECT_FALSE(again.created);
+  EXPECT_EQ(first.room, again.room);
+  EXPECT_EQ(rooms.Find("other project", "r"), nullptr);
+  clock.Advance(absl::Seconds(300));
+  EXPECT_THAT(rooms.CloseDue(), ElementsAre(first.room));
+  EXPECT_EQ(rooms.Find("p", "r"), nullptr);
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto anew, rooms.Open(options));
+  EXPECT_TRUE(anew.created);
+  EXPECT_NE(anew.room->sid(), first.room->sid());
+}
+
+TEST(RoomsTest, FencesOutliveTheirRoom) {
+  FakeClock clock;
+  Rooms rooms(clock);
+  const RoomOptions options{.project = "p", .name = "r"};
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto first, rooms.Open(options));
+  PARLEY_ASSERT_OK(first.room->Join(Agent("agent", "AJ_1", 7), std::make_shared<RecordingSink>()));
+  rooms.Close("p", "r", LeaveReason::kRoomDeleted);
+  rooms.Fence("p", "r", "AJ_2", 9);  // a room that is not here
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto second, rooms.Open(options));
+  EXPECT_THAT(second.room->Join(Agent("a", "AJ_1", 6), std::make_shared<RecordingSink>()),
+              HasReason("STALE_TOKEN"));
+  EXPECT_THAT(second.room->Join(Agent("a", "AJ_2", 8), std::make_shared<RecordingSink>()),
+              HasReason("STALE_TOKEN"));
+}
+
+TEST(RoomsTest, HoldsABoundedNumber) {
+  FakeClock clock;
+  Rooms rooms(clock, {}, 1);
+  PARLEY_ASSERT_OK(rooms.Open({.project = "p", .name = "a"}));
+  EXPECT_THAT(rooms.Open({.project = "p", .name = "b"}),
+              HasCode(absl::StatusCode::kResourceExhausted));
+}
+
+}  // namespace
+}  // namespace parley::room
