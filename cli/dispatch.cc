@@ -1,0 +1,206 @@
+// parley dispatch create|list|get|delete|watch, parley jobs list|get|delete
+#include <absl/time/clock.h>
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "base/status.h"
+#include "command.h"
+
+namespace parley::cli {
+namespace {
+
+struct NewDispatch {
+  std::string room;
+  std::string agent;
+  std::string metadata;
+  std::string policy = "ON_FAILURE";
+  std::string wait;  // queue deadline
+  std::string key;
+  int priority = 5;
+};
+
+void PrintJobs(const Json& jobs) {
+  Table table({"JOB", "STATE", "REASON", "ATTEMPT", "WORKER", "ROOM", "AGENT", "AGE"});
+  for (const Json& job : jobs)
+    table.Row({Cell(job, "id"), Cell(job, "state"), Cell(job, "reason"), Cell(job, "attempt"),
+               Cell(job, "workerId"), Cell(job, "room"), Cell(job, "agentName"),
+               Age(job, "createTime")});
+  table.Print();
+}
+
+void PrintDispatch(const Command& command, const Json& dispatch) {
+  if (command.output.json) return PrintJson(dispatch);
+  if (command.output.quiet) {
+    fmt::print("{}\n", Cell(dispatch, "id"));
+    return;
+  }
+  fmt::print("{}  {}  agent {}  room {}  pool {}\n", Cell(dispatch, "id"), Cell(dispatch, "state"),
+             Cell(dispatch, "agentName"), Cell(dispatch, "room"), Cell(dispatch, "pool"));
+  for (const Json& job : dispatch["jobs"]) {
+    const std::string reason = Cell(job, "reason");
+    fmt::print("  {}  {}{}  attempt {}  worker {}\n", Cell(job, "id"), Cell(job, "state"),
+               reason == "-" ? "" : "/" + reason, Cell(job, "attempt"), Cell(job, "workerId"));
+    if (const std::string error = Cell(job, "error"); error != "-") fmt::print("    {}\n", error);
+  }
+}
+
+absl::Status Create(const Command& command, const NewDispatch& wish) {
+  Json body = {{"room", wish.room},
+               {"agentName", wish.agent},
+               {"metadata", wish.metadata},
+               {"restartPolicy", wish.policy},
+               {"priority", wish.priority}};
+  if (!wish.wait.empty()) body["queueDeadline"] = wish.wait;
+  Api api = command.MakeApi();
+  PARLEY_ASSIGN_OR_RETURN(const Json dispatch, api.Post("/api/dispatches", body, wish.key));
+  PrintDispatch(command, dispatch);
+  return absl::OkStatus();
+}
+
+absl::Status List(const Command& command, const std::string& room, bool ended) {
+  Api api = command.MakeApi();
+  std::string path = fmt::format("/api/dispatches?ended={}", ended);
+  if (!room.empty()) path += "&room=" + http::UrlEncode(room);
+  PARLEY_ASSIGN_OR_RETURN(const Json dispatches, api.List(path, "dispatches"));
+  if (command.output.json) {
+    PrintJson(dispatches);
+    return absl::OkStatus();
+  }
+  Table table({"DISPATCH", "STATE", "AGENT", "ROOM", "JOB", "ATTEMPT", "AGE"});
+  for (const Json& dispatch : dispatches) {
+    if (command.output.quiet) fmt::print("{}\n", Cell(dispatch, "id"));
+    const Json job = dispatch["jobs"].empty() ? Json::object() : dispatch["jobs"].back();
+    const std::string reason = Cell(job, "reason");
+    table.Row({Cell(dispatch, "id"), Cell(dispatch, "state"), Cell(dispatch, "agentName"),
+               Cell(dispatch, "room"), Cell(job, "state") + (reason == "-" ? "" : "/" + reason),
+               Cell(job, "attempt"), Age(dispatch, "createTime")});
+  }
+  if (!command.output.quiet) table.Print();
+  return absl::OkStatus();
+}
+
+absl::Status Get(const Command& command, const std::string& id) {
+  Api api = command.MakeApi();
+  PARLEY_ASSIGN_OR_RETURN(const Json dispatch, api.Get("/api/dispatches/" + http::UrlEncode(id)));
+  PrintDispatch(command, dispatch);
+  return absl::OkStatus();
+}
+
+absl::Status Delete(const Command& command, const std::string& id) {
+  Api api = command.MakeApi();
+  PARLEY_ASSIGN_OR_RETURN(const Json dispatch,
+                          api.Delete("/api/dispatches/" + http::UrlEncode(id)));
+  PrintDispatch(command, dispatch);
+  return absl::OkStatus();
+}
+
+// One line per change, until the dispatch has ended. Asks four times a second.
+absl::Status Watch(const Command& command, const std::string& id) {
+  Api api = command.MakeApi();
+  std::string last;
+  while (true) {
+    PARLEY_ASSIGN_OR_RETURN(const Json dispatch, api.Get("/api/dispatches/" + http::UrlEncode(id)));
+    std::string now = Cell(dispatch, "state");
+    for (const Json& job : dispatch["jobs"])
+      now += fmt::format("|{}|{}|{}", Cell(job, "id"), Cell(job, "state"), Cell(job, "attempt"));
+    if (now != last) {
+      if (command.output.json) {
+        fmt::print("{}\n", dispatch.dump());
+      } else {
+        PrintDispatch(command, dispatch);
+      }
+      std::fflush(stdout);
+    }
+    last = now;
+    if (Cell(dispatch, "state") == "ENDED") return absl::OkStatus();
+    absl::SleepFor(absl::Milliseconds(250));
+  }
+}
+
+absl::Status ListJobs(const Command& command, const std::string& room, const std::string& state) {
+  Api api = command.MakeApi();
+  std::string path = "/api/jobs?room=" + http::UrlEncode(room);
+  if (!state.empty()) path += "&state=" + http::UrlEncode(state);
+  PARLEY_ASSIGN_OR_RETURN(const Json jobs, api.List(path, "jobs"));
+  if (command.output.json) {
+    PrintJson(jobs);
+  } else if (command.output.quiet) {
+    for (const Json& job : jobs) fmt::print("{}\n", Cell(job, "id"));
+  } else {
+    PrintJobs(jobs);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OneJob(const Command& command, const std::string& id, bool stop) {
+  Api api = command.MakeApi();
+  const std::string path = "/api/jobs/" + http::UrlEncode(id);
+  PARLEY_ASSIGN_OR_RETURN(const Json job, stop ? api.Delete(path) : api.Get(path));
+  if (command.output.json) {
+    PrintJson(job);
+  } else {
+    PrintJobs(Json::array({job}));
+  }
+  return absl::OkStatus();
+}
+
+void AddJobs(CLI::App& root, Command& command) {
+  CLI::App& jobs = *root.add_subcommand("jobs", "Jobs: single runs of dispatches");
+  jobs.require_subcommand(1);
+  auto id = std::make_shared<std::string>();
+  auto room = std::make_shared<std::string>();
+  auto state = std::make_shared<std::string>();
+  CLI::App* list = AddCommand(jobs, command, "list", "Jobs, newest first",
+                              [&command, room, state] { return ListJobs(command, *room, *state); });
+  list->add_option("--room", *room, "Only of this room");
+  list->add_option("--state", *state, "Only in this state, e.g. RUNNING");
+  AddCommand(jobs, command, "get", "One job",
+             [&command, id] { return OneJob(command, *id, false); })
+      ->add_option("ID", *id, "AJ_…")
+      ->required();
+  AddCommand(jobs, command, "delete", "Stop a job",
+             [&command, id] { return OneJob(command, *id, true); })
+      ->add_option("ID", *id, "AJ_…")
+      ->required();
+}
+
+}  // namespace
+
+void AddDispatch(CLI::App& root, Command& command) {
+  CLI::App& dispatch = *root.add_subcommand("dispatch", "Wishes for agents in rooms");
+  dispatch.require_subcommand(1);
+  auto wish = std::make_shared<NewDispatch>();
+  auto id = std::make_shared<std::string>();
+  auto room = std::make_shared<std::string>();
+  auto ended = std::make_shared<bool>(false);
+  CLI::App* create = AddCommand(dispatch, command, "create", "Ask for an agent in a room",
+                                [&command, wish] { return Create(command, *wish); });
+  create->add_option("--room", wish->room, "Name of the room")->required();
+  create->add_option("--agent", wish->agent, "Dispatch name of the agent");
+  create->add_option("--metadata", wish->metadata, "Text that the job gets");
+  create->add_option("--restart-policy", wish->policy, "When an attempt is lost")
+      ->check(CLI::IsMember({"ON_FAILURE", "NEVER"}));
+  create->add_option("--priority", wish->priority, "0 to 9, 9 first")->check(CLI::Range(0, 9));
+  create->add_option("--queue-deadline", wish->wait, "How long it may wait, e.g. 30s");
+  create->add_option("--idempotency-key", wish->key, "The same key makes one dispatch only");
+  CLI::App* list = AddCommand(dispatch, command, "list", "Dispatches, newest first",
+                              [&command, room, ended] { return List(command, *room, *ended); });
+  list->add_option("--room", *room, "Only of this room");
+  list->add_flag("--ended", *ended, "Also those that have ended");
+  AddCommand(dispatch, command, "get", "One dispatch with its jobs",
+             [&command, id] { return Get(command, *id); })
+      ->add_option("ID", *id, "AD_…")
+      ->required();
+  AddCommand(dispatch, command, "delete", "End a dispatch and stop its job",
+             [&command, id] { return Delete(command, *id); })
+      ->add_option("ID", *id, "AD_…")
+      ->required();
+  AddCommand(dispatch, command, "watch", "Print every change until it has ended",
+             [&command, id] { return Watch(command, *id); })
+      ->add_option("ID", *id, "AD_…")
+      ->required();
+  AddJobs(root, command);
+}
+
+}  // namespace parley::cli

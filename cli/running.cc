@@ -1,0 +1,94 @@
+// parley workers list, parley rooms list, parley status
+#include <fmt/format.h>
+
+#include "base/status.h"
+#include "command.h"
+
+namespace parley::cli {
+namespace {
+
+absl::Status Workers(const Command& command) {
+  Api api = command.MakeApi();
+  PARLEY_ASSIGN_OR_RETURN(const Json workers, api.List("/api/workers", "workers"));
+  if (command.output.json) {
+    PrintJson(workers);
+    return absl::OkStatus();
+  }
+  Table table({"WORKER", "STATE", "POOL", "SLOTS", "LOAD", "HOST", "VERSION", "HEARTBEAT"});
+  for (const Json& worker : workers) {
+    if (command.output.quiet) fmt::print("{}\n", Cell(worker, "id"));
+    table.Row({Cell(worker, "id"), Cell(worker, "state"), Cell(worker, "pool"),
+               Cell(worker, "slotsUsed") + "/" + Cell(worker, "slots"),
+               fmt::format("{:.2f}", worker.value("load", 0.0)), Cell(worker, "hostname"),
+               Cell(worker, "version"), Cell(worker, "heartbeatAgeMs") + " ms"});
+  }
+  if (!command.output.quiet) table.Print();
+  return absl::OkStatus();
+}
+
+absl::Status Rooms(const Command& command) {
+  Api api = command.MakeApi();
+  PARLEY_ASSIGN_OR_RETURN(const Json rooms, api.List("/api/rooms", "rooms"));
+  if (command.output.json) {
+    PrintJson(rooms);
+    return absl::OkStatus();
+  }
+  Table table({"ROOM", "SID", "PEOPLE", "AGENTS", "MEDIA", "AGE"});
+  for (const Json& room : rooms) {
+    if (command.output.quiet) fmt::print("{}\n", Cell(room, "name"));
+    table.Row({Cell(room, "name"), Cell(room, "sid"), Cell(room, "numParticipants"),
+               Cell(room, "numAgents"), Cell(room, "mediaUrl"), Age(room, "createTime")});
+  }
+  if (!command.output.quiet) table.Print();
+  return absl::OkStatus();
+}
+
+// One line per part: what answers, what does not.
+absl::Status ShowStatus(const Command& command) {
+  Api api = command.MakeApi();
+  struct Part {
+    const char* name;
+    const char* path;
+    const char* field;
+  };
+  static constexpr Part kParts[] = {{"agents", "/api/agents", "agents"},
+                                    {"workers", "/api/workers", "workers"},
+                                    {"dispatches", "/api/dispatches", "dispatches"},
+                                    {"rooms", "/api/rooms", "rooms"},
+                                    {"sessions", "/api/sessions", "sessions"}};
+  PARLEY_RETURN_IF_ERROR(api.Send("GET", "/readyz", "", "").status());
+  Json summary = {{"server", api.server()}};
+  absl::Status first;
+  Table table({"PART", "COUNT", ""});
+  for (const Part& part : kParts) {
+    const absl::StatusOr<Json> list = api.List(part.path, part.field);
+    if (!list.ok() && first.ok()) first = Annotate(list.status(), part.name);
+    summary[part.name] = list.ok() ? Json(list->size()) : Json(nullptr);
+    table.Row({part.name, list.ok() ? std::to_string(list->size()) : "-",
+               list.ok() ? "" : std::string(Message(list.status()))});
+  }
+  if (command.output.json) {
+    PrintJson(summary);
+  } else if (!command.output.quiet) {
+    fmt::print("{} is ready\n", api.server());
+    table.Print();
+  }
+  return first;
+}
+
+}  // namespace
+
+void AddRunning(CLI::App& root, Command& command) {
+  CLI::App& workers = *root.add_subcommand("workers", "Registered agent servers");
+  workers.require_subcommand(1);
+  AddCommand(workers, command, "list", "Agent servers with slots, load and heartbeat",
+             [&command] { return Workers(command); });
+  CLI::App& rooms = *root.add_subcommand("rooms", "Live rooms");
+  rooms.require_subcommand(1);
+  AddCommand(rooms, command, "list", "Rooms with their participants",
+             [&command] { return Rooms(command); });
+  AddCommand(root, command, "status", "Does the cluster answer, and what runs in it",
+             [&command] { return ShowStatus(command); });
+}
+
+}  // namespace parley::cli
