@@ -62,6 +62,7 @@ struct HttpTool {
   std::string url;
   std::map<std::string, std::string> headers;
   absl::Duration timeout = absl::Seconds(10);  // 10 ms to 60 s
+  std::string body;    // a template, too; "" = the arguments as JSON (POST, PUT, PATCH)
   std::string result;  // JSONPath-like "$.a.b[0]" into the answer; "" = the whole answer
 };
 
@@ -87,8 +88,7 @@ struct SessionOptions {
 // One rule of the `rules` engine; the first that matches answers. A rule without `when` is the one
 // that answers otherwise; it comes last.
 struct Rule {
-  // RE2 pattern without case; `{slot:a|b|c}` is a capture of one of these, `{slot}` of one word.
-  std::string when;
+  std::string when;  // a speech::Pattern
   std::string call;  // a tool; its parameters are filled from slots of the same names
   std::string say;   // `{slot}`, `{result}`
 };
@@ -112,7 +112,6 @@ struct AgentDefinition {
   SessionOptions session;
   std::map<std::string, std::string> grammars;  // JSGF
   std::map<std::string, std::vector<Rule>> rules;
-  std::vector<std::string> secrets;  // names; never values
 
   const Tool* FindTool(std::string_view tool_name) const;
 };
@@ -124,8 +123,9 @@ struct ParseOptions {
   bool allow_loopback = false;  // tools may be on this host: `parley dev`
 };
 
-// Reads YAML or JSON (which is YAML). Every error is InvalidArgument with reason
-// DEFINITION_INVALID, metadata `line` and `field`, and the text "SOURCE:LINE: FIELD: what is
+// Reads YAML or JSON; field names in snake_case or camelCase. At most kMaxDefinitionBytes, 32
+// levels deep, no anchors, aliases or tags, no key twice. Every error is InvalidArgument with
+// reason DEFINITION_INVALID, metadata `line` and `field`, and the text "SOURCE:LINE: FIELD: what is
 // wrong".
 absl::StatusOr<AgentDefinition> ParseDefinition(std::string_view text, std::string_view source_name,
                                                 const ParseOptions& options = {});
@@ -140,10 +140,5 @@ std::string ContentHash(std::string_view canonical_json);
 
 // The published JSON schema of definitions, as text.
 std::string_view SchemaJson();
-
-// A rule's `when` as an RE2 pattern with named groups. InvalidArgument says what is wrong with it.
-absl::StatusOr<std::string> CompileWhen(std::string_view when);
-// The slot names of a `when`, in order.
-std::vector<std::string> SlotsOf(std::string_view when);
 
 }  // namespace parley::registry

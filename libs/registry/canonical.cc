@@ -1,0 +1,146 @@
+#include <openssl/evp.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "base/status.h"
+#include "base/strings.h"
+#include "registry/definition.h"
+#include "registry/store.h"
+
+namespace parley::registry {
+namespace {
+
+using Json = nlohmann::json;  // keeps its keys sorted
+
+void PutText(Json& json, const char* name, const std::string& value) {
+  if (!value.empty()) json[name] = value;
+}
+
+template <typename Container>
+void PutAll(Json& json, const char* name, const Container& values) {
+  if (!values.empty()) json[name] = values;
+}
+
+Json SttJson(const SttConfig& stt) {
+  Json json = {{"engine", stt.engine}};
+  PutText(json, "model", stt.model);
+  PutText(json, "language", stt.language);
+  PutText(json, "grammar", stt.grammar);
+  PutAll(json, "phrases", stt.phrases);
+  PutAll(json, "options", stt.options);
+  return json;
+}
+
+Json LlmJson(const LlmConfig& llm) {
+  Json json = {{"engine", llm.engine}};
+  PutText(json, "model", llm.model);
+  PutText(json, "rules", llm.rules);
+  if (llm.temperature) json["temperature"] = *llm.temperature;
+  if (llm.max_tokens) json["max_tokens"] = *llm.max_tokens;
+  PutAll(json, "options", llm.options);
+  return json;
+}
+
+Json TtsJson(const TtsConfig& tts) {
+  Json json = {{"engine", tts.engine}, {"rate", tts.rate}, {"pitch", tts.pitch}};
+  PutText(json, "voice", tts.voice);
+  PutText(json, "language", tts.language);
+  PutAll(json, "options", tts.options);
+  return json;
+}
+
+Json ToolJson(const Tool& tool) {
+  Json http = {{"method", tool.http.method},
+               {"url", tool.http.url},
+               {"timeout", DurationText(tool.http.timeout)}};
+  PutAll(http, "headers", tool.http.headers);
+  PutText(http, "body", tool.http.body);
+  PutText(http, "result", tool.http.result);
+  Json json = {{"name", tool.name},
+               {"parameters", Json::parse(tool.parameters_json, nullptr, false)},
+               {"http", std::move(http)}};
+  PutText(json, "description", tool.description);
+  return json;
+}
+
+Json RuleJson(const Rule& rule) {
+  if (rule.when.empty()) return {{"otherwise", rule.say}};
+  Json json = {{"when", rule.when}};
+  PutText(json, "call", rule.call);
+  PutText(json, "say", rule.say);
+  return json;
+}
+
+template <typename T>
+Json ListJson(const std::vector<T>& values, Json (*convert)(const T&)) {
+  Json list = Json::array();
+  for (const T& value : values) list.push_back(convert(value));
+  return list;
+}
+
+}  // namespace
+
+std::string ToJson(const AgentDefinition& d) {
+  Json json = {
+      {"id", d.id},
+      {"name", d.name},
+      {"agent_name", d.agent_name},
+      {"pool", d.pool},
+      {"labels", d.labels},
+      {"instructions", d.instructions},
+      {"greeting", d.greeting},
+      {"stt", ListJson(d.stt, SttJson)},
+      {"llm", ListJson(d.llm, LlmJson)},
+      {"tts", ListJson(d.tts, TtsJson)},
+      {"turn_detection",
+       {{"mode", d.turn_detection.mode == TurnMode::kManual ? "manual" : "vad"},
+        {"endpointing",
+         {{"min_delay", DurationText(d.turn_detection.min_delay)},
+          {"max_delay", DurationText(d.turn_detection.max_delay)}}}}},
+      {"interruption",
+       {{"enabled", d.interruption.enabled},
+        {"min_duration", DurationText(d.interruption.min_duration)},
+        {"min_words", d.interruption.min_words},
+        {"resume_false_after", DurationText(d.interruption.resume_false_after)}}},
+      {"tools", ListJson(d.tools, ToolJson)},
+      {"transcription", {{"enabled", d.transcription_enabled}}},
+      {"limits",
+       {{"max_duration", DurationText(d.limits.max_duration)},
+        {"max_tool_steps", d.limits.max_tool_steps},
+        {"memory", SizeText(d.limits.memory_bytes)}}},
+      {"session",
+       {{"away_after", DurationText(d.session.away_after)},
+        {"close_on_disconnect", d.session.close_on_disconnect},
+        {"transcript", d.session.transcript}}},
+      {"grammars", d.grammars},
+  };
+  json["rules"] = Json::object();
+  for (const auto& [name, rules] : d.rules) json["rules"][name] = ListJson(rules, RuleJson);
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string ContentHash(std::string_view canonical_json) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int size = 0;
+  EVP_Digest(canonical_json.data(), canonical_json.size(), digest.data(), &size, EVP_sha256(),
+             nullptr);
+  std::string hex;
+  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
+  return hex;
+}
+
+AgentRecord MakeRecord(std::string_view project, const AgentDefinition& definition) {
+  AgentRecord record;
+  record.project = std::string(project);
+  record.id = definition.id;
+  record.name = definition.name;
+  record.agent_name = definition.agent_name;
+  record.pool = definition.pool;
+  record.labels = definition.labels;
+  record.definition_json = ToJson(definition);
+  record.content_hash = ContentHash(record.definition_json);
+  return record;
+}
+
+}  // namespace parley::registry

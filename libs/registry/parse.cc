@@ -1,0 +1,470 @@
+// Reads a definition section by section. Order matters: rules and engines refer to tools and
+// grammars, which are read first.
+#include <algorithm>
+#include <array>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+
+#include "base/strings.h"
+#include "registry/checks.h"
+#include "registry/definition.h"
+#include "registry/node_json.h"
+#include "registry/reader.h"
+#include "speech/pattern.h"
+
+namespace parley::registry {
+namespace {
+
+constexpr size_t kMaxChain = 8;
+constexpr size_t kMaxTools = 64;
+constexpr size_t kMaxRules = 500;
+constexpr size_t kMaxSets = 32;  // grammars, rule sets
+
+class Parser {
+ public:
+  Parser(std::string_view source, const ParseOptions& options)
+      : errors_(source), options_(options) {}
+
+  absl::StatusOr<AgentDefinition> Parse(const Node& root) {
+    MapReader map(root, "", errors_);
+    ReadIdentity(map);
+    ReadGrammars(map);
+    ReadTools(map);
+    ReadRules(map);
+    ReadStt(map);
+    ReadLlm(map);
+    ReadTts(map);
+    ReadTurns(map);
+    ReadInterruption(map);
+    ReadTranscription(map);
+    ReadLimits(map);
+    ReadSession(map);
+    for (const char* field :
+         {"realtime", "mcp_servers", "handoffs", "avatar", "avatar_model", "secrets"}) {
+      map.NotBuilt(field);
+    }
+    map.Map("vision", [&](const Node& node, const std::string& path) {
+      MapReader vision(node, path, errors_);
+      vision.NotBuilt("enabled");
+      vision.Finish();
+    });
+    map.Finish();
+    if (!errors_.ok()) return errors_.status();
+    return std::move(definition_);
+  }
+
+ private:
+  void ReadIdentity(MapReader& map) {
+    AgentDefinition& d = definition_;
+    map.Required("id");
+    if (map.Text("id", &d.id, {1, 63}) && !IsId(d.id)) {
+      map.Fail("id", "\"{}\" must be 1 to 63 of a to z, 0 to 9 and -", d.id);
+    }
+    d.name = d.agent_name = d.id;
+    map.Text("name", &d.name, {1, 256});
+    if (map.Text("agent_name", &d.agent_name, {1, 256}) &&
+        std::any_of(d.agent_name.begin(), d.agent_name.end(),
+                    [](unsigned char letter) { return letter < 0x20 || letter == 0x7f; })) {
+      map.Fail("agent_name", "must not hold control characters");
+    }
+    if (map.Text("pool", &d.pool, {1, 63}) && !IsId(d.pool)) {
+      map.Fail("pool", "\"{}\" must be 1 to 63 of a to z, 0 to 9 and -", d.pool);
+    }
+    map.Texts("labels", &d.labels, 64, {1, 63}, {0, 256});
+    map.Text("instructions", &d.instructions, {0, 256 << 10});
+    map.Text("greeting", &d.greeting, {0, 8 << 10});
+  }
+
+  void ReadGrammars(MapReader& map) {
+    map.Map("grammars", [&](const Node& node, const std::string& path) {
+      if (node.items.size() > kMaxSets) {
+        errors_.Fail(node.line, path, "has {} grammars; at most {} are taken", node.items.size(),
+                     kMaxSets);
+      }
+      for (size_t i = 0; i < node.items.size() && errors_.ok(); ++i) {
+        const Node& value = node.items[i];
+        const std::string field = path + "." + node.keys[i];
+        const int line = node.key_lines[i];
+        if (!IsToolName(node.keys[i])) {
+          errors_.Fail(line, field, "its name must be letters, digits, _ and -");
+        } else if (value.kind != Node::Kind::kText) {
+          errors_.Fail(line, field, "must be a grammar in JSGF");
+        } else if (value.text.size() > kMaxGrammarBytes) {
+          errors_.Fail(line, field, "has {} bytes; at most {} are taken", value.text.size(),
+                       kMaxGrammarBytes);
+        } else if (const std::string problem = GrammarProblem(value.text); !problem.empty()) {
+          errors_.Fail(line, field, "{}", problem);
+        }
+        definition_.grammars[node.keys[i]] = value.text;
+      }
+    });
+  }
+
+  // ---- tools ----
+
+  void ReadTools(MapReader& map) {
+    map.List("tools", kMaxTools, [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      Tool tool;
+      fields.Required("name");
+      if (fields.Text("name", &tool.name) && !IsToolName(tool.name)) {
+        fields.Fail("name", "\"{}\" must be 1 to 64 letters, digits, _ and -, no digit first",
+                    tool.name);
+      }
+      if (definition_.FindTool(tool.name) != nullptr) {
+        fields.Fail("name", "two tools are called {}", tool.name);
+      }
+      fields.Text("description", &tool.description, {0, 4096});
+      const Node* schema = fields.Take("parameters");
+      ReadParameters(schema, fields, &tool);
+      fields.Required("http");
+      fields.Map("http", [&](const Node& http, const std::string& at) {
+        ReadHttp(http, at, schema, &tool.http);
+      });
+      fields.Finish();
+      definition_.tools.push_back(std::move(tool));
+    });
+  }
+
+  void ReadParameters(const Node* schema, MapReader& fields, Tool* tool) {
+    nlohmann::json json = {{"type", "object"}, {"properties", nlohmann::json::object()}};
+    if (schema != nullptr) {
+      int line = 0;
+      const std::string problem = ParametersProblem(*schema, &line);
+      if (!problem.empty()) return errors_.Fail(line, fields.PathOf("parameters"), "{}", problem);
+      json = ToJsonValue(*schema);
+      if (!json.contains("properties")) json["properties"] = nlohmann::json::object();
+    }
+    tool->parameters_json = json.dump();
+  }
+
+  void ReadHttp(const Node& node, const std::string& path, const Node* schema, HttpTool* http) {
+    MapReader fields(node, path, errors_);
+    constexpr std::array<std::string_view, 5> kMethods = {"GET", "POST", "PUT", "PATCH", "DELETE"};
+    if (fields.Text("method", &http->method) &&
+        std::find(kMethods.begin(), kMethods.end(), http->method) == kMethods.end()) {
+      fields.Fail("method", "\"{}\" is none of GET, POST, PUT, PATCH, DELETE", http->method);
+    }
+    fields.Required("url");
+    if (fields.Text("url", &http->url, {1, 2048})) {
+      const std::string problem = UrlProblem(http->url, options_.allow_loopback);
+      if (!problem.empty()) fields.Fail("url", "{}", problem);
+      CheckPlaces(fields, "url", http->url, schema);
+    }
+    if (fields.Texts("headers", &http->headers, 32, {1, 64}, {0, 4096})) {
+      for (const auto& [name, value] : http->headers) {
+        const std::string field = "headers." + name;
+        if (!IsHeaderName(name)) fields.Fail(field, "is not a header that a tool may set");
+        if (value.find_first_of("\r\n") != value.npos) fields.Fail(field, "holds a line break");
+        CheckPlaces(fields, field, value, schema);
+      }
+    }
+    if (fields.Text("body", &http->body, {0, 64 << 10})) {
+      CheckPlaces(fields, "body", http->body, schema);
+    }
+    fields.Duration("timeout", &http->timeout, absl::Milliseconds(10), absl::Seconds(60));
+    if (fields.Text("result", &http->result) && !http->result.empty()) {
+      const std::string problem = ResultPathProblem(http->result);
+      if (!problem.empty()) fields.Fail("result", "{}", problem);
+    }
+    fields.Finish();
+  }
+
+  // Each {place} of a template must be a parameter.
+  void CheckPlaces(MapReader& fields, std::string_view field, std::string_view text,
+                   const Node* schema) {
+    std::string problem;
+    const std::vector<std::string> places = PlacesOf(text, &problem);
+    if (!problem.empty()) return fields.Fail(field, "{}", problem);
+    const Node* properties = schema == nullptr ? nullptr : schema->Find("properties");
+    for (const std::string& place : places) {
+      if (properties == nullptr || properties->Find(place) == nullptr) {
+        fields.Fail(field, "{{{}}} is not among the tool's parameters", place);
+      }
+    }
+  }
+
+  // ---- rules ----
+
+  void ReadRules(MapReader& map) {
+    map.Map("rules", [&](const Node& node, const std::string& path) {
+      if (node.items.size() > kMaxSets) {
+        errors_.Fail(node.line, path, "has {} sets; at most {} are taken", node.items.size(),
+                     kMaxSets);
+      }
+      for (size_t i = 0; i < node.items.size() && errors_.ok(); ++i) {
+        const std::string at = path + "." + node.keys[i];
+        const Node& list = node.items[i];
+        if (!IsToolName(node.keys[i])) {
+          errors_.Fail(node.key_lines[i], at, "its name must be letters, digits, _ and -");
+        } else if (list.kind != Node::Kind::kList || list.items.empty()) {
+          errors_.Fail(node.key_lines[i], at, "must be a list of rules");
+        } else if (list.items.size() > kMaxRules) {
+          errors_.Fail(node.key_lines[i], at, "has {} rules; at most {} are taken",
+                       list.items.size(), kMaxRules);
+        }
+        std::vector<Rule>& rules = definition_.rules[node.keys[i]];
+        for (size_t j = 0; j < list.items.size() && errors_.ok(); ++j) {
+          ReadRule(list.items[j], fmt::format("{}[{}]", at, j), j + 1 == list.items.size(), &rules);
+        }
+      }
+    });
+  }
+
+  void ReadRule(const Node& node, const std::string& path, bool last, std::vector<Rule>* rules) {
+    MapReader fields(node, path, errors_);
+    Rule rule;
+    if (fields.Text("otherwise", &rule.say, {1, 4096})) {
+      if (!last)
+        fields.Fail("otherwise", "must be the last rule: those after it are never reached");
+      CheckSay(fields, "otherwise", rule.say, {}, false);
+    } else {
+      fields.Required("when");
+      fields.Text("when", &rule.when, {1, speech::kMaxPatternBytes});
+      fields.Text("call", &rule.call, {1, 64});
+      fields.Text("say", &rule.say, {1, 4096});
+      CheckRule(fields, rule);
+    }
+    fields.Finish();
+    rules->push_back(std::move(rule));
+  }
+
+  void CheckRule(MapReader& fields, const Rule& rule) {
+    if (!errors_.ok()) return;
+    const absl::StatusOr<speech::Pattern> pattern = speech::Pattern::Compile(rule.when);
+    if (!pattern.ok()) return fields.Fail("when", "{}", Message(pattern.status()));
+    if (rule.call.empty() && rule.say.empty()) {
+      return fields.Fail("", "needs `say` or `call`: what is the answer?");
+    }
+    CheckSay(fields, "say", rule.say, pattern->slots(), !rule.call.empty());
+    if (rule.call.empty()) return;
+    const Tool* tool = definition_.FindTool(rule.call);
+    if (tool == nullptr) return fields.Fail("call", "there is no tool {}", rule.call);
+    const auto schema = nlohmann::json::parse(tool->parameters_json, nullptr, false);
+    for (const auto& name : schema.value("required", nlohmann::json::array())) {
+      const auto& slots = pattern->slots();
+      if (std::find(slots.begin(), slots.end(), name.get<std::string>()) == slots.end()) {
+        fields.Fail("call", "tool {} needs {}, which is no slot of `when`", rule.call,
+                    name.get<std::string>());
+      }
+    }
+  }
+
+  void CheckSay(MapReader& fields, std::string_view field, std::string_view say,
+                const std::vector<std::string>& slots, bool has_result) {
+    std::string problem;
+    const std::vector<std::string> places = PlacesOf(say, &problem);
+    if (!problem.empty()) return fields.Fail(field, "{}", problem);
+    for (const std::string& place : places) {
+      if (place == "result" && has_result) continue;
+      if (std::find(slots.begin(), slots.end(), place) == slots.end()) {
+        fields.Fail(field, "{{{}}} is neither a slot of `when` nor the result of a tool", place);
+      }
+    }
+  }
+
+  // ---- engines ----
+
+  void Engine(MapReader& fields, std::string* engine,
+              std::initializer_list<std::string_view> built) {
+    fields.Required("engine");
+    if (!fields.Text("engine", engine, {1, 64})) return;
+    if (std::find(built.begin(), built.end(), *engine) != built.end()) return;
+    std::string names;
+    for (const std::string_view name : built) {
+      if (name != "scripted") names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    fields.Fail("engine", "engine {} is not built yet in this version; there are: {}", *engine,
+                names);
+  }
+
+  void Options(MapReader& fields, std::map<std::string, std::string>* options) {
+    fields.Texts("options", options, 32, {1, 64}, {0, 4096});
+  }
+
+  void ReadStt(MapReader& map) {
+    std::vector<SttConfig>& chain = definition_.stt;
+    map.List("stt", kMaxChain, [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      SttConfig stt;
+      Engine(fields, &stt.engine, {"pocketsphinx", "scripted"});
+      fields.Text("model", &stt.model);
+      fields.Text("language", &stt.language, {2, 35});
+      if (fields.Text("grammar", &stt.grammar, {1, 64}) &&
+          !definition_.grammars.contains(stt.grammar)) {
+        fields.Fail("grammar", "there is no grammar {} under `grammars`", stt.grammar);
+      }
+      fields.TextList("phrases", &stt.phrases, 500, {1, 256});
+      Options(fields, &stt.options);
+      fields.Finish();
+      chain.push_back(std::move(stt));
+    });
+    if (!chain.empty()) return;
+    SttConfig stt;
+    stt.engine = "pocketsphinx";
+    if (definition_.grammars.size() == 1) stt.grammar = definition_.grammars.begin()->first;
+    chain.push_back(std::move(stt));
+  }
+
+  void ReadLlm(MapReader& map) {
+    std::vector<LlmConfig>& chain = definition_.llm;
+    map.List("llm", kMaxChain, [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      LlmConfig llm;
+      Engine(fields, &llm.engine, {"rules", "openai", "scripted"});
+      fields.Text("model", &llm.model);
+      if (fields.Text("rules", &llm.rules, {1, 64}) && !definition_.rules.contains(llm.rules)) {
+        fields.Fail("rules", "there are no rules {} under `rules`", llm.rules);
+      }
+      if (llm.engine == "rules" && llm.rules.empty()) fields.Required("rules");
+      if (llm.engine == "openai" && llm.model.empty()) fields.Required("model");
+      double temperature = 0;
+      if (fields.Double("temperature", &temperature, 0, 2)) llm.temperature = temperature;
+      int max_tokens = 0;
+      if (fields.Int("max_tokens", &max_tokens, 1, 100'000)) llm.max_tokens = max_tokens;
+      Options(fields, &llm.options);
+      fields.Finish();
+      chain.push_back(std::move(llm));
+    });
+    if (!chain.empty()) return;
+    if (definition_.rules.size() != 1) {
+      return map.Fail("llm", "is missing: name what thinks, e.g. [{{engine: rules, rules: NAME}}]");
+    }
+    LlmConfig llm;
+    llm.engine = "rules";
+    llm.rules = definition_.rules.begin()->first;
+    chain.push_back(std::move(llm));
+  }
+
+  void ReadTts(MapReader& map) {
+    std::vector<TtsConfig>& chain = definition_.tts;
+    map.List("tts", kMaxChain, [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      TtsConfig tts;
+      Engine(fields, &tts.engine, {"flite", "espeak", "scripted"});
+      fields.Text("voice", &tts.voice);
+      fields.Text("language", &tts.language, {2, 35});
+      fields.Double("rate", &tts.rate, 0.5, 2);
+      fields.Double("pitch", &tts.pitch, 0.5, 2);
+      Options(fields, &tts.options);
+      fields.Finish();
+      chain.push_back(std::move(tts));
+    });
+    if (!chain.empty()) return;
+    TtsConfig tts;
+    tts.engine = "flite";
+    tts.voice = "slt";
+    chain.push_back(std::move(tts));
+  }
+
+  // ---- behaviour ----
+
+  void ReadTurns(MapReader& map) {
+    TurnDetection& turns = definition_.turn_detection;
+    map.Map("turn_detection", [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      std::string mode = "vad";
+      if (fields.Text("mode", &mode)) {
+        if (mode == "stt" || mode == "semantic") {
+          fields.Fail("mode", "mode {} is not built yet in this version; there are: vad, manual",
+                      mode);
+        } else if (mode != "vad" && mode != "manual") {
+          fields.Fail("mode", "\"{}\" is none of vad, manual, stt, semantic", mode);
+        }
+      }
+      turns.mode = mode == "manual" ? TurnMode::kManual : TurnMode::kVad;
+      fields.Map("endpointing", [&](const Node& delays, const std::string& at) {
+        MapReader endpointing(delays, at, errors_);
+        endpointing.Duration("min_delay", &turns.min_delay, absl::Milliseconds(50),
+                             absl::Seconds(10));
+        endpointing.Duration("max_delay", &turns.max_delay, absl::Milliseconds(50),
+                             absl::Seconds(60));
+        if (turns.max_delay < turns.min_delay) {
+          endpointing.Fail("max_delay", "must not be shorter than min_delay ({})",
+                           DurationText(turns.min_delay));
+        }
+        endpointing.Finish();
+      });
+      fields.Finish();
+    });
+  }
+
+  void ReadInterruption(MapReader& map) {
+    Interruption& interruption = definition_.interruption;
+    map.Map("interruption", [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      fields.Bool("enabled", &interruption.enabled);
+      fields.Duration("min_duration", &interruption.min_duration, absl::ZeroDuration(),
+                      absl::Seconds(10));
+      fields.Int("min_words", &interruption.min_words, 0, 100);
+      fields.Duration("resume_false_after", &interruption.resume_false_after, absl::ZeroDuration(),
+                      absl::Seconds(60));
+      fields.Finish();
+    });
+  }
+
+  void ReadTranscription(MapReader& map) {
+    map.Map("transcription", [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      fields.Bool("enabled", &definition_.transcription_enabled);
+      fields.NotBuilt("translate_to");
+      fields.Finish();
+    });
+  }
+
+  void ReadLimits(MapReader& map) {
+    Limits& limits = definition_.limits;
+    map.Map("limits", [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      fields.Duration("max_duration", &limits.max_duration, absl::Seconds(1), absl::Hours(24));
+      fields.Int("max_tool_steps", &limits.max_tool_steps, 0, 50);
+      fields.Size("memory", &limits.memory_bytes, int64_t{16} << 20, int64_t{64} << 30);
+      fields.Finish();
+    });
+  }
+
+  void ReadSession(MapReader& map) {
+    SessionOptions& session = definition_.session;
+    map.Map("session", [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      fields.Duration("away_after", &session.away_after, absl::ZeroDuration(), absl::Hours(24));
+      fields.Bool("close_on_disconnect", &session.close_on_disconnect);
+      fields.NotBuilt("record");
+      fields.Bool("transcript", &session.transcript);
+      fields.Finish();
+    });
+  }
+
+  Errors errors_;
+  const ParseOptions options_;
+  AgentDefinition definition_;
+};
+
+}  // namespace
+
+const Tool* AgentDefinition::FindTool(std::string_view tool_name) const {
+  for (const Tool& tool : tools) {
+    if (tool.name == tool_name) return &tool;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<AgentDefinition> ParseDefinition(std::string_view text, std::string_view source_name,
+                                                const ParseOptions& options) {
+  if (text.size() > kMaxDefinitionBytes) {
+    return DefinitionError(
+        source_name, 0, "",
+        fmt::format("has {} bytes; at most {} are taken", text.size(), kMaxDefinitionBytes));
+  }
+  PARLEY_ASSIGN_OR_RETURN(const Node root, ParseTree(text, source_name));
+  return Parser(source_name, options).Parse(root);
+}
+
+absl::StatusOr<AgentDefinition> FromJson(std::string_view json) {
+  ParseOptions options;
+  options.allow_loopback = true;  // judged when it was registered
+  PARLEY_ASSIGN_OR_RETURN(const Node root, ParseJsonTree(json, "definition"));
+  return Parser("definition", options).Parse(root);
+}
+
+}  // namespace parley::registry

@@ -1,0 +1,463 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <re2/re2.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/strings.h"
+#include "registry/definition.h"
+#include "registry/store.h"
+#include "testing/matchers.h"
+
+namespace parley::registry {
+namespace {
+
+using ::parley::testing::HasReason;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+using Json = nlohmann::json;
+
+std::string FileText(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::filesystem::path ExamplesFolder() {
+  const char* source = std::getenv("PARLEY_SOURCE_DIR");
+  return std::filesystem::path(source == nullptr ? "." : source) / "examples";
+}
+
+// An agent that is fine, with `more` fields after it (from line 3 on).
+std::string With(std::string_view more) {
+  return "id: x\nllm: [{engine: openai, model: m}]\n" + std::string(more);
+}
+
+std::string ErrorOf(std::string_view text) {
+  const auto definition = ParseDefinition(text, "a.yaml");
+  if (definition.ok()) return "it parses";
+  EXPECT_THAT(definition, HasReason("DEFINITION_INVALID"));
+  return std::string(Message(definition.status()));
+}
+
+// The part of JSON schema that agent.schema.json uses. "" = valid.
+std::string SchemaProblem(const Json& value, const Json& schema, const Json& root,
+                          const std::string& at) {
+  if (schema.contains("$ref")) {
+    const std::string name = schema["$ref"].get<std::string>().substr(8);
+    return SchemaProblem(value, root["$defs"][name], root, at);
+  }
+  const auto is = [&](const std::string& type) {
+    if (type == "integer") return value.is_number_integer();
+    if (type == "number") return value.is_number();
+    return type == value.type_name();
+  };
+  if (schema.contains("type")) {
+    const Json types = schema["type"].is_array() ? schema["type"] : Json::array({schema["type"]});
+    if (std::none_of(types.begin(), types.end(), is)) return at + ": wrong type";
+  }
+  if (schema.contains("const") && value != schema["const"]) return at + ": not the constant";
+  if (schema.contains("enum")) {
+    const Json& choices = schema["enum"];
+    if (std::find(choices.begin(), choices.end(), value) == choices.end()) return at + ": enum";
+  }
+  if (value.is_string()) {
+    const std::string text = value.get<std::string>();
+    if (text.size() < schema.value("minLength", size_t{0})) return at + ": too short";
+    if (text.size() > schema.value("maxLength", SIZE_MAX)) return at + ": too long";
+    if (schema.contains("pattern") &&
+        !RE2::PartialMatch(text, schema["pattern"].get<std::string>())) {
+      return at + ": pattern";
+    }
+  }
+  if (value.is_number()) {
+    if (schema.contains("minimum") && value < schema["minimum"]) return at + ": too small";
+    if (schema.contains("maximum") && value > schema["maximum"]) return at + ": too large";
+  }
+  if (value.is_array()) {
+    if (value.size() < schema.value("minItems", size_t{0})) return at + ": too few";
+    if (value.size() > schema.value("maxItems", SIZE_MAX)) return at + ": too many";
+    for (size_t i = 0; schema.contains("items") && i < value.size(); ++i) {
+      const std::string problem =
+          SchemaProblem(value[i], schema["items"], root, fmt::format("{}[{}]", at, i));
+      if (!problem.empty()) return problem;
+    }
+  }
+  if (!value.is_object()) return "";
+  if (value.size() > schema.value("maxProperties", SIZE_MAX)) return at + ": too many";
+  for (const Json& name : schema.value("required", Json::array())) {
+    if (!value.contains(name.get<std::string>())) return at + ": lacks " + name.dump();
+  }
+  const Json properties = schema.value("properties", Json::object());
+  for (const auto& [name, item] : value.items()) {
+    Json rule = true;
+    if (properties.contains(name)) {
+      rule = properties[name];
+    } else if (schema.contains("additionalProperties")) {
+      rule = schema["additionalProperties"];
+    }
+    if (rule == false) return at + "." + name + ": not a known field";
+    if (rule.is_boolean()) continue;
+    const std::string problem = SchemaProblem(item, rule, root, at + "." + name);
+    if (!problem.empty()) return problem;
+  }
+  return "";
+}
+
+std::string SchemaProblem(const Json& value) {
+  static const Json kSchema = Json::parse(SchemaJson());
+  return SchemaProblem(value, kSchema, kSchema, "$");
+}
+
+TEST(DefinitionTest, ExamplesParseAndFitTheSchema) {
+  ParseOptions options;
+  options.allow_loopback = true;
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(ExamplesFolder())) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++count;
+    PARLEY_ASSERT_OK_AND_ASSIGN(
+        AgentDefinition definition,
+        ParseDefinition(FileText(entry.path()), entry.path().filename().string(), options));
+    EXPECT_EQ(definition.id, entry.path().stem());
+    EXPECT_EQ(SchemaProblem(Json::parse(ToJson(definition))), "") << entry.path();
+  }
+  EXPECT_GE(count, 3);
+}
+
+TEST(DefinitionTest, EverythingIsRead) {
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition d, ParseDefinition(R"(
+id: front-desk
+name: Front desk
+agent_name: Front-Desk
+pool: hotel
+labels: {team: hotel, floor: 3}
+instructions: |
+  Two
+  lines.
+greeting: Good day.
+stt: [{engine: pocketsphinx, grammar: rooms, language: en, phrases: [suite], options: {a: b}}]
+llm: [{engine: openai, model: m, temperature: 0.3, max_tokens: 200}, {engine: rules, rules: rooms}]
+tts: [{engine: flite, voice: slt, rate: 1.5}, {engine: espeak, voice: en-us, pitch: 0.5}]
+turn_detection: {mode: manual, endpointing: {min_delay: 0.3s, max_delay: 2s}}
+interruption: {enabled: false, min_duration: 250ms, min_words: 2, resume_false_after: 0s}
+tools:
+  - name: room_rate
+    description: Rate
+    parameters: {type: object, properties: {room: {type: string, enum: [single]}}, required: [room]}
+    http: {method: POST, url: "https://rates.example/{room}", headers: {X-Room: "{room}"},
+           body: '{{"room": "{room}"}}', timeout: 2s, result: "$.rates[0].price"}
+transcription: {enabled: false, translate_to: null}
+vision: {enabled: false}
+avatar: null
+realtime: null
+mcp_servers: []
+handoffs: []
+secrets: []
+limits: {max_duration: 1h, max_tool_steps: 5, memory: 64MiB}
+session: {away_after: 30s, close_on_disconnect: false, record: false, transcript: true}
+grammars: {rooms: "#JSGF V1.0; grammar rooms; public <u> = single | <two>; <two> = suite;"}
+rules:
+  rooms:
+    - {when: "rate .*{room:single|suite}", call: room_rate, say: "{room}: {result}"}
+    - {otherwise: "What?"}
+)",
+                                                                 "a.yaml"));
+  EXPECT_EQ(d.agent_name, "Front-Desk");
+  EXPECT_EQ(d.labels.at("floor"), "3");
+  EXPECT_EQ(d.instructions, "Two\nlines.\n");
+  EXPECT_EQ(d.stt[0].grammar, "rooms");
+  EXPECT_EQ(d.stt[0].phrases, std::vector<std::string>{"suite"});
+  EXPECT_EQ(d.llm[0].temperature, 0.3);
+  EXPECT_EQ(d.llm[1].rules, "rooms");
+  EXPECT_EQ(d.tts[1].pitch, 0.5);
+  EXPECT_EQ(d.turn_detection.mode, TurnMode::kManual);
+  EXPECT_EQ(d.turn_detection.min_delay, absl::Milliseconds(300));
+  EXPECT_FALSE(d.interruption.enabled);
+  EXPECT_EQ(d.interruption.min_words, 2);
+  ASSERT_NE(d.FindTool("room_rate"), nullptr);
+  EXPECT_EQ(d.FindTool("room_rate")->http.result, "$.rates[0].price");
+  EXPECT_EQ(d.limits.memory_bytes, int64_t{64} << 20);
+  EXPECT_EQ(d.session.away_after, absl::Seconds(30));
+  EXPECT_TRUE(d.session.transcript);
+  ASSERT_EQ(d.rules["rooms"].size(), 2u);
+  EXPECT_TRUE(d.rules["rooms"][1].when.empty());
+  EXPECT_EQ(SchemaProblem(Json::parse(ToJson(d))), "");
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition again, FromJson(ToJson(d)));
+  EXPECT_EQ(ToJson(again), ToJson(d));
+}
+
+TEST(DefinitionTest, DefaultsAreFilledIn) {
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition d, ParseDefinition(R"(
+id: hello
+grammars: {only: "#JSGF V1.0; grammar g; public <u> = yes;"}
+rules: {only: [{otherwise: hi}]}
+)",
+                                                                 "a.yaml"));
+  EXPECT_EQ(d.name, "hello");
+  EXPECT_EQ(d.agent_name, "hello");
+  EXPECT_EQ(d.stt.at(0).engine, "pocketsphinx");
+  EXPECT_EQ(d.stt.at(0).grammar, "only");
+  EXPECT_EQ(d.llm.at(0).rules, "only");
+  EXPECT_EQ(d.tts.at(0).voice, "slt");
+  EXPECT_EQ(d.interruption.min_duration, absl::Milliseconds(500));
+}
+
+TEST(DefinitionTest, SameContentIsTheSameTextInAnySpelling) {
+  PARLEY_ASSERT_OK_AND_ASSIGN(
+      AgentDefinition yaml,
+      ParseDefinition(
+          With("agent_name: \"caf\xc3\xa9 \xf0\x9f\x98\x80\"\nlimits: {max_tool_steps: 4}\n"),
+          "a.yaml"));
+  PARLEY_ASSERT_OK_AND_ASSIGN(
+      AgentDefinition json,
+      ParseDefinition(R"({"limits":{"maxToolSteps":4},"agentName":"caf\u00e9 \ud83d\ude00",
+                          "llm":[{"model":"m","engine":"openai"}],"id":"x"})",
+                      "a.json"));
+  EXPECT_EQ(ToJson(yaml), ToJson(json));
+  EXPECT_EQ(ContentHash(ToJson(yaml)), ContentHash(ToJson(json)));
+  EXPECT_EQ(ContentHash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(MakeRecord("hotel", yaml).content_hash, ContentHash(ToJson(yaml)));
+}
+
+struct Refusal {
+  std::string text;
+  std::string error;
+};
+
+class RefusalTest : public ::testing::TestWithParam<Refusal> {};
+
+TEST_P(RefusalTest, NamesFileLineAndField) {
+  EXPECT_THAT(ErrorOf(GetParam().text), StartsWith(GetParam().error))
+      << GetParam().text.substr(0, 1000);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Fields, RefusalTest,
+    ::testing::Values(
+        Refusal{"name: x\n", "a.yaml:1: id: is missing"},
+        Refusal{"id: Front Desk\n", "a.yaml:1: id: \"Front Desk\" must be"},
+        Refusal{"id: x\n", "a.yaml:1: llm: is missing"},
+        Refusal{With("instrucions: hi\n"),
+                "a.yaml:3: instrucions: is not a known field; did you mean instructions?"},
+        Refusal{With("zzz: 1\n"), "a.yaml:3: zzz: is not a known field"},
+        Refusal{With("id: y\n"), "a.yaml:3: \"id\" stands here twice"},
+        Refusal{With("agent_name: a\nagentName: b\n"), "a.yaml:4: agent_name: stands here twice"},
+        Refusal{With("name: [1]\n"), "a.yaml:3: name: must be text"},
+        Refusal{With("agent_name: " + std::string(257, 'a') + "\n"),
+                "a.yaml:3: agent_name: has 257 bytes"},
+        Refusal{With("pool: My pool\n"), "a.yaml:3: pool: "},
+        Refusal{With("labels: [a]\n"), "a.yaml:3: labels: must be a map"},
+        Refusal{With("turn_detection:\n  mode: vad\n  endpointing:\n    min_delay: 5\n"),
+                "a.yaml:6: turn_detection.endpointing.min_delay: must be a duration with a unit"},
+        Refusal{With("turn_detection: {endpointing: {min_delay: 11s}}\n"),
+                "a.yaml:3: turn_detection.endpointing.min_delay: must be from 50ms to 10s"},
+        Refusal{With("turn_detection: {endpointing: {min_delay: 4s}}\n"),
+                "a.yaml:3: turn_detection.endpointing.max_delay: must not be shorter"},
+        Refusal{With("turn_detection: {mode: telepathy}\n"),
+                "a.yaml:3: turn_detection.mode: \"telepathy\" is none of"},
+        Refusal{With("interruption: {min_words: 1.5}\n"),
+                "a.yaml:3: interruption.min_words: must be a whole number"},
+        Refusal{With("interruption: {enabled: maybe}\n"),
+                "a.yaml:3: interruption.enabled: must be true or false"},
+        Refusal{With("limits: {memory: 1}\n"), "a.yaml:3: limits.memory: must be from 16MiB"},
+        Refusal{With("limits: {max_duration: 25h}\n"), "a.yaml:3: limits.max_duration: "},
+        Refusal{With("stt: [{engine: pocketsphinx, grammar: rooms}]\n"),
+                "a.yaml:3: stt[0].grammar: there is no grammar rooms"},
+        Refusal{With("stt: [{model: m}]\n"), "a.yaml:3: stt[0].engine: is missing"},
+        Refusal{With("tts: [{engine: flite, rate: 3}]\n"),
+                "a.yaml:3: tts[0].rate: must be a number"},
+        Refusal{"id: x\nllm: [{engine: rules}]\n", "a.yaml:2: llm[0].rules: is missing"},
+        Refusal{"id: x\nllm: [{engine: rules, rules: r}]\n",
+                "a.yaml:2: llm[0].rules: there are no"},
+        Refusal{"id: x\nllm: [{engine: openai}]\n", "a.yaml:2: llm[0].model: is missing"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    NotBuilt, RefusalTest,
+    ::testing::Values(
+        Refusal{With("mcp_servers: [{url: \"https://x.example/\"}]\n"),
+                "a.yaml:3: mcp_servers: not built yet in this version"},
+        Refusal{With("handoffs: [billing]\n"), "a.yaml:3: handoffs: not built yet"},
+        Refusal{With("realtime: {engine: r}\n"), "a.yaml:3: realtime: not built yet"},
+        Refusal{With("vision: {enabled: true}\n"), "a.yaml:3: vision.enabled: not built yet"},
+        Refusal{With("avatar: bob\n"), "a.yaml:3: avatar: not built yet"},
+        Refusal{With("avatarModel: bob\n"), "a.yaml:3: avatar_model: not built yet"},
+        Refusal{With("secrets: [KEY]\n"), "a.yaml:3: secrets: not built yet"},
+        Refusal{With("session: {record: true}\n"), "a.yaml:3: session.record: not built yet"},
+        Refusal{With("transcription: {translate_to: de}\n"),
+                "a.yaml:3: transcription.translate_to: not built yet"},
+        Refusal{With("turn_detection: {mode: semantic}\n"),
+                "a.yaml:3: turn_detection.mode: mode semantic is not built yet"},
+        Refusal{With("stt: [{engine: deepgram}]\n"),
+                "a.yaml:3: stt[0].engine: engine deepgram is not built yet in this version; there "
+                "are: pocketsphinx"},
+        Refusal{With("tts: [{engine: eleven}]\n"),
+                "a.yaml:3: tts[0].engine: engine eleven is not built yet in this version; there "
+                "are: flite, espeak"}));
+
+std::string Tool(std::string_view http, std::string_view parameters = "{type: object}") {
+  return With(
+      fmt::format("tools:\n  - name: t\n    parameters: {}\n    http: {}\n", parameters, http));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Tools, RefusalTest,
+    ::testing::Values(
+        Refusal{With("tools: [{name: t}]\n"), "a.yaml:3: tools[0].http: is missing"},
+        Refusal{With("tools: [{name: 1t, http: {url: \"https://x.example/\"}}]\n"),
+                "a.yaml:3: tools[0].name: "},
+        Refusal{With("tools:\n  - {name: t, http: {url: \"https://x.example/\"}}\n"
+                     "  - {name: t, http: {url: \"https://x.example/\"}}\n"),
+                "a.yaml:5: tools[1].name: two tools are called t"},
+        Refusal{Tool("{url: \"ftp://x.example/\"}"),
+                "a.yaml:6: tools[0].http.url: must start with"},
+        Refusal{Tool("{url: \"http://127.0.0.1/x\"}"),
+                "a.yaml:6: tools[0].http.url: 127.0.0.1 is inside this network"},
+        Refusal{Tool("{url: \"http://LOCALHOST:80/\"}"),
+                "a.yaml:6: tools[0].http.url: LOCALHOST is"},
+        Refusal{Tool("{url: \"http://[::1]/\"}"), "a.yaml:6: tools[0].http.url: [::1] is inside"},
+        Refusal{Tool("{url: \"http://169.254.169.254/\"}"), "a.yaml:6: tools[0].http.url: 169."},
+        Refusal{Tool("{url: \"http://10.1.2.3\"}"), "a.yaml:6: tools[0].http.url: 10."},
+        Refusal{Tool("{url: \"http://2130706433/\"}"),
+                "a.yaml:6: tools[0].http.url: 2130706433 is"},
+        Refusal{Tool("{url: \"http://0x7f.1/\"}"), "a.yaml:6: tools[0].http.url: 0x7f.1 is"},
+        Refusal{Tool("{url: \"https://a:b@x.example/\"}"),
+                "a.yaml:6: tools[0].http.url: must not hold"},
+        Refusal{Tool("{url: \"https://{host}/\"}"),
+                "a.yaml:6: tools[0].http.url: its host must not come"},
+        Refusal{Tool("{url: \"https://x.example:99999/\"}"),
+                "a.yaml:6: tools[0].http.url: its port"},
+        Refusal{Tool("{url: \"https://x.example/{room}\"}"),
+                "a.yaml:6: tools[0].http.url: {room} is not among the tool's parameters"},
+        Refusal{Tool("{url: \"https://x.example/{room\"}"),
+                "a.yaml:6: tools[0].http.url: has a brace"},
+        Refusal{Tool("{url: \"https://x.example/\", method: TRACE}"),
+                "a.yaml:6: tools[0].http.method: \"TRACE\" is none of"},
+        Refusal{Tool("{url: \"https://x.example/\", headers: {Host: a}}"),
+                "a.yaml:6: tools[0].http.headers.Host: is not a header"},
+        Refusal{Tool("{url: \"https://x.example/\", timeout: 5m}"),
+                "a.yaml:6: tools[0].http.timeout: must be from"},
+        Refusal{Tool("{url: \"https://x.example/\", result: rate}"),
+                "a.yaml:6: tools[0].http.result: must be a path"},
+        Refusal{Tool("{url: \"https://x.example/\"}", "{type: array}"),
+                "a.yaml:5: tools[0].parameters: its type must be object"},
+        Refusal{
+            Tool("{url: \"https://x.example/\"}", "{type: object, properties: {a: {type: no}}}"),
+            "a.yaml:5: tools[0].parameters: the type of a must be one of"},
+        Refusal{Tool("{url: \"https://x.example/\"}", "{type: object, required: [a]}"),
+                "a.yaml:5: tools[0].parameters: \"a\" is required"}));
+
+std::string Rules(std::string_view rules) {
+  return With(
+      "tools:\n  - name: t\n    parameters: {type: object, properties: {a: {type: string}}, "
+      "required: [a]}\n    http: {url: \"https://x.example/\"}\nrules:\n  r:\n" +
+      std::string(rules));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    RulesAndGrammars, RefusalTest,
+    ::testing::Values(
+        Refusal{Rules("    - {when: \"(\", say: x}\n"), "a.yaml:9: rules.r[0].when: "},
+        Refusal{Rules("    - {when: \"((a{1,100}){1,100}){1,100}\", say: x}\n"),
+                "a.yaml:9: rules.r[0].when: "},
+        Refusal{Rules("    - {when: x}\n"), "a.yaml:9: rules.r[0]: needs `say` or `call`"},
+        Refusal{Rules("    - {say: x}\n"), "a.yaml:9: rules.r[0].when: is missing"},
+        Refusal{Rules("    - {when: x, call: nothing}\n"),
+                "a.yaml:9: rules.r[0].call: there is no tool nothing"},
+        Refusal{Rules("    - {when: x, call: t}\n"),
+                "a.yaml:9: rules.r[0].call: tool t needs a, which is no slot"},
+        Refusal{Rules("    - {when: \"{b:x|y}\", say: \"{a}\"}\n"),
+                "a.yaml:9: rules.r[0].say: {a} is neither a slot"},
+        Refusal{Rules("    - {when: x, say: \"{result}\"}\n"),
+                "a.yaml:9: rules.r[0].say: {result} is neither"},
+        Refusal{Rules("    - {otherwise: x}\n    - {when: y, say: z}\n"),
+                "a.yaml:9: rules.r[0].otherwise: must be the last rule"},
+        Refusal{Rules("    - {otherwise: x, say: y}\n"),
+                "a.yaml:9: rules.r[0].say: is not a known"},
+        Refusal{With("rules: {r: []}\n"), "a.yaml:3: rules.r: must be a list of rules"},
+        Refusal{With("grammars: {g: public}\n"), "a.yaml:3: grammars.g: must begin with"},
+        Refusal{With("grammars: {g: \"#JSGF V1.0; grammar g; <u> = a;\"}\n"),
+                "a.yaml:3: grammars.g: has no public rule"},
+        Refusal{With("grammars: {g: \"#JSGF V1.0; grammar g; public <u> = <v>;\"}\n"),
+                "a.yaml:3: grammars.g: rule <v> is used but not defined"},
+        Refusal{With("grammars: {g: \"#JSGF V1.0; grammar g; public <u> = (a;\"}\n"),
+                "a.yaml:3: grammars.g: rule <u>: a \")\" is missing"},
+        Refusal{With("grammars: {g: \"#JSGF V1.0; grammar g; public <u> = a\"}\n"),
+                "a.yaml:3: grammars.g: its last rule must end with"},
+        Refusal{With("grammars: {g: \"#JSGF V1.0; grammar g; import <x.y>; public <u> = a;\"}\n"),
+                "a.yaml:3: grammars.g: imports are not taken"},
+        Refusal{With("grammars:\n  g: \"#JSGF " + std::string(65 << 10, 'a') + "\"\n"),
+                "a.yaml:4: grammars.g: has 66566 bytes"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Documents, RefusalTest,
+    ::testing::Values(
+        Refusal{"", "a.yaml:1: "}, Refusal{"just text", "a.yaml:1: must be a map"},
+        Refusal{"id: [x\n", "a.yaml:"},
+        Refusal{"id: x\n---\nid: y\n", "a.yaml:1: holds more than one"},
+        Refusal{"id: \xff\xfe\n", "a.yaml: not UTF-8"},
+        Refusal{"id: &a x\nname: *a\n", "a.yaml:1: anchors (&name) are not taken"},
+        Refusal{"id: !!binary aGk=\n", "a.yaml:1: tags"},
+        Refusal{"id: x\n? [a]\n: b\n", "a.yaml:2: a key must be text"},
+        Refusal{"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\n",
+                "a.yaml:1: anchors (&name) are not taken"},
+        Refusal{"id: x\nlabels: " + std::string(40, '[') + std::string(40, ']') + "\n",
+                "a.yaml:2: nested more than 32"},
+        Refusal{"id: x\nlabels: " + std::string(100'000, '[') + "\n", "a.yaml:2: "},
+        Refusal{R"({"id": "x", "id": "y"})", "a.yaml:1: \"id\" stands here twice"},
+        Refusal{"{\n\"id\": \"x\",\n\"zzz\": 1,\n\"rules\": {\"r\": [{\"otherwise\": \"a\"}]}}",
+                "a.yaml:3: zzz: is not a known field"},
+        Refusal{std::string((1 << 20) + 1, ' '), "a.yaml: has 1048577 bytes"}));
+
+TEST(DefinitionTest, ErrorsCarryLineAndFieldForPrograms) {
+  const auto definition = ParseDefinition(With("limits: {memory: huge}\n"), "a.yaml");
+  const ErrorReason reason = ReasonOf(definition.status());
+  EXPECT_EQ(reason.metadata.at("line"), "3");
+  EXPECT_EQ(reason.metadata.at("field"), "limits.memory");
+}
+
+TEST(DefinitionTest, LoopbackToolsOnlyWhenAllowed) {
+  const std::string text = Tool("{url: \"http://127.0.0.1:8080/demo\"}");
+  ParseOptions options;
+  options.allow_loopback = true;
+  PARLEY_EXPECT_OK(ParseDefinition(text, "a.yaml", options));
+  EXPECT_FALSE(ParseDefinition(Tool("{url: \"http://10.0.0.1/\"}"), "a.yaml", options).ok());
+}
+
+// What the schema refuses, the parser refuses, and the other way round, for shapes that both see.
+TEST(SchemaTest, AgreesWithTheParser) {
+  const std::vector<std::pair<std::string, bool>> cases = {
+      {R"({"id": "x"})", true},
+      {R"({"id": "X"})", false},
+      {R"({"id": "x", "nope": 1})", false},
+      {R"({"id": "x", "stt": [{"engine": "deepgram"}]})", false},
+      {R"({"id": "x", "tts": [{"engine": "flite", "rate": 2.5}]})", false},
+      {R"({"id": "x", "realtime": {}, "name": "y"})", true},  // {} is empty for the parser
+      {R"({"id": "x", "mcp_servers": [{}]})", false},
+      {R"({"id": "x", "limits": {"memory": "64MB"}})", false},
+      {R"({"id": "x", "limits": {"memory": "64MiB", "max_tool_steps": 51}})", false},
+      {R"({"id": "x", "session": {"away_after": "0"}})", true},
+      {R"({"id": "x", "session": {"away_after": "1 s"}})", false},
+      {R"({"id": "x", "turn_detection": {"mode": "stt"}})", false},
+      {R"({"id": "x", "tools": [{"name": "t"}]})", false},
+      {R"({"id": "x", "tools": [{"name": "t", "http": {"url": "ftp://a.example"}}]})", false},
+      {R"({"id": "x", "rules": {"r": []}})", false},
+      {R"({"id": "x", "grammars": {"g": "nothing"}})", false},
+      {R"({"id": "x", "vision": {"enabled": true}})", false},
+  };
+  for (const auto& [text, good] : cases) {
+    Json json = Json::parse(text);
+    json["llm"] = Json::parse(R"([{"engine": "openai", "model": "m"}])");
+    EXPECT_EQ(ParseDefinition(json.dump(), "a").ok(), good) << text << ErrorOf(json.dump());
+    if (json.contains("realtime")) continue;
+    EXPECT_EQ(SchemaProblem(json).empty(), good) << text << SchemaProblem(json);
+  }
+}
+
+}  // namespace
+}  // namespace parley::registry
