@@ -1,0 +1,47 @@
+#include "job_redis/keys.h"
+
+#include <fmt/format.h>
+
+#include "job/selector.h"
+
+namespace parley::job::keys {
+
+PoolKeys::PoolKeys(std::string_view pool) : prefix_(fmt::format("parley:{{{}}}:", Escape(pool))) {}
+
+std::string PoolKeys::Key(std::string_view kind, std::string_view id) const {
+  return fmt::format("{}{}{}", prefix_, kind, id);
+}
+
+std::string PoolKeys::meta() const { return Key("meta", ""); }
+std::string PoolKeys::dispatch(std::string_view id) const { return Key("d:", id); }
+std::string PoolKeys::payload(std::string_view id) const { return Key("m:", id); }
+std::string PoolKeys::job(std::string_view id) const { return Key("j:", id); }
+std::string PoolKeys::checkpoint(std::string_view id) const { return Key("c:", id); }
+std::string PoolKeys::worker(std::string_view id) const { return Key("w:", id); }
+std::string PoolKeys::reservations(std::string_view worker) const { return Key("wr:", worker); }
+std::string PoolKeys::room(std::string_view project, std::string_view room) const {
+  return fmt::format("{}r:{}:{}", prefix_, Escape(project), Escape(room));
+}
+std::string PoolKeys::live(std::string_view project) const { return Key("live:", Escape(project)); }
+std::string PoolKeys::past(std::string_view project) const { return Key("past:", Escape(project)); }
+std::string PoolKeys::leases() const { return Key("leases", ""); }
+std::string PoolKeys::events() const { return Key("events", ""); }
+std::string PoolKeys::inbox(std::string_view broker) const { return Key("inbox:", broker); }
+
+std::string Session(std::string_view project, std::string_view id) {
+  return fmt::format("parley:{{{}}}:session:{}", Escape(project), id);
+}
+std::string Sessions(std::string_view project) {
+  return fmt::format("parley:{{{}}}:sessions", Escape(project));
+}
+std::string Erased(std::string_view project, std::string_view id) {
+  return fmt::format("parley:{{{}}}:erased:{}", Escape(project), id);
+}
+std::string Idle(std::string_view broker) { return fmt::format("parley:idle:{}", broker); }
+
+std::string AgentPart(std::string_view agent_name, bool configured) {
+  if (configured) return "*";
+  return agent_name.empty() ? "%" : Escape(agent_name);
+}
+
+}  // namespace parley::job::keys

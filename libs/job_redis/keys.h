@@ -1,0 +1,46 @@
+#pragma once
+// Every key of dispatching. The scripts build the same ones from their KEYS[1]; nothing else does.
+#include <string>
+#include <string_view>
+
+namespace parley::job::keys {
+
+// Name → number of pools and back: hash of `n:NAME` → tag, `t:TAG` → name, `count`.
+inline constexpr std::string_view kPools = "parley:pools";
+// Which pool workers of an agent name are in: hash of `PROJECT/NAME` → pool.
+inline constexpr std::string_view kNames = "parley:names";
+
+// The keys of one pool share a tag and so a slot. `pool` is a name, not yet escaped.
+class PoolKeys {
+ public:
+  explicit PoolKeys(std::string_view pool);
+  std::string meta() const;
+  std::string dispatch(std::string_view id) const;    // d: hash
+  std::string payload(std::string_view id) const;     // m: string
+  std::string job(std::string_view id) const;         // j: hash
+  std::string checkpoint(std::string_view id) const;  // c: hash of token, blob; erased at the end
+  std::string worker(std::string_view id) const;      // w: hash
+  std::string reservations(std::string_view worker) const;  // wr: hash, job → token
+  std::string room(std::string_view project, std::string_view room) const;  // r: set of dispatches
+  std::string live(std::string_view project) const;  // zset: dispatch → create ms
+  std::string past(std::string_view project) const;  // the same of ended ones, newest 10,000
+  std::string leases() const;                        // zset: worker → ms of the last heartbeat
+  std::string events() const;                        // stream
+  std::string inbox(std::string_view broker) const;  // stream
+
+ private:
+  std::string Key(std::string_view kind, std::string_view id) const;
+  std::string prefix_;
+};
+
+// One project's session records.
+std::string Session(std::string_view project, std::string_view id);
+std::string Sessions(std::string_view project);  // zset: session → create ms
+std::string Erased(std::string_view project, std::string_view id);
+// A stream nobody writes: lets a broker without pools wait like any other.
+std::string Idle(std::string_view broker);
+
+// AGENT in keys: the escaped name, `*` for configured agents, `%` for the empty name.
+std::string AgentPart(std::string_view agent_name, bool configured);
+
+}  // namespace parley::job::keys

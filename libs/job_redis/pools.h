@@ -1,0 +1,53 @@
+#pragma once
+// What this broker knows of the pools: their numbers, their epochs, and the Redis that holds them.
+#include <absl/status/statusor.h>
+
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/mutex.h"
+#include "redis/redis.h"
+
+namespace parley::job {
+
+inline constexpr int kMaxPools = 10'000;
+
+// Thread-safe. Calls block for a round trip when they learn something, else not at all.
+class PoolTable {
+ public:
+  // `recovering` is called when a pool's store was restarted or replaced.
+  PoolTable(redis::Pool& redis, std::function<void(const std::string& pool)> recovering);
+
+  // The number of a pool; makes one. ResourceExhausted: too many pools.
+  absl::StatusOr<std::string> TagOf(const std::string& pool);
+  // NotFound: no pool has this number.
+  absl::StatusOr<std::string> NameOf(const std::string& tag);
+  absl::StatusOr<std::vector<std::string>> All();
+
+  // The epoch to send with each script.
+  absl::StatusOr<std::string> EpochOf(const std::string& pool, uint64_t highest_token);
+  // A script answered STALE_EPOCH: ask again.
+  void Forget(const std::string& pool, const std::string& epoch);
+  // Notices a restart of Redis, by its run_id.
+  absl::Status CheckRunId();
+
+ private:
+  struct State {
+    std::string epoch;  // empty: ask
+    std::string known;  // newest that was ever answered
+  };
+  absl::StatusOr<std::string> RunId();
+
+  redis::Pool& redis_;
+  const std::function<void(const std::string&)> recovering_;
+  Mutex mutex_;
+  std::string run_id_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::string> tags_ ABSL_GUARDED_BY(mutex_);   // name → tag
+  std::map<std::string, std::string> names_ ABSL_GUARDED_BY(mutex_);  // tag → name
+  std::map<std::string, State> states_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace parley::job

@@ -1,0 +1,104 @@
+#pragma once
+// job::JobStore in Redis: one script per decision (scripts/*.lua), reads as plain commands.
+#include <absl/status/statusor.h>
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "job/store.h"
+#include "job_redis/keys.h"
+#include "job_redis/pools.h"
+#include "job_redis/records.h"
+#include "redis/redis.h"
+
+namespace parley::job {
+
+class RedisJobStore : public JobStore {
+ public:
+  // `broker_id` names this process's inboxes: letters and digits, new with each process. `redis`
+  // must outlive the store.
+  RedisJobStore(redis::Pool& redis, std::string broker_id, Listener listener);
+  ~RedisJobStore() override;
+
+  // Ids of a pool, to be chosen before Create.
+  absl::StatusOr<std::string> NewDispatchId(const std::string& pool) override;
+  absl::StatusOr<std::string> NewJobId(const std::string& pool) override;
+
+  absl::StatusOr<Created> Create(const NewDispatch& dispatch) override;
+  absl::StatusOr<Dispatch> GetDispatch(std::string_view dispatch_id) override;
+  absl::StatusOr<Job> GetJob(std::string_view job_id) override;
+  absl::StatusOr<Assignment> GetAssignment(std::string_view job_id, uint64_t token) override;
+  absl::StatusOr<Page<Dispatch>> ListDispatches(const ListQuery& query) override;
+  absl::StatusOr<Dispatch> Terminate(std::string_view id) override;
+  absl::Status SaveCheckpoint(std::string_view job_id, uint64_t token,
+                              std::string_view blob) override;
+
+  absl::StatusOr<Registered> Register(const Registration& registration) override;
+  absl::StatusOr<std::vector<WordVerdict>> Apply(std::string_view pool, std::string_view worker_id,
+                                                 const std::vector<Word>& words) override;
+  absl::StatusOr<std::vector<std::string>> Renew(std::string_view pool,
+                                                 const std::vector<Renewal>& renewals) override;
+  absl::Status Drain(std::string_view pool, std::string_view worker_id, bool tell) override;
+  absl::StatusOr<bool> EndSession(std::string_view pool, std::string_view worker_id,
+                                  std::string_view instance, uint64_t connect_seq) override;
+  absl::StatusOr<std::vector<Worker>> ListWorkers(std::string_view pool) override;
+  absl::StatusOr<std::string> PoolOfWorker(std::string_view worker_id) override;
+
+  absl::StatusOr<std::optional<std::string>> PoolOfName(std::string_view project,
+                                                        std::string_view agent_name) override;
+  absl::StatusOr<std::vector<std::string>> Pools() override;
+  absl::StatusOr<TickResult> Tick(std::string_view pool) override;
+  absl::StatusOr<PoolStats> Stats(std::string_view pool) override;
+  absl::Status CheckedIn(std::string_view pool) override;
+  absl::StatusOr<std::vector<std::string>> WaitInbox(const std::vector<std::string>& pools,
+                                                     bool events, absl::Duration wait) override;
+
+  absl::StatusOr<EventBatch> ReadEvents(std::string_view pool, std::string_view position,
+                                        int limit) override;
+  absl::StatusOr<std::string> LastEvent(std::string_view pool) override;
+
+  absl::Status SaveSession(const SessionRecord& record) override;
+  absl::StatusOr<SessionRecord> GetSession(std::string_view project,
+                                           std::string_view session_id) override;
+  absl::StatusOr<Page<SessionRecord>> ListSessions(std::string_view project, int limit,
+                                                   std::string_view after) override;
+  absl::Status EraseSession(std::string_view project, std::string_view session_id) override;
+
+ private:
+  // Runs a script under the pool's epoch, once more when that was stale; delivers the messages in
+  // the last element of its answer and goes on matching when element `more` is 1 (-1: none).
+  absl::StatusOr<redis::Reply> Run(const redis::Script& script, const std::string& pool,
+                                   const std::vector<std::string>& arguments, int more,
+                                   int messages);
+  void Deliver(const std::string& pool, const redis::Reply& messages);
+  void MatchOn(const std::string& pool);
+  absl::Status FromRedis(const absl::Status& status) const;
+  absl::StatusOr<redis::Reply> Command(const std::vector<std::string>& arguments);
+  absl::StatusOr<std::vector<redis::Reply>> Pipeline(
+      const std::vector<std::vector<std::string>>& commands);
+  // The pool that an id's tag names. NotFound when the id is none.
+  absl::StatusOr<std::string> PoolOf(std::string_view id, std::string_view prefix);
+  absl::StatusOr<Dispatch> ReadDispatch(const std::string& pool, std::string_view id);
+  absl::StatusOr<std::vector<Dispatch>> ReadDispatches(const std::string& pool,
+                                                       const std::vector<std::string>& ids);
+  absl::StatusOr<std::vector<std::pair<int64_t, std::string>>> ListIds(const std::string& key,
+                                                                       int64_t before_ms,
+                                                                       int offset, int limit);
+  void Saw(uint64_t token);
+
+  redis::Pool& redis_;
+  const std::string broker_id_;
+  const Listener listener_;
+  PoolTable pools_;
+  std::atomic<uint64_t> highest_token_{0};
+  Mutex positions_mutex_;
+  std::map<std::string, std::string> positions_ ABSL_GUARDED_BY(positions_mutex_);  // stream → id
+};
+
+}  // namespace parley::job

@@ -1,0 +1,22 @@
+#!lua
+-- begin_epoch.lua: a broker meets a pool for the first time, or Redis was restarted or replaced.
+-- KEYS: 1 parley:{POOL}:meta.  ARGV: 1 run_id of this Redis, 2 newest epoch the broker knew (0 = none), 3 highest token it saw.
+-- Returns {epoch, 1 if a hold is on}.
+-- Invariant: epochs and tokens rise over every loss of data that some broker outlived; until the hold ends nothing is
+-- matched, created or swept.
+local run_id, known, seen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local m = redis.call('HMGET', KEYS[1], 'run_id', 'epoch', 'hwm', 'beat', 'hold_until')
+local epoch = tonumber(m[2] or '0')
+if m[1] == run_id and epoch >= known then return {epoch, m[5] and 1 or 0} end
+local clock = redis.call('TIME')
+local micros = clock[1] * 1000000 + clock[2]
+local first = epoch == 0 and known == 0
+local hwm = math.max(tonumber(m[3] or '0'), seen, micros) + (first and 0 or 3.6e9)
+local lost_from = m[4] and tonumber(m[4]) - 10000 or 0
+epoch = math.max(epoch, known) + 1
+redis.call('HSET', KEYS[1], 'run_id', run_id, 'epoch', epoch, 'hwm', string.format('%.0f', hwm),
+  'lost_from', string.format('%.0f', lost_from))
+redis.call('HDEL', KEYS[1], 'checked_in')
+if first then return {epoch, 0} end
+redis.call('HSET', KEYS[1], 'hold_until', string.format('%.0f', micros / 1000 + 1500))
+return {epoch, 1}

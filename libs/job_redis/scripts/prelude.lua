@@ -1,0 +1,442 @@
+-- prelude.lua: put before every script but begin_epoch and pool_tag. Checks the epoch, reads the clock, and holds the
+-- one copy of each state change. ARGV: 1 epoch, 2 id of the calling broker, then the script's own.
+-- Keys are built from the tag of KEYS[1] = parley:{POOL}:meta, so all live in one slot.
+local call, unpack, floor = redis.call, unpack, math.floor
+local TAG = string.sub(KEYS[1], 1, -5)
+local EPOCH, OWN = ARGV[1], ARGV[2]
+local meta = call('HMGET', KEYS[1], 'epoch', 'hold_until', 'hwm')
+if meta[1] ~= EPOCH then return redis.error_reply('STALE_EPOCH') end
+local clock = call('TIME')
+local now = clock[1] * 1000 + floor(clock[2] / 1000)
+local hwm = tonumber(meta[3] or '0')
+local hold = meta[2] and true or false
+
+local OFFER_MS, START_MS, STOP_MS, PARK_MS, PREFER_MS = 3000, 10000, 10000, 1000, 500
+local QUIET_MS, LEASE_MS = 3000, 12000
+local KEEP_S, PAST_MAX, EVENTS_MAX = 3600, 10000, 200000
+local MAX_ATTEMPTS, MAX_OFFERS = 3, 20
+local GOOD = {PARTICIPANTS_LEFT = true, SHUTDOWN = true, ROOM_CLOSED = true}
+local FINAL = {NO_WORKER_BEFORE_DEADLINE = true, REJECTED = true, DEFINITION_INVALID = true}
+local TERMINAL = {SUCCEEDED = true, FAILED = true, CANCELLED = true}
+local LEASED = {OFFERED = 1, ASSIGNED = 2, RUNNING = 3}  -- and how far along
+
+-- Arguments, one after another.
+local at = 2
+local function arg()
+  at = at + 1
+  return ARGV[at]
+end
+
+-- Lua writes large numbers as 1.8e+15; Redis must see all digits.
+local function text(value)
+  if type(value) == 'number' then return string.format('%.0f', value) end
+  return value
+end
+
+local function load_hash(key)
+  local flat = call('HGETALL', key)
+  if #flat == 0 then return false end
+  local hash = {}
+  for i = 1, #flat, 2 do hash[flat[i]] = flat[i + 1] end
+  return hash
+end
+
+-- Jobs and workers as this script left them: loaded once, written through.
+local jobs, workers = {}, {}
+local function load_job(id)
+  if jobs[id] == nil then
+    jobs[id] = load_hash(TAG .. 'j:' .. id)
+    if jobs[id] then jobs[id].id = id end
+  end
+  return jobs[id]
+end
+local function load_worker(id)
+  if workers[id] == nil then
+    workers[id] = load_hash(TAG .. 'w:' .. id)
+    if workers[id] then workers[id].id = id end
+  end
+  return workers[id]
+end
+local function write(key, record, fields)
+  for i = 1, #fields, 2 do
+    fields[i + 1] = text(fields[i + 1])
+    record[fields[i]] = fields[i + 1]
+  end
+  call('HSET', key, unpack(fields))
+end
+local function save_job(j, fields) write(TAG .. 'j:' .. j.id, j, fields) end
+local function save_worker(w, fields) write(TAG .. 'w:' .. w.id, w, fields) end
+
+-- Messages for workers: returned when the stream is on the calling broker, else put into the inbox of the other one.
+local messages = {}
+local function tell(worker, kind, job, token)
+  local w = load_worker(worker)
+  if not w or w.ended == '1' then return end
+  if w.broker == OWN then
+    for _, part in ipairs({kind, worker, job, text(token)}) do messages[#messages + 1] = part end
+  else
+    local inbox = TAG .. 'inbox:' .. w.broker
+    call('XADD', inbox, 'MAXLEN', '~', 10000, '*', 'k', kind, 'w', worker, 'j', job, 't', text(token))
+    call('EXPIRE', inbox, 60)
+  end
+end
+
+local function event(kind, r)
+  call('XADD', TAG .. 'events', 'MAXLEN', '~', EVENTS_MAX, EPOCH .. '-*', 't', text(now), 'e', kind, 'p', r.project or '',
+    'd', r.dispatch or '', 'j', r.job or '', 'w', r.worker or '', 'r', r.room or '', 'a', r.agent or '', 's', r.state or '',
+    'c', r.reason or '', 'n', r.token or '0', 'x', r.attempt or '0')
+end
+local function job_event(kind, j, reason)
+  event(kind, {project = j.project, dispatch = j.dispatch, job = j.id, worker = j.worker, room = j.room, agent = j.agent,
+    state = j.state, reason = reason, token = j.token, attempt = j.attempt})
+end
+
+local function set_timer(kind, id, ms) call('ZADD', TAG .. 'timers', text(ms), kind .. ':' .. id) end
+local function drop_timers(id, ...)
+  local names = {}
+  for _, kind in ipairs({...}) do names[#names + 1] = kind .. ':' .. id end
+  call('ZREM', TAG .. 'timers', unpack(names))
+end
+
+-- A token is unique in the pool and rises: the time in microseconds, or one more than the last.
+local function mint()
+  local micros = clock[1] * 1000000 + clock[2]
+  hwm = math.max(hwm + 1, micros)
+  call('HSET', KEYS[1], 'hwm', text(hwm))
+  return text(hwm)
+end
+local function seen_token(token)
+  if tonumber(token) > hwm then
+    hwm = tonumber(token)
+    call('HSET', KEYS[1], 'hwm', text(hwm))
+  end
+end
+
+-- Queues. Agents whose queues or workers changed are matched at the end of the script.
+local touched, touch_list = {}, {}
+local function touch(agent)
+  if not touched[agent] then
+    touched[agent] = true
+    touch_list[#touch_list + 1] = agent
+  end
+end
+local function queue_key(agent, project, sel) return TAG .. 'q:' .. agent .. ':' .. project .. ':' .. sel end
+local function refresh_head(agent, project, sel)
+  local subs, ready = TAG .. 'subs:' .. agent .. ':' .. project, TAG .. 'ready:' .. agent
+  local first = call('ZRANGE', queue_key(agent, project, sel), 0, 0, 'WITHSCORES')
+  if #first > 0 then
+    call('ZADD', subs, first[2], sel)
+    if not call('ZSCORE', ready, project) then
+      local lowest = call('ZRANGE', ready, 0, 0, 'WITHSCORES')  -- newcomers start at the minimum
+      call('ZADD', ready, lowest[2] or '0', project)
+      call('SADD', TAG .. 'agents', agent)
+    end
+    return
+  end
+  call('ZREM', subs, sel)
+  if call('ZCARD', subs) > 0 then return end
+  call('ZREM', ready, project)
+  if call('ZCARD', ready) == 0 then call('SREM', TAG .. 'agents', agent) end
+end
+local function enqueue(j)
+  call('ZADD', queue_key(j.qagent, j.qproject, j.sel), j.score, j.id)
+  refresh_head(j.qagent, j.qproject, j.sel)
+  touch(j.qagent)
+end
+local function dequeue(j)
+  if call('ZREM', queue_key(j.qagent, j.qproject, j.sel), j.id) == 1 then
+    refresh_head(j.qagent, j.qproject, j.sel)
+  end
+end
+
+-- Whether a worker takes jobs shows in `free`; its score is used/slots.
+local function refresh_free(w)
+  local used, slots = call('HLEN', TAG .. 'wr:' .. w.id), tonumber(w.slots)
+  local open = used < slots and w.ended ~= '1' and w.quiet ~= '1' and w.draining ~= '1' and w.accepting ~= '0'
+    and w.epoch == EPOCH
+  for agent in string.gmatch(w.agents, '%S+') do
+    if open then
+      call('ZADD', TAG .. 'free:' .. agent, string.format('%.6f', used / slots), w.id)
+      touch(agent)
+    else
+      call('ZREM', TAG .. 'free:' .. agent, w.id)
+    end
+  end
+end
+local function reserve(w, job, token)
+  call('HSET', TAG .. 'wr:' .. w.id, job, token)
+  refresh_free(w)
+end
+-- Only the worker's own word for (job, token), or the end of its session, frees a slot.
+local function release(w, job, token)
+  if call('HGET', TAG .. 'wr:' .. w.id, job) ~= token then return end
+  call('HDEL', TAG .. 'wr:' .. w.id, job)
+  refresh_free(w)
+end
+
+-- State changes. Each writes one event.
+local function leave(j)  -- whatever state it was in
+  if j.state == 'PENDING' then
+    dequeue(j)
+    call('ZREM', TAG .. 'pending', j.id)
+  end
+  drop_timers(j.id, 'deadline', 'queue', 'relax', 'offer', 'start', 'stop')
+end
+
+local function to_pending(j, delay_ms, reason, fields)
+  leave(j)
+  fields = fields or {}
+  for _, part in ipairs({'state', 'PENDING', 'worker', '', 'update', now}) do fields[#fields + 1] = part end
+  j.state = 'PENDING'
+  job_event('job_pending', j, reason)  -- names the worker that had it
+  save_job(j, fields)
+  call('ZADD', TAG .. 'pending', text(now), j.id)
+  set_timer('deadline', j.id, tonumber(j.deadline))
+  if delay_ms > 0 then
+    set_timer('queue', j.id, now + delay_ms)
+  else
+    enqueue(j)
+  end
+end
+
+local EVENT_OF = {SUCCEEDED = 'job_succeeded', FAILED = 'job_failed', CANCELLED = 'job_cancelled'}
+local function finish(j, state, reason, detail)
+  leave(j)
+  save_job(j, {'state', state, 'reason', reason, 'end', now, 'update', now, 'error', detail or j.error or ''})
+  job_event(EVENT_OF[state], j, reason)
+  call('HSET', TAG .. 'd:' .. j.dispatch, 'state', 'ENDED', 'end', text(now))
+  call('DEL', TAG .. 'c:' .. j.id)
+  for _, key in ipairs({'j:' .. j.id, 'd:' .. j.dispatch, 'm:' .. j.dispatch}) do call('EXPIRE', TAG .. key, KEEP_S) end
+  call('SREM', TAG .. 'r:' .. j.qproject .. ':' .. j.qroom, j.dispatch)
+  local past = TAG .. 'past:' .. j.qproject
+  call('ZREM', TAG .. 'live:' .. j.qproject, j.dispatch)
+  call('ZADD', past, j.create, j.dispatch)
+  call('ZREMRANGEBYRANK', past, 0, -PAST_MAX - 1)
+  call('EXPIRE', past, KEEP_S)
+  event('dispatch_ended', {project = j.project, dispatch = j.dispatch, job = j.id, room = j.room, agent = j.agent,
+    state = state, reason = reason})
+end
+
+local function lose(j, reason, detail)
+  local attempt = tonumber(j.attempt)
+  if j.stop == '1' then return finish(j, 'CANCELLED', 'TERMINATED', detail) end
+  if j.policy == 'NEVER' or attempt >= MAX_ATTEMPTS or FINAL[reason] then return finish(j, 'FAILED', reason, detail) end
+  local backoff = attempt <= 1 and 0 or math.min(30, 2 ^ math.min(attempt - 2, 5)) * 1000
+  to_pending(j, backoff, reason, {'previous', reason, 'error', detail or '', 'tried', '',
+    'deadline', now + tonumber(j.wait)})
+end
+
+-- The worker will not have it now. `final`: nobody else is asked.
+local function refuse(j, worker, final, detail)
+  if final or tonumber(j.offers) >= MAX_OFFERS then return finish(j, 'FAILED', 'REJECTED', detail) end
+  local tried = j.tried == '' and worker or j.tried .. ' ' .. worker
+  to_pending(j, 0, '', {'tried', tried})
+end
+
+-- Counts an attempt once per token, whichever word or report comes first.
+local function count_attempt(j)
+  if j.counted == j.token then return end
+  save_job(j, {'attempt', tonumber(j.attempt) + 1, 'counted', j.token})
+end
+local function to_offered(j, w)
+  leave(j)
+  save_job(j, {'state', 'OFFERED', 'worker', w.id, 'update', now})
+  set_timer('offer', j.id, now + OFFER_MS)
+  job_event('job_offered', j)
+end
+local function to_assigned(j, w)
+  leave(j)
+  count_attempt(j)
+  save_job(j, {'state', 'ASSIGNED', 'worker', w.id, 'update', now})
+  set_timer('start', j.id, now + START_MS)
+  job_event('job_assigned', j)
+end
+local function to_running(j, w)
+  leave(j)
+  count_attempt(j)
+  save_job(j, {'state', 'RUNNING', 'worker', w.id, 'update', now, 'start', now})
+  if j.stop == '1' then set_timer('stop', j.id, now + STOP_MS) end
+  job_event('job_running', j)
+end
+
+-- One word of a worker about (job, token). Returns outcome, newest token, state, reason.
+local function apply_word(w, kind, id, token, reason, detail, final)
+  if kind == 'ENDED' or kind == 'RELEASED' or kind == 'REJECTED' then release(w, id, token) end
+  local j = load_job(id)
+  if not j then return 'STALE', '0', '', '' end
+  if TERMINAL[j.state] then return 'RECORDED', j.token, j.state, j.reason end
+  if j.token ~= token or (LEASED[j.state] and j.worker ~= w.id) then return 'STALE', j.token, j.state, '' end
+  local leased = LEASED[j.state]
+  if kind == 'ACCEPTED' then
+    if not leased then return 'STALE', j.token, j.state, '' end
+    if j.state == 'OFFERED' then
+      to_assigned(j, w)
+      tell(w.id, 'go', id, token)
+    end
+  elseif kind == 'STARTED' then
+    if not leased then return 'STALE', j.token, j.state, '' end
+    if j.state ~= 'RUNNING' then to_running(j, w) end
+  elseif kind == 'REJECTED' then
+    if j.state == 'OFFERED' or j.state == 'ASSIGNED' then
+      if j.counted == token then save_job(j, {'attempt', tonumber(j.attempt) - 1, 'counted', ''}) end
+      refuse(j, w.id, final == '1', detail)
+    end
+  elseif kind == 'ENDED' then
+    if GOOD[reason] then
+      finish(j, 'SUCCEEDED', reason, detail)
+    elseif reason == 'TERMINATED' then
+      finish(j, 'CANCELLED', reason, detail)
+    elseif leased then
+      lose(j, reason, detail)
+    end
+  elseif leased then
+    lose(j, 'WORKER_LOST', detail)
+  end
+  if TERMINAL[j.state] then return 'RECORDED', j.token, j.state, j.reason end
+  return 'OK', j.token, j.state, ''
+end
+
+-- The session is over: reservations gone, jobs lost.
+local function end_session(w)
+  local held = load_hash(TAG .. 'wr:' .. w.id) or {}
+  save_worker(w, {'ended', '1'})
+  refresh_free(w)
+  call('DEL', TAG .. 'wr:' .. w.id)
+  call('ZREM', TAG .. 'leases', w.id)
+  call('EXPIRE', TAG .. 'w:' .. w.id, KEEP_S)
+  event('worker_ended', {project = w.project, worker = w.id})
+  for id, token in pairs(held) do
+    local j = load_job(id)
+    if j and j.token == token and j.worker == w.id and LEASED[j.state] then lose(j, 'WORKER_LOST') end
+  end
+end
+
+-- Writes the records of a dispatch and its job, from pairs of the broker (see record.cc).
+local function write_records(dispatch, id, r)
+  local seq = call('HINCRBY', KEYS[1], 'seq', 1)
+  local d = {'job', id, 'state', 'ACTIVE'}
+  for _, field in ipairs({'project', 'agent', 'room', 'room_sid', 'policy', 'priority', 'type', 'identity', 'selector', 'key',
+    'agent_id', 'agent_version', 'session', 'trace', 'create'}) do
+    d[#d + 1] = field
+    d[#d + 1] = r[field] or ''
+  end
+  call('HSET', TAG .. 'd:' .. dispatch, unpack(d))
+  if r.payload ~= '' then call('SET', TAG .. 'm:' .. dispatch, r.payload) end
+  call('DEL', TAG .. 'j:' .. id)
+  local j = {id = id}
+  jobs[id] = j
+  save_job(j, {'dispatch', dispatch, 'project', r.project, 'agent', r.agent, 'room', r.room, 'qagent', r.qagent,
+    'qproject', r.qproject, 'qroom', r.qroom, 'sel', r.selector, 'policy', r.policy, 'type', r.type,
+    'identity', r.identity, 'agent_id', r.agent_id, 'agent_version', r.agent_version, 'session', r.session,
+    'score', (9 - tonumber(r.priority)) * 2 ^ 45 + seq, 'wait', r.wait, 'create', r.create, 'deadline', r.deadline,
+    'state', '', 'reason', '', 'previous', '', 'error', '', 'token', '0', 'worker', '', 'attempt', r.attempt or '0',
+    'counted', '', 'offers', '0', 'stop', '0', 'tried', ''})
+  call('SADD', TAG .. 'r:' .. r.qproject .. ':' .. r.qroom, dispatch)
+  call('ZADD', TAG .. 'live:' .. r.qproject, r.create, dispatch)
+  if r.key ~= '' then
+    call('SET', TAG .. 'k:' .. r.qproject .. ':' .. r.key, dispatch .. ' ' .. r.hash, 'EX', 86400, 'NX')
+  end
+  return j
+end
+local function read_record(pairs_count)
+  local r = {}
+  for _ = 1, pairs_count do
+    local field = arg()
+    r[field] = arg()
+  end
+  return r
+end
+
+-- Matching: the head of each sub-queue, projects in turn, two random workers of which the emptier wins.
+local function fits(w, j, sel_parts, ignore_tried)
+  if not w or w.epoch ~= EPOCH then return false end
+  if w.project ~= '' and w.project ~= j.project then return false end
+  if not ignore_tried and string.find(' ' .. j.tried .. ' ', ' ' .. w.id .. ' ', 1, true) then return false end
+  for _, part in ipairs(sel_parts) do
+    if not string.find(w.facts, '&' .. part .. '&', 1, true) then return false end
+  end
+  return call('HEXISTS', TAG .. 'wr:' .. w.id, j.id) == 0
+end
+local function pick(agent, j)
+  local free, parts = TAG .. 'free:' .. agent, {}
+  if j.sel ~= '-' then
+    for part in string.gmatch(j.sel, '[^&]+') do
+      parts[#parts + 1] = string.sub(part, 1, 2) == 'p.' and 'l.' .. string.sub(part, 3) or part
+    end
+  end
+  local best, best_load
+  for _, id in ipairs(call('ZRANDMEMBER', free, 2)) do
+    local w = load_worker(id)
+    if fits(w, j, parts) then
+      local load = tonumber(call('ZSCORE', free, id))
+      if not best or load < best_load then best, best_load = w, load end
+    end
+  end
+  if best then return best end
+  local parked = false
+  for _, id in ipairs(call('ZRANGE', free, 0, 127)) do
+    local w = load_worker(id)
+    if fits(w, j, parts) then return w end
+    parked = parked or (j.tried ~= '' and fits(w, j, parts, true))
+  end
+  return nil, parked
+end
+local function lease(j, w)
+  local token = mint()
+  leave(j)
+  j.state = ''
+  save_job(j, {'token', token, 'offers', tonumber(j.offers) + 1})
+  reserve(w, j.id, token)
+  if w.all == '1' then
+    to_assigned(j, w)
+    tell(w.id, 'go', j.id, token)
+  else
+    to_offered(j, w)
+    tell(w.id, 'offer', j.id, token)
+  end
+end
+-- Leases the first job of `agent` that somebody fits. False: there is none.
+local function match_one(agent, unfit)
+  local ready = TAG .. 'ready:' .. agent
+  for _, project in ipairs(call('ZRANGE', ready, 0, 63)) do
+    for _, sel in ipairs(call('ZRANGE', TAG .. 'subs:' .. agent .. ':' .. project, 0, 63)) do
+      local queue = queue_key(agent, project, sel)
+      local id = call('ZRANGE', queue, 0, 0)[1]
+      local j = id and load_job(id)
+      if not j or j.state ~= 'PENDING' then
+        if id then call('ZREM', queue, id) end
+        refresh_head(agent, project, sel)
+        return true
+      end
+      if not unfit[queue] then
+        local w, parked = pick(agent, j)
+        if w then
+          lease(j, w)
+          call('ZADD', ready, 'XX', 'INCR', 1, project)
+          return true
+        elseif parked then  -- all that could were asked: not a reason to hold up those behind it
+          dequeue(j)
+          save_job(j, {'tried', ''})
+          set_timer('queue', id, now + PARK_MS)
+          return true
+        end
+        unfit[queue] = true  -- workers only fill up while we match
+      end
+    end
+  end
+  return false
+end
+-- Returns 1 when the limit was reached first: call `match` again.
+local function match(limit)
+  if hold then return 0 end
+  local done = 0
+  for _, agent in ipairs(touch_list) do
+    local unfit = {}
+    while call('ZCARD', TAG .. 'free:' .. agent) > 0 and match_one(agent, unfit) do
+      done = done + 1
+      if done >= limit then return 1 end
+    end
+  end
+  return 0
+end
+local MATCH_LIMIT = 64

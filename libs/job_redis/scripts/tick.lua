@@ -1,0 +1,95 @@
+-- tick.lua: the net under everything: leases, timers, dead brokers, then matching.
+-- KEYS: 1 parley:{POOL}:meta.  ARGV: 1 epoch, 2 broker, 3 limit of timers and of sessions.
+-- Returns {more, pending, oldest pending ms, sessions ended, jobs expired, idle, messages}.
+-- Invariant: a silence of ours (nobody ticked for 3 s) ends no session: leases count anew from its end.
+local limit = tonumber(arg())
+local beat = tonumber(call('HGET', KEYS[1], 'beat') or '0')
+local ended, expired, more = 0, 0, 0
+call('ZADD', TAG .. 'brokers', text(now), OWN)
+if hold and now >= tonumber(meta[2]) then
+  call('HDEL', KEYS[1], 'hold_until', 'checked_in')
+  hold = false
+end
+
+local function check_leases()
+  local leases = TAG .. 'leases'
+  if now - beat > QUIET_MS then
+    for _, id in ipairs(call('ZRANGE', leases, 0, -1)) do call('ZADD', leases, text(now), id) end
+  end
+  for _, id in ipairs(call('ZRANGEBYSCORE', leases, '-inf', text(now - LEASE_MS), 'LIMIT', 0, limit)) do
+    local w = load_worker(id)
+    if w then
+      end_session(w)
+      ended = ended + 1
+    else
+      call('ZREM', leases, id)
+    end
+  end
+  for _, id in ipairs(call('ZRANGEBYSCORE', leases, '-inf', text(now - QUIET_MS))) do
+    if call('HGET', TAG .. 'w:' .. id, 'quiet') ~= '1' then
+      local w = load_worker(id)
+      save_worker(w, {'quiet', '1'})
+      refresh_free(w)
+    end
+  end
+end
+
+local fire = {
+  deadline = function(j)
+    if j.state ~= 'PENDING' then return end
+    finish(j, 'FAILED', 'NO_WORKER_BEFORE_DEADLINE')
+    expired = expired + 1
+  end,
+  queue = function(j)
+    if j.state == 'PENDING' then enqueue(j) end
+  end,
+  relax = function(j)
+    if j.state ~= 'PENDING' then return end
+    local queued = call('ZSCORE', queue_key(j.qagent, j.qproject, j.sel), j.id)
+    dequeue(j)
+    save_job(j, {'sel', j.relaxed})
+    if queued then enqueue(j) end
+  end,
+  offer = function(j)
+    if j.state ~= 'OFFERED' then return end
+    local worker, token = j.worker, j.token  -- its slot is free when it says so
+    refuse(j, worker, false, 'the offer was not answered')
+    tell(worker, 'revoke', j.id, token)
+  end,
+  start = function(j)
+    if j.state ~= 'ASSIGNED' then return end
+    local worker, token = j.worker, j.token
+    lose(j, 'START_TIMEOUT')
+    tell(worker, 'revoke', j.id, token)
+  end,
+  stop = function(j)
+    if j.state ~= 'RUNNING' or j.stop ~= '1' then return end
+    local worker, token = j.worker, j.token
+    finish(j, 'CANCELLED', 'TERMINATED')
+    tell(worker, 'revoke', j.id, token)
+  end,
+}
+
+if not hold then
+  call('HSET', KEYS[1], 'beat', text(now), 'hwm', text(math.max(hwm, clock[1] * 1000000 + clock[2])))
+  hwm = math.max(hwm, clock[1] * 1000000 + clock[2])
+  for _, broker in ipairs(call('ZRANGEBYSCORE', TAG .. 'brokers', '-inf', text(now - 3000))) do
+    call('DEL', TAG .. 'inbox:' .. broker)
+    call('ZREM', TAG .. 'brokers', broker)
+  end
+  check_leases()
+  local due = call('ZRANGEBYSCORE', TAG .. 'timers', '-inf', text(now), 'LIMIT', 0, limit)
+  if #due == limit then more = 1 end
+  for _, name in ipairs(due) do
+    call('ZREM', TAG .. 'timers', name)
+    local kind, id = string.match(name, '^(%l+):(.*)$')
+    local j = load_job(id)
+    if j then fire[kind](j) end
+  end
+  for _, agent in ipairs(call('SMEMBERS', TAG .. 'agents')) do touch(agent) end
+  if match(MATCH_LIMIT) == 1 then more = 1 end
+end
+local oldest = call('ZRANGE', TAG .. 'pending', 0, 0, 'WITHSCORES')
+local pending = call('ZCARD', TAG .. 'pending')
+local idle = not hold and pending == 0 and call('EXISTS', TAG .. 'timers', TAG .. 'leases') == 0
+return {more, pending, oldest[2] and now - tonumber(oldest[2]) or 0, ended, expired, idle and 1 or 0, messages}

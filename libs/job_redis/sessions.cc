@@ -1,0 +1,69 @@
+#include "base/status.h"
+#include "job_redis/redis_job_store.h"
+#include "job_redis/scripts.h"
+
+namespace parley::job {
+namespace {
+
+constexpr int64_t kKeepSeconds = 7 * 24 * 3600;
+
+}  // namespace
+
+absl::Status RedisJobStore::SaveSession(const SessionRecord& record) {
+  std::vector<std::string> arguments = {record.id, TimeText(record.create_time),
+                                        std::to_string(kKeepSeconds)};
+  const std::pair<std::string_view, std::string> fields[] = {
+      {"project", record.project},
+      {"room", record.room},
+      {"dispatch", record.dispatch_id},
+      {"agent", record.agent_name},
+      {"agent_id", record.agent_id},
+      {"agent_version", record.agent_version == 0 ? "" : std::to_string(record.agent_version)},
+      {"create", TimeText(record.create_time)},
+      {"start", record.start_time == absl::InfinitePast() ? "" : TimeText(record.start_time)},
+      {"end", record.end_time == absl::InfinitePast() ? "" : TimeText(record.end_time)},
+      {"report", record.report},
+  };
+  for (const auto& [name, value] : fields) {
+    if (value.empty()) continue;
+    arguments.emplace_back(name);
+    arguments.push_back(value);
+  }
+  absl::StatusOr<redis::Reply> reply =
+      redis_.Eval(scripts::save_session,
+                  {keys::Session(record.project, record.id), keys::Sessions(record.project),
+                   keys::Erased(record.project, record.id)},
+                  arguments);
+  return FromRedis(reply.status());
+}
+
+absl::StatusOr<SessionRecord> RedisJobStore::GetSession(std::string_view project,
+                                                        std::string_view session_id) {
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Command({"HGETALL", keys::Session(project, session_id)}));
+  const Fields fields = ToFields(reply);
+  if (fields.empty()) return NotFound("session {} does not exist", session_id);
+  SessionRecord record;
+  record.id = session_id;
+  record.project = project;
+  record.room = Get(fields, "room");
+  record.dispatch_id = Get(fields, "dispatch");
+  record.agent_name = Get(fields, "agent");
+  record.agent_id = Get(fields, "agent_id");
+  record.agent_version = static_cast<uint64_t>(GetInt(fields, "agent_version"));
+  record.create_time = GetTime(fields, "create", absl::InfinitePast());
+  record.start_time = GetTime(fields, "start", absl::InfinitePast());
+  record.end_time = GetTime(fields, "end", absl::InfinitePast());
+  record.report = Get(fields, "report");
+  return record;
+}
+
+absl::Status RedisJobStore::EraseSession(std::string_view project, std::string_view session_id) {
+  return Pipeline(
+             {{"SET", keys::Erased(project, session_id), "1", "EX", std::to_string(kKeepSeconds)},
+              {"DEL", keys::Session(project, session_id)},
+              {"ZREM", keys::Sessions(project), std::string(session_id)}})
+      .status();
+}
+
+}  // namespace parley::job

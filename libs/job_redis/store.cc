@@ -1,0 +1,274 @@
+#include <algorithm>
+
+#include "base/ids.h"
+#include "base/status.h"
+#include "job/ids.h"
+#include "job/limits.h"
+#include "job_redis/redis_job_store.h"
+#include "job_redis/scripts.h"
+
+namespace parley::job {
+namespace {
+
+Message::Kind KindOf(std::string_view text) {
+  if (text == "go") return Message::Kind::kGo;
+  if (text == "stop") return Message::Kind::kStop;
+  if (text == "revoke") return Message::Kind::kRevoke;
+  if (text == "drain") return Message::Kind::kDrain;
+  if (text == "replaced") return Message::Kind::kReplaced;
+  return Message::Kind::kOffer;
+}
+
+absl::Status Recovering() {
+  return WithReason(Unavailable("the store came back a moment ago and gathers what runs"),
+                    "STORE_RECOVERING", {{"retry_after_ms", "1000"}});
+}
+
+}  // namespace
+
+RedisJobStore::RedisJobStore(redis::Pool& redis, std::string broker_id, Listener listener)
+    : redis_(redis),
+      broker_id_(std::move(broker_id)),
+      listener_(std::move(listener)),
+      pools_(redis, listener_.recovering) {}
+RedisJobStore::~RedisJobStore() = default;
+
+absl::Status RedisJobStore::FromRedis(const absl::Status& status) const {
+  if (status.code() != absl::StatusCode::kUnavailable) return status;
+  return WithReason(status, "STORE_UNAVAILABLE", {{"retry_after_ms", "1000"}});
+}
+
+absl::StatusOr<redis::Reply> RedisJobStore::Command(const std::vector<std::string>& arguments) {
+  absl::StatusOr<redis::Reply> reply = redis_.Command(arguments);
+  if (!reply.ok()) return FromRedis(reply.status());
+  return reply;
+}
+
+absl::StatusOr<std::vector<redis::Reply>> RedisJobStore::Pipeline(
+    const std::vector<std::vector<std::string>>& commands) {
+  auto replies = redis_.Pipeline(commands);
+  if (!replies.ok()) return FromRedis(replies.status());
+  std::vector<redis::Reply> out;
+  out.reserve(replies->size());
+  for (absl::StatusOr<redis::Reply>& reply : *replies) {
+    if (!reply.ok()) return FromRedis(reply.status());
+    out.push_back(*std::move(reply));
+  }
+  return out;
+}
+
+void RedisJobStore::Saw(uint64_t token) {
+  uint64_t highest = highest_token_.load();
+  while (token > highest && !highest_token_.compare_exchange_weak(highest, token)) {
+  }
+}
+
+void RedisJobStore::Deliver(const std::string& pool, const redis::Reply& messages) {
+  for (size_t i = 0; i + 3 < messages.elements.size(); i += 4) {
+    Message message;
+    message.kind = KindOf(messages.elements[i].text);
+    message.pool = pool;
+    message.worker_id = messages.elements[i + 1].text;
+    message.job_id = messages.elements[i + 2].text;
+    message.fencing_token = ToToken(messages.elements[i + 3].text);
+    Saw(message.fencing_token);
+    listener_.message(message);
+  }
+}
+
+absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Script& script,
+                                                const std::string& pool,
+                                                const std::vector<std::string>& arguments, int more,
+                                                int messages) {
+  absl::Status status;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    absl::StatusOr<std::string> epoch = pools_.EpochOf(pool, highest_token_.load());
+    if (!epoch.ok()) return FromRedis(epoch.status());
+    std::vector<std::string> all = {*epoch, broker_id_};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    absl::StatusOr<redis::Reply> reply = redis_.Eval(script, {keys::PoolKeys(pool).meta()}, all);
+    if (reply.ok()) {
+      if (messages >= 0 && static_cast<size_t>(messages) < reply->elements.size()) {
+        Deliver(pool, reply->elements[static_cast<size_t>(messages)]);
+      }
+      if (more >= 0 && reply->elements[static_cast<size_t>(more)].integer == 1) MatchOn(pool);
+      return reply;
+    }
+    status = reply.status();
+    if (parley::ReasonOf(status).reason != "STALE_EPOCH") break;
+    pools_.Forget(pool, *epoch);
+    if (absl::Status checked = pools_.CheckRunId(); !checked.ok()) return FromRedis(checked);
+  }
+  return FromRedis(Annotate(status, script.name));
+}
+
+void RedisJobStore::MatchOn(const std::string& pool) {
+  // A slice at a time, so that no other script waits long. Whatever fails here, the tick goes on.
+  for (int slice = 0; slice < 100; ++slice) {
+    const auto reply = Run(scripts::match, pool, {}, -1, 1);
+    if (!reply.ok() || reply->elements[0].integer != 1) return;
+  }
+}
+
+absl::StatusOr<std::string> RedisJobStore::PoolOf(std::string_view id, std::string_view prefix) {
+  const std::string_view tag = PoolTagOf(id, prefix);
+  if (tag.empty()) return NotFound("\"{}\" is not an id of this kind ({}…)", id, prefix);
+  absl::StatusOr<std::string> pool = pools_.NameOf(std::string(tag));
+  if (absl::IsNotFound(pool.status())) return NotFound("{} does not exist", id);
+  if (!pool.ok()) return FromRedis(pool.status());
+  return pool;
+}
+
+absl::StatusOr<std::string> RedisJobStore::NewDispatchId(const std::string& pool) {
+  auto tag = pools_.TagOf(pool);
+  if (!tag.ok()) return FromRedis(tag.status());
+  return NewRoutedId(kDispatchPrefix, *tag);
+}
+
+absl::StatusOr<std::string> RedisJobStore::NewJobId(const std::string& pool) {
+  auto tag = pools_.TagOf(pool);
+  if (!tag.ok()) return FromRedis(tag.status());
+  return NewRoutedId(kJobPrefix, *tag);
+}
+
+absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispatch) {
+  const int64_t not_before = std::max<int64_t>(0, absl::ToUnixMillis(dispatch.not_before));
+  std::vector<std::string> arguments = {
+      dispatch.dispatch_id, dispatch.job_id,
+      dispatch.not_before == absl::InfinitePast() ? "0" : std::to_string(not_before)};
+  AppendRecord(dispatch,
+               {{"hash", dispatch.request_hash},
+                {"wait", std::to_string(absl::ToInt64Milliseconds(dispatch.queue_deadline))}},
+               arguments);
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Run(scripts::create, dispatch.pool, arguments, 2, 3));
+  const std::string& outcome = reply.elements[0].text;
+  const std::string& id = reply.elements[1].text;
+  if (outcome == "HOLD") return Recovering();
+  if (outcome == "KEY_REUSED") {
+    return WithReason(
+        AlreadyExists("idempotency key \"{}\" belongs to a different request (dispatch {})",
+                      dispatch.idempotency_key, id),
+        "KEY_REUSED", {{"dispatch_id", id}});
+  }
+  if (outcome == "OVER_SELECTORS") {
+    return ResourceExhausted(
+        "jobs with 64 different selectors wait for agent \"{}\" already; try again later",
+        dispatch.agent_name);
+  }
+  Created created;
+  created.existed = outcome == "EXISTS";
+  absl::StatusOr<Dispatch> stored = ReadDispatch(dispatch.pool, id);
+  if (stored.ok()) {
+    created.dispatch = *std::move(stored);
+  } else if (absl::IsNotFound(stored.status())) {  // its key outlives it
+    static_cast<DispatchSpec&>(created.dispatch) = dispatch;
+    created.dispatch.id = id;
+    created.dispatch.ended = true;
+  } else {
+    return stored.status();
+  }
+  return created;
+}
+
+absl::StatusOr<Dispatch> RedisJobStore::ReadDispatch(const std::string& pool, std::string_view id) {
+  PARLEY_ASSIGN_OR_RETURN(std::vector<Dispatch> found, ReadDispatches(pool, {std::string(id)}));
+  if (found.empty()) return NotFound("dispatch {} does not exist", id);
+  return std::move(found.front());
+}
+
+absl::StatusOr<std::vector<Dispatch>> RedisJobStore::ReadDispatches(
+    const std::string& pool, const std::vector<std::string>& ids) {
+  const keys::PoolKeys keys(pool);
+  std::vector<std::vector<std::string>> commands;
+  for (const std::string& id : ids) {
+    commands.push_back({"HGETALL", keys.dispatch(id)});
+    commands.push_back({"GET", keys.payload(id)});
+  }
+  PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies, Pipeline(commands));
+  std::vector<Dispatch> dispatches;
+  std::vector<std::string> job_ids;
+  commands.clear();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const Fields fields = ToFields(replies[2 * i]);
+    if (fields.empty()) continue;
+    dispatches.push_back(ToDispatch(fields, ids[i], replies[2 * i + 1].text, pool));
+    job_ids.emplace_back(Get(fields, "job"));
+    commands.push_back({"HGETALL", keys.job(job_ids.back())});
+  }
+  PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> jobs, Pipeline(commands));
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    const Fields fields = ToFields(jobs[i]);
+    if (!fields.empty()) dispatches[i].jobs.push_back(ToJob(fields, job_ids[i], pool));
+  }
+  return dispatches;
+}
+
+absl::StatusOr<Dispatch> RedisJobStore::GetDispatch(std::string_view dispatch_id) {
+  PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(dispatch_id, kDispatchPrefix));
+  return ReadDispatch(pool, dispatch_id);
+}
+
+absl::StatusOr<Job> RedisJobStore::GetJob(std::string_view job_id) {
+  PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Command({"HGETALL", keys::PoolKeys(pool).job(job_id)}));
+  const Fields fields = ToFields(reply);
+  if (fields.empty()) return NotFound("job {} does not exist", job_id);
+  return ToJob(fields, job_id, pool);
+}
+
+absl::StatusOr<Assignment> RedisJobStore::GetAssignment(std::string_view job_id, uint64_t token) {
+  PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
+  const keys::PoolKeys keys(pool);
+  PARLEY_ASSIGN_OR_RETURN(const Job job, GetJob(job_id));
+  if (job.fencing_token != token || !IsLeased(job.state)) {
+    return Aborted("job {} is {} under token {}, not {}", job_id, Text(job.state),
+                   job.fencing_token, token);
+  }
+  PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies,
+                          Pipeline({{"HGETALL", keys.dispatch(job.dispatch_id)},
+                                    {"GET", keys.payload(job.dispatch_id)},
+                                    {"HGET", keys.checkpoint(job_id), "blob"}}));
+  Assignment assignment;
+  const Dispatch dispatch =
+      ToDispatch(ToFields(replies[0]), job.dispatch_id, replies[1].text, pool);
+  static_cast<DispatchSpec&>(assignment) = dispatch;
+  assignment.job_id = job_id;
+  assignment.dispatch_id = job.dispatch_id;
+  assignment.fencing_token = token;
+  assignment.attempt = std::max(1, job.attempt + (job.state == State::kOffered ? 1 : 0));
+  assignment.resuming = assignment.attempt > 1;
+  assignment.checkpoint = replies[2].text;
+  assignment.create_time = job.create_time;
+  assignment.deadline = job.deadline;
+  assignment.state = job.state;
+  return assignment;
+}
+
+absl::StatusOr<Dispatch> RedisJobStore::Terminate(std::string_view id) {
+  PARLEY_ASSIGN_OR_RETURN(
+      const std::string pool,
+      PoolOf(id, id.starts_with(kDispatchPrefix) ? kDispatchPrefix : kJobPrefix));
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Run(scripts::terminate, pool, {std::string(id)}, 1, 2));
+  if (reply.elements[0].text.empty()) return NotFound("{} does not exist", id);
+  return ReadDispatch(pool, reply.elements[0].text);
+}
+
+absl::Status RedisJobStore::SaveCheckpoint(std::string_view job_id, uint64_t token,
+                                           std::string_view blob) {
+  if (blob.size() > kMaxCheckpointBytes) {
+    return InvalidArgument("a checkpoint has at most {} bytes, not {}", kMaxCheckpointBytes,
+                           blob.size());
+  }
+  PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
+  PARLEY_ASSIGN_OR_RETURN(
+      const redis::Reply reply,
+      Run(scripts::checkpoint, pool,
+          {std::string(job_id), std::to_string(token), std::string(blob)}, -1, -1));
+  if (reply.integer == 1) return absl::OkStatus();
+  return Aborted("job {} ended or has a newer token than {}", job_id, token);
+}
+
+}  // namespace parley::job

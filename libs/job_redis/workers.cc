@@ -1,0 +1,317 @@
+#include <algorithm>
+#include <cmath>
+
+#include "base/ids.h"
+#include "base/status.h"
+#include "job_redis/redis_job_store.h"
+#include "job_redis/scripts.h"
+
+namespace parley::job {
+namespace {
+
+std::string_view StatusText(ReportedStatus status) {
+  switch (status) {
+    case ReportedStatus::kOffered:
+      return "OFFERED";
+    case ReportedStatus::kAccepted:
+      return "ACCEPTED";
+    case ReportedStatus::kRunning:
+      return "RUNNING";
+    case ReportedStatus::kStopping:
+      return "STOPPING";
+    case ReportedStatus::kEnded:
+      return "ENDED";
+    case ReportedStatus::kReleased:
+      return "RELEASED";
+  }
+  return "";
+}
+
+// An end without a reason is a worker's mistake; the job must not end without one.
+std::string_view ReasonText(Reason reason) {
+  return reason == Reason::kUnspecified ? Text(Reason::kProcessCrashed) : Text(reason);
+}
+
+std::string NameField(std::string_view project, std::string_view agent_name) {
+  return Escape(project) + "/" + Escape(agent_name);
+}
+
+std::string AgentsText(const Registration& registration) {
+  std::string text = registration.serves_configured ? "*" : "";
+  for (const std::string& name : registration.agent_names) {
+    if (!text.empty()) text += ' ';
+    text += keys::AgentPart(name, false);
+  }
+  return text;
+}
+
+void AppendReport(const ReportedJob& job, std::vector<std::string>& out) {
+  const Assignment& record = job.record;
+  const bool ended =
+      job.status == ReportedStatus::kEnded || job.status == ReportedStatus::kReleased;
+  out.insert(out.end(),
+             {job.job_id, std::to_string(job.fencing_token), std::string(StatusText(job.status)),
+              ended ? std::string(ReasonText(job.reason)) : "", job.error,
+              job.recorded ? std::string(Text(job.recorded_state == State::kUnspecified
+                                                  ? State::kPending
+                                                  : job.recorded_state))
+                           : "",
+              record.dispatch_id});
+  if (record.dispatch_id.empty()) {
+    out.push_back("0");
+    return;
+  }
+  const absl::Duration wait = record.deadline == absl::InfiniteFuture()
+                                  ? absl::Seconds(60)
+                                  : record.deadline - record.create_time;
+  AppendRecord(
+      record,
+      {{"hash", "rebuilt"},
+       {"wait", std::to_string(std::max<int64_t>(1000, absl::ToInt64Milliseconds(wait)))},
+       {"create", TimeText(record.create_time)},
+       {"deadline", TimeText(record.deadline == absl::InfiniteFuture() ? record.create_time + wait
+                                                                       : record.deadline)},
+       {"attempt", std::to_string(record.attempt)}},
+      out);
+}
+
+WordVerdict::Outcome OutcomeOf(std::string_view text) {
+  if (text == "OK") return WordVerdict::Outcome::kOk;
+  if (text == "RECORDED") return WordVerdict::Outcome::kRecorded;
+  if (text == "HELD") return WordVerdict::Outcome::kHeld;
+  return WordVerdict::Outcome::kStale;
+}
+
+ResumeVerdict::Action ActionOf(std::string_view text) {
+  if (text == "KEEP") return ResumeVerdict::Action::kKeep;
+  if (text == "GO") return ResumeVerdict::Action::kGo;
+  if (text == "STOP") return ResumeVerdict::Action::kStop;
+  return ResumeVerdict::Action::kRevoke;
+}
+
+}  // namespace
+
+absl::StatusOr<JobStore::Registered> RedisJobStore::Register(const Registration& r) {
+  for (const std::string& name : r.agent_names) {
+    PARLEY_RETURN_IF_ERROR(
+        Command({"HSET", std::string(keys::kNames), NameField(r.project, name), r.pool}).status());
+  }
+  if (auto tag = pools_.TagOf(r.pool); !tag.ok()) return FromRedis(tag.status());
+  std::vector<std::string> arguments = {r.worker_id,
+                                        r.instance,
+                                        std::to_string(r.connect_seq),
+                                        "11",
+                                        "project",
+                                        r.project,
+                                        "slots",
+                                        std::to_string(r.slots),
+                                        "all",
+                                        r.accepts_all ? "1" : "0",
+                                        "agents",
+                                        AgentsText(r),
+                                        "region",
+                                        r.region,
+                                        "deployment",
+                                        r.deployment,
+                                        "labels",
+                                        MapText(r.labels),
+                                        "facts",
+                                        WorkerFacts(r),
+                                        "version",
+                                        r.version,
+                                        "hostname",
+                                        r.hostname,
+                                        "load",
+                                        fmt::format("{:.3f}", r.load)};
+  for (const ReportedJob& job : r.report) {
+    Saw(job.fencing_token);
+    AppendReport(job, arguments);
+  }
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Run(scripts::register_worker, r.pool, arguments, 2, 4));
+  const std::string& outcome = reply.elements[0].text;
+  if (outcome == "INSTANCE_MISMATCH") {
+    return WithReason(
+        AlreadyExists("another process uses worker id {}; each process takes a new one",
+                      r.worker_id),
+        "INSTANCE_MISMATCH");
+  }
+  if (outcome == "REPLACED") {
+    return WithReason(
+        Aborted("worker {}: a newer connection exists or its session has ended; take a new id",
+                r.worker_id),
+        "WORKER_REPLACED");
+  }
+  Registered registered;
+  registered.recovering = reply.elements[1].integer == 1;
+  const std::vector<redis::Reply>& parts = reply.elements[3].elements;
+  for (size_t i = 0; i + 3 < parts.size(); i += 4) {
+    ResumeVerdict verdict;
+    verdict.job_id = parts[i].text;
+    verdict.fencing_token = ToToken(parts[i + 1].text);
+    verdict.action = ActionOf(parts[i + 2].text);
+    verdict.recorded_state = StateFromText(parts[i + 3].text);
+    registered.verdicts.push_back(std::move(verdict));
+  }
+  return registered;
+}
+
+absl::StatusOr<std::vector<WordVerdict>> RedisJobStore::Apply(std::string_view pool,
+                                                              std::string_view worker_id,
+                                                              const std::vector<Word>& words) {
+  std::vector<std::string> arguments = {std::string(worker_id)};
+  for (const Word& word : words) {
+    arguments.insert(arguments.end(),
+                     {std::string(Text(word.kind)), word.job_id, std::to_string(word.fencing_token),
+                      word.kind == WordKind::kEnded ? std::string(ReasonText(word.reason)) : "",
+                      word.error, word.final ? "1" : "0"});
+  }
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Run(scripts::words, std::string(pool), arguments, 0, 2));
+  const std::vector<redis::Reply>& parts = reply.elements[1].elements;
+  if (parts.size() != words.size() * 4) return Internal("words answered in another form");
+  std::vector<WordVerdict> verdicts;
+  for (size_t i = 0; i < words.size(); ++i) {
+    WordVerdict verdict;
+    verdict.job_id = words[i].job_id;
+    verdict.fencing_token = words[i].fencing_token;
+    verdict.kind = words[i].kind;
+    verdict.outcome = OutcomeOf(parts[4 * i].text);
+    verdict.newest_token = ToToken(parts[4 * i + 1].text);
+    verdict.state = StateFromText(parts[4 * i + 2].text);
+    verdict.reason = ReasonFromText(parts[4 * i + 3].text);
+    verdicts.push_back(std::move(verdict));
+  }
+  return verdicts;
+}
+
+absl::StatusOr<std::vector<std::string>> RedisJobStore::Renew(
+    std::string_view pool, const std::vector<Renewal>& renewals) {
+  std::vector<std::string> arguments;
+  for (const Renewal& renewal : renewals) {
+    arguments.insert(arguments.end(),
+                     {renewal.worker_id, std::to_string(renewal.connect_seq),
+                      fmt::format("{:.3f}", renewal.load), renewal.accepting ? "1" : "0"});
+  }
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Run(scripts::renew, std::string(pool), arguments, 0, 2));
+  std::vector<std::string> refused;
+  for (const redis::Reply& id : reply.elements[1].elements) refused.push_back(id.text);
+  return refused;
+}
+
+absl::Status RedisJobStore::Drain(std::string_view pool, std::string_view worker_id, bool tell) {
+  PARLEY_ASSIGN_OR_RETURN(
+      const redis::Reply reply,
+      Run(scripts::drain, std::string(pool), {std::string(worker_id), tell ? "1" : "0"}, -1, 1));
+  if (reply.elements[0].integer == 1) return absl::OkStatus();
+  return NotFound("worker {} does not exist or has ended", worker_id);
+}
+
+absl::StatusOr<bool> RedisJobStore::EndSession(std::string_view pool, std::string_view worker_id,
+                                               std::string_view instance, uint64_t connect_seq) {
+  PARLEY_ASSIGN_OR_RETURN(
+      const redis::Reply reply,
+      Run(scripts::end_session, std::string(pool),
+          {std::string(worker_id), std::string(instance), std::to_string(connect_seq)}, 1, 2));
+  if (reply.elements[0].text == "INSTANCE_MISMATCH") {
+    return WithReason(PermissionDenied("the instance is not that of worker {}", worker_id),
+                      "INSTANCE_MISMATCH");
+  }
+  return reply.elements[0].text == "ENDED";
+}
+
+absl::StatusOr<std::vector<Worker>> RedisJobStore::ListWorkers(std::string_view pool) {
+  std::vector<std::string> pools = {std::string(pool)};
+  if (pool.empty()) {
+    PARLEY_ASSIGN_OR_RETURN(pools, Pools());
+  }
+  std::vector<Worker> workers;
+  const double now_ms = static_cast<double>(absl::ToUnixMillis(absl::Now()));
+  for (const std::string& name : pools) {
+    const keys::PoolKeys keys(name);
+    PARLEY_ASSIGN_OR_RETURN(const redis::Reply leases,
+                            Command({"ZRANGE", keys.leases(), "0", "-1", "WITHSCORES"}));
+    std::vector<std::vector<std::string>> commands;
+    for (size_t i = 0; i + 1 < leases.elements.size(); i += 2) {
+      commands.push_back({"HGETALL", keys.worker(leases.elements[i].text)});
+      commands.push_back({"HKEYS", keys.reservations(leases.elements[i].text)});
+    }
+    PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies, Pipeline(commands));
+    for (size_t i = 0; i + 1 < leases.elements.size(); i += 2) {
+      const Fields fields = ToFields(replies[i]);
+      if (fields.empty()) continue;
+      Worker worker = ToWorker(fields, leases.elements[i].text, name);
+      for (const redis::Reply& job : replies[i + 1].elements) worker.job_ids.push_back(job.text);
+      worker.slots_used = static_cast<int>(worker.job_ids.size());
+      worker.heartbeat_age = absl::Milliseconds(
+          std::max(0.0, now_ms - std::strtod(leases.elements[i + 1].text.c_str(), nullptr)));
+      workers.push_back(std::move(worker));
+    }
+  }
+  return workers;
+}
+
+absl::StatusOr<std::string> RedisJobStore::PoolOfWorker(std::string_view worker_id) {
+  PARLEY_ASSIGN_OR_RETURN(const std::vector<std::string> pools, Pools());
+  std::vector<std::vector<std::string>> commands;
+  for (const std::string& pool : pools) {
+    commands.push_back({"ZSCORE", keys::PoolKeys(pool).leases(), std::string(worker_id)});
+  }
+  PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies, Pipeline(commands));
+  for (size_t i = 0; i < replies.size(); ++i) {
+    if (!replies[i].nil()) return pools[i];
+  }
+  return NotFound("worker {} does not exist or has ended", worker_id);
+}
+
+absl::StatusOr<std::optional<std::string>> RedisJobStore::PoolOfName(std::string_view project,
+                                                                     std::string_view agent_name) {
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Command({"HMGET", std::string(keys::kNames),
+                                   NameField(project, agent_name), NameField("", agent_name)}));
+  for (const redis::Reply& pool : reply.elements) {
+    if (!pool.nil()) return std::optional<std::string>(pool.text);
+  }
+  return std::optional<std::string>();
+}
+
+absl::StatusOr<std::vector<std::string>> RedisJobStore::Pools() {
+  auto pools = pools_.All();
+  if (!pools.ok()) return FromRedis(pools.status());
+  return pools;
+}
+
+absl::StatusOr<JobStore::TickResult> RedisJobStore::Tick(std::string_view pool) {
+  if (absl::Status status = pools_.CheckRunId(); !status.ok()) return FromRedis(status);
+  TickResult result;
+  for (int slice = 0; slice < 100; ++slice) {
+    PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                            Run(scripts::tick, std::string(pool), {"200"}, -1, 6));
+    result.pending = static_cast<int>(reply.elements[1].integer);
+    result.oldest_pending = absl::Milliseconds(reply.elements[2].integer);
+    result.ended_sessions += static_cast<int>(reply.elements[3].integer);
+    result.expired += static_cast<int>(reply.elements[4].integer);
+    result.idle = reply.elements[5].integer == 1;
+    if (reply.elements[0].integer != 1) break;
+  }
+  return result;
+}
+
+absl::StatusOr<JobStore::PoolStats> RedisJobStore::Stats(std::string_view pool) {
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Run(scripts::stats, std::string(pool), {}, -1, -1));
+  PoolStats stats;
+  stats.workers = static_cast<int>(reply.elements[0].integer);
+  stats.slots = static_cast<int>(reply.elements[1].integer);
+  stats.used = static_cast<int>(reply.elements[2].integer);
+  stats.closed_slots = static_cast<int>(reply.elements[3].integer);
+  return stats;
+}
+
+absl::Status RedisJobStore::CheckedIn(std::string_view pool) {
+  return Run(scripts::checked_in, std::string(pool), {std::to_string(highest_token_.load())}, 0, 1)
+      .status();
+}
+
+}  // namespace parley::job
