@@ -108,7 +108,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
     own.admin_port = port + offset_ + kAdminAbove;
     return own;
   };
-  const auto add = [this](const std::string& name, const auto& config, const auto& run) {
+  const auto add = [this](const std::string& name, const auto& config, auto run) {
     return Add(name, config.common, config.common.admin_port, "/readyz",
                [config, run](service::Context& context) { return run(config, context); });
   };

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""End to end through `parley dev`: calls by voice, by file and in writing, and every noun of the command line."""
+import json
+import os
+import pathlib
+import struct
+import sys
+import unittest
+import urllib.request
+import wave
+
+sys.path.insert(0, os.path.dirname(__file__))
+import cluster  # noqa: E402
+from cluster import data  # noqa: E402
+
+SOUNDS = pathlib.Path("/usr/share/sounds/alsa")
+
+
+class DevTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dev = cluster.Dev()
+        cls.addClassCleanup(cls.dev.close)
+        cls.dev.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.dev.stop()
+        assert code == 0, f"parley dev ended with {code}:\n{cls.dev.log()[-3000:]}"
+
+    def ok(self, *arguments, **options):
+        result = self.dev.run(*arguments, **options)
+        self.assertEqual(result.returncode, 0, f"{arguments}: {result.stdout}\n{result.stderr}\n"
+                                               f"{self.dev.log()[-2000:]}")
+        return result
+
+    def test_a_spoken_question_is_understood_looked_up_and_answered_aloud(self):
+        recording = pathlib.Path(self.dev.folder.name) / "call.wav"
+        answer = data(self.ok("--json", "call", "--agent", "front-desk", "--say", "how much is a single room",
+                              "--out", recording, "--expect", "single room is 80 euros", "--expect-tool"))
+        self.assertEqual(answer["greeting"], "Good day, how can I help?")
+        turn = answer["turns"][0]
+        self.assertEqual(turn["heard"], "how much is a single room")
+        self.assertLess(turn["latencyMs"], 3000)
+        print("call:", json.dumps(turn))
+        with wave.open(str(recording)) as wav:
+            self.assertEqual((wav.getnchannels(), wav.getsampwidth(), wav.getframerate()), (2, 2, 48000))
+            frames = wav.readframes(wav.getnframes())
+        samples = struct.unpack(f"<{len(frames) // 2}h", frames)
+        for side, name in ((samples[0::2], "caller"), (samples[1::2], "agent")):
+            loud = sum(1 for s in side if abs(s) > 1000)
+            self.assertGreater(loud, 4800, f"the {name}'s side is silent")
+
+    def test_a_person_is_understood(self):
+        answer = data(self.ok("--json", "call", "--agent", "speaker-check", "--wav", SOUNDS / "Front_Left.wav",
+                              "--expect", "front left"))
+        print("person:", json.dumps(answer["turns"]))
+
+    def test_written_turns_keep_their_conversation(self):
+        result = self.ok("call", "--agent", "front-desk", "--text", "hello", "--text", "what does a suite cost",
+                         "--expect", "suite room is 250 euros")
+        self.assertIn("answers after", result.stdout)
+
+    def test_the_console_reads_lines(self):
+        result = self.ok("console", "front-desk", stdin="how much is a double room\n")
+        self.assertIn("120 euros", result.stdout)
+
+    def test_agents_are_versioned_listed_and_removed(self):
+        path = pathlib.Path(self.dev.folder.name) / "pet.yaml"
+        text = "id: pet\ngreeting: Woof.\nllm: [{engine: rules, rules: r}]\nrules: {r: [{say: Woof.}]}\n"
+        path.write_text(text)
+        self.assertIn("valid", cluster.run("agents", "validate", path).stdout)
+        self.assertIn("pet version 1", self.ok("agents", "apply", path).stdout)
+        self.assertIn("(unchanged)", self.ok("agents", "apply", path).stdout)
+        path.write_text(text.replace("Woof.", "Meow."))
+        self.assertIn("pet version 2", self.ok("agents", "apply", path).stdout)
+        self.assertIn("pet", self.ok("-q", "agents", "list").stdout.split())
+        self.assertEqual(data(self.ok("agents", "get", "pet"))["version"], 2)
+        self.ok("agents", "delete", "pet")
+        self.assertEqual(self.dev.run("agents", "get", "pet").returncode, 3)
+
+    def test_dispatches_run_and_end(self):
+        dispatch = data(self.ok("--json", "dispatch", "create", "--room", "lobby", "--agent", "front-desk"))
+        self.assertRegex(dispatch["id"], "^AD_")
+        listed = data(self.ok("--json", "dispatch", "list", "--room", "lobby"))
+        self.assertEqual([d["id"] for d in listed], [dispatch["id"]])
+        self.ok("dispatch", "delete", dispatch["id"])
+        last = [json.loads(line) for line in
+                self.ok("--json", "dispatch", "watch", dispatch["id"], timeout=30).stdout.splitlines()][-1]
+        self.assertEqual(last["state"], "ENDED")
+        self.assertEqual((last["jobs"][0]["state"], last["jobs"][0]["reason"]), ("CANCELLED", "TERMINATED"))
+
+    def test_an_unknown_agent_waits_and_then_fails_visibly(self):
+        dispatch = data(self.ok("--json", "dispatch", "create", "--room", "nowhere", "--agent", "nobody",
+                                "--queue-deadline", "1s"))
+        self.ok("dispatch", "watch", dispatch["id"], timeout=30)
+        self.assertIn("FAILED/NO_WORKER_BEFORE_DEADLINE", self.ok("dispatch", "get", dispatch["id"]).stdout)
+
+    def test_what_runs_is_listed(self):
+        workers = data(self.ok("--json", "workers", "list"))
+        self.assertEqual(len(workers), 1)
+        for noun in (("rooms", "list"), ("sessions", "list", "--ended"), ("jobs", "list"), ("status",)):
+            self.ok(*noun)
+            json.loads(self.ok("--json", *noun).stdout)
+
+    def test_engines_can_be_tried_alone(self):
+        spoken = pathlib.Path(self.dev.folder.name) / "spoken.wav"
+        grammar = pathlib.Path(self.dev.folder.name) / "g.gram"
+        grammar.write_text("#JSGF V1.0; grammar g; public <u> = how much is a (single | double) room;")
+        self.ok("tts", "how much is a double room", "--voice", "rms", "--out", spoken)
+        self.assertEqual(self.ok("stt", spoken, "--grammar", grammar).stdout.strip(), "how much is a double room")
+
+    def test_the_description_is_served(self):
+        with urllib.request.urlopen(self.dev.url + "/openapi.json", timeout=5) as answer:
+            self.assertIn("/api/sessions", json.load(answer)["paths"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
