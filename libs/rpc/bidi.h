@@ -2,6 +2,7 @@
 // Bidirectional streams over gRPC's callback API, for server and client: all state on one strand,
 // one read and one write in flight, a bounded outbox, alive until gRPC is done with it.
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/support/client_callback.h>
 
 #include <deque>
 #include <functional>
@@ -27,7 +28,7 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
     BidiSession* base = session.get();
     base->self_ = session;
     base->weak_ = session;
-    session->OnStart();
+    base->OnStart();
     base->ReadNext();
     return base;
   }
@@ -74,6 +75,8 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
   virtual void OnMessage(const In& message) = 0;
   // On the strand, once, last: the client left, was cut, or Close() finished.
   virtual void OnClosed() = 0;
+  // In a gRPC reaction: a message went out, `left` still wait. Only post.
+  virtual void OnSent(size_t left) { static_cast<void>(left); }
   // On the strand: the client sent its last message. Default: Close(OK).
   virtual void OnHalfClose() { Close(grpc::Status::OK); }
 
@@ -93,18 +96,24 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
     });
   }
   void OnWriteDone(bool ok) final {
-    MutexLock lock(&mutex_);
-    writing_ = false;
-    outbox_.pop_front();
-    if (!ok) {
-      outbox_.clear();
-      closing_ = true;
+    size_t left = 0;
+    {
+      MutexLock lock(&mutex_);
+      writing_ = false;
+      outbox_.pop_front();
+      if (!ok) {
+        outbox_.clear();
+        closing_ = true;
+      }
+      left = outbox_.size();
+      if (!outbox_.empty()) {
+        WriteNext();
+      } else if (closing_) {
+        FinishOnce();
+        return;  // may be gone
+      }
     }
-    if (!outbox_.empty()) {
-      WriteNext();
-    } else if (closing_) {
-      FinishOnce();
-    }
+    OnSent(left);
   }
   void OnCancel() final {
     {

@@ -1,0 +1,126 @@
+#include "gateway/gateway.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "auth/token.h"
+#include "base/clock.h"
+#include "base/status.h"
+
+namespace parley::gateway {
+
+absl::Status RequireCaller(const service::Context& context, std::string_view bearer) {
+  PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, context.AuthenticateToken(bearer));
+  if (claims.is_service()) return absl::OkStatus();
+  return auth::RequireWorker(claims);
+}
+
+absl::Time DeadlineOf(const common::v1::CallContext& call) {
+  return call.deadline_unix_ms() == 0 ? absl::InfiniteFuture()
+                                      : absl::FromUnixMillis(call.deadline_unix_ms());
+}
+
+bool ChainErrors::Add(std::string_view engine, const absl::Status& status) {
+  errors_.emplace_back(engine, status);
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kCancelled:
+      return false;
+    case absl::StatusCode::kNotFound:
+      // An engine that this server does not have is what chains are for; a voice that an engine
+      // does not have is a mistake.
+      return ReasonOf(status).reason == "UNKNOWN_ENGINE";
+    default:
+      return true;
+  }
+}
+
+absl::Status ChainErrors::Result() const {
+  if (errors_.empty()) return InvalidArgument("the chain names no engine");
+  const auto& [engine, last] = errors_.back();
+  // One engine, or the caller's own mistake: as it is.
+  const bool same = std::all_of(errors_.begin(), errors_.end(), [&last = last](const auto& error) {
+    return error.second.code() == last.code();
+  });
+  if (errors_.size() == 1) return last;
+  if (same || absl::IsInvalidArgument(last) || absl::IsFailedPrecondition(last)) {
+    const ErrorReason reason = ReasonOf(last);
+    absl::Status all = Error(last.code(), "{}", same ? Text() : std::string(Message(last)));
+    return reason.reason.empty() ? all : WithReason(std::move(all), reason.reason, reason.metadata);
+  }
+  return Unavailable("all engines failed: {}", Text());
+}
+
+std::string ChainErrors::Text() const {
+  std::string text;
+  for (const auto& [engine, status] : errors_)
+    text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", engine, Message(status));
+  return text;
+}
+
+absl::Status Busy(std::string_view what, size_t limit, std::string_view setting) {
+  return WithReason(
+      ResourceExhausted("this gateway serves {} {} at a time and is full; try again shortly, add a "
+                        "replica, or raise --{}",
+                        limit, what, setting),
+      "GATEWAY_FULL", {{"retry_after_ms", "500"}});
+}
+
+Streams::Streams(size_t limit) : limit_(limit), thread_([this] { Run(); }) {}
+
+Streams::~Streams() {
+  {
+    MutexLock lock(&mutex_);
+    stop_ = true;
+    changed_.SignalAll();
+  }
+  thread_.join();
+}
+
+bool Streams::Add(Member* key, std::weak_ptr<Member> member) {
+  MutexLock lock(&mutex_);
+  if (members_.size() >= limit_) return false;
+  members_[key] = std::move(member);
+  return true;
+}
+
+void Streams::Remove(Member* key) {
+  MutexLock lock(&mutex_);
+  members_.erase(key);
+  changed_.SignalAll();
+}
+
+size_t Streams::size() const {
+  MutexLock lock(&mutex_);
+  return members_.size();
+}
+
+void Streams::WaitEmpty() {
+  MutexLock lock(&mutex_);
+  while (!members_.empty()) changed_.Wait(&mutex_);
+}
+
+void Streams::Run() {
+  absl::Time next = Clock::Real().Now() + absl::Seconds(1);
+  MutexLock lock(&mutex_);
+  while (!stop_) {
+    const absl::Time now = Clock::Real().Now();
+    if (now < next) {
+      changed_.WaitFor(&mutex_, next - now);
+      continue;
+    }
+    next = now + absl::Seconds(1);
+    std::vector<std::shared_ptr<Member>> alive;
+    for (const auto& [key, member] : members_) {
+      if (auto locked = member.lock()) alive.push_back(std::move(locked));
+    }
+    // Members may call back.
+    mutex_.Unlock();
+    for (const auto& member : alive) member->Check(now);
+    alive.clear();
+    mutex_.Lock();
+  }
+}
+
+}  // namespace parley::gateway

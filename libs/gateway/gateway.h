@@ -1,0 +1,76 @@
+#pragma once
+// What the speech and model gateways share: who may call, fallback chains, and the supervision of
+// long streams.
+#include <absl/status/status.h>
+#include <absl/time/time.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "parley/common/v1/common.pb.h"
+#include "service/service.h"
+
+namespace parley::gateway {
+
+// Services and workers (video.agent) may call.
+//   Unauthenticated  names the cause
+absl::Status RequireCaller(const service::Context& context, std::string_view bearer);
+
+// When the answer is of no use any more: the call's own deadline or the context's, InfiniteFuture
+// for none.
+absl::Time DeadlineOf(const common::v1::CallContext& call);
+
+// Why the engines of a chain did not serve, and whether the next one should be asked.
+class ChainErrors {
+ public:
+  // False when the error is the caller's own and would only be hidden by another engine.
+  bool Add(std::string_view engine, const absl::Status& status);
+  // What to answer when the chain is at its end: the one error, or Unavailable naming all of them.
+  absl::Status Result() const;
+  std::string Text() const;  // "deepgram: …; pocketsphinx: …"
+
+ private:
+  std::vector<std::pair<std::string, absl::Status>> errors_;
+};
+
+// The open streams of a gateway: bounded, looked at once a second, waited for at the end.
+// Thread-safe.
+class Streams {
+ public:
+  class Member {
+   public:
+    virtual ~Member() = default;
+    // Once a second, on the supervisor's thread: post, do not work. For time limits.
+    virtual void Check(absl::Time now) = 0;
+  };
+
+  explicit Streams(size_t limit);
+  ~Streams();  // WaitEmpty() first
+
+  // False: there are as many as there may be.
+  bool Add(Member* key, std::weak_ptr<Member> member);
+  void Remove(Member* key);
+  size_t size() const;
+  // Members hold what their gateway owns: it may go only after this returned.
+  void WaitEmpty();
+
+ private:
+  void Run();
+
+  const size_t limit_;
+  mutable Mutex mutex_;
+  CondVar changed_;
+  std::map<Member*, std::weak_ptr<Member>> members_ ABSL_GUARDED_BY(mutex_);
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+// ResourceExhausted with retry_after_ms.
+absl::Status Busy(std::string_view what, size_t limit, std::string_view setting);
+
+}  // namespace parley::gateway

@@ -1,0 +1,145 @@
+#include "llm_gateway/chat_call.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "llm_gateway/convert.h"
+#include "rpc/status.h"
+
+namespace parley {
+namespace {
+
+constexpr size_t kOutbox = 256;
+constexpr int kMaxChain = 8;
+
+}  // namespace
+
+grpc::ServerWriteReactor<llm::v1::ChatResponse>* ChatCall::Start(
+    LlmGatewayParts& parts, std::string bearer, const llm::v1::ChatRequest& request) {
+  auto call = std::make_shared<ChatCall>(parts, std::move(bearer), request);
+  call->self_ = call;
+  call->admitted_ = parts.streams.Add(call.get(), call);
+  if (!call->admitted_ || !parts.models.Post([call] { call->Run(); })) {
+    call->End(
+        gateway::Busy("answers", static_cast<size_t>(parts.config.max_chats), "llm-max-chats"));
+  }
+  return call.get();
+}
+
+ChatCall::ChatCall(LlmGatewayParts& parts, std::string bearer, const llm::v1::ChatRequest& request)
+    : parts_(parts),
+      bearer_(std::move(bearer)),
+      request_(request),
+      start_us_(Clock::Real().MonotonicMicros()),
+      deadline_(std::min(gateway::DeadlineOf(request.context()),
+                         Clock::Real().Now() + parts.config.timeout)) {}
+
+void ChatCall::Run() {
+  parts_.metrics.chats_active.Increment();
+  absl::Status status = Answer();
+  if (!status.ok() && Clock::Real().Now() >= deadline_)
+    status = DeadlineExceeded("the deadline passed before the answer was complete");
+  parts_.metrics.chats_active.Decrement();
+  parts_.metrics.CountError(status.code());
+  End(status);
+}
+
+absl::Status ChatCall::Answer() {
+  PARLEY_RETURN_IF_ERROR(gateway::RequireCaller(parts_.context, bearer_));
+  if (deadline_ <= Clock::Real().Now()) return DeadlineExceeded("the deadline has passed");
+  if (request_.models().empty()) return InvalidArgument("the request names no model");
+  if (request_.models_size() > kMaxChain)
+    return InvalidArgument("a chain of {} models; at most {}", request_.models_size(), kMaxChain);
+  PARLEY_ASSIGN_OR_RETURN(speech::ChatPrompt prompt, ToPrompt(request_));
+  prompt.deadline = deadline_;
+  return AskChain(std::move(prompt));
+}
+
+absl::Status ChatCall::AskChain(speech::ChatPrompt prompt) {
+  gateway::ChainErrors errors;
+  for (const llm::v1::ModelConfig& model : request_.models()) {
+    const absl::StatusOr<speech::ChatDone> done = AskOne(model, prompt);
+    if (done.ok()) {
+      parts_.metrics.input_tokens.Increment(static_cast<double>(done->usage.input_tokens));
+      parts_.metrics.output_tokens.Increment(static_cast<double>(done->usage.output_tokens));
+      Send(ToProto(*done, model.engine()));
+      return absl::OkStatus();
+    }
+    // What was said cannot be unsaid: another model would begin anew.
+    if (!errors.Add(model.engine(), done.status()) || sunk_ || cancel_.cancelled()) break;
+    parts_.metrics.fallbacks.Increment();
+    parts_.context.log().Warn("model passed over", {{"engine", model.engine()},
+                                                    {"session", request_.context().session_id()},
+                                                    {"error", Message(done.status())}});
+  }
+  return errors.Result();
+}
+
+absl::StatusOr<speech::ChatDone> ChatCall::AskOne(const llm::v1::ModelConfig& model,
+                                                  speech::ChatPrompt& prompt) {
+  PARLEY_ASSIGN_OR_RETURN(speech::LlmEngine * engine, parts_.engines.Find(model.engine()));
+  prompt.config = ToConfig(model);
+  const auto sink = [&](speech::ChatPiece piece) {
+    if (!std::exchange(sunk_, true)) {
+      parts_.metrics.first_piece_seconds(model.engine())
+          .Observe(static_cast<double>(Clock::Real().MonotonicMicros() - start_us_) / 1e6);
+    }
+    return Send(ToProto(std::move(piece)));
+  };
+  return engine->Chat(prompt, sink, cancel_);
+}
+
+bool ChatCall::Send(llm::v1::ChatResponse response) {
+  MutexLock lock(&mutex_);
+  while (outbox_.size() >= kOutbox && !cancel_.cancelled())
+    room_.WaitFor(&mutex_, absl::Milliseconds(100));
+  if (cancel_.cancelled() || ended_) return false;
+  outbox_.push_back(std::move(response));
+  if (writing_) return true;
+  writing_ = true;
+  StartWrite(&outbox_.front());
+  return true;
+}
+
+void ChatCall::OnWriteDone(bool ok) {
+  MutexLock lock(&mutex_);
+  writing_ = false;
+  outbox_.pop_front();
+  if (!ok) {
+    outbox_.clear();
+    cancel_.Cancel();
+  }
+  room_.SignalAll();
+  if (!outbox_.empty()) {
+    writing_ = true;
+    StartWrite(&outbox_.front());
+  } else if (ended_ && !finished_) {
+    finished_ = true;
+    Finish(rpc::ToGrpcStatus(final_status_));
+  }
+}
+
+void ChatCall::End(const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  if (ended_) return;
+  ended_ = true;
+  final_status_ = status;
+  if (writing_ || finished_) return;
+  finished_ = true;
+  Finish(rpc::ToGrpcStatus(status));
+}
+
+void ChatCall::OnCancel() { cancel_.Cancel(); }
+
+void ChatCall::Check(absl::Time now) {
+  if (now >= deadline_) cancel_.Cancel();
+}
+
+void ChatCall::OnDone() {
+  if (admitted_) parts_.streams.Remove(this);
+  const std::shared_ptr<ChatCall> self = std::move(self_);
+}
+
+}  // namespace parley

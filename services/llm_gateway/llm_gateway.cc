@@ -1,0 +1,129 @@
+#include "llm_gateway/llm_gateway.h"
+
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <utility>
+
+#include "base/status.h"
+#include "base/strings.h"
+#include "engines/openai/openai.h"
+#include "engines/rules/engine.h"
+#include "engines/scripted/scripted.h"
+#include "gateway/gateway.h"
+#include "llm_gateway/chat_call.h"
+#include "parley/llm/v1/llm.grpc.pb.h"
+#include "rpc/bidi.h"
+#include "rpc/channel.h"
+
+namespace parley {
+namespace {
+
+class Service final : public llm::v1::LanguageModelService::CallbackService {
+ public:
+  explicit Service(LlmGatewayParts& parts) : parts_(parts) {}
+
+  grpc::ServerWriteReactor<llm::v1::ChatResponse>* Chat(
+      grpc::CallbackServerContext* context, const llm::v1::ChatRequest* request) override {
+    return ChatCall::Start(parts_, rpc::BearerOf(*context), *request);
+  }
+
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
+                                       const llm::v1::ListModelsRequest* /*request*/,
+                                       llm::v1::ListModelsResponse* response) override {
+    return rpc::Unary(parts_.context.executor(), context,
+                      [this, bearer = rpc::BearerOf(*context), response]() -> absl::Status {
+                        PARLEY_RETURN_IF_ERROR(gateway::RequireCaller(parts_.context, bearer));
+                        for (const auto& [name, engine] : parts_.engines.all()) {
+                          for (const speech::LlmModelInfo& info : engine->Models()) {
+                            llm::v1::ModelInfo* out = response->add_models();
+                            out->set_engine(name);
+                            out->set_model(info.model);
+                            out->set_description(info.description);
+                            out->set_embedded(engine->embedded());
+                          }
+                        }
+                        return absl::OkStatus();
+                      });
+  }
+
+ private:
+  LlmGatewayParts& parts_;
+};
+
+absl::StatusOr<std::string> OpenAiKey(const LlmGatewayConfig& config) {
+  if (config.openai_key_file.empty()) return config.openai_key;
+  std::ifstream file(config.openai_key_file);
+  if (!file) {
+    return InvalidArgument("the key file {} (llm.openai.key_file) cannot be read",
+                           config.openai_key_file);
+  }
+  std::stringstream text;
+  text << file.rdbuf();
+  return std::string(Trim(text.str()));
+}
+
+absl::Status AddEngines(const LlmGatewayConfig& config,
+                        speech::EngineTable<speech::LlmEngine>& engines) {
+  engines.Add("rules", std::make_unique<engines::RulesEngine>());
+  if (!config.openai_base_url.empty()) {
+    engines::OpenAiOptions options;
+    options.base_url = config.openai_base_url;
+    while (!options.base_url.empty() && options.base_url.back() == '/') options.base_url.pop_back();
+    PARLEY_ASSIGN_OR_RETURN(options.key, OpenAiKey(config));
+    options.default_model = config.openai_model;
+    options.timeout = config.timeout;
+    engines.Add("openai", std::make_unique<engines::OpenAiEngine>(std::move(options)));
+  }
+  if (!config.script.empty()) {
+    PARLEY_ASSIGN_OR_RETURN(const engines::Script script, engines::Script::Load(config.script));
+    engines.Add("scripted", std::make_unique<engines::ScriptedLlm>(script.llm));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void LlmGatewayConfig::Bind(config::Table& table) {
+  common.Bind(table, 7104);
+  table.Int("llm.max_chats", &max_chats, 1, 1024, "Answers that are made at a time");
+  table.Duration("llm.timeout", &timeout, absl::Seconds(1), absl::Minutes(30),
+                 "Longest time for one answer");
+  table.Text(
+      "llm.openai.base_url", &openai_base_url,
+      "Server of the engine openai, such as https://api.openai.com/v1; none: no such engine");
+  table.Text("llm.openai.key", &openai_key, "Its key");
+  table.NotAFlag();
+  table.AlsoFromEnv("OPENAI_API_KEY");
+  table.Text("llm.openai.key_file", &openai_key_file, "File that holds its key");
+  table.Text("llm.openai.model", &openai_model, "Model of requests that name none");
+  table.Text("llm.script", &script,
+             "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
+}
+
+namespace llm_gateway {
+
+int Run(const LlmGatewayConfig& config, service::Context& context) {
+  return Run(config, context, {});
+}
+
+int Run(const LlmGatewayConfig& config, service::Context& context,
+        std::function<void(int grpc_port, int admin_port)> started) {
+  speech::EngineTable<speech::LlmEngine> engines("language model");
+  if (const absl::Status added = AddEngines(config, engines); !added.ok())
+    return service::FailStart("llm-gateway", added);
+  LlmGatewayMetrics metrics(context.registry(), engines.names());
+  const auto limit = static_cast<size_t>(config.max_chats);
+  gateway::Streams streams(limit);
+  Executor models(limit, limit);
+  LlmGatewayParts parts{config, context, engines, metrics, streams, models};
+  Service service(parts);
+  service::Context::Hooks hooks;
+  hooks.started = std::move(started);
+  const int code = context.Serve({&service}, std::move(hooks));
+  streams.WaitEmpty();
+  return code;
+}
+
+}  // namespace llm_gateway
+}  // namespace parley

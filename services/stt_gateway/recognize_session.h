@@ -1,0 +1,85 @@
+#pragma once
+// One Recognize stream.
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "audio/opus.h"
+#include "audio/resample.h"
+#include "gateway/gateway.h"
+#include "parley/speech/v1/speech.pb.h"
+#include "rpc/bidi.h"
+#include "speech/engines.h"
+#include "speech/stt.h"
+#include "stt_gateway/metrics.h"
+#include "stt_gateway/stt_gateway.h"
+
+namespace parley {
+
+// What all sessions share; outlives them.
+struct SttGatewayParts {
+  const SttGatewayConfig& config;
+  service::Context& context;
+  speech::EngineTable<speech::SttEngine>& engines;
+  SttGatewayMetrics& metrics;
+  gateway::Streams& streams;
+};
+
+// The strand owns all state; engines' events are posted to it. Opening an engine blocks the
+// strand's thread, not gRPC's.
+class RecognizeSession
+    : public rpc::BidiSession<speech::v1::RecognizeRequest, speech::v1::RecognizeResponse>,
+      public gateway::Streams::Member {
+ public:
+  RecognizeSession(SttGatewayParts& parts, std::string bearer);
+  ~RecognizeSession() override = default;
+
+  void Check(absl::Time now) override;
+
+ private:
+  struct Awaited {  // a final that was asked for
+    uint64_t utterance = 0;
+    int64_t since_us = 0;
+  };
+
+  void OnStart() override;
+  void OnMessage(const speech::v1::RecognizeRequest& request) override;
+  void OnHalfClose() override;
+  void OnClosed() override;
+
+  absl::Status Handle(const speech::v1::RecognizeRequest& request);
+  absl::Status Open(const speech::v1::RecognizeConfig& config);
+  absl::Status OpenChain(const speech::v1::RecognizeConfig& config);
+  absl::Status OpenEngine(const speech::v1::EngineConfig& engine, bool interim);
+  absl::Status PrepareAudio(const speech::v1::RecognizeConfig& config);
+  absl::Status OnAudio(const std::string& bytes);
+  absl::Status EndUtterance(uint64_t utterance);
+  void OnEvent(speech::SttEvent event);
+  void OnTranscript(speech::SttTranscript transcript, bool final);
+  void Tell(speech::v1::RecognizeResponse response);
+  void FinishIfDone();
+  void Fail(const absl::Status& status);
+
+  SttGatewayParts& parts_;
+  const std::string bearer_;
+  std::string engine_;
+  std::unique_ptr<speech::SttStream> stream_;  // set once config came
+  bool admitted_ = false;
+  bool opus_ = false;
+  int input_rate_hz_ = 0;
+  std::optional<audio::OpusDecoder> decoder_;
+  std::optional<audio::Resampler> resampler_;
+  std::vector<int16_t> decoded_;
+  std::vector<int16_t> resampled_;
+  double audio_seconds_ = 0;
+  std::deque<Awaited> awaited_;
+  int64_t first_audio_us_ = 0;  // of this utterance; 0 = none yet, or its first result came
+  bool heard_since_final_ = false;
+  bool half_closed_ = false;
+  absl::Time last_audio_;
+  absl::Time deadline_ = absl::InfiniteFuture();
+};
+
+}  // namespace parley

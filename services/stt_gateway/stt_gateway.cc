@@ -1,0 +1,111 @@
+#include "stt_gateway/stt_gateway.h"
+
+#include <memory>
+#include <utility>
+
+#include "base/status.h"
+#include "engines/pocketsphinx/engine.h"
+#include "engines/scripted/scripted.h"
+#include "gateway/gateway.h"
+#include "parley/speech/v1/speech.grpc.pb.h"
+#include "rpc/channel.h"
+#include "stt_gateway/recognize_session.h"
+
+namespace parley {
+namespace {
+
+class Service final : public speech::v1::SpeechToTextService::CallbackService {
+ public:
+  explicit Service(SttGatewayParts& parts) : parts_(parts) {}
+
+  grpc::ServerBidiReactor<speech::v1::RecognizeRequest, speech::v1::RecognizeResponse>* Recognize(
+      grpc::CallbackServerContext* context) override {
+    return RecognizeSession::Start<RecognizeSession>(parts_, rpc::BearerOf(*context));
+  }
+
+  grpc::ServerUnaryReactor* ListEngines(grpc::CallbackServerContext* context,
+                                        const speech::v1::ListEnginesRequest* /*request*/,
+                                        speech::v1::ListEnginesResponse* response) override {
+    return rpc::Unary(parts_.context.executor(), context,
+                      [this, bearer = rpc::BearerOf(*context), response]() -> absl::Status {
+                        PARLEY_RETURN_IF_ERROR(gateway::RequireCaller(parts_.context, bearer));
+                        for (const auto& [name, engine] : parts_.engines.all()) {
+                          const speech::SttEngineInfo& info = engine->info();
+                          speech::v1::EngineInfo* out = response->add_engines();
+                          out->set_name(name);
+                          out->set_description(info.description);
+                          for (const std::string& language : info.languages)
+                            out->add_languages(language);
+                          out->set_streaming(info.streaming);
+                          out->set_embedded(info.embedded);
+                        }
+                        return absl::OkStatus();
+                      });
+  }
+
+ private:
+  SttGatewayParts& parts_;
+};
+
+}  // namespace
+
+void SttGatewayConfig::Bind(config::Table& table) {
+  common.Bind(table, 7102);
+  table.Text("stt.decoder", &decoder,
+             "Path of parley-stt-decoder; by default it is looked for beside this program");
+  table.Text("stt.model_dir", &model_dir, "Folder of the pocketsphinx models");
+  table.Int("stt.max_streams", &max_streams, 1, 10'000, "Streams that may listen at a time");
+  table.Size("stt.memory_limit", &memory_limit, 16 << 20, int64_t{4} << 30,
+             "Memory of one decoder process beyond the models");
+  table.Duration("stt.open_timeout", &open_timeout, absl::Seconds(1), absl::Minutes(1),
+                 "How long a recogniser may take to be ready, its grammar's compilation included");
+  table.Duration("stt.final_timeout", &final_timeout, absl::Seconds(1), absl::Minutes(1),
+                 "How long a final may take once the utterance is over");
+  table.Duration("stt.idle_timeout", &idle_timeout, absl::Seconds(1), absl::Hours(24),
+                 "Streams without audio for so long are closed");
+  table.Bool("stt.preload", &preload, "Load the embedded models at the start; ready once loaded");
+  table.Text("stt.script", &script,
+             "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
+}
+
+namespace stt_gateway {
+
+int Run(const SttGatewayConfig& config, service::Context& context) {
+  return Run(config, context, {});
+}
+
+int Run(const SttGatewayConfig& config, service::Context& context,
+        std::function<void(int grpc_port, int admin_port)> started) {
+  speech::EngineTable<speech::SttEngine> engines("speech-to-text");
+  engines::PocketsphinxOptions options;
+  options.decoder = config.decoder;
+  options.model_dir = config.model_dir;
+  options.max_streams = config.max_streams;
+  options.memory_limit_bytes = config.memory_limit;
+  options.open_timeout = config.open_timeout;
+  auto pocketsphinx = std::make_unique<engines::PocketsphinxEngine>(options);
+  engines::PocketsphinxEngine* embedded = pocketsphinx.get();
+  engines.Add("pocketsphinx", std::move(pocketsphinx));
+  if (!config.script.empty()) {
+    const auto script = engines::Script::Load(config.script);
+    if (!script.ok()) return service::FailStart("stt-gateway", script.status());
+    engines.Add("scripted", std::make_unique<engines::ScriptedStt>(script->stt));
+  }
+  SttGatewayMetrics metrics(context.registry(), engines.names());
+  gateway::Streams streams(static_cast<size_t>(config.max_streams));
+  SttGatewayParts parts{config, context, engines, metrics, streams};
+  Service service(parts);
+  service::Context::Hooks hooks;
+  hooks.started = std::move(started);
+  if (config.preload) {
+    // A model that does not load stops the start with a line that says what to install.
+    if (const absl::Status loaded = embedded->Load(); !loaded.ok())
+      return service::FailStart("stt-gateway", loaded);
+  }
+  const int code = context.Serve({&service}, std::move(hooks));
+  streams.WaitEmpty();
+  return code;
+}
+
+}  // namespace stt_gateway
+}  // namespace parley

@@ -1,0 +1,104 @@
+#include "tts_gateway/packer.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "audio/pcm.h"
+#include "base/status.h"
+
+namespace parley {
+namespace {
+
+constexpr int kFirstMs = 20;
+constexpr int kLaterMs = 60;
+constexpr int kMostMs = 100;
+
+}  // namespace
+
+absl::StatusOr<AudioPacker> AudioPacker::Create(speech::v1::AudioEncoding encoding, int rate_hz,
+                                                int engine_rate_hz) {
+  if (rate_hz == 0) rate_hz = audio::kRoomRateHz;
+  if (rate_hz < 8000 || rate_hz > 48000)
+    return InvalidArgument("sample_rate_hz {} is out of range: 8000 to 48000", rate_hz);
+  std::optional<audio::OpusEncoder> encoder;
+  switch (encoding) {
+    case speech::v1::AUDIO_ENCODING_UNSPECIFIED:
+    case speech::v1::AUDIO_ENCODING_PCM16:
+      break;
+    case speech::v1::AUDIO_ENCODING_OPUS: {
+      if (rate_hz != audio::kRoomRateHz)
+        return InvalidArgument("Opus is made at 48000 Hz, not at {}", rate_hz);
+      PARLEY_ASSIGN_OR_RETURN(audio::OpusEncoder made, audio::OpusEncoder::Create());
+      encoder.emplace(std::move(made));
+      break;
+    }
+    default:
+      return InvalidArgument("encoding {} is not known: PCM16 or OPUS", static_cast<int>(encoding));
+  }
+  PARLEY_ASSIGN_OR_RETURN(audio::Resampler resampler,
+                          audio::Resampler::Create(engine_rate_hz, rate_hz));
+  return AudioPacker(std::move(resampler), std::move(encoder), rate_hz);
+}
+
+int AudioPacker::MsSoFar() const {
+  return static_cast<int>(total_samples_ * 1000 / static_cast<size_t>(rate_hz_));
+}
+
+void AudioPacker::Take(size_t samples, std::vector<speech::v1::SynthesizedAudio>& out) {
+  speech::v1::SynthesizedAudio message;
+  const std::span<const int16_t> piece(pending_.data(), samples);
+  if (encoder_.has_value()) {
+    std::array<uint8_t, audio::OpusEncoder::kMaxPacketBytes> packet;
+    const auto bytes = encoder_->Encode(piece, packet);
+    // The size of a frame is ours, so this cannot fail but for a broken library.
+    if (bytes.ok()) message.set_data(packet.data(), *bytes);
+  } else {
+    message.set_data(std::string(audio::AsBytes(piece)));
+  }
+  for (speech::WordTime& word : words_) {
+    speech::v1::WordTiming* timing = message.add_words();
+    timing->set_word(std::move(word.word));
+    timing->set_start_ms(word.start_ms);
+    timing->set_end_ms(word.end_ms);
+  }
+  words_.clear();
+  pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(samples));
+  sent_ = true;
+  out.push_back(std::move(message));
+}
+
+std::vector<speech::v1::SynthesizedAudio> AudioPacker::Add(
+    std::span<const int16_t> samples, const std::vector<speech::WordTime>& words) {
+  std::vector<speech::v1::SynthesizedAudio> out;
+  const size_t before = pending_.size();
+  resampler_.Append(samples, pending_);
+  total_samples_ += pending_.size() - before;
+  for (speech::WordTime word : words) {
+    word.start_ms += sentence_start_ms_;
+    word.end_ms += sentence_start_ms_;
+    words_.push_back(std::move(word));
+  }
+  const auto of_ms = [this](int ms) { return static_cast<size_t>(rate_hz_) * ms / 1000; };
+  if (encoder_.has_value()) {
+    while (pending_.size() >= audio::kRoomFrameSamples) Take(audio::kRoomFrameSamples, out);
+    return out;
+  }
+  while (pending_.size() >= of_ms(sent_ ? kLaterMs : kFirstMs))
+    Take(std::min(pending_.size(), of_ms(sent_ ? kMostMs : kLaterMs)), out);
+  return out;
+}
+
+std::vector<speech::v1::SynthesizedAudio> AudioPacker::EndSegment() {
+  std::vector<speech::v1::SynthesizedAudio> out;
+  if (encoder_.has_value() && !pending_.empty()) pending_.resize(audio::kRoomFrameSamples);
+  if (!pending_.empty()) Take(pending_.size(), out);
+  resampler_.Reset();
+  words_.clear();
+  total_samples_ = 0;
+  sent_ = false;
+  sentence_start_ms_ = 0;
+  return out;
+}
+
+}  // namespace parley

@@ -1,0 +1,95 @@
+#pragma once
+// One Synthesize stream.
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/executor.h"
+#include "gateway/gateway.h"
+#include "parley/speech/v1/speech.pb.h"
+#include "rpc/bidi.h"
+#include "speech/cancel.h"
+#include "speech/engines.h"
+#include "speech/sentences.h"
+#include "speech/tts.h"
+#include "tts_gateway/metrics.h"
+#include "tts_gateway/packer.h"
+#include "tts_gateway/tts_gateway.h"
+
+namespace parley {
+
+// What all sessions share; outlives them.
+struct TtsGatewayParts {
+  const TtsGatewayConfig& config;
+  service::Context& context;
+  speech::EngineTable<speech::TtsEngine>& engines;
+  TtsGatewayMetrics& metrics;
+  gateway::Streams& streams;
+  Executor& voices;  // where engines speak: a thread for each sentence under way
+};
+
+// The strand owns all state but what a sentence under way needs: the voice and the packer belong to
+// the voice thread from the post that starts it to the post that ends it. One sentence at a time.
+class SynthesizeSession
+    : public rpc::BidiSession<speech::v1::SynthesizeRequest, speech::v1::SynthesizeResponse>,
+      public gateway::Streams::Member {
+ public:
+  SynthesizeSession(TtsGatewayParts& parts, std::string bearer);
+  ~SynthesizeSession() override = default;
+
+  void Check(absl::Time now) override;
+
+ private:
+  struct Segment {
+    uint64_t number = 0;
+    int64_t characters = 0;
+    int64_t since_us = 0;  // when it was flushed
+    std::deque<std::string> sentences;
+    bool started = false;
+    bool cancelled = false;
+  };
+
+  void OnStart() override;
+  void OnMessage(const speech::v1::SynthesizeRequest& request) override;
+  void OnHalfClose() override;
+  void OnSent(size_t left) override;
+  void OnClosed() override;
+
+  absl::Status Handle(const speech::v1::SynthesizeRequest& request);
+  absl::Status Open(const speech::v1::SynthesizeConfig& config);
+  absl::Status OpenVoice(const speech::v1::VoiceConfig& voice,
+                         const speech::v1::SynthesizeConfig& config);
+  absl::Status OnText(const std::string& text);
+  absl::Status OnFlush(uint64_t number);
+  void OnCancelled();
+  void Step();
+  void SpeakNext();
+  void Speak(const std::string& sentence, bool last, uint64_t number, int64_t first_since_us,
+             const std::shared_ptr<speech::Cancellation>& cancel);
+  void OnSpoken(const absl::Status& status, bool last, int segment_ms, bool cancelled);
+  void TellDone(const Segment& segment, int duration_ms, bool cancelled);
+  void FinishIfDone();
+  void Fail(const absl::Status& status);
+  void Leave();
+
+  TtsGatewayParts& parts_;
+  const std::string bearer_;
+  bool admitted_ = false;
+  bool over_ = false;  // failed or closed: nothing more is spoken
+  bool closed_ = false;
+  bool half_closed_ = false;
+  bool speaking_ = false;  // a voice thread has voice_ and packer_
+  std::string engine_;
+  std::string language_;
+  std::unique_ptr<speech::TtsStream> voice_;
+  std::optional<AudioPacker> packer_;
+  std::shared_ptr<speech::Cancellation> cancel_ = std::make_shared<speech::Cancellation>();
+  std::string text_;  // not yet flushed
+  std::deque<Segment> segments_;
+  uint64_t last_segment_ = 0;
+  absl::Time last_message_;
+  absl::Time deadline_ = absl::InfiniteFuture();
+};
+
+}  // namespace parley

@@ -1,0 +1,32 @@
+#pragma once
+// The text-to-speech gateway: voices behind parley.speech.v1.TextToSpeechService.
+#include <absl/time/time.h>
+
+#include <functional>
+#include <string>
+
+#include "service/service.h"
+
+namespace parley {
+
+struct TtsGatewayConfig {
+  service::CommonConfig common;
+  int max_streams = 512;
+  int voices = 4;  // sentences made at a time
+  std::string espeak = "espeak-ng";
+  absl::Duration idle_timeout = absl::Minutes(10);
+  std::string script;
+
+  void Bind(config::Table& table);
+};
+
+namespace tts_gateway {
+
+// Serves until a stop is asked for. The exit code of main.
+int Run(const TtsGatewayConfig& config, service::Context& context);
+// As above; `started` hears the ports (they may be 0 in the configuration).
+int Run(const TtsGatewayConfig& config, service::Context& context,
+        std::function<void(int grpc_port, int admin_port)> started);
+
+}  // namespace tts_gateway
+}  // namespace parley
