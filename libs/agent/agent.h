@@ -45,9 +45,9 @@ struct AgentOptions {
   // The exact dispatch name this program serves; empty: the agents of a pool that are defined in
   // the registry.
   std::string agent_name;
-  // Runs once per job, in the job's process. Returning OK does not end the job: it ends when its
-  // session ends, its room closes or Shutdown() is called. An error, and nothing that still runs,
-  // ends it as FAILED/ENTRYPOINT_ERROR.
+  // Runs once per job, in the job's process. Returning OK does not end a job that is in its room:
+  // it ends when its session ends, its room closes or Shutdown() is called. An error, or an
+  // exception, ends it as FAILED/ENTRYPOINT_ERROR.
   std::function<absl::Status(JobContext&)> entrypoint;
   // Runs once per program, before any job: load models here and all jobs share them. It must leave
   // no thread behind. An error stops the start.
@@ -129,8 +129,9 @@ struct SessionConfig {
   std::vector<LlmEngine> llm;
   std::vector<TtsEngine> tts;
   std::vector<Tool> tools;
-  session::Options options;      // turn-taking, interruption, limits; see session/types.h
-  bool keep_transcript = false;  // give the transcript to the session's record at the end
+  session::Options options;         // turn-taking, interruption, limits; see session/types.h
+  bool publish_transcripts = true;  // topic lk.transcription, of both sides
+  bool keep_transcript = false;     // give the transcript to the session's record at the end
   // Called on the loop's thread: return at once. May be empty.
   std::function<void(const session::ChatItem&)> on_item;
   std::function<void(session::AgentState)> on_agent_state;

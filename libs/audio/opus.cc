@@ -2,7 +2,6 @@
 
 #include <opus.h>
 
-#include "audio/pcm.h"
 #include "base/status.h"
 
 namespace parley::audio {
@@ -25,9 +24,12 @@ absl::StatusOr<OpusEncoder> OpusEncoder::Create(const OpusEncoderOptions& option
     return InvalidArgument("Opus complexity {} is not within 0 to 10", options.complexity);
   }
   int error = OPUS_OK;
-  OpusEncoder encoder(opus_encoder_create(kRoomRateHz, 1, OPUS_APPLICATION_VOIP, &error));
-  if (error != OPUS_OK) return Internal("cannot make an Opus encoder: {}", opus_strerror(error));
-  ::OpusEncoder* state = Enc(encoder.state_.get());
+  ::OpusEncoder* state = opus_encoder_create(options.rate_hz, 1, OPUS_APPLICATION_VOIP, &error);
+  if (error != OPUS_OK) {
+    return InvalidArgument("Opus cannot be made from {} Hz: use 8000, 12000, 16000, 24000 or 48000",
+                           options.rate_hz);
+  }
+  OpusEncoder encoder(state, options.rate_hz);
   opus_encoder_ctl(state, OPUS_SET_BITRATE(options.bitrate_bps));
   opus_encoder_ctl(state, OPUS_SET_COMPLEXITY(options.complexity));
   opus_encoder_ctl(state, OPUS_SET_SIGNAL(OPUS_SIGNAL_VOICE));
@@ -36,10 +38,10 @@ absl::StatusOr<OpusEncoder> OpusEncoder::Create(const OpusEncoderOptions& option
 
 absl::StatusOr<size_t> OpusEncoder::Encode(std::span<const int16_t> frame,
                                            std::span<uint8_t> packet) {
-  if (frame.size() != kRoomFrameSamples || packet.size() < kMaxPacketBytes) {
+  if (frame.size() != frame_samples_ || packet.size() < kMaxPacketBytes) {
     return InvalidArgument(
-        "an Opus frame has {} samples, not {}, and wants room for {} bytes, not {}",
-        kRoomFrameSamples, frame.size(), kMaxPacketBytes, packet.size());
+        "an Opus frame has {} samples, not {}, and wants room for {} bytes, not {}", frame_samples_,
+        frame.size(), kMaxPacketBytes, packet.size());
   }
   const opus_int32 bytes =
       opus_encode(Enc(state_.get()), frame.data(), static_cast<int>(frame.size()), packet.data(),

@@ -12,6 +12,7 @@
 namespace parley::audio {
 
 struct OpusEncoderOptions {
+  int rate_hz = 48'000;      // of the samples: 8,000, 12,000, 16,000, 24,000 or 48,000
   int bitrate_bps = 24'000;  // 6,000 to 128,000
   int complexity = 5;        // 0 (81 µs a frame) to 10 (284 µs a frame)
 };
@@ -24,7 +25,7 @@ class OpusEncoder {
   //   InvalidArgument  an option is out of range
   static absl::StatusOr<OpusEncoder> Create(const OpusEncoderOptions& options = {});
 
-  // Encodes exactly kRoomFrameSamples samples. Returns how many bytes of `packet` (at least
+  // Encodes exactly 20 ms of samples. Returns how many bytes of `packet` (at least
   // kMaxPacketBytes) it used.
   //   InvalidArgument  a span has the wrong size
   absl::StatusOr<size_t> Encode(std::span<const int16_t> frame, std::span<uint8_t> packet);
@@ -34,8 +35,10 @@ class OpusEncoder {
   struct Free {
     void operator()(void* state) const;
   };
-  explicit OpusEncoder(void* state) : state_(state) {}
+  OpusEncoder(void* state, int rate_hz)
+      : state_(state), frame_samples_(static_cast<size_t>(rate_hz) / 50) {}
   std::unique_ptr<void, Free> state_;
+  size_t frame_samples_;
 };
 
 class OpusDecoder {

@@ -84,6 +84,10 @@ struct TtsSegmentDone {
   uint32_t stream = 0;
   uint64_t segment = 0;
 };
+// The stream is over; to be expected once it was finished and all segments are done, else an error.
+struct TtsClosed {
+  uint32_t stream = 0;
+};
 struct TtsFailed {
   uint32_t stream = 0;
   std::string error;
@@ -126,7 +130,7 @@ struct Shutdown {
 
 using Event = std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice,
                            SttPartial, SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone,
-                           LlmFailed, TtsAudio, TtsSegmentDone, TtsFailed, ToolDone, Played, Chat,
+                           LlmFailed, TtsAudio, TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat,
                            Say, GenerateReply, Interrupt, SetUserData, Shutdown>;
 
 }  // namespace parley::session::event

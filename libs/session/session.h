@@ -73,6 +73,7 @@ class Session {
   void On(const event::LlmFailed& failed);
   void On(const event::TtsAudio& audio);
   void On(const event::TtsSegmentDone& done);
+  void On(const event::TtsClosed& closed);
   void On(const event::TtsFailed& failed);
   void On(const event::ToolDone& done);
   void On(const event::Played& played);

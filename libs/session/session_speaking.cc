@@ -213,6 +213,12 @@ void Session::On(const event::TtsSegmentDone& done) {
   speech->tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
 }
 
+void Session::On(const event::TtsClosed& closed) {
+  const Speech* speech = OfTts(closed.stream);
+  if (speech == nullptr || (speech->tts_finished && speech->spoken.all_done())) return;
+  On(event::TtsFailed{closed.stream, "the stream ended early"});
+}
+
 void Session::On(const event::TtsFailed& failed) {
   Speech* speech = OfTts(failed.stream);
   if (speech == nullptr) return;

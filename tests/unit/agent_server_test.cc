@@ -4,7 +4,7 @@
 
 #include "agent/server/config.h"
 #include "agent/server/death_report.h"
-#include "agent/server/frame.h"
+#include "agent/job/frame.h"
 #include "agent/server/job_table.h"
 #include "agent/server/load.h"
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "agent/server/frame.h"
+#include "agent/job/frame.h"
 #include "event/loop.h"
 #include "parley/job/v1/job.pb.h"
 #include "supervise/unique_fd.h"

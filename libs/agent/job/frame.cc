@@ -1,4 +1,4 @@
-#include "agent/server/frame.h"
+#include "agent/job/frame.h"
 
 #include "base/check.h"
 #include "base/status.h"

@@ -1,0 +1,160 @@
+#include "agent/job/context.h"
+
+#include <utility>
+
+#include "agent/job/convert.h"
+#include "base/status.h"
+
+namespace parley::agent {
+namespace {
+
+constexpr size_t kMaxDataBytes = 64 * 1024;
+// The server retries redirects and short outages by itself; longer, and something is wrong.
+constexpr absl::Duration kEnterTimeout = absl::Seconds(30);
+
+log::Logger MakeLogger(const std::shared_ptr<Mailbox>& mailbox, JobControl& control) {
+  return log::Logger::ToSink(log::Level::kDebug, [mailbox, &control](
+                                                     log::Level level, std::string_view message,
+                                                     const std::vector<log::Field>& fields) {
+    std::map<std::string, std::string> copy;
+    for (const log::Field& field : fields) copy[field.key] = field.value;
+    mailbox->Post([&control, level, text = std::string(message), copy = std::move(copy)]() mutable {
+      control.Log(level, std::move(text), std::move(copy));
+    });
+  });
+}
+
+}  // namespace
+
+Context::Context(JobInfo info, std::shared_ptr<JobState> state, std::shared_ptr<Mailbox> mailbox,
+                 JobControl& control)
+    : info_(std::move(info)),
+      state_(std::move(state)),
+      mailbox_(std::move(mailbox)),
+      control_(control),
+      log_(MakeLogger(mailbox_, control_)) {}
+
+absl::Status Context::Connect() {
+  const absl::Time end = absl::Now() + kEnterTimeout;
+  MutexLock lock(&state_->mutex);
+  if (state_->stopping) return Aborted("the job is ending");
+  if (state_->room == JobState::Room::kOutside) {
+    state_->room = JobState::Room::kEntering;
+    mailbox_->Post([this] { control_.EnterRoom(); });
+  }
+  while (state_->room == JobState::Room::kEntering && !state_->stopping) {
+    const absl::Duration left = end - absl::Now();
+    if (left <= absl::ZeroDuration()) {
+      return DeadlineExceeded("the room \"{}\" could not be entered within {}", info_.room,
+                              absl::FormatDuration(kEnterTimeout));
+    }
+    state_->changed.WaitFor(&state_->mutex, left);
+  }
+  if (state_->room == JobState::Room::kInside) return absl::OkStatus();
+  return state_->stopping ? Aborted("the job is ending") : state_->room_error;
+}
+
+std::vector<Participant> Context::participants() const {
+  MutexLock lock(&state_->mutex);
+  return state_->participants;
+}
+
+void Context::SetAttributes(std::map<std::string, std::string> attributes) {
+  mailbox_->Post([this, attributes = std::move(attributes)]() mutable {
+    control_.SetAttributes(std::move(attributes));
+  });
+}
+
+absl::Status Context::SendData(std::string payload, std::string topic, bool reliable,
+                               std::vector<std::string> destinations) {
+  if (payload.size() > kMaxDataBytes) {
+    return InvalidArgument("a data packet of {} bytes; at most {} are sent", payload.size(),
+                           kMaxDataBytes);
+  }
+  const bool posted = mailbox_->Post([this, payload = std::move(payload), topic = std::move(topic),
+                                      reliable, destinations = std::move(destinations)]() mutable {
+    control_.SendData(std::move(payload), std::move(topic), reliable, std::move(destinations));
+  });
+  return posted ? absl::OkStatus()
+                : ResourceExhausted("the job is ending, or sends faster than it can");
+}
+
+absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
+  PARLEY_RETURN_IF_ERROR(CheckConfig(config));
+  {
+    MutexLock lock(&state_->mutex);
+    if (session_asked_) return FailedPrecondition("this job has a session already; a job has one");
+    session_asked_ = true;
+  }
+  PARLEY_RETURN_IF_ERROR(Connect());
+  const bool posted = mailbox_->Post([this, config = std::move(config)]() mutable {
+    control_.StartConversation(std::move(config));
+  });
+  if (!posted) return Aborted("the job is ending");
+  MutexLock lock(&state_->mutex);
+  while (!state_->session_made && !state_->stopping) state_->changed.Wait(&state_->mutex);
+  if (!state_->session_made) return Aborted("the job is ending");
+  if (!state_->session_error.ok()) return state_->session_error;
+  return static_cast<AgentSession*>(this);
+}
+
+void Context::Shutdown(std::string_view reason) {
+  mailbox_->Post(
+      [this, text = std::string(reason)]() mutable { control_.RequestShutdown(std::move(text)); });
+}
+
+void Context::FailDefinition(std::string_view error) {
+  mailbox_->Post(
+      [this, text = std::string(error)]() mutable { control_.DefinitionFailed(std::move(text)); });
+}
+
+void Context::AddShutdownHook(std::function<void()> hook) {
+  MutexLock lock(&state_->mutex);
+  state_->hooks.push_back(std::move(hook));
+}
+
+bool Context::stopping() const {
+  MutexLock lock(&state_->mutex);
+  return state_->stopping;
+}
+
+bool Context::WaitForShutdown(absl::Duration timeout) {
+  const absl::Time end = absl::Now() + timeout;
+  MutexLock lock(&state_->mutex);
+  while (!state_->stopping) {
+    const absl::Duration left = end - absl::Now();
+    if (left <= absl::ZeroDuration()) return false;
+    // An infinite wait overflows the clock below: wait in long pieces.
+    state_->changed.WaitFor(&state_->mutex, std::min(left, absl::Hours(1)));
+  }
+  return true;
+}
+
+// ---- the session ----
+
+void Context::Tell(session::Event event) {
+  mailbox_->Post(
+      [this, event = std::move(event)]() mutable { control_.ToConversation(std::move(event)); });
+}
+
+void Context::Say(std::string text, bool allow_interruptions) {
+  Tell(session::event::Say{std::move(text), allow_interruptions});
+}
+void Context::GenerateReply(std::string instructions) {
+  Tell(session::event::GenerateReply{std::move(instructions)});
+}
+void Context::Interrupt() { Tell(session::event::Interrupt{}); }
+void Context::SetUserData(std::string data) { Tell(session::event::SetUserData{std::move(data)}); }
+
+std::string Context::RestoredUserData() const {
+  MutexLock lock(&state_->mutex);
+  return state_->restored_user_data;
+}
+
+absl::Status Context::Wait() {
+  MutexLock lock(&state_->mutex);
+  while (!state_->session_over && !state_->stopping) state_->changed.Wait(&state_->mutex);
+  return state_->session_end;
+}
+
+}  // namespace parley::agent

@@ -1,0 +1,89 @@
+#pragma once
+// What the entrypoint's thread holds of its job. The loop's side is JobControl; the two meet in
+// JobState.
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/agent.h"
+#include "agent/job/mailbox.h"
+#include "base/mutex.h"
+#include "session/events.h"
+
+namespace parley::agent {
+
+// What both threads see.
+struct JobState {
+  Mutex mutex;
+  CondVar changed;
+  enum class Room { kOutside, kEntering, kInside };
+  Room room ABSL_GUARDED_BY(mutex) = Room::kOutside;
+  absl::Status room_error ABSL_GUARDED_BY(mutex);
+  std::vector<Participant> participants ABSL_GUARDED_BY(mutex);
+  bool stopping ABSL_GUARDED_BY(mutex) = false;
+  bool session_made ABSL_GUARDED_BY(mutex) = false;  // StartSession has its answer
+  absl::Status session_error ABSL_GUARDED_BY(mutex);
+  bool session_over ABSL_GUARDED_BY(mutex) = false;
+  absl::Status session_end ABSL_GUARDED_BY(mutex);
+  std::string restored_user_data ABSL_GUARDED_BY(mutex);
+  std::vector<std::function<void()>> hooks ABSL_GUARDED_BY(mutex);
+};
+
+// The loop's side. Loop thread only.
+class JobControl {
+ public:
+  virtual ~JobControl() = default;
+  virtual void EnterRoom() = 0;
+  virtual void SetAttributes(std::map<std::string, std::string> attributes) = 0;
+  virtual void SendData(std::string payload, std::string topic, bool reliable,
+                        std::vector<std::string> destinations) = 0;
+  virtual void StartConversation(SessionConfig config) = 0;
+  virtual void ToConversation(session::Event event) = 0;
+  virtual void RequestShutdown(std::string reason) = 0;
+  virtual void DefinitionFailed(std::string error) = 0;
+  virtual void Log(log::Level level, std::string message,
+                   std::map<std::string, std::string> fields) = 0;
+};
+
+class Context final : public JobContext, private AgentSession {
+ public:
+  // `control` is used on the loop's thread only, through `mailbox`.
+  Context(JobInfo info, std::shared_ptr<JobState> state, std::shared_ptr<Mailbox> mailbox,
+          JobControl& control);
+
+  const JobInfo& info() const override { return info_; }
+  const log::Logger& log() const override { return log_; }
+  absl::Status Connect() override;
+  std::vector<Participant> participants() const override;
+  void SetAttributes(std::map<std::string, std::string> attributes) override;
+  absl::Status SendData(std::string payload, std::string topic, bool reliable,
+                        std::vector<std::string> destinations) override;
+  absl::StatusOr<AgentSession*> StartSession(SessionConfig config) override;
+  void Shutdown(std::string_view reason) override;
+  void FailDefinition(std::string_view error) override;
+  void AddShutdownHook(std::function<void()> hook) override;
+  bool stopping() const override;
+  bool WaitForShutdown(absl::Duration timeout) override;
+
+ private:
+  // AgentSession
+  void Say(std::string text, bool allow_interruptions) override;
+  void GenerateReply(std::string instructions) override;
+  void Interrupt() override;
+  void SetUserData(std::string data) override;
+  std::string RestoredUserData() const override;
+  absl::Status Wait() override;
+
+  void Tell(session::Event event);
+
+  const JobInfo info_;
+  const std::shared_ptr<JobState> state_;
+  const std::shared_ptr<Mailbox> mailbox_;
+  JobControl& control_;
+  log::Logger log_;
+  bool session_asked_ = false;  // guarded by state_->mutex
+};
+
+}  // namespace parley::agent

@@ -1,0 +1,546 @@
+#include "agent/job/conversation.h"
+
+#include <google/protobuf/timestamp.pb.h>
+
+#include <algorithm>
+#include <limits>
+#include <thread>
+
+#include "agent/job/convert.h"
+#include "audio/pcm.h"
+#include "base/status.h"
+
+namespace parley::agent {
+namespace {
+
+namespace command = session::command;
+namespace event_ = session::event;
+namespace jobv1 = parley::job::v1;
+namespace roomv1 = parley::room::v1;
+namespace speechv1 = parley::speech::v1;
+
+constexpr char kChatTopic[] = "lk.chat";
+constexpr size_t kMaxChats = 16;
+constexpr size_t kMaxChatBytes = 16 * 1024;
+constexpr size_t kMaxTranscriptItems = 2'000;
+constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
+
+session::Character CharacterOf(const SessionConfig& config) {
+  session::Character character{.instructions = config.instructions, .greeting = config.greeting};
+  for (const Tool& tool : config.tools) {
+    // Whoever runs the tool gives up first, and says why.
+    character.tools.push_back({.name = tool.name, .timeout = tool.timeout + kToolMargin});
+  }
+  return character;
+}
+
+std::string ErrorText(const jobv1::StreamFailed& failed) {
+  return failed.reason().empty() ? failed.message() : failed.reason() + ": " + failed.message();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
+    event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
+    const jobv1::Assignment& assignment, SessionConfig config) {
+  PARLEY_RETURN_IF_ERROR(CheckConfig(config));
+  // Room audio at little cost: complexity 0 takes a third of the time of 5, and speech does not
+  // tell.
+  PARLEY_ASSIGN_OR_RETURN(
+      audio::OpusEncoder encoder,
+      audio::OpusEncoder::Create({.rate_hz = Playout::kRateHz, .complexity = 0}));
+  std::unique_ptr<Conversation> made(new Conversation(loop, std::move(mailbox), std::move(host),
+                                                      room, assignment, std::move(config)));
+  Conversation* self = made.get();
+  PARLEY_ASSIGN_OR_RETURN(
+      made->listener_,
+      Listener::Create({.voice = [self](bool speech) { self->Handle(event_::Voice{speech}); },
+                        .recogniser =
+                            [self](std::string_view pcm16) {
+                              jobv1::FromJob message;
+                              message.mutable_stt()->set_stream(self->stt_stream_);
+                              message.mutable_stt()->set_audio(std::string(pcm16));
+                              self->host_.send(message);
+                            }}));
+  made->playout_ = std::make_unique<Playout>(
+      loop, std::move(encoder),
+      Playout::Sinks{.frame =
+                         [self](std::string_view packet, uint32_t timestamp, uint32_t level) {
+                           jobv1::AudioOut& audio = *self->audio_out_.mutable_audio();
+                           audio.set_codec(roomv1::CODEC_OPUS);
+                           audio.set_timestamp(timestamp);
+                           audio.set_level(level);
+                           audio.set_data(packet.data(), packet.size());
+                           self->host_.send_fresh(self->audio_out_);
+                         },
+                     .progress =
+                         [self](uint64_t speech, int64_t position_us) {
+                           self->Handle(event_::Played{speech, position_us});
+                         }});
+  return made;
+}
+
+Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host,
+                           const RoomView& room, const jobv1::Assignment& assignment,
+                           SessionConfig config)
+    : loop_(loop),
+      mailbox_(std::move(mailbox)),
+      host_(std::move(host)),
+      room_(room),
+      config_(std::move(config)),
+      context_(assignment.context()),
+      session_id_(assignment.job().session_id()),
+      participant_identity_(assignment.job().participant_identity()),
+      segment_prefix_("SG_" + assignment.job().job_id() + "_" +
+                      std::to_string(assignment.job().attempt()) + "_"),
+      chat_request_(ChatRequestOf(config_)),
+      session_(config_.options, CharacterOf(config_)),
+      timer_(loop) {
+  const std::string& checkpoint = assignment.job().checkpoint();
+  if (!assignment.job().resuming() || checkpoint.empty()) return;
+  if (const absl::Status restored = session_.Restore(checkpoint); !restored.ok()) {
+    Warn("the checkpoint cannot be used; the conversation begins anew",
+         std::string(Message(restored)));
+  }
+  restored_user_data_ = session_.user_data();
+}
+
+Conversation::~Conversation() { *self_ = nullptr; }
+
+void Conversation::Start() {
+  jobv1::FromJob publish;
+  roomv1::PublishTrack& track = *publish.mutable_room_command()->mutable_publish();
+  track.set_cid(kVoiceCid);
+  track.set_name("roomio_audio");
+  track.set_kind(roomv1::TRACK_KIND_AUDIO);
+  track.set_source(roomv1::TRACK_SOURCE_MICROPHONE);
+  track.set_codec(roomv1::CODEC_OPUS);
+  host_.send(publish);
+  session_.Start(loop_.NowMicros());
+  event_::Joined joined;
+  for (session::Person& person : room_.people()) {
+    if (participant_identity_.empty() || person.identity == participant_identity_) {
+      joined.people.push_back(std::move(person));
+    }
+  }
+  Handle(std::move(joined));
+}
+
+void Conversation::Handle(session::Event event, int64_t now_us) {
+  if (ended_) return;
+  events_.emplace_back(std::move(event), now_us);
+  // Doing a command may itself make an event (the first frame that is played): it waits its turn.
+  if (!driving_) Drive();
+}
+
+void Conversation::Drive() {
+  driving_ = true;
+  while (!ended_) {
+    std::vector<session::Command> commands = session_.Take();
+    for (const session::Command& one : commands) {
+      std::visit([this](const auto& command) { Do(command); }, one);
+    }
+    if (!commands.empty()) continue;
+    if (events_.empty()) break;
+    const auto [event, at_us] = std::move(events_.front());
+    events_.pop_front();
+    session_.Handle(event, at_us);
+  }
+  driving_ = false;
+  if (!ended_) Arm();
+}
+
+void Conversation::Arm() {
+  const int64_t deadline_us = session_.deadline_us();
+  if (deadline_us == std::numeric_limits<int64_t>::max()) return timer_.Stop();
+  const int64_t wait_us = std::max<int64_t>(deadline_us - loop_.NowMicros(), 0);
+  timer_.StartOnce(absl::Microseconds(wait_us), [this] {
+    session_.Tick(loop_.NowMicros());
+    Drive();
+  });
+}
+
+// ---- in ----
+
+void Conversation::OnMessage(const jobv1::ToJob& message, int64_t now_us) {
+  switch (message.message_case()) {
+    case jobv1::ToJob::kAudio:
+      return OnAudio(message.audio(), now_us);
+    case jobv1::ToJob::kRoomEvent:
+      return OnRoomEvent(message.room_event(), now_us);
+    case jobv1::ToJob::kStt:
+      return OnStt(message.stt(), now_us);
+    case jobv1::ToJob::kLlm:
+      return OnLlm(message.llm(), now_us);
+    case jobv1::ToJob::kTts:
+      return OnTts(message.tts(), now_us);
+    case jobv1::ToJob::kToolResult: {
+      const jobv1::ToolResult& result = message.tool_result();
+      return Handle(event_::ToolDone{result.call(), result.output(), result.is_error()}, now_us);
+    }
+    default:
+      return;
+  }
+}
+
+void Conversation::OnRoomEvent(const roomv1::RoomEvent& event, int64_t now_us) {
+  switch (event.event_case()) {
+    case roomv1::RoomEvent::kParticipantJoined: {
+      const roomv1::Participant& one = event.participant_joined().participant();
+      const bool wanted = participant_identity_.empty() || one.identity() == participant_identity_;
+      if (!wanted || !room_.IsPerson(one.identity())) return;
+      return Handle(event_::PersonJoined{{one.identity(), one.name()}}, now_us);
+    }
+    case roomv1::RoomEvent::kParticipantLeft: {
+      const roomv1::ParticipantLeft& left = event.participant_left();
+      return Handle(event_::PersonLeft{left.identity(), LeftForGood(left.reason())}, now_us);
+    }
+    case roomv1::RoomEvent::kTrackSubscribed:
+      if (event.track_subscribed().track_sid() != room_.own_track()) return;
+      return Handle(event_::OutputSubscribed{}, now_us);
+    case roomv1::RoomEvent::kText:
+      return OnText(event.text(), now_us);
+    case roomv1::RoomEvent::kDisconnected: {
+      event_::RoomClosed closed;
+      closed.reason = EndOf(event.disconnected(), closed.error);
+      return Handle(std::move(closed), now_us);
+    }
+    default:
+      return;
+  }
+}
+
+void Conversation::OnText(const roomv1::TextPacket& packet, int64_t now_us) {
+  if (packet.topic() != kChatTopic || packet.from_identity() == room_.own_identity()) return;
+  if (chats_.size() >= kMaxChats && !chats_.contains(packet.stream_id())) return;
+  std::string& text = chats_[packet.stream_id()];
+  text += std::string_view(packet.text())
+              .substr(0, kMaxChatBytes - std::min(text.size(), kMaxChatBytes));
+  if (!packet.final()) return;
+  event_::Chat chat{packet.from_identity(), std::move(text)};
+  chats_.erase(packet.stream_id());
+  Handle(std::move(chat), now_us);
+}
+
+void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t) {
+  if (linked_.empty() || room_.OwnerOf(audio.track_number()) != linked_) return;
+  if (audio.codec() == roomv1::CODEC_PCM16) {
+    listener_->OnPcm(audio.data());
+  } else {
+    listener_->OnOpus(audio.data(), audio.timestamp());
+  }
+}
+
+void Conversation::OnStt(const jobv1::SttEvent& event, int64_t now_us) {
+  const uint32_t stream = event.stream();
+  if (event.has_failed())
+    return Handle(event_::SttFailed{stream, ErrorText(event.failed())}, now_us);
+  if (event.has_closed()) return Handle(event_::SttFailed{stream, "the stream ended"}, now_us);
+  const speechv1::RecognizeResponse& response = event.response();
+  if (response.has_partial())
+    return Handle(event_::SttPartial{stream, response.partial().text()}, now_us);
+  if (response.has_usage()) {
+    return Handle(event_::SttUsage{stream, response.usage().audio_seconds()}, now_us);
+  }
+  if (!response.has_final()) return;
+  const speechv1::Transcript& final = response.final();
+  Handle(event_::SttFinal{stream, final.utterance(), final.text()}, now_us);
+}
+
+void Conversation::OnLlm(const jobv1::LlmEvent& event, int64_t now_us) {
+  const uint32_t stream = event.stream();
+  if (event.has_failed())
+    return Handle(event_::LlmFailed{stream, ErrorText(event.failed())}, now_us);
+  const auto& response = event.response();
+  if (response.has_text()) return Handle(event_::LlmText{stream, response.text().text()}, now_us);
+  if (response.has_tool_call()) {
+    const auto& call = response.tool_call();
+    return Handle(event_::LlmToolCall{stream, call.call_id(), call.name(), call.arguments_json()},
+                  now_us);
+  }
+  if (!response.has_done()) return;
+  const auto& usage = response.done().usage();
+  Handle(event_::LlmDone{stream, usage.input_tokens(), usage.output_tokens()}, now_us);
+}
+
+void Conversation::OnTts(const jobv1::TtsEvent& event, int64_t now_us) {
+  const uint32_t stream = event.stream();
+  if (event.has_failed())
+    return Handle(event_::TtsFailed{stream, ErrorText(event.failed())}, now_us);
+  if (event.has_closed()) return Handle(event_::TtsClosed{stream}, now_us);
+  if (stream != tts_stream_) return;  // what was cancelled still trickles in
+  const speechv1::SynthesizeResponse& response = event.response();
+  if (response.has_audio()) return OnTtsAudio(stream, response.audio(), now_us);
+  if (response.has_done() && !response.done().cancelled()) {
+    Handle(event_::TtsSegmentDone{stream, response.done().segment()}, now_us);
+  }
+}
+
+void Conversation::OnTtsAudio(uint32_t stream, const speechv1::SynthesizedAudio& audio,
+                              int64_t now_us) {
+  samples_.clear();
+  audio::AppendSamples(audio.data(), samples_);
+  if (audio.segment() != tts_segment_) {
+    tts_segment_ = audio.segment();
+    segment_start_us_ = audio::SamplesToMicros(tts_samples_, Playout::kRateHz);
+  }
+  const auto count = static_cast<int64_t>(samples_.size());
+  tts_samples_ += count;
+  event_::TtsAudio heard{
+      stream, audio.segment(), audio::SamplesToMicros(count, Playout::kRateHz), {}};
+  for (const speechv1::WordTiming& word : audio.words()) {
+    // Words are timed from the start of the stream.
+    heard.words.push_back({word.word(), int64_t{word.start_ms()} * 1000 - segment_start_us_,
+                           int64_t{word.end_ms()} * 1000 - segment_start_us_});
+  }
+  playout_->Append(samples_);
+  Handle(std::move(heard), now_us);
+}
+
+// ---- out ----
+
+parley::common::v1::CallContext Conversation::ContextOf(const std::string& turn_id) const {
+  parley::common::v1::CallContext context = context_;
+  context.set_turn_id(turn_id);
+  return context;
+}
+
+void Conversation::Do(const command::Link& link) {
+  linked_ = link.identity;
+  listener_->Reset();
+}
+
+void Conversation::Do(const command::SttOpen& open) {
+  stt_stream_ = open.stream;
+  jobv1::FromJob message;
+  message.mutable_stt()->set_stream(open.stream);
+  *message.mutable_stt()->mutable_open() = RecognizeConfigOf(config_);
+  *message.mutable_stt()->mutable_open()->mutable_context() = ContextOf("");
+  host_.send(message);
+}
+
+void Conversation::Do(const command::SttStart& start) { listener_->Feed(start.preroll); }
+
+void Conversation::Do(const command::SttEnd& end) {
+  listener_->StopFeeding();
+  jobv1::FromJob message;
+  message.mutable_stt()->set_stream(end.stream);
+  message.mutable_stt()->mutable_end_utterance()->set_utterance(end.utterance);
+  host_.send(message);
+}
+
+void Conversation::Do(const command::SttClose& close) {
+  jobv1::FromJob message;
+  message.mutable_stt()->set_stream(close.stream);
+  message.mutable_stt()->mutable_close();
+  host_.send(message);
+}
+
+void Conversation::Do(const command::LlmChat& chat) {
+  jobv1::FromJob message;
+  message.mutable_llm()->set_stream(chat.stream);
+  auto& request = *message.mutable_llm()->mutable_chat();
+  request = chat_request_;
+  *request.mutable_context() = ContextOf(chat.turn_id);
+  request.mutable_context()->set_deadline_unix_ms(absl::ToUnixMillis(absl::Now() + chat.timeout));
+  if (!chat.allow_tools && request.tools_size() > 0) request.set_tool_choice("none");
+  AddItems(chat.items, request);
+  host_.send(message);
+}
+
+void Conversation::Do(const command::LlmCancel& cancel) {
+  jobv1::FromJob message;
+  message.mutable_llm()->set_stream(cancel.stream);
+  message.mutable_llm()->mutable_cancel();
+  host_.send(message);
+}
+
+void Conversation::Do(const command::CallTool& call) {
+  const auto tool = std::find_if(config_.tools.begin(), config_.tools.end(),
+                                 [&](const Tool& one) { return one.name == call.name; });
+  if (tool == config_.tools.end() || tool->run == nullptr) {
+    jobv1::FromJob message;
+    message.mutable_tool_call()->set_call(call.call);
+    message.mutable_tool_call()->set_name(call.name);
+    message.mutable_tool_call()->set_arguments_json(call.arguments_json);
+    return host_.send(message);
+  }
+  // The program's own code: it may block, so it has a thread; a result that comes too late finds
+  // nobody.
+  std::thread([run = tool->run, call, mailbox = mailbox_, self = self_] {
+    absl::StatusOr<std::string> result = absl::InternalError("");
+    try {
+      result = run(call.arguments_json);
+    } catch (const std::exception& error) {
+      result = Internal("an internal error occurred: {}", error.what());
+    }
+    event_::ToolDone done{call.call, "", !result.ok()};
+    done.output = result.ok() ? *std::move(result) : std::string(Message(result.status()));
+    mailbox->Post([self, done] {
+      if (*self != nullptr) (*self)->Handle(done);
+    });
+  }).detach();
+}
+
+void Conversation::Do(const command::CancelTool& cancel) {
+  jobv1::FromJob message;
+  message.mutable_tool_call()->set_call(cancel.call);
+  message.mutable_tool_call()->set_cancel(true);
+  host_.send(message);
+}
+
+void Conversation::Do(const command::TtsOpen& open) {
+  tts_stream_ = open.stream;
+  tts_segment_ = 0;
+  tts_samples_ = 0;
+  segment_start_us_ = 0;
+  playout_->Begin();
+  jobv1::FromJob message;
+  message.mutable_tts()->set_stream(open.stream);
+  *message.mutable_tts()->mutable_open() = SynthesizeConfigOf(config_, Playout::kRateHz);
+  *message.mutable_tts()->mutable_open()->mutable_context() = ContextOf(open.turn_id);
+  host_.send(message);
+}
+
+void Conversation::Do(const command::TtsText& text) {
+  jobv1::FromJob message;
+  message.mutable_tts()->set_stream(text.stream);
+  message.mutable_tts()->set_text(text.text);
+  host_.send(message);
+  message.mutable_tts()->mutable_flush()->set_segment(text.segment);
+  host_.send(message);
+}
+
+void Conversation::Do(const command::TtsFinish& finish) {
+  jobv1::FromJob message;
+  message.mutable_tts()->set_stream(finish.stream);
+  message.mutable_tts()->mutable_finish();
+  host_.send(message);
+}
+
+void Conversation::Do(const command::TtsCancel& cancel) {
+  if (cancel.stream == tts_stream_) tts_stream_ = 0;
+  jobv1::FromJob message;
+  message.mutable_tts()->set_stream(cancel.stream);
+  message.mutable_tts()->mutable_cancel();
+  host_.send(message);
+}
+
+void Conversation::Do(const command::PlayStart& start) { playout_->Start(start.speech); }
+void Conversation::Do(const command::PlayPause&) { playout_->Pause(); }
+void Conversation::Do(const command::PlayResume&) { playout_->Resume(); }
+void Conversation::Do(const command::PlayClear&) { playout_->Clear(); }
+
+void Conversation::Do(const command::SetState& state) {
+  jobv1::FromJob message;
+  auto& attributes = *message.mutable_room_command()->mutable_update()->mutable_attributes();
+  attributes["lk.agent.state"] = std::string(session::Name(state.state));
+  host_.send(message);
+  if (config_.on_agent_state) config_.on_agent_state(state.state);
+}
+
+void Conversation::Do(const command::UserText& text) {
+  if (config_.on_user_text) config_.on_user_text(text.text, text.final);
+  if (!config_.publish_transcripts) return;
+  // Each update is a text of its own that replaces the one before.
+  const std::string segment = segment_prefix_ + text.segment_id;
+  SendText(segment + "." + std::to_string(++user_texts_), segment, text.text, true, text.final,
+           linked_);
+}
+
+void Conversation::Do(const command::AgentText& text) {
+  if (!config_.publish_transcripts) return;
+  const std::string segment = segment_prefix_ + text.segment_id;
+  SendText(segment, segment, text.delta, text.final, text.final, room_.own_identity());
+}
+
+void Conversation::SendText(const std::string& stream_id, const std::string& segment_id,
+                            std::string_view text, bool stream_over, bool final,
+                            const std::string& identity) {
+  jobv1::FromJob message;
+  roomv1::TextPacket& packet = *message.mutable_room_command()->mutable_text();
+  packet.set_stream_id(stream_id);
+  packet.set_topic("lk.transcription");
+  packet.set_text(std::string(text));
+  packet.set_final(stream_over);
+  packet.set_from_identity(identity);
+  auto& attributes = *packet.mutable_attributes();
+  attributes["lk.segment_id"] = segment_id;
+  attributes["lk.transcription_final"] = final ? "true" : "false";
+  const bool own = identity == room_.own_identity();
+  attributes["lk.transcribed_track_id"] = own ? room_.own_track() : room_.TrackOf(identity);
+  host_.send(message);
+}
+
+void Conversation::Do(const command::ItemAdded& added) {
+  if (config_.on_item) config_.on_item(added.item);
+  if (!config_.keep_transcript || added.item.kind == session::ChatItem::Kind::kToolCall) return;
+  if (transcript_.size() >= kMaxTranscriptItems) return;
+  const bool message = added.item.kind == session::ChatItem::Kind::kMessage;
+  const std::string role = message ? added.item.role : "tool";
+  // A user who goes on extends what was said before.
+  const bool extends = role == "user" && !transcript_.empty() &&
+                       transcript_.back().role() == role &&
+                       added.item.text.starts_with(transcript_.back().text());
+  auto& item = extends ? transcript_.back() : transcript_.emplace_back();
+  item.set_role(role);
+  item.set_text(added.item.text);
+  item.set_interrupted(added.item.interrupted);
+  const int64_t now_ms = absl::ToUnixMillis(absl::Now());
+  item.mutable_time()->set_seconds(now_ms / 1000);
+  item.mutable_time()->set_nanos(static_cast<int32_t>(now_ms % 1000 * 1'000'000));
+}
+
+void Conversation::Do(const command::TurnDone& done) {
+  tool_calls_ += done.report.tool_calls;
+  if (done.report.interrupted) ++interruptions_;
+  jobv1::FromJob message;
+  *message.mutable_turn() = ReportOf(done.report);
+  host_.send(message);
+}
+
+void Conversation::Do(const command::FalseInterruption&) {}
+
+void Conversation::Do(const command::SaveCheckpoint& save) {
+  jobv1::FromJob message;
+  message.mutable_checkpoint()->set_blob(save.blob);
+  host_.send(message);
+}
+
+void Conversation::Do(const command::Log& log) {
+  static constexpr const char* kLevels[] = {"info", "warn", "error"};
+  jobv1::FromJob message;
+  message.mutable_log()->set_level(kLevels[static_cast<int>(log.level)]);
+  message.mutable_log()->set_message(log.message);
+  if (!log.detail.empty()) (*message.mutable_log()->mutable_fields())["detail"] = log.detail;
+  host_.send(message);
+}
+
+void Conversation::Warn(std::string message, std::string detail) {
+  Do(command::Log{command::Log::Level::kWarn, std::move(message), std::move(detail)});
+}
+
+void Conversation::Do(const command::End& end) {
+  ended_ = true;
+  timer_.Stop();
+  playout_->Clear();
+  host_.ended(end.reason, end.error);
+}
+
+parley::dispatch::v1::SessionReport Conversation::Report() const {
+  parley::dispatch::v1::SessionReport report;
+  report.set_session_id(session_id_);
+  const session::Usage& usage = session_.usage();
+  auto& out = *report.mutable_usage();
+  out.set_turns(usage.turns);
+  out.set_stt_audio_seconds(static_cast<double>(usage.stt_audio_us) / 1e6);
+  out.set_tts_characters(usage.tts_characters);
+  out.set_llm_input_tokens(usage.input_tokens);
+  out.set_llm_output_tokens(usage.output_tokens);
+  out.set_tool_calls(tool_calls_);
+  out.set_interruptions(interruptions_);
+  for (const auto& item : transcript_) *report.add_transcript() = item;
+  return report;
+}
+
+}  // namespace parley::agent

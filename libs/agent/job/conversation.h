@@ -1,0 +1,137 @@
+#pragma once
+// A session (libs/session) with its ears, its voice and its engines: turns messages into events and
+// commands into messages.
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "agent/agent.h"
+#include "agent/job/listener.h"
+#include "agent/job/mailbox.h"
+#include "agent/job/playout.h"
+#include "agent/job/room_view.h"
+#include "event/loop.h"
+#include "parley/dispatch/v1/worker.pb.h"
+#include "parley/job/v1/job.pb.h"
+#include "session/session.h"
+
+namespace parley::agent {
+
+// Loop thread only.
+class Conversation {
+ public:
+  struct Host {
+    std::function<void(parley::job::v1::FromJob&)> send;
+    std::function<void(parley::job::v1::FromJob&)> send_fresh;
+    // Once; last of all.
+    std::function<void(session::EndReason reason, const std::string& error)> ended;
+  };
+  // `room` has been entered, and outlives the conversation.
+  static absl::StatusOr<std::unique_ptr<Conversation>> Create(
+      event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
+      const parley::job::v1::Assignment& assignment, SessionConfig config);
+  ~Conversation();
+
+  void Start();
+  // What came from the server; `now_us` is when. The room's events after the RoomView has seen
+  // them.
+  void OnMessage(const parley::job::v1::ToJob& message, int64_t now_us);
+  // What the program asks for.
+  void Handle(session::Event event) { Handle(std::move(event), loop_.NowMicros()); }
+
+  const std::string& restored_user_data() const { return restored_user_data_; }
+  // For the job's end report.
+  parley::dispatch::v1::SessionReport Report() const;
+
+ private:
+  Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
+               const parley::job::v1::Assignment& assignment, SessionConfig config);
+
+  void Handle(session::Event event, int64_t now_us);
+  void Drive();
+  void Arm();
+  void OnRoomEvent(const parley::room::v1::RoomEvent& event, int64_t now_us);
+  void OnText(const parley::room::v1::TextPacket& packet, int64_t now_us);
+  void OnAudio(const parley::job::v1::AudioIn& audio, int64_t now_us);
+  void OnStt(const parley::job::v1::SttEvent& event, int64_t now_us);
+  void OnLlm(const parley::job::v1::LlmEvent& event, int64_t now_us);
+  void OnTts(const parley::job::v1::TtsEvent& event, int64_t now_us);
+  void OnTtsAudio(uint32_t stream, const parley::speech::v1::SynthesizedAudio& audio,
+                  int64_t now_us);
+
+  void Do(const session::command::Link& link);
+  void Do(const session::command::SttOpen& open);
+  void Do(const session::command::SttStart& start);
+  void Do(const session::command::SttEnd& end);
+  void Do(const session::command::SttClose& close);
+  void Do(const session::command::LlmChat& chat);
+  void Do(const session::command::LlmCancel& cancel);
+  void Do(const session::command::CallTool& call);
+  void Do(const session::command::CancelTool& cancel);
+  void Do(const session::command::TtsOpen& open);
+  void Do(const session::command::TtsText& text);
+  void Do(const session::command::TtsFinish& finish);
+  void Do(const session::command::TtsCancel& cancel);
+  void Do(const session::command::PlayStart& start);
+  void Do(const session::command::PlayPause& pause);
+  void Do(const session::command::PlayResume& resume);
+  void Do(const session::command::PlayClear& clear);
+  void Do(const session::command::SetState& state);
+  void Do(const session::command::UserText& text);
+  void Do(const session::command::AgentText& text);
+  void Do(const session::command::ItemAdded& added);
+  void Do(const session::command::TurnDone& done);
+  void Do(const session::command::FalseInterruption& interruption);
+  void Do(const session::command::SaveCheckpoint& save);
+  void Do(const session::command::Log& log);
+  void Do(const session::command::End& end);
+
+  parley::common::v1::CallContext ContextOf(const std::string& turn_id) const;
+  void SendText(const std::string& stream_id, const std::string& segment_id, std::string_view text,
+                bool stream_over, bool final, const std::string& identity);
+  void Warn(std::string message, std::string detail);
+
+  event::Loop& loop_;
+  const std::shared_ptr<Mailbox> mailbox_;
+  const Host host_;
+  const RoomView& room_;
+  const SessionConfig config_;
+  const parley::common::v1::CallContext context_;
+  const std::string session_id_;
+  const std::string participant_identity_;  // the only one to talk with; empty: anybody
+  const std::string segment_prefix_;
+  const parley::llm::v1::ChatRequest chat_request_;
+  session::Session session_;
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<Playout> playout_;
+  event::Timer timer_;
+  std::deque<std::pair<session::Event, int64_t>> events_;
+  bool driving_ = false;
+  bool ended_ = false;
+
+  std::string linked_;
+  uint32_t stt_stream_ = 0;
+  uint32_t tts_stream_ = 0;
+  uint64_t tts_segment_ = 0;
+  int64_t tts_samples_ = 0;       // of the stream
+  int64_t segment_start_us_ = 0;  // in the stream
+  std::vector<int16_t> samples_;
+  std::map<std::string, std::string> chats_;  // unfinished texts, by stream id
+  uint64_t user_texts_ = 0;
+  std::string restored_user_data_;
+  int tool_calls_ = 0;
+  int interruptions_ = 0;
+  std::vector<parley::dispatch::v1::TranscriptItem> transcript_;
+  parley::job::v1::FromJob audio_out_;  // reused for each frame
+  std::shared_ptr<Conversation*> self_ = std::make_shared<Conversation*>(this);
+};
+
+}  // namespace parley::agent

@@ -1,0 +1,209 @@
+#include "agent/job/convert.h"
+
+#include "base/status.h"
+
+namespace parley::agent {
+namespace {
+
+namespace dispatchv1 = parley::dispatch::v1;
+namespace jobv1 = parley::job::v1;
+namespace llmv1 = parley::llm::v1;
+namespace roomv1 = parley::room::v1;
+namespace speechv1 = parley::speech::v1;
+
+double Millis(int64_t micros) { return static_cast<double>(micros) / 1000; }
+
+}  // namespace
+
+JobInfo InfoOf(const jobv1::Assignment& assignment) {
+  const dispatchv1::Assignment& job = assignment.job();
+  JobInfo info{.job_id = job.job_id(),
+               .dispatch_id = job.dispatch_id(),
+               .session_id = job.session_id(),
+               .project = job.project(),
+               .agent_name = job.agent_name(),
+               .agent_id = job.agent_id().empty() ? job.agent_name() : job.agent_id(),
+               .agent_version = job.agent_version(),
+               .room = job.room(),
+               .metadata = job.metadata(),
+               .identity = assignment.identity(),
+               .participant_identity = job.participant_identity(),
+               .attempt = job.attempt(),
+               .resuming = job.resuming(),
+               .definition_json = assignment.definition_json()};
+  info.attributes.insert(job.attributes().begin(), job.attributes().end());
+  return info;
+}
+
+speechv1::RecognizeConfig RecognizeConfigOf(const SessionConfig& config) {
+  speechv1::RecognizeConfig out;
+  out.set_encoding(speechv1::AUDIO_ENCODING_PCM16);
+  out.set_sample_rate_hz(16'000);
+  out.set_interim_results(true);
+  for (const SttEngine& engine : config.stt) {
+    speechv1::EngineConfig& one = *out.add_engines();
+    one.set_engine(engine.engine);
+    one.set_model(engine.model);
+    one.set_language(engine.language);
+    one.set_grammar(engine.grammar);
+    for (const std::string& phrase : engine.phrases) one.add_phrases(phrase);
+    one.mutable_options()->insert(engine.options.begin(), engine.options.end());
+  }
+  return out;
+}
+
+speechv1::SynthesizeConfig SynthesizeConfigOf(const SessionConfig& config, int rate_hz) {
+  speechv1::SynthesizeConfig out;
+  out.set_encoding(speechv1::AUDIO_ENCODING_PCM16);
+  out.set_sample_rate_hz(rate_hz);
+  for (const TtsEngine& engine : config.tts) {
+    speechv1::VoiceConfig& one = *out.add_voices();
+    one.set_engine(engine.engine);
+    one.set_voice(engine.voice);
+    one.set_language(engine.language);
+    one.set_rate(engine.rate);
+    one.set_pitch(engine.pitch);
+    one.mutable_options()->insert(engine.options.begin(), engine.options.end());
+  }
+  return out;
+}
+
+llmv1::ChatRequest ChatRequestOf(const SessionConfig& config) {
+  llmv1::ChatRequest out;
+  for (const LlmEngine& engine : config.llm) {
+    llmv1::ModelConfig& one = *out.add_models();
+    one.set_engine(engine.engine);
+    one.set_model(engine.model);
+    if (engine.temperature) one.set_temperature(*engine.temperature);
+    if (engine.max_tokens) one.set_max_tokens(*engine.max_tokens);
+    one.set_rules_json(engine.rules_json);
+    one.mutable_options()->insert(engine.options.begin(), engine.options.end());
+  }
+  for (const Tool& tool : config.tools) {
+    llmv1::Tool& one = *out.add_tools();
+    one.set_name(tool.name);
+    one.set_description(tool.description);
+    one.set_parameters_json(tool.parameters_json);
+  }
+  return out;
+}
+
+void AddItems(const std::vector<session::ChatItem>& items, llmv1::ChatRequest& request) {
+  for (const session::ChatItem& item : items) {
+    llmv1::ChatItem& out = *request.add_items();
+    switch (item.kind) {
+      case session::ChatItem::Kind::kMessage:
+        out.mutable_message()->set_role(item.role);
+        out.mutable_message()->set_text(item.text);
+        out.mutable_message()->set_interrupted(item.interrupted);
+        break;
+      case session::ChatItem::Kind::kToolCall:
+        out.mutable_tool_call()->set_call_id(item.call_id);
+        out.mutable_tool_call()->set_name(item.name);
+        out.mutable_tool_call()->set_arguments_json(item.arguments_json);
+        break;
+      case session::ChatItem::Kind::kToolResult:
+        out.mutable_tool_result()->set_call_id(item.call_id);
+        out.mutable_tool_result()->set_name(item.name);
+        out.mutable_tool_result()->set_output(item.text);
+        out.mutable_tool_result()->set_is_error(item.is_error);
+        break;
+    }
+  }
+}
+
+jobv1::TurnReport ReportOf(const session::TurnReport& report) {
+  jobv1::TurnReport out;
+  out.set_turn_id(report.turn_id);
+  out.set_endpointing_ms(Millis(report.endpointing_us));
+  out.set_transcript_ms(Millis(report.transcript_us));
+  out.set_llm_ms(Millis(report.llm_us));
+  out.set_tts_ms(Millis(report.tts_us));
+  out.set_output_ms(Millis(report.output_us));
+  out.set_total_ms(Millis(report.total_us));
+  out.set_interrupted(report.interrupted);
+  out.set_tool_calls(report.tool_calls);
+  return out;
+}
+
+dispatchv1::JobReason ReasonOf(session::EndReason reason) {
+  switch (reason) {
+    case session::EndReason::kParticipantsLeft:
+      return dispatchv1::JOB_REASON_PARTICIPANTS_LEFT;
+    case session::EndReason::kRoomClosed:
+      return dispatchv1::JOB_REASON_ROOM_CLOSED;
+    case session::EndReason::kShutdown:
+      return dispatchv1::JOB_REASON_SHUTDOWN;
+    case session::EndReason::kTerminated:
+      return dispatchv1::JOB_REASON_TERMINATED;
+    case session::EndReason::kDrained:
+      return dispatchv1::JOB_REASON_DRAIN_DEADLINE;
+    case session::EndReason::kLimit:
+      return dispatchv1::JOB_REASON_LIMIT_EXCEEDED;
+    case session::EndReason::kReplaced:
+      return dispatchv1::JOB_REASON_UNSPECIFIED;
+    case session::EndReason::kError:
+      return dispatchv1::JOB_REASON_ENTRYPOINT_ERROR;
+  }
+  return dispatchv1::JOB_REASON_UNSPECIFIED;
+}
+
+session::EndReason EndOf(const roomv1::Disconnected& disconnected, std::string& error) {
+  switch (disconnected.reason()) {
+    case roomv1::DISCONNECT_REASON_ROOM_DELETED:
+    case roomv1::DISCONNECT_REASON_ROOM_CLOSED:
+      return session::EndReason::kRoomClosed;
+    case roomv1::DISCONNECT_REASON_REPLACED:
+      return session::EndReason::kReplaced;
+    case roomv1::DISCONNECT_REASON_PARTICIPANT_REMOVED:
+    case roomv1::DISCONNECT_REASON_DUPLICATE_IDENTITY:
+      error = "the agent was removed from its room";
+      return session::EndReason::kTerminated;
+    default:
+      error = disconnected.message().empty() ? "the connection to the room was lost"
+                                             : "the room was lost: " + disconnected.message();
+      return session::EndReason::kError;
+  }
+}
+
+session::EndReason EndOf(jobv1::Shutdown::Why why) {
+  switch (why) {
+    case jobv1::Shutdown::DRAIN:
+      return session::EndReason::kDrained;
+    case jobv1::Shutdown::ROOM_CLOSED:
+      return session::EndReason::kRoomClosed;
+    case jobv1::Shutdown::REPLACED:
+      return session::EndReason::kReplaced;
+    case jobv1::Shutdown::LIMIT:
+      return session::EndReason::kLimit;
+    default:
+      return session::EndReason::kTerminated;
+  }
+}
+
+bool LeftForGood(roomv1::DisconnectReason reason) {
+  return reason != roomv1::DISCONNECT_REASON_CONNECTION_LOST &&
+         reason != roomv1::DISCONNECT_REASON_DUPLICATE_IDENTITY &&
+         reason != roomv1::DISCONNECT_REASON_SERVER_SHUTDOWN;
+}
+
+absl::Status CheckConfig(const SessionConfig& config) {
+  if (config.stt.empty())
+    return InvalidArgument("stt: name at least one engine, e.g. pocketsphinx");
+  if (config.llm.empty()) return InvalidArgument("llm: name at least one engine, e.g. rules");
+  if (config.tts.empty()) return InvalidArgument("tts: name at least one engine, e.g. flite");
+  const session::Options& options = config.options;
+  if (options.min_endpointing_delay < absl::ZeroDuration() ||
+      options.max_endpointing_delay < options.min_endpointing_delay) {
+    return InvalidArgument("options: max_endpointing_delay is below min_endpointing_delay");
+  }
+  for (const Tool& tool : config.tools) {
+    if (tool.name.empty()) return InvalidArgument("tools: one has no name");
+    if (tool.timeout <= absl::ZeroDuration()) {
+      return InvalidArgument("tools: {}: the timeout is not positive", tool.name);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace parley::agent

@@ -1,0 +1,128 @@
+#include "agent/job/listener.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "audio/pcm.h"
+#include "base/status.h"
+
+namespace parley::agent {
+namespace {
+
+using audio::kRoomRateHz;
+using audio::kVoiceFrameSamples;
+using audio::kVoiceRateHz;
+
+constexpr size_t kRingSamples = kVoiceRateHz;
+// The recogniser gets three frames at a time: a message costs more than its audio.
+constexpr size_t kFeedSamples = 3 * kVoiceFrameSamples;
+constexpr uint32_t kTicksPerSample = kRoomRateHz / kVoiceRateHz;
+// A longer gap is a pause of the sender's, not loss.
+constexpr size_t kMaxConcealedSamples = 3 * kVoiceFrameSamples;
+constexpr size_t kMaxPcmSamples = size_t{kRoomRateHz} * 120 / 1000;  // of one message
+constexpr size_t kMaxPcmBytes = kMaxPcmSamples * sizeof(int16_t);
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Listener>> Listener::Create(Sinks sinks) {
+  PARLEY_ASSIGN_OR_RETURN(audio::OpusDecoder decoder, audio::OpusDecoder::Create(kVoiceRateHz));
+  PARLEY_ASSIGN_OR_RETURN(audio::Resampler resampler,
+                          audio::Resampler::Create(kRoomRateHz, kVoiceRateHz));
+  return std::unique_ptr<Listener>(
+      new Listener(std::move(sinks), std::move(decoder), std::move(resampler)));
+}
+
+Listener::Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler resampler)
+    : sinks_(std::move(sinks)),
+      decoder_(std::move(decoder)),
+      resampler_(std::move(resampler)),
+      vad_(audio::NewWebrtcVad()),
+      decoded_(audio::OpusDecoder::MaxSamples(kVoiceRateHz)),
+      ring_(kRingSamples) {
+  frame_.reserve(kVoiceFrameSamples);
+  wide_.reserve(kMaxPcmSamples);
+  narrow_.resize(resampler_.MaxOutput(kMaxPcmSamples));
+  fed_.reserve(kFeedSamples + kRingSamples);
+}
+
+void Listener::OnOpus(std::string_view packet, uint32_t timestamp) {
+  if (has_timestamp_) ConcealUntil(timestamp);
+  const auto count = decoder_.Decode(packet, decoded_);
+  if (!count.ok()) return;  // the sender's fault; the next packet may be good
+  has_timestamp_ = true;
+  next_timestamp_ = timestamp + static_cast<uint32_t>(*count) * kTicksPerSample;
+  Take(std::span(decoded_).first(*count));
+}
+
+void Listener::ConcealUntil(uint32_t timestamp) {
+  const size_t missing = (timestamp - next_timestamp_) / kTicksPerSample;
+  if (missing == 0 || missing > kMaxConcealedSamples) return;
+  const auto count = decoder_.Conceal(std::span(decoded_).first(missing));
+  if (count.ok()) Take(std::span(decoded_).first(*count));
+}
+
+void Listener::OnPcm(std::string_view bytes) {
+  wide_.clear();
+  audio::AppendSamples(bytes.substr(0, kMaxPcmBytes), wide_);
+  const size_t count = resampler_.Process(wide_, narrow_);
+  Take(std::span(narrow_).first(count));
+}
+
+void Listener::Feed(absl::Duration preroll) {
+  const auto wanted =
+      static_cast<size_t>(audio::MicrosToSamples(absl::ToInt64Microseconds(preroll), kVoiceRateHz));
+  const size_t count = std::min(wanted, ring_filled_);
+  size_t at = (ring_next_ + kRingSamples - count) % kRingSamples;
+  for (size_t i = 0; i < count; ++i, at = (at + 1) % kRingSamples) fed_.push_back(ring_[at]);
+  feeding_ = true;
+  GiveFed();
+}
+
+void Listener::StopFeeding() {
+  if (!feeding_) return;
+  feeding_ = false;
+  GiveFed();
+}
+
+void Listener::Reset() {
+  feeding_ = false;
+  fed_.clear();
+  frame_.clear();
+  ring_filled_ = 0;
+  has_timestamp_ = false;
+  vad_->Reset();
+  resampler_.Reset();
+}
+
+void Listener::Take(std::span<const int16_t> samples) {
+  while (!samples.empty()) {
+    const size_t count = std::min(kVoiceFrameSamples - frame_.size(), samples.size());
+    frame_.insert(frame_.end(), samples.begin(),
+                  samples.begin() + static_cast<std::ptrdiff_t>(count));
+    samples = samples.subspan(count);
+    if (frame_.size() == kVoiceFrameSamples) OnFrame();
+  }
+}
+
+void Listener::OnFrame() {
+  // Into the ring first: when the judgement starts the feeding, this frame belongs to the pre-roll.
+  const bool fed = feeding_;
+  for (const int16_t sample : frame_) {
+    ring_[ring_next_] = sample;
+    ring_next_ = (ring_next_ + 1) % kRingSamples;
+  }
+  ring_filled_ = std::min(ring_filled_ + kVoiceFrameSamples, kRingSamples);
+  if (fed) fed_.insert(fed_.end(), frame_.begin(), frame_.end());
+  const bool speech = vad_->Process(frame_).speech;
+  frame_.clear();
+  if (fed_.size() >= kFeedSamples) GiveFed();
+  sinks_.voice(speech);
+}
+
+void Listener::GiveFed() {
+  if (fed_.empty()) return;
+  sinks_.recogniser(audio::AsBytes(fed_));
+  fed_.clear();
+}
+
+}  // namespace parley::agent

@@ -1,0 +1,63 @@
+#pragma once
+// The person's voice on its way in: decoded to 16 kHz, judged frame by frame, and fed to the
+// recogniser when asked.
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "audio/opus.h"
+#include "audio/resample.h"
+#include "audio/vad.h"
+
+namespace parley::agent {
+
+// Loop thread only. Allocates nothing per frame.
+class Listener {
+ public:
+  struct Sinks {
+    std::function<void(bool speech)> voice;                  // each 20 ms
+    std::function<void(std::string_view pcm16)> recogniser;  // 16 kHz, while feeding
+  };
+  static absl::StatusOr<std::unique_ptr<Listener>> Create(Sinks sinks);
+
+  void OnOpus(std::string_view packet, uint32_t timestamp);
+  // 48 kHz mono PCM16.
+  void OnPcm(std::string_view bytes);
+  // Feeds the recogniser from `preroll` ago on (at most a second).
+  void Feed(absl::Duration preroll);
+  // Gives the last piece and feeds no more.
+  void StopFeeding();
+  // Somebody else is heard from now on.
+  void Reset();
+
+ private:
+  Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler resampler);
+  void ConcealUntil(uint32_t timestamp);
+  void Take(std::span<const int16_t> samples);
+  void OnFrame();
+  void GiveFed();
+
+  Sinks sinks_;
+  audio::OpusDecoder decoder_;
+  audio::Resampler resampler_;
+  std::unique_ptr<audio::Vad> vad_;
+  std::vector<int16_t> decoded_;
+  std::vector<int16_t> wide_;    // PCM that came in at 48 kHz …
+  std::vector<int16_t> narrow_;  // … and at 16
+  std::vector<int16_t> frame_;   // the frame being filled
+  std::vector<int16_t> ring_;    // the last second
+  size_t ring_next_ = 0;
+  size_t ring_filled_ = 0;
+  std::vector<int16_t> fed_;  // waits to be sent in larger pieces
+  bool feeding_ = false;
+  bool has_timestamp_ = false;
+  uint32_t next_timestamp_ = 0;
+};
+
+}  // namespace parley::agent

@@ -1,0 +1,401 @@
+#include "agent/job/run_job.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "agent/job/context.h"
+#include "agent/job/conversation.h"
+#include "agent/job/convert.h"
+#include "agent/job/link.h"
+#include "agent/job/mailbox.h"
+#include "agent/job/room_view.h"
+#include "base/clock.h"
+#include "base/status.h"
+#include "event/loop.h"
+
+namespace parley::agent {
+namespace {
+
+namespace dispatchv1 = parley::dispatch::v1;
+namespace jobv1 = parley::job::v1;
+namespace roomv1 = parley::room::v1;
+
+constexpr absl::Duration kDefaultGrace = absl::Seconds(8);
+// Left of the server's grace for the goodbye itself.
+constexpr absl::Duration kGraceMargin = absl::Milliseconds(500);
+constexpr absl::Duration kFlushTimeout = absl::Seconds(2);
+
+// The entrypoint on its thread, then the hooks. What it needs outlives the loop.
+struct UserThread {
+  AgentOptions options;
+  std::shared_ptr<JobState> state;
+  std::shared_ptr<Mailbox> mailbox;
+  std::unique_ptr<Context> context;
+
+  absl::Status RunEntrypoint() const {
+    try {
+      return options.entrypoint(*context);
+    } catch (const std::exception& error) {
+      return Internal("an exception left the entrypoint: {}", error.what());
+    } catch (...) {
+      return Internal("an exception left the entrypoint");
+    }
+  }
+  void RunHooks() const {
+    std::vector<std::function<void()>> hooks;
+    {
+      MutexLock lock(&state->mutex);
+      hooks.swap(state->hooks);
+    }
+    for (const auto& hook : hooks) {
+      try {
+        hook();
+      } catch (const std::exception& error) {
+        context->log().Error("a shutdown hook threw", {{"error", std::string_view(error.what())}});
+      }
+    }
+  }
+};
+
+class Job final : private JobControl {
+ public:
+  Job(int fd, const AgentOptions& options)
+      : options_(options),
+        mailbox_(std::make_shared<Mailbox>(&loop_)),
+        link_(loop_, fd,
+              {.on_message = [this](const jobv1::ToJob& message) { OnMessage(message); },
+               .on_closed = [this](const std::string& error) { OnLinkClosed(error); }}),
+        grace_(loop_) {}
+
+  int Run() {
+    jobv1::FromJob hello;
+    hello.mutable_hello()->set_protocol(1);
+    hello.mutable_hello()->set_pid(getpid());
+    hello.mutable_hello()->set_warm(true);
+    link_.Send(hello);
+    loop_.Run();
+    mailbox_->Close();
+    return exit_code_;
+  }
+
+ private:
+  void OnMessage(const jobv1::ToJob& message);
+  void OnAssignment(const jobv1::Assignment& assignment);
+  void OnJoined(const roomv1::Joined& joined);
+  void OnJoinFailed(const jobv1::JoinFailed& failed);
+  void OnRoomEvent(const jobv1::ToJob& message);
+  void OnShutdown(const jobv1::Shutdown& shutdown);
+  void OnLinkClosed(const std::string& error);
+  void OnEntrypointDone(const absl::Status& status);
+  void OnConversationEnded(session::EndReason reason, const std::string& error);
+
+  // JobControl
+  void EnterRoom() override;
+  void SetAttributes(std::map<std::string, std::string> attributes) override;
+  void SendData(std::string payload, std::string topic, bool reliable,
+                std::vector<std::string> destinations) override;
+  void StartConversation(SessionConfig config) override;
+  void ToConversation(session::Event event) override;
+  void RequestShutdown(std::string reason) override;
+  void DefinitionFailed(std::string error) override;
+  void Log(log::Level level, std::string message,
+           std::map<std::string, std::string> fields) override;
+
+  void End(dispatchv1::JobReason reason, const std::string& error,
+           absl::Duration grace = kDefaultGrace);
+  void Finish();
+  void ShareParticipants();
+
+  const AgentOptions& options_;
+  event::Loop loop_;
+  const std::shared_ptr<JobState> state_ = std::make_shared<JobState>();
+  const std::shared_ptr<Mailbox> mailbox_;
+  JobLink link_;
+  event::Timer grace_;
+  RoomView room_;
+  std::optional<jobv1::Assignment> assignment_;
+  std::shared_ptr<UserThread> user_;
+  std::unique_ptr<Conversation> conversation_;
+  std::optional<jobv1::Ended> ended_;
+  bool user_done_ = false;
+  bool quiet_ = false;  // replaced: say nothing more
+  bool finished_ = false;
+  int exit_code_ = 1;
+};
+
+// ---- from the server ----
+
+void Job::OnMessage(const jobv1::ToJob& message) {
+  if (finished_) return;
+  const int64_t read_us = loop_.NowMicros();
+  const int64_t now_us = message.time_us() > 0 ? std::min(message.time_us(), read_us) : read_us;
+  switch (message.message_case()) {
+    case jobv1::ToJob::kAssignment:
+      return OnAssignment(message.assignment());
+    case jobv1::ToJob::kShutdown:
+      return OnShutdown(message.shutdown());
+    case jobv1::ToJob::kPing: {
+      jobv1::FromJob pong;
+      pong.mutable_pong()->set_id(message.ping().id());
+      return link_.Send(pong);
+    }
+    case jobv1::ToJob::kJoined:
+      return OnJoined(message.joined());
+    case jobv1::ToJob::kJoinFailed:
+      return OnJoinFailed(message.join_failed());
+    case jobv1::ToJob::kRoomEvent:
+      OnRoomEvent(message);
+      break;
+    default:
+      break;
+  }
+  if (conversation_ != nullptr) conversation_->OnMessage(message, now_us);
+}
+
+void Job::OnAssignment(const jobv1::Assignment& assignment) {
+  if (assignment_) return;
+  assignment_ = assignment;
+  user_ = std::make_shared<UserThread>();
+  user_->options = options_;
+  user_->state = state_;
+  user_->mailbox = mailbox_;
+  user_->context = std::make_unique<Context>(InfoOf(assignment), state_, mailbox_,
+                                             static_cast<JobControl&>(*this));
+  // Not joined: at the end the process leaves it behind, whatever it is doing.
+  std::thread([user = user_, this] {
+    const int64_t entered_us = Clock::Real().MonotonicMicros();
+    user->mailbox->Post([this, entered_us] {
+      jobv1::FromJob message;
+      message.mutable_entered()->set_entered_us(entered_us);
+      link_.Send(message);
+    });
+    const absl::Status status = user->RunEntrypoint();
+    user->mailbox->Post([this, status] { OnEntrypointDone(status); });
+    user->context->WaitForShutdown(absl::InfiniteDuration());
+    user->RunHooks();
+    user->mailbox->Post([this] {
+      user_done_ = true;
+      if (ended_) Finish();
+    });
+  }).detach();
+}
+
+void Job::OnJoined(const roomv1::Joined& joined) {
+  room_.OnJoined(joined);
+  ShareParticipants();
+  MutexLock lock(&state_->mutex);
+  state_->room = JobState::Room::kInside;
+  state_->changed.SignalAll();
+}
+
+void Job::OnJoinFailed(const jobv1::JoinFailed& failed) {
+  const std::string text =
+      failed.reason().empty() ? failed.message() : failed.reason() + ": " + failed.message();
+  MutexLock lock(&state_->mutex);
+  state_->room = JobState::Room::kOutside;
+  state_->room_error =
+      absl::Status(static_cast<absl::StatusCode>(failed.code()), "cannot enter the room: " + text);
+  if (state_->room_error.ok()) state_->room_error = Unavailable("cannot enter the room: {}", text);
+  state_->changed.SignalAll();
+}
+
+void Job::OnRoomEvent(const jobv1::ToJob& message) {
+  const roomv1::RoomEvent& event = message.room_event();
+  room_.OnEvent(event);
+  switch (event.event_case()) {
+    case roomv1::RoomEvent::kParticipantJoined:
+    case roomv1::RoomEvent::kParticipantUpdated:
+    case roomv1::RoomEvent::kParticipantLeft:
+      return ShareParticipants();
+    case roomv1::RoomEvent::kDisconnected: {
+      if (conversation_ != nullptr) return;  // it hears of it too, and ends the job
+      std::string error;
+      const session::EndReason reason = EndOf(event.disconnected(), error);
+      return OnConversationEnded(reason, error);
+    }
+    default:
+      return;
+  }
+}
+
+void Job::OnShutdown(const jobv1::Shutdown& shutdown) {
+  const session::EndReason reason = EndOf(shutdown.why());
+  absl::Duration grace = kDefaultGrace;
+  if (shutdown.grace_ms() > 0) {
+    grace = std::max(absl::Milliseconds(shutdown.grace_ms()) - kGraceMargin,
+                     absl::Milliseconds(shutdown.grace_ms()) / 2);
+  }
+  if (reason == session::EndReason::kReplaced) quiet_ = true;
+  if (ended_) {
+    grace_.StartOnce(grace, [this] { Finish(); });
+    return;
+  }
+  // First the job's own end, so that the conversation's adds no other.
+  End(ReasonOf(reason), shutdown.message(), grace);
+  ToConversation(session::event::Shutdown{reason, shutdown.message()});
+  if (!assignment_ || quiet_) Finish();
+}
+
+void Job::OnLinkClosed(const std::string& error) {
+  if (finished_) return;
+  // Without its server a job can do nothing, and nobody is there to hear why.
+  if (!error.empty())
+    fprintf(stderr, "job: the channel to the agent server broke: %s\n", error.c_str());
+  finished_ = true;
+  exit_code_ = quiet_ ? 0 : 1;
+  loop_.Stop();
+}
+
+// ---- from the entrypoint and the conversation ----
+
+void Job::OnEntrypointDone(const absl::Status& status) {
+  if (!status.ok()) {
+    return End(dispatchv1::JOB_REASON_ENTRYPOINT_ERROR, std::string(Message(status)));
+  }
+  // Outside of its room nothing could ever end it.
+  if (!room_.joined() && conversation_ == nullptr) End(dispatchv1::JOB_REASON_SHUTDOWN, "");
+}
+
+void Job::OnConversationEnded(session::EndReason reason, const std::string& error) {
+  if (reason == session::EndReason::kReplaced) quiet_ = true;
+  {
+    MutexLock lock(&state_->mutex);
+    state_->session_over = true;
+    if (reason == session::EndReason::kError) state_->session_end = Unavailable("{}", error);
+    state_->changed.SignalAll();
+  }
+  End(ReasonOf(reason), error);
+  if (quiet_) Finish();
+}
+
+void Job::EnterRoom() {
+  jobv1::FromJob message;
+  roomv1::JoinOptions& options = *message.mutable_join()->mutable_options();
+  options.set_auto_subscribe(true);
+  (*options.mutable_attributes())["lk.agent.state"] = "initializing";
+  for (const auto& [key, value] : assignment_->attributes())
+    (*options.mutable_attributes())[key] = value;
+  link_.Send(message);
+}
+
+void Job::SetAttributes(std::map<std::string, std::string> attributes) {
+  jobv1::FromJob message;
+  auto& out = *message.mutable_room_command()->mutable_update()->mutable_attributes();
+  out.insert(attributes.begin(), attributes.end());
+  link_.Send(message);
+}
+
+void Job::SendData(std::string payload, std::string topic, bool reliable,
+                   std::vector<std::string> destinations) {
+  jobv1::FromJob message;
+  roomv1::DataPacket& packet = *message.mutable_room_command()->mutable_data();
+  packet.set_payload(std::move(payload));
+  packet.set_topic(std::move(topic));
+  packet.set_reliable(reliable);
+  for (std::string& one : destinations) packet.add_destination_identities(std::move(one));
+  link_.Send(message);
+}
+
+void Job::StartConversation(SessionConfig config) {
+  if (ended_) return;
+  auto made = Conversation::Create(
+      loop_, mailbox_,
+      {.send = [this](jobv1::FromJob& message) { link_.Send(message); },
+       .send_fresh = [this](jobv1::FromJob& message) { link_.SendFresh(message); },
+       .ended = [this](session::EndReason reason,
+                       const std::string& error) { OnConversationEnded(reason, error); }},
+      room_, *assignment_, std::move(config));
+  {
+    MutexLock lock(&state_->mutex);
+    state_->session_made = true;
+    state_->session_error = made.status();
+    if (made.ok()) state_->restored_user_data = (*made)->restored_user_data();
+    state_->changed.SignalAll();
+  }
+  if (!made.ok()) return;
+  conversation_ = *std::move(made);
+  conversation_->Start();
+}
+
+void Job::ToConversation(session::Event event) {
+  if (conversation_ != nullptr) conversation_->Handle(std::move(event));
+}
+
+void Job::RequestShutdown(std::string reason) {
+  if (conversation_ != nullptr) {
+    return ToConversation(
+        session::event::Shutdown{session::EndReason::kShutdown, std::move(reason)});
+  }
+  End(dispatchv1::JOB_REASON_SHUTDOWN, reason);
+}
+
+void Job::DefinitionFailed(std::string error) {
+  End(dispatchv1::JOB_REASON_DEFINITION_INVALID, error);
+}
+
+void Job::Log(log::Level level, std::string message, std::map<std::string, std::string> fields) {
+  static constexpr const char* kLevels[] = {"debug", "info", "warn", "error"};
+  jobv1::FromJob line;
+  line.mutable_log()->set_level(kLevels[static_cast<int>(level)]);
+  line.mutable_log()->set_message(std::move(message));
+  line.mutable_log()->mutable_fields()->insert(fields.begin(), fields.end());
+  link_.Send(line);
+}
+
+// ---- the end ----
+
+void Job::End(dispatchv1::JobReason reason, const std::string& error, absl::Duration grace) {
+  if (ended_) return;
+  ended_.emplace();
+  ended_->set_reason(reason);
+  ended_->set_error(error);
+  {
+    MutexLock lock(&state_->mutex);
+    state_->stopping = true;
+    state_->changed.SignalAll();
+  }
+  if (user_ == nullptr || user_done_) {
+    loop_.Post([this] { Finish(); });
+  } else {
+    grace_.StartOnce(grace, [this] { Finish(); });
+  }
+}
+
+void Job::Finish() {
+  if (finished_) return;
+  ToConversation(session::event::Shutdown{session::EndReason::kTerminated, ""});
+  finished_ = true;
+  exit_code_ = 0;
+  if (!quiet_) {
+    if (room_.joined()) {
+      jobv1::FromJob leave;
+      leave.mutable_room_command()->mutable_leave()->set_reason(
+          roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
+      link_.Send(leave);
+    }
+    jobv1::FromJob message;
+    *message.mutable_ended() = *ended_;
+    if (conversation_ != nullptr)
+      *message.mutable_ended()->mutable_session() = conversation_->Report();
+    link_.Send(message);
+    link_.Flush(kFlushTimeout);
+  }
+  loop_.Stop();
+}
+
+void Job::ShareParticipants() {
+  MutexLock lock(&state_->mutex);
+  state_->participants = room_.participants();
+}
+
+}  // namespace
+
+int RunJob(int socket_fd, const AgentOptions& options) { return Job(socket_fd, options).Run(); }
+
+}  // namespace parley::agent

@@ -1,0 +1,315 @@
+// A job process, forked as the zygote would, talked to as its agent server would.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "audio/level.h"
+#include "audio/wav.h"
+#include "base/status.h"
+#include "job_peer.h"
+
+namespace parley::agent {
+namespace {
+
+namespace dispatchv1 = parley::dispatch::v1;
+namespace jobv1 = parley::job::v1;
+namespace roomv1 = parley::room::v1;
+using FromJob = jobv1::FromJob;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+SessionConfig Engines() {
+  SessionConfig config;
+  config.instructions = "Be brief.";
+  config.stt = {{.engine = "scripted"}};
+  config.llm = {{.engine = "scripted"}};
+  config.tts = {{.engine = "scripted"}};
+  return config;
+}
+
+// An agent that holds one conversation.
+AgentOptions Talker(SessionConfig config) {
+  return {.agent_name = "echo", .entrypoint = [config](JobContext& job) -> absl::Status {
+            PARLEY_ASSIGN_OR_RETURN(AgentSession * session, job.StartSession(config));
+            return session->Wait();
+          }};
+}
+
+AgentOptions Program(std::function<absl::Status(JobContext&)> entrypoint) {
+  return {.agent_name = "echo", .entrypoint = std::move(entrypoint)};
+}
+
+// A person who says "front center".
+std::vector<int16_t> Recording() {
+  auto samples = audio::ReadSpeech("/usr/share/sounds/alsa/Front_Center.wav", 48'000);
+  return samples.ok() ? *samples : std::vector<int16_t>();
+}
+std::vector<int16_t> Silence(int ms) { return std::vector<int16_t>(static_cast<size_t>(ms) * 48); }
+
+parley::llm::v1::ChatResponse Text(const std::string& text) {
+  parley::llm::v1::ChatResponse response;
+  response.mutable_text()->set_text(text);
+  return response;
+}
+
+const jobv1::Ended& EndOf(JobPeer& peer) {
+  static const jobv1::Ended kNone;
+  return peer.UntilHas(FromJob::kEnded) ? peer.Find(FromJob::kEnded)->ended() : kNone;
+}
+
+TEST(JobTest, GreetsHearsAndAnswers) {
+  if (Recording().empty()) GTEST_SKIP() << "alsa-utils is not installed";
+  SessionConfig config = Engines();
+  config.greeting = "Good day.";
+  config.keep_transcript = true;
+  JobPeer peer(Talker(config));
+  peer.finals = {"front center"};
+  peer.answers = {Text("It is over there.")};
+  ASSERT_TRUE(peer.UntilHas(FromJob::kHello));
+  peer.Assign();
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "Good day.|"; })) << peer.agent_said;
+  const size_t greeting_frames = peer.frames_us.size();
+  EXPECT_EQ(greeting_frames, 20U) << "two words of 200 ms";
+  peer.Speak(Recording());
+  peer.Speak(Silence(700));
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+
+  EXPECT_EQ(peer.user_said, "front center|");
+  EXPECT_EQ(peer.agent_said, "Good day.|It is over there.|");
+  EXPECT_THAT(peer.states, ElementsAre("initializing", "listening", "speaking", "listening",
+                                       "thinking", "speaking", "listening"));
+  // About a second of speech, 400 ms before it, 450 ms after.
+  EXPECT_GT(peer.stt_audio.size(), 2 * 16'000U);
+  EXPECT_LT(peer.stt_audio.size(), 2 * 16'000U * 5 / 2);
+  EXPECT_GT(audio::LevelDbov(peer.heard), -30);
+  const jobv1::TurnReport& turn = peer.turns[0];
+  EXPECT_NEAR(turn.endpointing_ms() + turn.transcript_ms() + turn.llm_ms() + turn.tts_ms() +
+                  turn.output_ms(),
+              turn.total_ms(), 0.01);
+  EXPECT_NEAR(turn.total_ms(), 500, 60);
+  EXPECT_EQ(peer.chats.at(0).items(0).message().text(), "Be brief.");
+  EXPECT_EQ(peer.chats.at(0).context().turn_id(), "1");
+  EXPECT_FALSE(peer.checkpoints.empty());
+
+  peer.PersonLeaves(roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
+  const jobv1::Ended& ended = EndOf(peer);
+  EXPECT_EQ(ended.reason(), dispatchv1::JOB_REASON_PARTICIPANTS_LEFT);
+  EXPECT_EQ(ended.session().usage().turns(), 1);
+  EXPECT_EQ(ended.session().transcript_size(), 3);
+  EXPECT_EQ(peer.Exit(), 0);
+}
+
+TEST(JobTest, FramesLeaveEvery20Ms) {
+  SessionConfig config = Engines();
+  config.greeting = "One two three four five six seven eight nine ten.";
+  JobPeer peer(Talker(config));
+  peer.Assign();
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 100; }));
+  // Absolute time: whatever one frame is late, the last is not.
+  EXPECT_NEAR(static_cast<double>(peer.frames_us.back() - peer.frames_us.front()) / 1000, 99 * 20,
+              25);
+  for (size_t i = 1; i < peer.frame_timestamps.size(); ++i) {
+    EXPECT_EQ(peer.frame_timestamps[i] - peer.frame_timestamps[i - 1], 960U);
+  }
+}
+
+TEST(JobTest, BargeInCutsTheAgent) {
+  if (Recording().empty()) GTEST_SKIP() << "alsa-utils is not installed";
+  SessionConfig config = Engines();
+  config.greeting =
+      "One two three four five six seven eight nine ten eleven twelve thirteen fourteen.";
+  JobPeer peer(Talker(config));
+  peer.finals = {"front center"};
+  peer.answers = {Text("Yes.")};
+  peer.Assign();
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 10; }));
+  peer.Speak(Recording());
+  peer.Speak(Silence(1'000));
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  EXPECT_THAT(peer.agent_said, HasSubstr("One two"));
+  EXPECT_THAT(peer.agent_said, Not(HasSubstr("fourteen")));
+  EXPECT_THAT(peer.agent_said, HasSubstr("Yes.|"));
+  EXPECT_TRUE(peer.chats.at(0).items(1).message().interrupted());
+}
+
+TEST(JobTest, ToolsOfBothKindsRun) {
+  SessionConfig config = Engines();
+  config.tools = {
+      {.name = "rate"},
+      {.name = "greet", .run = [](std::string_view arguments) -> absl::StatusOr<std::string> {
+         return "hello " + std::string(arguments);
+       }}};
+  JobPeer peer(Talker(config));
+  for (const char* name : {"rate", "greet"}) {
+    auto& call = *peer.answers.emplace_back().mutable_tool_call();
+    call.set_name(name);
+    call.set_arguments_json(R"({"a":1})");
+  }
+  peer.answers.push_back(Text("Ninety."));
+  peer.Assign();
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  roomv1::RoomEvent chat;
+  chat.mutable_text()->set_topic("lk.chat");
+  chat.mutable_text()->set_from_identity("ann");
+  chat.mutable_text()->set_text("how much?");
+  chat.mutable_text()->set_final(true);
+  peer.RoomEvent(chat);
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  EXPECT_EQ(peer.turns[0].tool_calls(), 2);
+  ASSERT_EQ(peer.chats.size(), 3U);
+  EXPECT_EQ(peer.chats[1].items(3).tool_result().output(), "90");
+  EXPECT_EQ(peer.chats[2].items(5).tool_result().output(), R"(hello {"a":1})");
+  EXPECT_EQ(peer.agent_said, "Ninety.|");
+}
+
+TEST(JobTest, NextAttemptRemembers) {
+  std::string checkpoint;
+  SessionConfig config = Engines();
+  config.greeting = "Good day.";
+  {
+    JobPeer peer(Talker(config));
+    peer.Assign();
+    ASSERT_TRUE(peer.Until([&] { return !peer.checkpoints.empty(); }));
+    checkpoint = peer.checkpoints.back();
+  }
+  JobPeer peer(Talker(config));
+  peer.answers = {Text("As I said.")};
+  peer.Assign("", checkpoint);
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  roomv1::RoomEvent chat;
+  chat.mutable_text()->set_topic("lk.chat");
+  chat.mutable_text()->set_from_identity("ann");
+  chat.mutable_text()->set_text("what did you say?");
+  chat.mutable_text()->set_final(true);
+  peer.RoomEvent(chat);
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  EXPECT_EQ(peer.agent_said, "As I said.|") << "no second greeting";
+  EXPECT_EQ(peer.chats.at(0).items(1).message().text(), "Good day.");
+}
+
+TEST(JobTest, AnswersPings) {
+  JobPeer peer(Program([](JobContext& job) {
+    job.WaitForShutdown(absl::Minutes(1));
+    return absl::OkStatus();
+  }));
+  jobv1::ToJob ping;
+  ping.mutable_ping()->set_id(42);
+  peer.Send(ping);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kPong));
+  EXPECT_EQ(peer.Find(FromJob::kPong)->pong().id(), 42U);
+}
+
+TEST(JobTest, ShutdownRunsHooksInOrder) {
+  JobPeer peer(Program([](JobContext& job) {
+    job.AddShutdownHook([&job] { job.log().Info("first"); });
+    job.AddShutdownHook([&job] { job.log().Info("second", {{"n", 2}}); });
+    job.WaitForShutdown(absl::Minutes(1));
+    return absl::OkStatus();
+  }));
+  peer.Assign();
+  ASSERT_TRUE(peer.UntilHas(FromJob::kEntered));
+  peer.Shutdown(jobv1::Shutdown::TERMINATED);
+  EXPECT_EQ(EndOf(peer).reason(), dispatchv1::JOB_REASON_TERMINATED);
+  std::vector<std::string> lines;
+  for (const FromJob& message : peer.messages) {
+    if (message.has_log()) lines.push_back(message.log().message());
+  }
+  EXPECT_THAT(lines, ElementsAre("first", "second"));
+  EXPECT_EQ(peer.Exit(), 0);
+}
+
+TEST(JobTest, EndsWithinItsGraceWhateverTheEntrypointDoes) {
+  JobPeer peer(Program([](JobContext&) {
+    while (true) sleep(1000);
+    return absl::OkStatus();
+  }));
+  peer.Assign();
+  ASSERT_TRUE(peer.UntilHas(FromJob::kEntered));
+  const int64_t start_us = Clock::Real().MonotonicMicros();
+  peer.Shutdown(jobv1::Shutdown::DRAIN, 1'000);
+  EXPECT_EQ(EndOf(peer).reason(), dispatchv1::JOB_REASON_DRAIN_DEADLINE);
+  EXPECT_LT(Clock::Real().MonotonicMicros() - start_us, 1'000'000);
+  EXPECT_EQ(peer.Exit(), 0);
+}
+
+TEST(JobTest, EntrypointErrorsAreReported) {
+  JobPeer failing(Program([](JobContext&) { return Unavailable("no printer"); }));
+  failing.Assign();
+  EXPECT_EQ(EndOf(failing).reason(), dispatchv1::JOB_REASON_ENTRYPOINT_ERROR);
+  EXPECT_EQ(EndOf(failing).error(), "no printer");
+  JobPeer throwing(Program([](JobContext&) -> absl::Status { throw std::runtime_error("boom"); }));
+  throwing.Assign();
+  EXPECT_THAT(EndOf(throwing).error(), HasSubstr("boom"));
+  EXPECT_EQ(throwing.Exit(), 0);
+}
+
+TEST(JobTest, EntrypointThatNeverEntersTheRoomEndsTheJob) {
+  JobPeer peer(Program([](JobContext&) { return absl::OkStatus(); }));
+  peer.Assign();
+  EXPECT_EQ(EndOf(peer).reason(), dispatchv1::JOB_REASON_SHUTDOWN);
+}
+
+TEST(JobTest, RoomThatCannotBeEnteredIsAnError) {
+  JobPeer peer(Talker(Engines()));
+  peer.fail_join = true;
+  peer.Assign();
+  EXPECT_THAT(EndOf(peer).error(), HasSubstr("STALE_TOKEN: a newer attempt is here"));
+}
+
+TEST(JobTest, ConfigurationIsChecked) {
+  SessionConfig config = Engines();
+  config.tts.clear();
+  JobPeer peer(Talker(config));
+  peer.Assign();
+  EXPECT_THAT(EndOf(peer).error(), HasSubstr("tts: name at least one engine"));
+}
+
+TEST(JobTest, ReplacedOnesLeaveQuietly) {
+  JobPeer peer(Talker(Engines()));
+  peer.Assign();
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  roomv1::RoomEvent event;
+  event.mutable_disconnected()->set_reason(roomv1::DISCONNECT_REASON_REPLACED);
+  peer.RoomEvent(event);
+  EXPECT_EQ(peer.Exit(), 0);
+  EXPECT_EQ(peer.Find(FromJob::kEnded), nullptr);
+}
+
+TEST(JobTest, RoomClosedEndsIt) {
+  JobPeer peer(Talker(Engines()));
+  peer.Assign();
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  roomv1::RoomEvent event;
+  event.mutable_disconnected()->set_reason(roomv1::DISCONNECT_REASON_ROOM_DELETED);
+  peer.RoomEvent(event);
+  EXPECT_EQ(EndOf(peer).reason(), dispatchv1::JOB_REASON_ROOM_CLOSED);
+}
+
+TEST(JobTest, BadDefinitionsAreNotTriedAgain) {
+  AgentOptions options;
+  options.entrypoint = RunConfiguredAgent;
+  JobPeer peer(options);
+  peer.Assign(R"({"id":"x","nonsense":true})");
+  EXPECT_EQ(EndOf(peer).reason(), dispatchv1::JOB_REASON_DEFINITION_INVALID);
+  EXPECT_EQ(peer.Exit(), 0);
+}
+
+TEST(JobTest, NonsenseOnTheChannelEndsTheProcess) {
+  JobPeer peer(Talker(Engines()));
+  peer.SendBytes(std::string(64, '\xff'));
+  EXPECT_EQ(peer.Exit(), 1);
+}
+
+TEST(JobTest, ServerThatIsGoneEndsTheProcess) {
+  JobPeer peer(Talker(Engines()));
+  peer.Assign();
+  ASSERT_TRUE(peer.UntilHas(FromJob::kEntered));
+  peer.Hangup();
+  EXPECT_EQ(peer.Exit(), 1);
+}
+
+}  // namespace
+}  // namespace parley::agent
