@@ -71,7 +71,7 @@ TEST(JobTest, GreetsHearsAndAnswers) {
   EXPECT_EQ(greeting_frames, 20U) << "two words of 200 ms";
   peer.Speak(Recording());
   peer.Speak(Silence(700));
-  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty() && peer.states.back() == "listening"; }));
 
   EXPECT_EQ(peer.user_said, "front center|");
   EXPECT_EQ(peer.agent_said, "Good day.|It is over there.|");
