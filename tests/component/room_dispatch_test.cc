@@ -1,0 +1,153 @@
+// Which agents a room asks the broker for, and that no wish is lost.
+#include <gtest/gtest.h>
+
+#include "component/room_server_fixture.h"
+
+namespace parley {
+namespace {
+
+using ::parley::testing::Eventually;
+using ::parley::testing::HasCode;
+
+class RoomDispatchTest : public RoomServerTest {
+ protected:
+  static auth::Claims WithAgent(auth::Claims claims, const std::string& agent) {
+    auth::RoomAgent wanted;
+    wanted.agent_name = agent;
+    wanted.metadata = "for " + agent;
+    claims.room_agents.push_back(wanted);
+    return claims;
+  }
+  bool RequestsBecome(size_t count) {
+    return Eventually([&] { return broker_.requests().size() == count; });
+  }
+  absl::StatusOr<pb::CreateRoomResponse> CreateRoom(const std::vector<std::string>& agents,
+                                                    const std::string& key = {}) {
+    pb::CreateRoomRequest request;
+    request.set_name("lobby");
+    for (const std::string& agent : agents) request.add_agents()->set_agent_name(agent);
+    request.set_idempotency_key(key);
+    request.set_session_id(agents.empty() ? "" : "AS_1");
+    pb::CreateRoomResponse response;
+    PARLEY_RETURN_IF_ERROR(
+        Call(*Rooms(), &pb::RoomService::Stub::CreateRoom, AdminToken(), request, &response));
+    return response;
+  }
+};
+
+TEST_F(RoomDispatchTest, NamedAgentsAreAskedForOnce) {
+  Peer ann = Join(WithAgent(Joiner("ann"), "front-desk"));
+  ASSERT_TRUE(RequestsBecome(1));
+  const auto request = broker_.requests()[0];
+  const std::string sid = ann.connection().joined().room().sid();
+  EXPECT_EQ(request.agent_name(), "front-desk");
+  EXPECT_EQ(request.room(), "lobby");
+  EXPECT_EQ(request.room_sid(), sid);
+  EXPECT_EQ(request.project(), "default");
+  EXPECT_EQ(request.metadata(), "for front-desk");
+  EXPECT_EQ(request.idempotency_key(), sid + "/front-desk");
+  const auto claims = server().context().AuthenticateToken(broker_.tokens()[0]);
+  PARLEY_ASSERT_OK(claims);
+  EXPECT_TRUE(claims->is_service());
+
+  Peer bob = Join(WithAgent(Joiner("bob"), "front-desk"));
+  Peer carl = Join(WithAgent(Joiner("carl"), "billing"));
+  ASSERT_TRUE(RequestsBecome(2)) << "a room that exists gets the agents of later tokens too";
+  EXPECT_EQ(broker_.requests()[1].agent_name(), "billing");
+}
+
+TEST_F(RoomDispatchTest, NoNameMeansWhatServesSuchRooms) {
+  auth::Claims claims = Joiner("ann");
+  claims.metadata = R"({"agentId":"front-desk"})";
+  Peer ann = Join(claims);
+  ASSERT_TRUE(RequestsBecome(1));
+  EXPECT_EQ(broker_.requests()[0].agent_name(), "");
+  EXPECT_EQ(broker_.requests()[0].metadata(), claims.metadata);
+  Peer bob = Join(Joiner("bob"));
+  EXPECT_EQ(broker_.requests().size(), 1u) << "for the creation of the room only";
+}
+
+TEST_F(RoomDispatchTest, UnservedIsNoError) {
+  broker_.Answer(WithReason(FailedPrecondition("nobody"), "UNSERVED"));
+  Peer ann = Join(Joiner("ann"));
+  ASSERT_TRUE(RequestsBecome(1));
+  absl::SleepFor(absl::Milliseconds(300));  // longer than the first retry would take
+  EXPECT_EQ(broker_.requests().size(), 1u);
+}
+
+TEST_F(RoomDispatchTest, AgentsTriggerNothing) {
+  AgentStream agents(server(), server().context().ServiceToken("default"));
+  agents.Open(1, JobToken("AJ_1", 1));
+  agents.Opened(1);
+  Peer ann = Join(WithAgent(Joiner("ann"), "marker"));
+  ASSERT_TRUE(RequestsBecome(1));
+  EXPECT_EQ(broker_.requests()[0].agent_name(), "marker");
+}
+
+TEST_F(RoomDispatchTest, CreateRoomAnswersTheDispatches) {
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto first, CreateRoom({"front-desk", "billing"}, "my key"));
+  EXPECT_TRUE(first.created());
+  ASSERT_EQ(first.dispatch_ids_size(), 2);
+  EXPECT_EQ(broker_.requests()[0].idempotency_key(), "my key");
+  EXPECT_EQ(broker_.requests()[0].session_id(), "AS_1");
+  EXPECT_EQ(broker_.requests()[1].idempotency_key(), first.room().sid() + "/billing");
+  EXPECT_EQ(broker_.requests()[1].session_id(), "") << "the session is that of the first agent";
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto again, CreateRoom({"front-desk", "billing"}, "my key"));
+  EXPECT_FALSE(again.created());
+  EXPECT_THAT(again.dispatch_ids(), ::testing::ElementsAreArray(first.dispatch_ids()));
+  Peer ann = Join(WithAgent(Joiner("ann"), "front-desk"));
+  EXPECT_EQ(broker_.requests().size(), 2u) << "once per room, whoever asks";
+}
+
+TEST_F(RoomDispatchTest, ABrokerAwayDelaysButLosesNothing) {
+  const int port = broker_.port();
+  server();  // knows the broker's address
+  broker_.Stop();
+  Peer ann = Join(WithAgent(Joiner("ann"), "front-desk"));
+  absl::SleepFor(absl::Milliseconds(200));
+  broker_.Start(port);
+  ASSERT_TRUE(Eventually([&] { return broker_.requests().size() == 1; }, absl::Seconds(15)));
+  EXPECT_EQ(broker_.requests()[0].idempotency_key(),
+            ann.connection().joined().room().sid() + "/front-desk");
+}
+
+TEST_F(RoomDispatchTest, CreateRoomSaysWhenTheBrokerIsAwayAndTriesOn) {
+  broker_.Answer(WithReason(Unavailable("the store is away"), "STORE_UNAVAILABLE"));
+  const auto created = CreateRoom({"front-desk"});
+  EXPECT_THAT(created, HasCode(absl::StatusCode::kUnavailable));
+  broker_.Answer(absl::OkStatus());
+  const size_t before = broker_.requests().size();
+  ASSERT_TRUE(Eventually([&] { return broker_.requests().size() > before; }));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto again, CreateRoom({"front-desk"}));
+  EXPECT_EQ(again.dispatch_ids_size(), 1);
+  for (const auto& request : broker_.requests()) {
+    EXPECT_EQ(request.idempotency_key(), broker_.requests()[0].idempotency_key());
+  }
+}
+
+TEST_F(RoomDispatchTest, WishesEndWithTheirRoom) {
+  broker_.Answer(Unavailable("away"));
+  Peer ann = Join(WithAgent(Joiner("ann"), "front-desk"));
+  ASSERT_TRUE(Eventually([&] { return broker_.requests().size() >= 2; }));
+  pb::DeleteRoomRequest del;
+  del.set_name("lobby");
+  pb::DeleteRoomResponse deleted;
+  PARLEY_ASSERT_OK(Call(*Rooms(), &pb::RoomService::Stub::DeleteRoom, AdminToken(), del, &deleted));
+  absl::SleepFor(absl::Milliseconds(50));  // one may be under way
+  const size_t requests = broker_.requests().size();
+  absl::SleepFor(absl::Milliseconds(1000));
+  EXPECT_EQ(broker_.requests().size(), requests);
+}
+
+TEST_F(RoomDispatchTest, RefusedWishesAreNotRepeated) {
+  broker_.Answer(InvalidArgument("no such thing"));
+  EXPECT_THAT(CreateRoom({"front-desk"}), HasCode(absl::StatusCode::kInvalidArgument));
+  absl::SleepFor(absl::Milliseconds(300));
+  EXPECT_EQ(broker_.requests().size(), 1u);
+  broker_.Answer(absl::OkStatus());
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto again, CreateRoom({"front-desk"}));
+  EXPECT_EQ(again.dispatch_ids_size(), 1) << "a later wish gets its chance";
+}
+
+}  // namespace
+}  // namespace parley
