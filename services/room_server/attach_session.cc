@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kOutbox = 8192;
 constexpr size_t kMaxSessions = 4096;
+constexpr size_t kMaxEarly = 64;        // commands of a session that is not open yet
 constexpr size_t kLateAfter = 32;       // messages waiting: frames are held back
 constexpr int kMaxHeldFrames = 16'384;  // of all sessions; beyond it the oldest go
 constexpr size_t kMaxTracksHeard = 4096;
@@ -136,6 +137,7 @@ void AttachSession::OnAdmitted(uint32_t session,
     return;
   }
   seat->second.participant = *std::move(participant);
+  for (const auto& command : std::exchange(seat->second.early, {})) OnCommand(command);
 }
 
 void AttachSession::Refuse(uint32_t session, const absl::Status& status) {
@@ -156,17 +158,19 @@ void AttachSession::Refuse(uint32_t session, const absl::Status& status) {
 }
 
 void AttachSession::OnCommand(const pb::SessionCommand& command) {
-  pb::CommandResult refused;
   const auto seat = seats_.find(command.session());
   if (seat == seats_.end()) return;  // over; the client hears `closed`
+  // A client may have heard `opened` before we did, and need not wait for it either.
   CommandOutcome outcome;
   if (seat->second.participant != nullptr) {
     outcome = Execute(*seat->second.participant, command.command());
+  } else if (seat->second.early.size() < kMaxEarly) {
+    return seat->second.early.push_back(command);
   } else {
-    refused.set_request(command.command().update().request());
-    refused.set_code(static_cast<int32_t>(absl::StatusCode::kFailedPrecondition));
-    refused.set_message("wait for `opened` before sending commands");
-    outcome.result = refused;
+    outcome.result = pb::CommandResult();
+    outcome.result->set_request(command.command().update().request());
+    outcome.result->set_code(static_cast<int32_t>(absl::StatusCode::kResourceExhausted));
+    outcome.result->set_message("too many commands before `opened`");
   }
   if (outcome.published) seat->second.own.push_back(outcome.published->codec);
   if (!outcome.result) return;

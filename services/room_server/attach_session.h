@@ -54,6 +54,7 @@ class AttachSession final
   struct Seat {
     std::shared_ptr<AttachedParticipant> sink;
     std::shared_ptr<room::Participant> participant;  // null until admitted
+    std::vector<room::v1::SessionCommand> early;     // commands that came before that
     std::vector<room::Codec> own;                    // codecs of its tracks, by index
   };
 

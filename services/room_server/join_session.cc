@@ -8,6 +8,7 @@ namespace parley::room_server {
 namespace {
 
 constexpr size_t kOutbox = 1024;
+constexpr size_t kMaxEarly = 64;     // requests that came before the join was through
 constexpr size_t kLateAfter = 25;    // messages waiting: half a second of audio is late audio
 constexpr int kMaxTranscoding = 25;  // frames
 
@@ -19,11 +20,19 @@ JoinSession::JoinSession(std::shared_ptr<Host> host)
 void JoinSession::OnMessage(const pb::JoinRequest& message) {
   if (over_) return;
   if (message.has_join()) return Join(message.join());
-  if (participant_ == nullptr) {
-    return Close(
-        rpc::ToGrpcStatus(FailedPrecondition("{}", asked_ ? "wait for `joined` before sending more"
-                                                          : "the first request must be `join`")));
+  if (!asked_) {
+    return Close(rpc::ToGrpcStatus(FailedPrecondition("the first request must be `join`")));
   }
+  // A client may have heard `joined` before we did, and need not wait for it either.
+  if (participant_ == nullptr) {
+    if (early_.size() < kMaxEarly) return early_.push_back(message);
+    return Close(
+        rpc::ToGrpcStatus(ResourceExhausted("more than {} requests before `joined`", kMaxEarly)));
+  }
+  Do(message);
+}
+
+void JoinSession::Do(const pb::JoinRequest& message) {
   if (message.has_audio()) return OnAudio(message.audio());
   CommandOutcome outcome = Execute(*participant_, message.command());
   if (outcome.published) own_.push_back({outcome.published->sid, outcome.published->codec});
@@ -55,7 +64,8 @@ void JoinSession::Join(const pb::JoinRoom& message) {
 void JoinSession::OnAdmitted(absl::StatusOr<std::shared_ptr<room::Participant>> participant) {
   if (!participant.ok()) return Close(rpc::ToGrpcStatus(participant.status()));
   participant_ = *std::move(participant);
-  if (over_) participant_->Leave(room::LeaveReason::kConnectionLost, "the connection was lost");
+  for (const pb::JoinRequest& message : std::exchange(early_, {})) Do(message);
+  if (over_) Leave();
 }
 
 void JoinSession::OnAudio(const pb::AudioFrame& audio) {
@@ -80,7 +90,10 @@ void JoinSession::OnHalfClose() {
 
 void JoinSession::OnClosed() {
   over_ = true;
-  if (participant_ == nullptr) return;
+  if (participant_ != nullptr) Leave();
+}
+
+void JoinSession::Leave() {
   if (half_closed_ && !cancelled()) {
     participant_->Leave(room::LeaveReason::kClientInitiated, "left");
   } else {

@@ -43,6 +43,8 @@ class JoinSession final : public rpc::BidiSession<room::v1::JoinRequest, room::v
 
   void Join(const room::v1::JoinRoom& message);
   void OnAdmitted(absl::StatusOr<std::shared_ptr<room::Participant>> participant);
+  void Do(const room::v1::JoinRequest& message);
+  void Leave();
   void OnAudio(const room::v1::AudioFrame& audio);
   void SendOrClose(room::v1::JoinResponse response);
   void SendAudio(const std::string& track_sid, room::Codec codec, const room::Frame& frame);
@@ -54,6 +56,7 @@ class JoinSession final : public rpc::BidiSession<room::v1::JoinRequest, room::v
   bool half_closed_ = false;
   bool over_ = false;
   std::shared_ptr<room::Participant> participant_;
+  std::vector<room::v1::JoinRequest> early_;
   std::vector<Own> own_;
   room::v1::Codec receive_codec_ = room::v1::CODEC_UNSPECIFIED;  // set before the join
   // In calls of the room, which come one at a time.

@@ -297,7 +297,7 @@ class RoomServerTest : public ::parley::testing::RedisTest {
     broker_.Start();
     config_.dispatch_address = fmt::format("127.0.0.1:{}", broker_.port());
     config_.redis = PoolConfig();
-    config_.common.drain = absl::ZeroDuration();
+    config_.common.drain = absl::Milliseconds(200);
   }
   void TearDown() override {
     server_.reset();
