@@ -222,7 +222,9 @@ void Caller::Impl::OnAudio(const pb::AudioFrame& audio, int64_t now_us) {
 
 void Caller::Impl::Tick(int64_t now_us) {
   MutexLock lock(&mutex);
+  const size_t events = log.events().size();
   log.OnTime(now_us, absl::ToInt64Microseconds(options.speech_gap));
+  if (log.events().size() != events) changed.SignalAll();
   if (now_us - next_tick_us > kGiveUpUs) next_tick_us = now_us;
   for (; next_tick_us <= now_us; next_tick_us += kTickUs) {
     if (!microphone || microphone_sid.empty()) continue;
