@@ -1,0 +1,155 @@
+"""The Dockerfile, compose.yaml and k8s/base parse and name what exists: targets, binaries, ports, flags and variables that the
+built binaries themselves know. Usage: check_manifests.py SOURCE_DIR BIN_DIR"""
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+import yaml
+
+SOURCE, BIN = sys.argv[1], sys.argv[2]
+DOCKERFILE = os.path.join(SOURCE, "docker", "Dockerfile")
+HELP = {}
+
+
+def help_of(binary):
+    if binary not in HELP:
+        arguments = [os.path.join(BIN, binary)]
+        arguments += ["start", "--help"] if binary == "parley-agent-server" else ["--help"]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 0, f"{binary} --help: {done.stderr}"
+        HELP[binary] = done.stdout
+    return HELP[binary]
+
+
+def knows_flag(binary, flag):
+    return re.search(rf"^\s+{re.escape(flag)}\b", help_of(binary), re.MULTILINE) is not None
+
+
+def knows_variable(binary, variable):
+    if variable in help_of(binary):  # settings that are no flags are printed as variables
+        return True
+    return knows_flag(binary, "--" + variable.removeprefix("PARLEY_").lower().replace("_", "-"))
+
+
+def stages():
+    with open(DOCKERFILE, encoding="utf-8") as file:
+        text = file.read()
+    found = {}
+    for part in re.split(r"^(?=FROM )", text, flags=re.MULTILINE):
+        match = re.match(r"FROM (\S+) AS (\S+)", part)
+        if match:
+            found[match.group(2)] = (match.group(1), part)
+    return found
+
+
+def documents(folder):
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".yaml"):
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                for document in yaml.safe_load_all(file):
+                    yield name, document
+
+
+class DockerTest(unittest.TestCase):
+    def test_targets_copy_binaries_that_are_built(self):
+        copied = set()
+        for name, (base, text) in stages().items():
+            self.assertTrue(base in stages() or base.startswith("debian:"), f"{name}: FROM {base}")
+            for line in re.findall(r"^COPY --from=build (.*)$", text, re.MULTILINE):
+                for source in line.split()[:-1]:
+                    binary = os.path.basename(source)
+                    copied.add(binary)
+                    self.assertTrue(os.access(os.path.join(BIN, binary), os.X_OK), f"{name} copies {binary}")
+        services = {"parley-" + folder.replace("_", "-") for folder in os.listdir(os.path.join(SOURCE, "services"))
+                    if os.path.isdir(os.path.join(SOURCE, "services", folder))}
+        self.assertEqual(services - copied, set(), "services without an image")
+
+    def test_runtime_packages_cover_what_binaries_link(self):
+        with open(DOCKERFILE, encoding="utf-8") as file:
+            text = file.read()
+        for name, (_, part) in stages().items():
+            for binary in re.findall(r"bin/(parley[a-z-]*)", part):
+                linked = subprocess.run(["ldd", os.path.join(BIN, binary)], capture_output=True, text=True, check=True).stdout
+                for library in ("libpocketsphinx", "libflite", "libhiredis", "libwebsockets", "libcurl", "libgrpc++",
+                                "libseccomp", "libopus", "libsndfile", "libwebrtc_audio_processing"):
+                    if library + "." in linked:
+                        package = library.replace("_", "-")
+                        self.assertIn(package, text, f"{name}: {binary} links {library}")
+
+    def test_compose_names_targets_and_settings_that_exist(self):
+        with open(os.path.join(SOURCE, "docker", "compose.yaml"), encoding="utf-8") as file:
+            compose = yaml.safe_load(file)
+        for name, service in compose["services"].items():
+            for neighbour in service.get("depends_on", []):
+                self.assertIn(neighbour, compose["services"], name)
+            if "build" not in service:
+                continue
+            self.assertIn(service["build"]["target"], stages(), name)
+            self.assertTrue(os.path.exists(os.path.join(SOURCE, "docker", service["build"]["context"],
+                                                        service["build"]["dockerfile"])))
+            for variable in service["environment"]:
+                users = [other for other in compose["services"] if "build" in compose["services"][other]
+                         and knows_variable("parley-" + other, variable)]
+                self.assertTrue(users, f"no service knows {variable}")
+            for published in service.get("ports", []):
+                self.assertTrue(published.startswith("127.0.0.1:"), f"{name} publishes {published} beyond loopback")
+
+
+class KubernetesTest(unittest.TestCase):
+    base = os.path.join(SOURCE, "k8s", "base")
+
+    def deployments(self):
+        for name, document in documents(self.base):
+            if document.get("kind") == "Deployment":
+                yield name, document["metadata"]["name"], document["spec"]["template"]["spec"]
+
+    def test_kustomization_lists_every_file(self):
+        with open(os.path.join(self.base, "kustomization.yaml"), encoding="utf-8") as file:
+            listed = set(yaml.safe_load(file)["resources"])
+        self.assertEqual(listed, {name for name in os.listdir(self.base) if name != "kustomization.yaml"})
+
+    def test_every_service_has_a_deployment_and_a_service(self):
+        folders = {folder.replace("_", "-") for folder in os.listdir(os.path.join(SOURCE, "services"))
+                   if os.path.isdir(os.path.join(SOURCE, "services", folder))}
+        for kind in ("Deployment", "Service"):
+            named = {document["metadata"]["name"] for _, document in documents(self.base) if document.get("kind") == kind}
+            self.assertEqual(folders - named, set(), f"services without a {kind}")
+
+    def test_containers_name_real_binaries_flags_variables_and_ports(self):
+        for file, name, pod in self.deployments():
+            for container in pod["containers"]:
+                binary = os.path.basename([part for part in container["command"] if "parley-" in part][0])
+                self.assertEqual(binary, "parley-" + name, file)
+                for argument in container.get("args", []):
+                    if argument.startswith("--"):
+                        self.assertTrue(knows_flag(binary, argument), f"{file}: {binary} has no {argument}")
+                for variable in container["env"]:
+                    if variable["name"].startswith("PARLEY_"):
+                        self.assertTrue(knows_variable(binary, variable["name"]), f"{file}: {variable['name']}")
+                help_text = help_of(binary)
+                for port in container["ports"]:
+                    number = port["containerPort"]
+                    derived = number - 1000 if port["name"] == "admin" and number != 9080 else number
+                    self.assertIn(str(derived), help_text, f"{file}: {binary} has no default port {number}")
+
+    def test_probes_ports_resources_and_hardening(self):
+        for file, name, pod in self.deployments():
+            self.assertTrue(pod["securityContext"]["runAsNonRoot"], file)
+            self.assertFalse(pod["automountServiceAccountToken"], file)
+            self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], 3600 if name == "agent-server" else 30, file)
+            for container in pod["containers"]:
+                ports = {port["containerPort"] for port in container["ports"]} | {port["name"] for port in container["ports"]}
+                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                    (check,) = [value for key, value in container[probe].items() if key in ("grpc", "httpGet", "tcpSocket")]
+                    self.assertIn(check["port"], ports, f"{file}: {probe}")
+                self.assertIn("memory", container["resources"]["limits"], file)
+                self.assertIn("cpu", container["resources"]["requests"], file)
+                self.assertFalse(container["securityContext"]["allowPrivilegeEscalation"], file)
+                mounted = {mount["name"] for mount in container["volumeMounts"]}
+                self.assertEqual(mounted, {volume["name"] for volume in pod["volumes"]}, file)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0]], verbosity=2)
