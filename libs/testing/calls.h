@@ -1,0 +1,68 @@
+#pragma once
+// Calls into a cluster of real processes: register an agent over HTTP, call it, ask it questions by
+// voice.
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "caller/caller.h"
+#include "http/client.h"
+#include "testing/cluster.h"
+
+namespace parley::testing {
+
+// What a person with the development key pair does over HTTP. Blocking; one thread at a time.
+class Api {
+ public:
+  explicit Api(const Cluster& cluster) : base_("http://" + cluster.Address("api-server")) {}
+
+  // A 2xx answer's JSON; anything else is an error with the answer's text.
+  absl::StatusOr<nlohmann::json> Call(const std::string& method, const std::string& path,
+                                      const nlohmann::json& body = nullptr);
+  // The definition in `path` with every "127.0.0.1:8080" pointing at this cluster's api_server.
+  absl::Status RegisterFile(const std::string& path);
+  // Speech of the voice that the recogniser understands best; kept, since the same words come
+  // often.
+  absl::StatusOr<std::vector<int16_t>> Speech(const std::string& text);
+  absl::StatusOr<nlohmann::json> Job(const std::string& dispatch_id);  // its only, or newest, job
+  const std::string& base() const { return base_; }
+
+ private:
+  const std::string base_;
+  http::Client client_;
+  std::map<std::string, std::vector<int16_t>> speech_;
+};
+
+inline constexpr int kSpeechRateHz = 24'000;
+
+// One call of the front-desk agent.
+class FrontDeskCall {
+ public:
+  // Blocks until the agent has greeted.
+  static absl::StatusOr<std::unique_ptr<FrontDeskCall>> Place(
+      Api& api, const std::string& restart_policy = "ON_FAILURE");
+
+  // Asks for the price of a room type by voice; OK when the agent's spoken answer names `price`.
+  absl::Status Ask(const std::string& room_type, const std::string& price,
+                   absl::Duration timeout = absl::Seconds(15));
+  // Blocks until an agent is in the room that was not there at `after_us`; when it came.
+  absl::StatusOr<int64_t> WaitForNewAgent(int64_t after_us, absl::Duration timeout);
+
+  caller::Caller& caller() { return *caller_; }
+  const std::string& dispatch_id() const { return dispatch_id_; }
+  const std::string& room() const { return room_; }
+
+ private:
+  explicit FrontDeskCall(Api& api) : api_(api) {}
+  Api& api_;
+  std::string room_;
+  std::string dispatch_id_;
+  std::unique_ptr<caller::Caller> caller_;
+};
+
+}  // namespace parley::testing
