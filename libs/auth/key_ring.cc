@@ -14,6 +14,7 @@ namespace parley::auth {
 namespace {
 
 constexpr size_t kMinClusterKey = 32;
+constexpr std::string_view kProjectLetters = "abcdefghijklmnopqrstuvwxyz0123456789-_";  // of keys
 constexpr size_t kMinSecret = 16;
 constexpr std::string_view kDevelopmentKey = "devkey";
 constexpr std::string_view kDevelopmentSecret = "secret";
@@ -52,6 +53,10 @@ class KeysFile {
     PARLEY_RETURN_IF_ERROR(Text(node, at + ".", "key", &key.key));
     PARLEY_RETURN_IF_ERROR(Text(node, at + ".", "secret", &key.secret));
     if (node["project"]) PARLEY_RETURN_IF_ERROR(Text(node, at + ".", "project", &key.project));
+    if (key.project.size() > 63 ||
+        key.project.find_first_not_of(kProjectLetters) != key.project.npos) {
+      return Bad(node["project"], at + ".project", "must be 1 to 63 of a to z, 0 to 9, - and _");
+    }
     key.development = key.key == kDevelopmentKey && key.secret == kDevelopmentSecret;
     if (key.key == "parley") return Bad(node["key"], at + ".key", "the name parley is reserved");
     if (key.secret.size() < kMinSecret && !key.development) {
