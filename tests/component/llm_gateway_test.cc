@@ -1,0 +1,308 @@
+// The model gateway over real gRPC: rules, and the OpenAI-compatible engine against a server of the
+// test's own.
+#include "llm_gateway/llm_gateway.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "gateway_fixture.h"
+#include "parley/llm/v1/llm.grpc.pb.h"
+#include "speech/cancel.h"
+
+namespace parley {
+namespace {
+
+using llm::v1::ChatRequest;
+using llm::v1::ChatResponse;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::RunningGateway;
+using testing::TextFile;
+
+// Answers every connection with the same bytes, in pieces, then closes. Keeps what it was asked.
+class Provider {
+ public:
+  explicit Provider(std::vector<std::string> pieces, absl::Duration pause = absl::ZeroDuration())
+      : pieces_(std::move(pieces)), pause_(pause) {
+    listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(listener_, 8), 0);
+    getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+    thread_ = std::thread([this] { Run(); });
+  }
+  ~Provider() {
+    stop_.Cancel();
+    shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    close(listener_);
+  }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_) + "/v1/"; }
+  std::string asked() {
+    MutexLock lock(&mutex_);
+    return asked_;
+  }
+
+ private:
+  void Run() {
+    while (!stop_.cancelled()) {
+      const int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+      if (client < 0) return;
+      Serve(client);
+      close(client);
+    }
+  }
+  void Serve(int client) {
+    std::string request;
+    size_t wanted = std::string::npos;
+    while (request.size() < wanted) {
+      char bytes[4096];
+      const ssize_t got = recv(client, bytes, sizeof(bytes), 0);
+      if (got <= 0) return;
+      request.append(bytes, static_cast<size_t>(got));
+      const size_t head = request.find("\r\n\r\n");
+      if (head == std::string::npos) continue;
+      const size_t length = request.find("Content-Length: ");
+      wanted = head + 4 + (length < head ? std::stoul(request.substr(length + 16)) : 0);
+    }
+    {
+      MutexLock lock(&mutex_);
+      asked_ = request;
+    }
+    for (const std::string& piece : pieces_) {
+      send(client, piece.data(), piece.size(), MSG_NOSIGNAL);
+      if (stop_.SleepFor(pause_)) return;
+    }
+  }
+
+  const std::vector<std::string> pieces_;
+  const absl::Duration pause_;
+  int listener_ = -1;
+  int port_ = 0;
+  speech::Cancellation stop_;
+  Mutex mutex_;
+  std::string asked_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+const char* const kOk =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+std::string Text(const std::string& text) {
+  return "data: {\"model\":\"m-1\",\"choices\":[{\"delta\":{\"content\":\"" + text + "\"}}]}\n\n";
+}
+const char* const kStop = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const char* const kDone =
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n"
+    "data: [DONE]\n\n";
+
+struct Answer {
+  std::vector<std::string> texts;
+  std::vector<llm::v1::ToolCall> calls;
+  llm::v1::Done done;
+  absl::Status status;
+};
+
+Answer Ask(RunningGateway<LlmGatewayConfig>& gateway, const ChatRequest& request) {
+  auto call = gateway.Call();
+  auto stub = llm::v1::LanguageModelService::NewStub(gateway.channel());
+  auto reader = stub->Chat(call.get(), request);
+  Answer answer;
+  ChatResponse response;
+  while (reader->Read(&response)) {
+    if (response.has_text()) answer.texts.push_back(response.text().text());
+    if (response.has_tool_call()) answer.calls.push_back(response.tool_call());
+    if (response.has_done()) answer.done = response.done();
+  }
+  answer.status = rpc::FromGrpcStatus(reader->Finish());
+  return answer;
+}
+
+ChatRequest Request(const std::string& engine, const std::string& said) {
+  ChatRequest request;
+  auto* model = request.add_models();
+  model->set_engine(engine);
+  model->set_model(engine == "openai" ? "m" : "");
+  auto* message = request.add_items()->mutable_message();
+  message->set_role("user");
+  message->set_text(said);
+  return request;
+}
+
+LlmGatewayConfig ConfigFor(const std::string& url) {
+  LlmGatewayConfig config;
+  config.openai_base_url = url;
+  config.openai_key = "secret-key";
+  config.max_chats = 2;
+  return config;
+}
+
+TEST(LlmGatewayTest, RulesCallAToolAndSayItsResult) {
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", {}, llm_gateway::Run);
+  ChatRequest request = Request("rules", "how much is a single room");
+  request.mutable_models(0)->set_rules_json(
+      R"([{"when": "how much .* {room:single|double}", "call": "room_rate",
+           "say": "A {room} room is {result} euros."}])");
+  request.add_tools()->set_name("room_rate");
+  const Answer first = Ask(gateway, request);
+  ASSERT_TRUE(first.status.ok()) << first.status;
+  ASSERT_EQ(first.calls.size(), 1u);
+  EXPECT_EQ(first.calls[0].arguments_json(), R"({"room":"single"})");
+  EXPECT_EQ(first.done.finish_reason(), "tool_calls");
+  EXPECT_EQ(first.done.engine(), "rules");
+  *request.add_items()->mutable_tool_call() = first.calls[0];
+  auto* result = request.add_items()->mutable_tool_result();
+  result->set_call_id(first.calls[0].call_id());
+  result->set_name("room_rate");
+  result->set_output("89");
+  const Answer second = Ask(gateway, request);
+  EXPECT_THAT(second.texts, ElementsAre("A single room is 89 euros."));
+  EXPECT_EQ(second.done.finish_reason(), "stop");
+}
+
+TEST(LlmGatewayTest, OpenAiStreamsTextWithUsage) {
+  Provider provider(
+      {kOk, Text("Good"), Text(" day.").substr(0, 20), Text(" day.").substr(20), kStop, kDone},
+      absl::Milliseconds(5));
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", ConfigFor(provider.url()),
+                                           llm_gateway::Run);
+  const Answer answer = Ask(gateway, Request("openai", "hello"));
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_THAT(answer.texts, ElementsAre("Good", " day."));
+  EXPECT_EQ(answer.done.model(), "m-1");
+  EXPECT_EQ(answer.done.usage().input_tokens(), 7);
+  EXPECT_THAT(provider.asked(), HasSubstr("POST /v1/chat/completions"));
+  EXPECT_THAT(provider.asked(), HasSubstr("Bearer secret-key"));
+  EXPECT_THAT(provider.asked(), HasSubstr(R"("content":"hello")"));
+}
+
+TEST(LlmGatewayTest, OpenAiToolCallsComeComplete) {
+  Provider provider(
+      {kOk,
+       "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c1\",\"function\":"
+       "{\"name\":\"rate\",\"arguments\":\"{\\\"room\\\":\"}}]}}]}\n\n",
+       "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":"
+       "{\"arguments\":\"1}\"}}]},\"finish_reason\":\"tool_calls\"}]}\n\n",
+       kDone});
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", ConfigFor(provider.url()),
+                                           llm_gateway::Run);
+  const Answer answer = Ask(gateway, Request("openai", "hello"));
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  ASSERT_EQ(answer.calls.size(), 1u);
+  EXPECT_EQ(answer.calls[0].call_id(), "c1");
+  EXPECT_EQ(answer.calls[0].arguments_json(), R"({"room":1})");
+}
+
+TEST(LlmGatewayTest, ProviderErrorsAreToldFromThePromptsOwn) {
+  const auto status_for = [](const std::string& head, const std::string& body) {
+    Provider provider({"HTTP/1.1 " + head + "\r\nConnection: close\r\n\r\n" + body});
+    RunningGateway<LlmGatewayConfig> gateway("llm-gateway", ConfigFor(provider.url()),
+                                             llm_gateway::Run);
+    return Ask(gateway, Request("openai", "hello")).status;
+  };
+  const absl::Status prompt = status_for("400 Bad", R"({"error":{"message":"too long"}})");
+  EXPECT_EQ(prompt.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(prompt), HasSubstr("too long"));
+  const absl::Status busy = status_for("429 Slow\r\nRetry-After: 2", "");
+  EXPECT_EQ(busy.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(busy).metadata.at("retry_after_ms"), "2000");
+  const absl::Status key = status_for("401 No", "");
+  EXPECT_EQ(ReasonOf(key).reason, "PROVIDER_KEY_REFUSED");
+  EXPECT_THAT(Message(key), Not(HasSubstr("secret-key")));
+  EXPECT_EQ(status_for("500 Oops", "").code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(LlmGatewayTest, CutAnswersAreAnErrorAfterWhatWasSaid) {
+  Provider provider({kOk, Text("Half")});
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", ConfigFor(provider.url()),
+                                           llm_gateway::Run);
+  ChatRequest request = Request("openai", "hello");
+  request.add_models()->set_engine("rules");  // too late for it
+  const Answer answer = Ask(gateway, request);
+  EXPECT_THAT(answer.texts, ElementsAre("Half"));
+  EXPECT_EQ(answer.status.code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(LlmGatewayTest, ChainGoesOnWhenTheProviderIsGone) {
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", ConfigFor("http://127.0.0.1:1/v1"),
+                                           llm_gateway::Run);
+  ChatRequest request = Request("openai", "hello");
+  EXPECT_EQ(Ask(gateway, request).status.code(), absl::StatusCode::kUnavailable);
+  auto* rules = request.add_models();
+  rules->set_engine("rules");
+  rules->set_rules_json(R"([{"otherwise": "Good day."}])");
+  const Answer answer = Ask(gateway, request);
+  EXPECT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_THAT(answer.texts, ElementsAre("Good day."));
+  EXPECT_EQ(answer.done.engine(), "rules");
+}
+
+TEST(LlmGatewayTest, CancellingAndDeadlinesFreeTheThread) {
+  Provider provider({kOk, Text("never ending")}, absl::Seconds(20));
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", ConfigFor(provider.url()),
+                                           llm_gateway::Run);
+  auto stub = llm::v1::LanguageModelService::NewStub(gateway.channel());
+  const auto start = std::chrono::steady_clock::now();
+  {
+    auto call = gateway.Call();
+    auto reader = stub->Chat(call.get(), Request("openai", "hello"));
+    call->TryCancel();
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  ChatRequest late = Request("openai", "hello");
+  late.mutable_context()->set_deadline_unix_ms(absl::ToUnixMillis(absl::Now()) + 300);
+  EXPECT_EQ(Ask(gateway, late).status.code(), absl::StatusCode::kDeadlineExceeded);
+  late.mutable_context()->set_deadline_unix_ms(1);
+  EXPECT_EQ(Ask(gateway, late).status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+}
+
+TEST(LlmGatewayTest, MistakesAreNamed) {
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", {}, llm_gateway::Run);
+  const Answer unknown = Ask(gateway, Request("openai", "hello"));
+  EXPECT_EQ(unknown.status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReasonOf(unknown.status).reason, "UNKNOWN_ENGINE");
+  EXPECT_EQ(Ask(gateway, {}).status.code(), absl::StatusCode::kInvalidArgument);
+  ChatRequest bad = Request("rules", "x");
+  bad.mutable_models(0)->set_rules_json("[1]");
+  EXPECT_THAT(Message(Ask(gateway, bad).status), HasSubstr("rule 1"));
+  auto stub = llm::v1::LanguageModelService::NewStub(gateway.channel());
+  grpc::ClientContext anonymous;
+  EXPECT_EQ(stub->Chat(&anonymous, bad)->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  grpc::ClientContext foreign;
+  rpc::SetBearer(foreign, "not-a-token");
+  EXPECT_EQ(stub->Chat(&foreign, bad)->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+TEST(LlmGatewayTest, ScriptedModelAndTheListOfModels) {
+  const TextFile script(
+      R"({"llm": {"per_token": "1ms", "answers": [{"when": "bye", "text": "Good bye now."},
+          {"call": "look", "arguments": {"a": 1}}]}})");
+  LlmGatewayConfig config;
+  config.script = script.path();
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", config, llm_gateway::Run);
+  EXPECT_THAT(Ask(gateway, Request("scripted", "BYE!")).texts,
+              ElementsAre("Good", " bye", " now."));
+  EXPECT_EQ(Ask(gateway, Request("scripted", "hm")).calls.at(0).name(), "look");
+  auto call = gateway.Call();
+  llm::v1::ListModelsResponse models;
+  auto stub = llm::v1::LanguageModelService::NewStub(gateway.channel());
+  ASSERT_TRUE(stub->ListModels(call.get(), {}, &models).ok());
+  ASSERT_EQ(models.models_size(), 2);
+  EXPECT_TRUE(models.models(0).embedded());
+}
+
+}  // namespace
+}  // namespace parley
