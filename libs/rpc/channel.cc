@@ -1,10 +1,35 @@
 #include "rpc/channel.h"
 
 #include <absl/time/time.h>
+#include <grpcpp/generic/generic_stub.h>
 
 namespace parley::rpc {
+namespace {
+
+// gRPC 1.51 shuts the queue of its callback API down with the last channel that used it, and races
+// with callbacks that are under way then ("prior > 0"). A channel that leads nowhere and is never
+// destroyed keeps the queue up.
+void PinCallbackQueue() {
+  struct Pin {
+    std::shared_ptr<grpc::Channel> channel = grpc::CreateChannel("", nullptr);
+    grpc::GenericStub stub{channel};
+    grpc::ClientContext context;
+    grpc::Slice nothing;
+    grpc::ByteBuffer request{&nothing, 1};
+    grpc::ByteBuffer response;
+  };
+  [[maybe_unused]] static Pin* const pin = [] {
+    auto* made = new Pin;
+    made->stub.UnaryCall(&made->context, "/", {}, &made->request, &made->response,
+                         [](const grpc::Status&) {});  // fails at once
+    return made;
+  }();
+}
+
+}  // namespace
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
+  PinCallbackQueue();
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName("round_robin");
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
