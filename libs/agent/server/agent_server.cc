@@ -176,7 +176,7 @@ void AgentServer::OnRegistered(const dispatchv1::Registered& registered) {
 
 bool AgentServer::OnBrokerLost(const absl::Status& status, bool was_registered) {
   UpdateGauges();
-  if (drained_) return false;
+  if (drained_ || failed_) return false;
   around_.metrics.reconnects.Increment();
   around_.log.Warn(was_registered ? "lost the broker" : "cannot reach the broker",
                    {{"address", around_.config.broker_address}, {"error", Message(status)}});
@@ -341,7 +341,10 @@ void AgentServer::OnZygote() {
     } else {
       failed_ = true;
       zygote_watcher_.Stop();
-      callbacks_.on_failed(Aborted("the zygote is gone, and all jobs with it"));
+      // Nobody is left to report our end: do it now.
+      broker_.ReportGone(identity_.worker_id, identity_.instance, [this](const absl::Status&) {
+        callbacks_.on_failed(Aborted("the zygote is gone, and all jobs with it"));
+      });
       return;
     }
   }

@@ -161,9 +161,6 @@ void MediaHub::OnBroken(const std::string& url, uint64_t generation, const absl:
   link.stream.reset();
   link.batch.Clear();
   const std::map<uint32_t, Handle> lost = std::exchange(link.sessions, {});
-  metrics_.media_breaks.Increment();
-  log_.Warn("room server stream broke",
-            {{"url", url}, {"sessions", lost.size()}, {"error", Message(status)}});
   bool any = false;
   for (const auto& [number, handle] : lost) {
     const auto found = sessions_.find(handle);
@@ -177,6 +174,9 @@ void MediaHub::OnBroken(const std::string& url, uint64_t generation, const absl:
     session.open_at_us = 0;
   }
   if (!any) return;
+  metrics_.media_breaks.Increment();
+  log_.Warn("room server stream broke",
+            {{"url", url}, {"sessions", lost.size()}, {"error", Message(status)}});
   link.failed_before = !link.answered;  // one that had worked is opened again at once
   Connect(link);
   Sweep();
