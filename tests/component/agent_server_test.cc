@@ -13,7 +13,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "agent/server/frame.h"
+#include "agent/job/frame.h"
 #include "agent/server/serve.h"
 #include "agent_server_fakes.h"
 #include "base/clock.h"
@@ -251,7 +251,7 @@ class AgentServerTest : public ::testing::Test {
         "/proc/self/exe", kProgramFlag,       "--dev", "--log-level",
         "warn",           "--load-threshold", "1",     "--job-ping-interval",
         "100ms"};
-    for (const char* name : {"broker", "rooms", "stt", "tts", "llm"}) {
+    for (const char* name : {"dispatch", "rooms", "stt", "tts", "llm"}) {
       all.push_back("--" + std::string(name) + "-address");
       all.push_back(cluster_.address);
     }
