@@ -46,11 +46,9 @@ std::optional<double> Number(const nlohmann::json& object,
     const auto found = object.find(name);
     if (found == object.end()) continue;
     if (found->is_number()) return found->get<double>();
-    if (found->is_string()) {
-      return nlohmann::json::parse(found->get<std::string>(), nullptr, false).is_number()
-                 ? std::optional<double>(std::stod(found->get<std::string>()))
-                 : std::nullopt;
-    }
+    if (!found->is_string()) continue;
+    const auto quoted = nlohmann::json::parse(found->get<std::string>(), nullptr, false);
+    if (quoted.is_number()) return quoted.get<double>();
   }
   return std::nullopt;
 }
@@ -133,7 +131,7 @@ void Host::Admit(Ticket ticket, std::shared_ptr<room::ParticipantSink> sink, Adm
     if (ReasonOf(joined.status()).reason != "ROOM_CLOSED") return finish(std::move(joined));
   }
   // The claim blocks on the store. Holding ourselves is not needed: Stop() runs what is queued.
-  if (!control_.Post([this, ticket = std::move(ticket), sink = std::move(sink), finish] {
+  if (!admissions_.Post([this, ticket = std::move(ticket), sink = std::move(sink), finish] {
         finish(OpenAndJoin(ticket, sink));
       })) {
     finish(ResourceExhausted("the room server is busy; try again shortly"));

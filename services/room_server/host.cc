@@ -15,6 +15,7 @@ namespace {
 
 constexpr absl::Duration kHousekeeping = absl::Milliseconds(100);
 constexpr size_t kControlThreads = 4;
+constexpr size_t kAdmissionThreads = 2;
 constexpr size_t kControlQueue = 4096;
 constexpr size_t kMaxToFree = 100'000;
 
@@ -44,6 +45,7 @@ Host::Host(const RoomServerConfig& config, service::Context& context,
       rooms_(context.clock(), Observer(admission_log_.get()),
              static_cast<size_t>(config.max_rooms)),
       control_(kControlThreads, kControlQueue),
+      admissions_(kAdmissionThreads, kControlQueue),
       ticker_(config.batch_tick),
       dispatcher_(
           rpc::MakeChannel(config.dispatch_address),
@@ -102,7 +104,9 @@ absl::StatusOr<room::Rooms::Opened> Host::Open(const room::RoomOptions& options)
     projects_.insert(options.project);
     to_free_.erase({options.project, options.name});
   }
-  return rooms_.Open(options);
+  auto opened = rooms_.Open(options);
+  if (!opened.ok()) (void)directory->FreeRooms(options.project, {options.name});
+  return opened;
 }
 
 absl::StatusOr<std::shared_ptr<room::Room>> Host::Require(const std::string& project,
@@ -277,6 +281,7 @@ void Host::Stop() {
   if (housekeeper_.joinable()) housekeeper_.join();
   dispatcher_.Stop();
   control_.Stop();
+  admissions_.Stop();
   ticker_.Stop();
   if (const auto directory = this->directory(); directory.ok()) {
     for (const std::string& project : projects) {

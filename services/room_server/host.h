@@ -107,6 +107,7 @@ class Host {
   redis::Pool redis_;
   room::Rooms rooms_;
   Executor control_;
+  Executor admissions_;  // of its own: a broker that is slow to answer CreateRoom delays no join
   Ticker ticker_;
   Dispatcher dispatcher_;
   std::atomic<bool> draining_{false};

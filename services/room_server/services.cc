@@ -18,7 +18,7 @@ absl::StatusOr<std::shared_ptr<room::Room>> AdminRoom(Host& host,
                                                       const grpc::CallbackServerContext& context,
                                                       const std::string& name) {
   PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, host.context().Authenticate(context));
-  if (!claims.is_service()) PARLEY_RETURN_IF_ERROR(auth::RequireRoomAdmin(claims, name));
+  PARLEY_RETURN_IF_ERROR(auth::RequireRoomAdmin(claims, name));
   return host.Require(claims.project, name);
 }
 
@@ -119,7 +119,7 @@ grpc::ServerUnaryReactor* RoomServiceImpl::CreateRoom(grpc::CallbackServerContex
                                                       pb::CreateRoomResponse* response) {
   return rpc::Unary(host_->control(), context, [=, host = host_]() -> absl::Status {
     PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, host->context().Authenticate(*context));
-    if (!claims.is_service()) PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(claims));
+    PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(claims));
     return room_server::CreateRoom(*host, claims, *request, *response);
   });
 }
@@ -139,7 +139,7 @@ grpc::ServerUnaryReactor* RoomServiceImpl::ListRooms(grpc::CallbackServerContext
                                                      pb::ListRoomsResponse* response) {
   return rpc::Unary(host_->control(), context, [=, host = host_]() -> absl::Status {
     PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, host->context().Authenticate(*context));
-    if (!claims.is_service()) PARLEY_RETURN_IF_ERROR(auth::RequireRoomList(claims));
+    PARLEY_RETURN_IF_ERROR(auth::RequireRoomList(claims));
     return room_server::ListRooms(*host, claims.project, *request, *response);
   });
 }
@@ -160,7 +160,7 @@ grpc::ServerUnaryReactor* RoomServiceImpl::DeleteRoom(grpc::CallbackServerContex
                                                       pb::DeleteRoomResponse*) {
   return rpc::Unary(host_->control(), context, [=, host = host_]() -> absl::Status {
     PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, host->context().Authenticate(*context));
-    if (!claims.is_service()) PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(claims));
+    PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(claims));
     return host->Delete(claims.project, request->name());
   });
 }
@@ -254,7 +254,7 @@ grpc::ServerBidiReactor<pb::AttachRequest, pb::AttachResponse>* MediaServiceImpl
     grpc::CallbackServerContext* context) {
   absl::StatusOr<auth::Claims> claims = host_->context().Authenticate(*context);
   absl::Status status = claims.status();
-  if (status.ok() && !claims->is_service()) status = auth::RequireWorker(*claims);
+  if (status.ok()) status = auth::RequireWorker(*claims);
   if (!status.ok()) return new Refused<pb::AttachRequest, pb::AttachResponse>(status);
   return rpc::BidiSession<pb::AttachRequest, pb::AttachResponse>::Start<AttachSession>(
       host_, *std::move(claims));

@@ -302,6 +302,21 @@ TEST_F(RoomServerTest, RoomsCloseWhenTheirTimeIsOver) {
   }));
 }
 
+TEST_F(RoomServerTest, TheFirstTokenSettlesTheRoom) {
+  auth::Claims claims = Joiner("ann");
+  claims.room_config_json =
+      R"({"emptyTimeout": 7, "departure_timeout": "9", "maxParticipants": 1, "metadata": "m"})";
+  Peer ann = Join(claims);
+  const pb::Room& room = ann.connection().joined().room();
+  EXPECT_EQ(room.empty_timeout().seconds(), 7);
+  EXPECT_EQ(room.departure_timeout().seconds(), 9);
+  EXPECT_EQ(room.metadata(), "m");
+  EXPECT_THAT(TryJoin(Token(Joiner("bob"))), HasReason("ROOM_FULL"));
+  claims = Joiner("carl", "other");
+  claims.room_config_json = R"({"emptyTimeout": 1e300})";
+  EXPECT_THAT(TryJoin(Token(claims)), HasCode(absl::StatusCode::kInvalidArgument));
+}
+
 TEST_F(RoomServerTest, AdministratorsSeeAndChange) {
   auto rooms = Rooms();
   const std::string admin = AdminToken();
