@@ -154,6 +154,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   agents.health_port = kAgentHealth + offset_;
   agents.slots = options.slots;
   agents.tools_allow_loopback = true;
+  agents.load_threshold = 1;  // a developer's machine compiles, too
   agents.no_death_notice = true;
   PARLEY_RETURN_IF_ERROR(Add("agent-server", agents.common, agents.health_port, "/",
                              [agents, &zygote](service::Context& context) {

@@ -130,7 +130,8 @@ absl::Status Cluster::StartAgentServer() {
   std::vector<std::string> argv = {options_.bin_dir + "/" + options_.agent_binary, "start"};
   if (options_.agent_binary == "parley-agent-server") argv.pop_back();
   for (const std::string& argument : CommonArguments()) argv.push_back(argument);
-  argv.insert(argv.end(), {"--health-port", "0"});
+  // Machines that run tests are busy: slots alone bound the jobs here.
+  argv.insert(argv.end(), {"--health-port", "0", "--load-threshold", "1"});
   for (const std::string& flag : NeedsOf("agent-server").neighbours) {
     const auto it = services_.find(Neighbours().at(flag));
     if (it != services_.end()) argv.insert(argv.end(), {flag, Address(it->first)});

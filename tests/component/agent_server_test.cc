@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -244,6 +245,29 @@ std::string NameOf(pid_t pid) {
   return name;
 }
 
+// CPU time of a process so far, in milliseconds.
+int64_t CpuMs(pid_t pid) {
+  int64_t nanos = 0;
+  for (const auto& task :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+    int64_t own = 0;
+    std::ifstream(task.path() / "schedstat") >> own;
+    nanos += own;
+  }
+  return nanos / 1'000'000;
+}
+
+int64_t PssKib(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
+  for (std::string word; file >> word;) {
+    if (word != "Pss:") continue;
+    int64_t kib = 0;
+    file >> kib;
+    return kib;
+  }
+  return 0;
+}
+
 class AgentServerTest : public ::testing::Test {
  protected:
   void StartProgram(std::vector<std::string> flags = {}, int slots = 8) {
@@ -327,6 +351,24 @@ TEST_F(AgentServerTest, RegistersWhatItServes) {
   const auto beat = broker().heartbeats.Await([](const auto&) { return true; });
   ASSERT_TRUE(beat.has_value());
   EXPECT_TRUE(beat->accepting());
+}
+
+TEST_F(AgentServerTest, IdleCostsLittle) {
+  StartProgram();
+  const pid_t server = ServerPid();
+  broker().heartbeats.Await([](const auto& beat) { return beat.seq() == 1; });
+  const int64_t before = CpuMs(server) + CpuMs(zygote_);
+  const int64_t start = NowMs();
+  ASSERT_TRUE(broker().heartbeats.Await([](const auto& b) { return b.seq() == 5; }).has_value());
+  const double percent = 100.0 * static_cast<double>(CpuMs(server) + CpuMs(zygote_) - before) /
+                         static_cast<double>(NowMs() - start);
+  int64_t pss = PssKib(server) + PssKib(zygote_);
+  for (pid_t job : JobPids()) pss += PssKib(job);
+  std::printf("idle: %.2f %% of a core, %.1f MiB (server %.1f, zygote %.1f)\n", percent,
+              static_cast<double>(pss) / 1024, static_cast<double>(PssKib(server)) / 1024,
+              static_cast<double>(PssKib(zygote_)) / 1024);
+  EXPECT_LE(percent, 2.0);  // of a debug build; the benchmarks hold the release build to 0.2
+  EXPECT_LE(pss, 60 * 1024);
 }
 
 TEST_F(AgentServerTest, RunsJobsAndSaysHowTheyEnd) {
