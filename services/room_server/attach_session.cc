@@ -68,8 +68,8 @@ void AttachSession::OnStart() { host_->ticker().Add(Self<AttachSession>()); }
 void AttachSession::OnMessage(const pb::AttachRequest& message) {
   if (over_) return;
   if (message.has_hello()) {
+    // Who holds a job is what its token says: an agent server may go on under a new worker id.
     greeted_ = true;
-    worker_id_ = message.hello().worker_id();
     return;
   }
   if (!greeted_) {
@@ -114,11 +114,6 @@ absl::StatusOr<Ticket> AttachSession::ReadTicket(const pb::OpenSession& open) co
   }
   if (!claims_.is_service() && claims_.project != ticket.room.project) {
     return PermissionDenied("the session's token belongs to another project than the stream's");
-  }
-  if (ticket.join.job && !ticket.join.job->worker_id.empty() && !worker_id_.empty() &&
-      ticket.join.job->worker_id != worker_id_) {
-    return PermissionDenied("the job token names worker {}, this stream is of {}",
-                            ticket.join.job->worker_id, worker_id_);
   }
   PARLEY_RETURN_IF_ERROR(Apply(open.options(), ticket.join));
   return ticket;

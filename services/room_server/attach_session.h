@@ -77,7 +77,6 @@ class AttachSession final
   // On the strand.
   bool greeted_ = false;
   bool over_ = false;
-  std::string worker_id_;
   std::map<uint32_t, Seat> seats_;
 
   Mutex frames_mutex_;  // after a room's lock, before the stream's
