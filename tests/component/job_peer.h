@@ -112,6 +112,15 @@ class JobPeer {
     *message.mutable_room_event() = event;
     Send(message);
   }
+  void Chat(const std::string& text) {
+    parley::room::v1::RoomEvent event;
+    event.mutable_text()->set_stream_id(std::to_string(seq_));
+    event.mutable_text()->set_topic("lk.chat");
+    event.mutable_text()->set_from_identity("ann");
+    event.mutable_text()->set_text(text);
+    event.mutable_text()->set_final(true);
+    RoomEvent(event);
+  }
   void PersonLeaves(parley::room::v1::DisconnectReason reason) {
     parley::room::v1::RoomEvent event;
     event.mutable_participant_left()->set_identity("ann");
@@ -316,7 +325,6 @@ class JobPeer {
   void OnTts(const parley::job::v1::TtsCommand& command) {
     if (command.has_open()) {
       EXPECT_EQ(command.open().sample_rate_hz(), 24'000);
-      tts_ms_ = 0;
     }
     if (!command.text().empty()) text_ = command.text();
     if (!command.has_flush()) return;
@@ -329,14 +337,13 @@ class JobPeer {
       const size_t end = std::min(text_.find(' ', at), text_.size());
       auto& word = *audio.add_words();
       word.set_word(text_.substr(at, end - at));
-      word.set_start_ms(tts_ms_ + static_cast<int32_t>(samples.size() / 24));
+      word.set_start_ms(static_cast<int32_t>(samples.size() / 24));
       for (int64_t i = 0; i < word_samples; ++i) {
         samples.push_back(static_cast<int16_t>((i / 40 % 2 == 0 ? 1 : -1) * 6'000));
       }
-      word.set_end_ms(tts_ms_ + static_cast<int32_t>(samples.size() / 24));
+      word.set_end_ms(static_cast<int32_t>(samples.size() / 24));
       at = end + 1;
     }
-    tts_ms_ += static_cast<int32_t>(samples.size() / 24);
     audio.set_data(std::string(audio::AsBytes(samples)));
     Send(message);
     message.mutable_tts()->mutable_response()->mutable_done()->set_segment(
@@ -351,7 +358,6 @@ class JobPeer {
   uint64_t seq_ = 0;
   uint64_t last_seq_ = 0;
   uint32_t timestamp_ = 0;
-  int32_t tts_ms_ = 0;
   std::string text_;
   FrameReader reader_;
   absl::StatusOr<audio::OpusDecoder> decoder_ = audio::OpusDecoder::Create(16'000);

@@ -6,6 +6,7 @@
 #include "audio/wav.h"
 #include "base/status.h"
 #include "job_peer.h"
+#include "registry/definition.h"
 
 namespace parley::agent {
 namespace {
@@ -148,12 +149,7 @@ TEST(JobTest, ToolsOfBothKindsRun) {
   peer.Assign();
   ASSERT_TRUE(
       peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
-  roomv1::RoomEvent chat;
-  chat.mutable_text()->set_topic("lk.chat");
-  chat.mutable_text()->set_from_identity("ann");
-  chat.mutable_text()->set_text("how much?");
-  chat.mutable_text()->set_final(true);
-  peer.RoomEvent(chat);
+  peer.Chat("how much?");
   ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
   EXPECT_EQ(peer.turns[0].tool_calls(), 2);
   ASSERT_EQ(peer.chats.size(), 3U);
@@ -177,12 +173,7 @@ TEST(JobTest, NextAttemptRemembers) {
   peer.Assign("", checkpoint);
   ASSERT_TRUE(
       peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
-  roomv1::RoomEvent chat;
-  chat.mutable_text()->set_topic("lk.chat");
-  chat.mutable_text()->set_from_identity("ann");
-  chat.mutable_text()->set_text("what did you say?");
-  chat.mutable_text()->set_final(true);
-  peer.RoomEvent(chat);
+  peer.Chat("what did you say?");
   ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
   EXPECT_EQ(peer.agent_said, "As I said.|") << "no second greeting";
   EXPECT_EQ(peer.chats.at(0).items(1).message().text(), "Good day.");
@@ -286,6 +277,46 @@ TEST(JobTest, RoomClosedEndsIt) {
   event.mutable_disconnected()->set_reason(roomv1::DISCONNECT_REASON_ROOM_DELETED);
   peer.RoomEvent(event);
   EXPECT_EQ(EndOf(peer).reason(), dispatchv1::JOB_REASON_ROOM_CLOSED);
+}
+
+TEST(JobTest, DefinitionsBecomeSessions) {
+  const auto definition = registry::ParseDefinition(R"(
+id: front-desk
+instructions: You are the front desk.
+greeting: Good day.
+stt: [{engine: scripted, grammar: rooms}]
+llm: [{engine: rules, rules: rooms}]
+tts: [{engine: scripted, voice: slt}]
+tools:
+  - name: room_rate
+    description: Nightly rate
+    parameters: {type: object, properties: {room: {type: string}}, required: [room]}
+    http: {method: GET, url: "https://rates.example/{room}", timeout: 2s}
+grammars: {rooms: "#JSGF V1.0; grammar rooms; public <u> = how much;"}
+rules:
+  rooms:
+    - {when: "how much .* {room:single|double}", call: room_rate, say: "It is {result}."}
+    - {otherwise: "I can tell you our room rates."}
+)",
+                                                    "test.yaml");
+  ASSERT_TRUE(definition.ok()) << definition.status();
+  AgentOptions options;
+  options.entrypoint = RunConfiguredAgent;
+  JobPeer peer(options);
+  peer.answers = {Text("It is ninety.")};
+  peer.Assign(registry::ToJson(*definition));
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "Good day.|"; })) << peer.agent_said;
+  peer.Chat("how much is a single");
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  const parley::llm::v1::ChatRequest& chat = peer.chats.at(0);
+  EXPECT_EQ(chat.items(0).message().text(), "You are the front desk.");
+  EXPECT_EQ(chat.tools(0).name(), "room_rate");
+  EXPECT_EQ(chat.models(0).engine(), "rules");
+  EXPECT_THAT(chat.models(0).rules_json(), HasSubstr("single|double"));
+  for (const FromJob& message : peer.messages) {
+    if (!message.stt().has_open()) continue;
+    EXPECT_THAT(message.stt().open().engines(0).grammar(), HasSubstr("#JSGF V1.0"));
+  }
 }
 
 TEST(JobTest, BadDefinitionsAreNotTriedAgain) {

@@ -280,18 +280,12 @@ void Conversation::OnTtsAudio(uint32_t stream, const speechv1::SynthesizedAudio&
                               int64_t now_us) {
   samples_.clear();
   audio::AppendSamples(audio.data(), samples_);
-  if (audio.segment() != tts_segment_) {
-    tts_segment_ = audio.segment();
-    segment_start_us_ = audio::SamplesToMicros(tts_samples_, Playout::kRateHz);
-  }
   const auto count = static_cast<int64_t>(samples_.size());
-  tts_samples_ += count;
   event_::TtsAudio heard{
       stream, audio.segment(), audio::SamplesToMicros(count, Playout::kRateHz), {}};
   for (const speechv1::WordTiming& word : audio.words()) {
-    // Words are timed from the start of the stream.
-    heard.words.push_back({word.word(), int64_t{word.start_ms()} * 1000 - segment_start_us_,
-                           int64_t{word.end_ms()} * 1000 - segment_start_us_});
+    heard.words.push_back(
+        {word.word(), int64_t{word.start_ms()} * 1000, int64_t{word.end_ms()} * 1000});
   }
   playout_->Append(samples_);
   Handle(std::move(heard), now_us);
@@ -391,9 +385,6 @@ void Conversation::Do(const command::CancelTool& cancel) {
 
 void Conversation::Do(const command::TtsOpen& open) {
   tts_stream_ = open.stream;
-  tts_segment_ = 0;
-  tts_samples_ = 0;
-  segment_start_us_ = 0;
   playout_->Begin();
   jobv1::FromJob message;
   message.mutable_tts()->set_stream(open.stream);

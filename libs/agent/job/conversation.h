@@ -120,9 +120,6 @@ class Conversation {
   std::string linked_;
   uint32_t stt_stream_ = 0;
   uint32_t tts_stream_ = 0;
-  uint64_t tts_segment_ = 0;
-  int64_t tts_samples_ = 0;       // of the stream
-  int64_t segment_start_us_ = 0;  // in the stream
   std::vector<int16_t> samples_;
   std::map<std::string, std::string> chats_;  // unfinished texts, by stream id
   uint64_t user_texts_ = 0;
