@@ -135,6 +135,7 @@ struct SessionConfig {
   // Called on the loop's thread: return at once. May be empty.
   std::function<void(const session::ChatItem&)> on_item;
   std::function<void(session::AgentState)> on_agent_state;
+  std::function<void(session::UserState)> on_user_state;
   std::function<void(std::string_view text, bool final)> on_user_text;
 };
 

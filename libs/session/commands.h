@@ -85,6 +85,9 @@ struct PlayClear {};
 struct SetState {
   AgentState state = AgentState::kInitializing;
 };
+struct SetUserState {
+  UserState state = UserState::kListening;
+};
 // Everything heard so far in this segment; replaces what was sent for it before.
 struct UserText {
   std::string segment_id;
@@ -124,8 +127,8 @@ struct End {
 using Command =
     std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel, CallTool,
                  CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
-                 PlayResume, PlayClear, SetState, UserText, AgentText, ItemAdded, TurnDone,
-                 FalseInterruption, SaveCheckpoint, Log, End>;
+                 PlayResume, PlayClear, SetState, SetUserState, UserText, AgentText, ItemAdded,
+                 TurnDone, FalseInterruption, SaveCheckpoint, Log, End>;
 
 }  // namespace parley::session::command
 

@@ -130,8 +130,8 @@ struct Shutdown {
 
 using Event = std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice,
                            SttPartial, SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone,
-                           LlmFailed, TtsAudio, TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat,
-                           Say, GenerateReply, Interrupt, SetUserData, Shutdown>;
+                           LlmFailed, TtsAudio, TtsSegmentDone, TtsClosed, TtsFailed, ToolDone,
+                           Played, Chat, Say, GenerateReply, Interrupt, SetUserData, Shutdown>;
 
 }  // namespace parley::session::event
 

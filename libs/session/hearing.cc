@@ -20,6 +20,7 @@ Hearing::Hearing(const Options& options, std::vector<Command>& out)
 
 void Hearing::Open(int64_t now_us) {
   open_ = true;
+  opened_us_ = now_us;
   out_.emplace_back(command::SttOpen{++stream_});
   if (gate_.speaking()) Begin(now_us);
 }
@@ -106,6 +107,7 @@ bool Hearing::OnFinal(uint32_t stream, uint64_t utterance, const std::string& te
 
 bool Hearing::OnFailed(uint32_t stream, int64_t now_us) {
   if (stream != stream_ || !open_) return false;
+  if (now_us - opened_us_ >= kSettledUs) failures_ = 0;
   open_ = false;
   feeding_ = false;
   finals_ = Transcript();

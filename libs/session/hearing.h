@@ -22,6 +22,9 @@ struct Turn {
 // go to `out`, which outlives it.
 class Hearing {
  public:
+  // A stream that has lived so long works: its end is no sign of trouble.
+  static constexpr int64_t kSettledUs = 60'000'000;
+
   Hearing(const Options& options, std::vector<Command>& out);
 
   // Opens the recogniser; again after it failed, with a pause that grows.
@@ -46,6 +49,8 @@ class Hearing {
   int64_t deadline_us() const;
   int64_t turn_deadline_us() const;
 
+  // How long the recogniser's stream has been open; 0: it is not.
+  int64_t open_us(int64_t now_us) const { return open_ ? now_us - opened_us_ : 0; }
   bool speaking() const { return gate_.speaking(); }
   // How long the person has been speaking.
   int64_t speech_us() const {
@@ -66,6 +71,7 @@ class Hearing {
   uint32_t stream_ = 0;
   bool open_ = false;
   bool feeding_ = false;
+  int64_t opened_us_ = 0;
   int64_t reopen_us_ = 0;
   int failures_ = 0;
   uint64_t utterance_ = 0;  // the latest

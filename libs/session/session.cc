@@ -65,10 +65,11 @@ void Session::Advance() {
   ConsiderResume();
   Pump();
   while (active_ == nullptr && StartNext()) Pump();
-  if (closing_ && ((active_ == nullptr && queue_.empty()) || now_us_ >= close_us_)) {
-    End(closing_->reason, closing_->error);
-  }
-  if (!ended_) UpdateState();
+  const bool said_all = active_ == nullptr && (queue_.empty() || linked_.empty());
+  if (closing_ && (said_all || now_us_ >= close_us_)) End(closing_->reason, closing_->error);
+  if (ended_) return;
+  UpdateState();
+  UpdateUserState();
 }
 
 void Session::CheckLimits() {
@@ -107,6 +108,7 @@ int64_t Session::deadline_us() const {
   if (options_.max_duration != absl::InfiniteDuration())
     at(started_us_ + Micros(options_.max_duration));
   if (closing_) at(close_us_);
+  if (user_state_ != UserState::kAway) at(AwayAt());
   if (active_ == nullptr) return deadline;
   if (active_->llm_stream != 0) at(active_->llm_deadline_us);
   if (active_->tts_stream != 0 && !active_->spoken.all_done()) at(active_->tts_deadline_us);
@@ -137,6 +139,21 @@ void Session::UpdateState() {
   if (state == state_) return;
   state_ = state;
   out_.emplace_back(command::SetState{state});
+}
+
+void Session::UpdateUserState() {
+  const bool silent = state_ == AgentState::kListening && !hearing_.speaking();
+  if (!silent || silent_since_us_ == 0) silent_since_us_ = silent ? now_us_ : 0;
+  UserState state = hearing_.speaking() ? UserState::kSpeaking : UserState::kListening;
+  if (silent && now_us_ >= AwayAt()) state = UserState::kAway;
+  if (state == user_state_) return;
+  user_state_ = state;
+  out_.emplace_back(command::SetUserState{state});
+}
+
+int64_t Session::AwayAt() const {
+  if (silent_since_us_ == 0 || options_.away_after <= absl::ZeroDuration()) return kNever;
+  return silent_since_us_ + Micros(options_.away_after);
 }
 
 // ---- the room ----
@@ -214,7 +231,10 @@ void Session::On(const event::SttUsage& usage) {
 
 void Session::On(const event::SttFailed& failed) {
   const bool lost_words = hearing_.turn_open();
-  if (!hearing_.OnFailed(failed.stream, now_us_)) return;
+  // Gateways end streams that have been idle for long: that is no error, and the next one opens at
+  // once.
+  const bool idle = !lost_words && hearing_.open_us(now_us_) >= Hearing::kSettledUs;
+  if (!hearing_.OnFailed(failed.stream, now_us_) || idle) return;
   if (Failed(Engine::kStt, failed.error)) return;
   if (!lost_words || hearing_.words() > 0 || active_ != nullptr || linked_.empty()) return;
   Speech speech{.text = options_.apology};

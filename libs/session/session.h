@@ -87,6 +87,8 @@ class Session {
   void Advance();
   void CheckLimits();
   void UpdateState();
+  void UpdateUserState();
+  int64_t AwayAt() const;
   void LinkTo(const Person& person);
   void Unlink();
   // Counts an error of an engine; true when the session ended for it.
@@ -149,6 +151,8 @@ class Session {
   std::deque<Speech> queue_;
   bool paused_ = false;
   AgentState state_ = AgentState::kInitializing;
+  UserState user_state_ = UserState::kListening;
+  int64_t silent_since_us_ = 0;  // both
   int errors_[3] = {0, 0, 0};
   uint64_t turns_ = 0;
   uint64_t speeches_ = 0;

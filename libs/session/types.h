@@ -79,6 +79,7 @@ struct Options {
 
   int max_tool_steps = 3;
   bool close_on_disconnect = true;
+  absl::Duration away_after = absl::Seconds(15);  // of both being silent; 0: the user is never away
 
   absl::Duration subscribe_wait =
       absl::Seconds(5);  // how long first words wait for somebody to receive them

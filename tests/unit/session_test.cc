@@ -668,6 +668,32 @@ TEST(SpeakingTest, LongAnswersAreSpokenSentenceBySentence) {
   EXPECT_EQ(talk.Count<command::TtsFinish>(), 1);
 }
 
+TEST(UserStateTest, FollowsSpeechAndAbsence) {
+  Talk talk({.away_after = absl::Seconds(15)});
+  talk.finals = {{""}};
+  talk.StartWith("ann");
+  talk.Wait(14'000);
+  EXPECT_EQ(talk.Count<command::SetUserState>(), 0);
+  talk.Wait(1'001);
+  talk.Speak(600);
+  talk.Quiet(1'000);
+  std::vector<std::string> states;
+  for (const auto& one : talk.All<command::SetUserState>()) states.emplace_back(Name(one.state));
+  EXPECT_THAT(states, ElementsAre("away", "speaking", "listening"));
+}
+
+TEST(FailureTest, IdleStreamsMayEnd) {
+  Talk talk;
+  talk.StartWith("ann");
+  for (uint32_t stream = 1; stream <= 10; ++stream) {
+    talk.Wait(600'000);
+    talk.Send(event::SttFailed{stream, "no audio for 10 minutes"});
+    talk.Wait(200);
+    EXPECT_EQ(talk.Count<command::SttOpen>(), static_cast<int>(stream) + 1);
+  }
+  EXPECT_FALSE(talk.session().ended());
+}
+
 TEST(CheckpointTest, TheNextAttemptGoesOn) {
   Talk first({}, Concierge());
   first.finals = {{"my name is ann"}};

@@ -193,6 +193,7 @@ void Conversation::OnRoomEvent(const roomv1::RoomEvent& event, int64_t now_us) {
     }
     case roomv1::RoomEvent::kParticipantLeft: {
       const roomv1::ParticipantLeft& left = event.participant_left();
+      if (room_.Has(left.identity())) return;  // an older connection of somebody who is back
       return Handle(event_::PersonLeft{left.identity(), LeftForGood(left.reason())}, now_us);
     }
     case roomv1::RoomEvent::kTrackSubscribed:
@@ -223,7 +224,7 @@ void Conversation::OnText(const roomv1::TextPacket& packet, int64_t now_us) {
 }
 
 void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t) {
-  if (linked_.empty() || room_.OwnerOf(audio.track_number()) != linked_) return;
+  if (linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number())) return;
   if (audio.codec() == roomv1::CODEC_PCM16) {
     listener_->OnPcm(audio.data());
   } else {
@@ -428,6 +429,10 @@ void Conversation::Do(const command::SetState& state) {
   attributes["lk.agent.state"] = std::string(session::Name(state.state));
   host_.send(message);
   if (config_.on_agent_state) config_.on_agent_state(state.state);
+}
+
+void Conversation::Do(const command::SetUserState& state) {
+  if (config_.on_user_state) config_.on_user_state(state.state);
 }
 
 void Conversation::Do(const command::UserText& text) {

@@ -85,6 +85,7 @@ class Conversation {
   void Do(const session::command::PlayResume& resume);
   void Do(const session::command::PlayClear& clear);
   void Do(const session::command::SetState& state);
+  void Do(const session::command::SetUserState& state);
   void Do(const session::command::UserText& text);
   void Do(const session::command::AgentText& text);
   void Do(const session::command::ItemAdded& added);

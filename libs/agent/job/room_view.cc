@@ -36,7 +36,12 @@ void RoomView::OnEvent(const roomv1::RoomEvent& event) {
       return Add(event.participant_updated().participant());
     case roomv1::RoomEvent::kParticipantLeft: {
       const std::string& identity = event.participant_left().identity();
-      seats_.erase(identity);
+      const auto seat = seats_.find(identity);
+      if (seat == seats_.end()) return;
+      const std::string& sid = event.participant_left().sid();
+      if (!sid.empty() && sid != seat->second.participant.sid)
+        return;  // back already, under a new sid
+      seats_.erase(seat);
       std::erase_if(tracks_, [&](const auto& track) { return track.second.identity == identity; });
       return;
     }
@@ -53,7 +58,10 @@ void RoomView::OnEvent(const roomv1::RoomEvent& event) {
     }
     case roomv1::RoomEvent::kSubscriptionStarted: {
       const auto& started = event.subscription_started();
-      tracks_[started.track_number()] = {started.participant_identity(), started.track().sid()};
+      if (started.track().kind() == roomv1::TRACK_KIND_VIDEO) return;
+      tracks_[started.track_number()] = {
+          started.participant_identity(), started.track().sid(),
+          started.track().source() == roomv1::TRACK_SOURCE_MICROPHONE};
       return;
     }
     default:
@@ -91,17 +99,24 @@ bool RoomView::IsPerson(const std::string& identity) const {
   return found != seats_.end() && found->second.participant.is_person;
 }
 
-const std::string& RoomView::OwnerOf(uint32_t track_number) const {
-  static const std::string kNobody;
-  const auto found = tracks_.find(track_number);
-  return found == tracks_.end() ? kNobody : found->second.identity;
+const std::pair<const uint32_t, RoomView::Track>* RoomView::VoiceOf(
+    const std::string& identity) const {
+  const std::pair<const uint32_t, Track>* found = nullptr;
+  for (const auto& track : tracks_) {
+    if (track.second.identity != identity) continue;
+    if (found == nullptr || (track.second.microphone && !found->second.microphone)) found = &track;
+  }
+  return found;
+}
+
+bool RoomView::IsVoiceOf(const std::string& identity, uint32_t track_number) const {
+  const auto* voice = VoiceOf(identity);
+  return voice != nullptr && voice->first == track_number;
 }
 
 std::string RoomView::TrackOf(const std::string& identity) const {
-  for (const auto& [number, track] : tracks_) {
-    if (track.identity == identity) return track.sid;
-  }
-  return "";
+  const auto* voice = VoiceOf(identity);
+  return voice == nullptr ? "" : voice->second.sid;
 }
 
 }  // namespace parley::agent

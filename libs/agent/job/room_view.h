@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "agent/agent.h"
@@ -25,9 +26,11 @@ class RoomView {
   // Those an agent may talk with, in the order in which they came.
   std::vector<session::Person> people() const;
   bool IsPerson(const std::string& identity) const;
-  // Whose audio comes under this number; empty: unknown.
-  const std::string& OwnerOf(uint32_t track_number) const;
-  // The sid of the audio track of `identity` that is received; empty: none.
+  bool Has(const std::string& identity) const { return seats_.contains(identity); }
+  // Whether this number stands for the voice of `identity`: the microphone, where there is more
+  // than one track.
+  bool IsVoiceOf(const std::string& identity, uint32_t track_number) const;
+  // The sid of that track; empty: none is received.
   std::string TrackOf(const std::string& identity) const;
 
  private:
@@ -38,7 +41,9 @@ class RoomView {
   struct Track {
     std::string identity;
     std::string sid;
+    bool microphone = false;
   };
+  const std::pair<const uint32_t, Track>* VoiceOf(const std::string& identity) const;
   void Add(const parley::room::v1::Participant& participant);
 
   bool joined_ = false;
