@@ -66,6 +66,8 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
   std::function<std::optional<dispatchv1::WordVerdict>(const dispatchv1::Word&)> judge =
       [](const dispatchv1::Word&) { return dispatchv1::WordVerdict(); };
   std::function<void(const dispatchv1::Register&, dispatchv1::Registered&)> on_register;
+  // Not OK: the registration is refused with it.
+  std::function<grpc::Status(const dispatchv1::Register&)> admit;
 
   bool Send(const dispatchv1::ConnectResponse& response) {
     std::lock_guard lock(mutex_);
@@ -103,6 +105,10 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
                                                 dispatchv1::ConnectRequest>* stream) override {
     dispatchv1::ConnectRequest request;
     if (!stream->Read(&request)) return grpc::Status::OK;
+    if (admit) {
+      const grpc::Status status = admit(request.register_());
+      if (!status.ok()) return status;
+    }
     dispatchv1::ConnectResponse registered;
     registered.mutable_registered()->set_pool(request.register_().pool());
     if (on_register) on_register(request.register_(), *registered.mutable_registered());

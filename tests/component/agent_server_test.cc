@@ -14,198 +14,25 @@
 #include <fstream>
 #include <sstream>
 
-#include "agent/job/frame.h"
 #include "agent/server/serve.h"
 #include "agent_server_fakes.h"
+#include "agent_server_job.h"
 #include "base/clock.h"
 #include "base/status.h"
-#include "parley/job/v1/job.pb.h"
 
 namespace parley::agent {
 namespace {
 
 using ::testing::HasSubstr;
 using namespace testing_fakes;  // NOLINT: the test's own
-namespace jobv1 = parley::job::v1;
 using dispatchv1::ReportedJob;
 using dispatchv1::Word;
 using dispatchv1::WordVerdict;
 
+constexpr char kSelf[] = "/proc/self/exe";
 constexpr char kProgramFlag[] = "--agent-server-under-test";
 
 int64_t NowMs() { return Clock::Real().MonotonicMicros() / 1000; }
-
-// ---- the job: does what its metadata says ----
-
-class TestJob {
- public:
-  explicit TestJob(int fd) : fd_(fd) {}
-
-  int Run() {
-    jobv1::FromJob hello;
-    hello.mutable_hello()->set_protocol(1);
-    Say(hello);
-    const jobv1::ToJob assignment = Next([](const auto& m) { return m.has_assignment(); });
-    const std::string script = assignment.assignment().job().metadata();
-    if (script == "never") Forever();
-    jobv1::FromJob entered;
-    entered.mutable_entered();
-    Say(entered);
-    if (script == "crash") std::abort();
-    if (script == "exit") return 3;
-    if (script == "hang") Forever();
-    if (script == "print") std::printf("this is the output of a job\n");
-    if (script == "hoard") {
-      std::vector<std::string> hoard;
-      for (;;) hoard.emplace_back(16 << 20, 'x');
-    }
-    if (script == "socket") return End(socket(AF_INET, SOCK_STREAM, 0) < 0 ? "denied" : "allowed");
-    if (script == "identity") return End(assignment.assignment().context().project());
-    if (script == "checkpoint") {
-      jobv1::FromJob message;
-      message.mutable_checkpoint()->set_blob("state");
-      Say(message);
-    }
-    if (script == "llm") return End(Llm());
-    if (script == "stt") return End(Stt());
-    if (script == "tts") return End(Tts());
-    if (script == "tool") return End(Tool());
-    if (script == "room") return Room();
-    if (script == "run") {
-      const jobv1::ToJob told = Next([](const auto& m) { return m.has_shutdown(); });
-      return End("", told.shutdown().why() == jobv1::Shutdown::TERMINATED
-                         ? dispatchv1::JOB_REASON_TERMINATED
-                         : dispatchv1::JOB_REASON_SHUTDOWN);
-    }
-    if (script == "stubborn") Next([](const auto&) { return false; });
-    return End("");
-  }
-
- private:
-  void Say(const jobv1::FromJob& message) {
-    std::string bytes;
-    AppendFrame(message.SerializeAsString(), bytes);
-    if (write(fd_, bytes.data(), bytes.size()) < 0) _exit(1);
-  }
-  [[noreturn]] static void Forever() {
-    for (;;) pause();
-  }
-  int End(const std::string& text, dispatchv1::JobReason reason = dispatchv1::JOB_REASON_SHUTDOWN) {
-    jobv1::FromJob message;
-    message.mutable_ended()->set_reason(reason);
-    message.mutable_ended()->set_error(text);
-    Say(message);
-    return 0;
-  }
-  // The next message that matches; answers pings meanwhile.
-  jobv1::ToJob Next(const std::function<bool(const jobv1::ToJob&)>& match) {
-    for (;;) {
-      auto frame = reader_.Next();
-      if (!frame.ok()) _exit(1);
-      if (!frame->has_value()) {
-        char buffer[65536];
-        const ssize_t got = read(fd_, buffer, sizeof(buffer));
-        if (got <= 0) _exit(1);
-        reader_.Append({buffer, static_cast<size_t>(got)});
-        continue;
-      }
-      jobv1::ToJob message;
-      message.ParseFromArray((*frame)->data(), static_cast<int>((*frame)->size()));
-      if (message.seq() != ++seq_) _exit(2);
-      if (message.has_ping()) {
-        jobv1::FromJob pong;
-        pong.mutable_pong()->set_id(message.ping().id());
-        Say(pong);
-      }
-      if (match(message)) return message;
-    }
-  }
-  std::string Llm() {
-    jobv1::FromJob message;
-    message.mutable_llm()->set_stream(1);
-    message.mutable_llm()->mutable_chat()->mutable_context()->set_project("somebody else's");
-    message.mutable_llm()->mutable_chat()->add_models()->set_engine("rules");
-    Say(message);
-    std::string text;
-    for (;;) {
-      const auto event = Next([](const auto& m) { return m.has_llm(); }).llm();
-      if (event.has_failed()) return "failed: " + event.failed().message();
-      if (event.response().has_done()) break;
-      text += event.response().text().text();
-    }
-    // A second one that fails.
-    message.Clear();
-    message.mutable_llm()->set_stream(2);
-    message.mutable_llm()->mutable_chat();
-    Say(message);
-    const auto failed = Next([](const auto& m) { return m.has_llm(); }).llm();
-    return text + ", " + failed.failed().message();
-  }
-  std::string Stt() {
-    jobv1::FromJob message;
-    message.mutable_stt()->set_stream(7);
-    message.mutable_stt()->mutable_open()->set_sample_rate_hz(16000);
-    Say(message);
-    message.mutable_stt()->set_audio(std::string(640, 'a'));
-    Say(message);
-    Say(message);
-    message.mutable_stt()->mutable_end_utterance()->set_utterance(1);
-    Say(message);
-    const auto heard = Next([](const auto& m) { return m.stt().has_response(); }).stt();
-    message.mutable_stt()->mutable_close();
-    Say(message);
-    Next([](const auto& m) { return m.stt().has_closed(); });
-    return heard.response().final().text();
-  }
-  std::string Tts() {
-    jobv1::FromJob message;
-    message.mutable_tts()->set_stream(1);
-    message.mutable_tts()->mutable_open();
-    Say(message);
-    message.mutable_tts()->set_text("hello");
-    Say(message);
-    message.mutable_tts()->mutable_finish();
-    Say(message);
-    const auto audio = Next([](const auto& m) { return m.tts().has_response(); }).tts();
-    Next([](const auto& m) { return m.tts().has_closed(); });
-    return audio.response().audio().data();
-  }
-  std::string Tool() {
-    jobv1::FromJob message;
-    message.mutable_tool_call()->set_call(5);
-    message.mutable_tool_call()->set_name("room_rate");
-    message.mutable_tool_call()->set_arguments_json(R"({"room": "single"})");
-    Say(message);
-    const auto result = Next([](const auto& m) { return m.has_tool_result(); }).tool_result();
-    return (result.is_error() ? "error: " : "") + result.output();
-  }
-  // In, say something, have it back; then until told to go.
-  int Room() {
-    jobv1::FromJob message;
-    message.mutable_join()->mutable_options()->set_auto_subscribe(true);
-    Say(message);
-    const auto in = Next([](const auto& m) { return m.has_joined() || m.has_join_failed(); });
-    if (in.has_join_failed()) return End("join failed: " + in.join_failed().message());
-    message.Clear();
-    message.mutable_room_command()->mutable_publish()->set_cid("voice");
-    Say(message);
-    message.Clear();
-    message.mutable_audio()->set_data("opus");
-    message.mutable_audio()->set_track_number(0);
-    Say(message);
-    const auto audio = Next([](const auto& m) { return m.has_audio(); }).audio();
-    message.Clear();
-    message.mutable_checkpoint()->set_blob("heard");
-    Say(message);
-    const auto told =
-        Next([](const auto& m) { return m.has_shutdown() || m.room_event().has_disconnected(); });
-    return End(audio.data() + (told.has_shutdown() ? "" : " and then disconnected"));
-  }
-
-  const int fd_;
-  FrameReader reader_;
-  uint64_t seq_ = 0;
-};
 
 // main() of the program under test.
 int Program(int argc, char** argv) {
@@ -270,11 +97,17 @@ int64_t PssKib(pid_t pid) {
 
 class AgentServerTest : public ::testing::Test {
  protected:
-  void StartProgram(std::vector<std::string> flags = {}, int slots = 8) {
-    std::vector<std::string> all = {
-        "/proc/self/exe", kProgramFlag,       "--dev", "--log-level",
-        "warn",           "--load-threshold", "1",     "--job-ping-interval",
-        "100ms"};
+  void StartProgram(const std::vector<std::string>& flags = {}, int slots = 8) {
+    Launch(flags, slots);
+    registered_ = cluster_.broker.registers.Await([](const auto&) { return true; });
+    registered_ms_ = NowMs();
+    ASSERT_TRUE(registered_.has_value());
+  }
+  void Launch(const std::vector<std::string>& flags = {}, int slots = 8) {
+    std::vector<std::string> all = {program_};
+    if (program_ == kSelf) all.emplace_back(kProgramFlag);
+    all.insert(all.end(), {"--dev", "--log-level", "warn", "--load-threshold", "1",
+                           "--job-ping-interval", "100ms", "--health-port", "0"});
     for (const char* name : {"dispatch", "rooms", "stt", "tts", "llm"}) {
       all.push_back("--" + std::string(name) + "-address");
       all.push_back(cluster_.address);
@@ -285,10 +118,7 @@ class AgentServerTest : public ::testing::Test {
     for (std::string& argument : all) argv.push_back(argument.data());
     argv.push_back(nullptr);
     started_ms_ = NowMs();
-    ASSERT_EQ(posix_spawn(&zygote_, "/proc/self/exe", nullptr, nullptr, argv.data(), environ), 0);
-    registered_ = cluster_.broker.registers.Await([](const auto&) { return true; });
-    registered_ms_ = NowMs();
-    ASSERT_TRUE(registered_.has_value());
+    ASSERT_EQ(posix_spawn(&zygote_, program_.c_str(), nullptr, nullptr, argv.data(), environ), 0);
   }
   void TearDown() override {
     if (zygote_ == 0) return;
@@ -329,6 +159,7 @@ class AgentServerTest : public ::testing::Test {
   }
 
   FakeCluster cluster_;
+  std::string program_ = kSelf;
   pid_t zygote_ = 0;
   int64_t started_ms_ = 0;
   int64_t registered_ms_ = 0;
@@ -481,6 +312,42 @@ TEST_F(AgentServerTest, BrokenStreamEndsNothing) {
   EXPECT_EQ(JobPids(), jobs);
 }
 
+TEST_F(AgentServerTest, ComesBackAsANewWorkerWhenItsSessionWasEnded) {
+  StartProgram();
+  broker().Go("AJ_1", 7, "run");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  const std::string old_id = registered_->worker_id();
+  broker().admit = [old_id](const dispatchv1::Register& request) {
+    return request.worker_id() == old_id
+               ? grpc::Status(grpc::StatusCode::ABORTED, "your session has ended")
+               : grpc::Status::OK;
+  };
+  broker().Cut();
+  const auto again = broker().registers.Await([](const auto&) { return true; });
+  ASSERT_TRUE(again.has_value());
+  EXPECT_NE(again->worker_id(), old_id);
+  EXPECT_EQ(again->report().jobs_size(), 0);
+  EXPECT_LE(JobPids().size(), 2U);  // AJ_1 is gone; only those that wait are there
+  EXPECT_EQ(RunJob("end").reason(), dispatchv1::JOB_REASON_SHUTDOWN);
+}
+
+TEST_F(AgentServerTest, ARefusalAtTheStartSaysWhy) {
+  broker().admit = [](const dispatchv1::Register&) {
+    return grpc::Status(grpc::StatusCode::PERMISSION_DENIED, "not for this agent name");
+  };
+  Launch();
+  EXPECT_EQ(Reap(), 1);
+}
+
+TEST_F(AgentServerTest, WaitsForABrokerThatIsNotThereYet) {
+  int refused = 0;
+  broker().admit = [&](const dispatchv1::Register&) {
+    return ++refused <= 2 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "starting")
+                          : grpc::Status::OK;
+  };
+  StartProgram();
+}
+
 TEST_F(AgentServerTest, SlotsAreNeverExceeded) {
   StartProgram({}, 3);
   for (int i = 1; i <= 4; ++i) broker().Go("AJ_" + std::to_string(i), 10 + i, "run");
@@ -572,6 +439,31 @@ TEST_F(AgentServerTest, ForwardsCheckpoints) {
   EXPECT_EQ(checkpoint->job_id(), "AJ_1");
   EXPECT_EQ(checkpoint->fencing_token(), 7U);
   EXPECT_EQ(checkpoint->blob(), "state");
+}
+
+// The stock program and its real jobs, under their filters: into the room, out of it, away.
+TEST_F(AgentServerTest, StockProgramRunsADefinition) {
+  program_ = std::filesystem::read_symlink(kSelf).parent_path() / "parley-agent-server";
+  ASSERT_TRUE(std::filesystem::exists(program_)) << "build parley-agent-server";
+  StartProgram();
+  EXPECT_TRUE(registered_->serves_configured());
+  EXPECT_EQ(registered_->pool(), "default");
+  broker().Go("AJ_1", 7, "", R"({"id": "desk", "instructions": "Be short.", "greeting": "Good day",
+      "stt": [{"engine": "scripted"}], "llm": [{"engine": "scripted"}],
+      "tts": [{"engine": "scripted", "voice": "one"}]})");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  EXPECT_TRUE(cluster_.rooms.opens.Await([](const auto&) { return true; }).has_value());
+  EXPECT_TRUE(cluster_.rooms.commands.Await([](const auto& c) { return c.command().has_publish(); })
+                  .has_value());
+  dispatchv1::ConnectResponse stop;
+  stop.mutable_stop()->set_job_id("AJ_1");
+  stop.mutable_stop()->set_fencing_token(7);
+  broker().Send(stop);
+  EXPECT_EQ(broker().AwaitWord("AJ_1", Word::ENDED).value_or(Word()).reason(),
+            dispatchv1::JOB_REASON_TERMINATED);
+  broker().Go("AJ_2", 8, "", R"({"id": "desk"})");
+  EXPECT_EQ(broker().AwaitWord("AJ_2", Word::ENDED).value_or(Word()).reason(),
+            dispatchv1::JOB_REASON_DEFINITION_INVALID);
 }
 
 TEST_F(AgentServerTest, DrainLetsJobsFinishAndTakesNoMore) {
