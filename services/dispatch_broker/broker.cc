@@ -1,0 +1,300 @@
+#include "dispatch_broker/broker.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "base/status.h"
+#include "dispatch_broker/worker_session.h"
+
+namespace parley::dispatch_broker {
+namespace {
+
+constexpr int64_t kIdleTickUs = 5'000'000;
+constexpr int64_t kStatsUs = 1'000'000;
+constexpr int64_t kRefreshUs = 2'000'000;
+constexpr int64_t kReportWaitUs = 1'000'000;
+constexpr absl::Duration kInboxWait = absl::Milliseconds(250);
+constexpr size_t kMaxHeartbeats = 100'000;
+
+int64_t NowUs() { return Clock::Real().MonotonicMicros(); }
+
+}  // namespace
+
+Broker::Broker(const DispatchBrokerConfig& config, service::Context& context, job::JobStore& store,
+               registry::AgentStore& agents, WorkerTable& workers, DispatchBrokerMetrics& metrics)
+    : config_(config),
+      context_(context),
+      store_(store),
+      agents_(agents),
+      workers_(workers),
+      metrics_(metrics),
+      resolver_(agents, store) {}
+
+Broker::~Broker() { Stop(); }
+
+void Broker::Start() {
+  RefreshPools();
+  threads_.emplace_back([this] { TickLoop(); });
+  threads_.emplace_back([this] { RenewLoop(); });
+  threads_.emplace_back([this] { InboxLoop(); });
+}
+
+void Broker::Stop() {
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+    wake_.SignalAll();
+  }
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+bool Broker::Sleep(absl::Duration duration) {
+  const int64_t until = NowUs() + absl::ToInt64Microseconds(duration);
+  MutexLock lock(&mutex_);
+  while (!stopping_) {
+    const int64_t left = until - NowUs();
+    if (left <= 0) return true;
+    wake_.WaitFor(&mutex_, absl::Microseconds(left));
+  }
+  return false;
+}
+
+absl::Status Broker::CheckStore() const {
+  if (store_available_) return absl::OkStatus();
+  return WithReason(
+      Unavailable("the store is out of reach; running calls go on, try again shortly"),
+      "STORE_UNAVAILABLE", {{"retry_after_ms", "1000"}});
+}
+
+void Broker::NoteStore(const absl::Status& status) {
+  const bool available = status.code() != absl::StatusCode::kUnavailable;
+  metrics_.store_available.Set(available ? 1 : 0);
+  if (store_available_.exchange(available) == available) return;
+  if (!available) {
+    context_.log().Warn("store away: creates are refused, what runs goes on",
+                        {{"error", Message(status)}});
+    return;
+  }
+  context_.log().Info("store here");
+  for (const auto& session : workers_.All()) session->OnStoreBack();
+}
+
+void Broker::Touch(const std::string& pool) {
+  MutexLock lock(&mutex_);
+  // A tick of its own soon: the idle ones wait for seconds.
+  const int64_t soon = NowUs() + absl::ToInt64Microseconds(config_.tick);
+  PoolState& state = pools_[pool];
+  if (state.next_tick_us == 0 || state.next_tick_us > soon) state.next_tick_us = soon;
+}
+
+std::vector<std::string> Broker::KnownPools() const {
+  MutexLock lock(&mutex_);
+  std::vector<std::string> pools;
+  for (const auto& [pool, state] : pools_) pools.push_back(pool);
+  return pools;
+}
+
+// ---- the tick ----
+
+void Broker::TickLoop() {
+  std::minstd_rand random(std::random_device{}());
+  std::uniform_real_distribution<double> jitter(0.8, 1.2);
+  do {
+    TickOnce();
+    EndRecoveries();
+  } while (Sleep(config_.tick * jitter(random)));
+}
+
+void Broker::RefreshPools() {
+  const absl::StatusOr<std::vector<std::string>> pools = store_.Pools();
+  NoteStore(pools.status());
+  if (!pools.ok()) return;
+  MutexLock lock(&mutex_);
+  for (const std::string& pool : *pools) pools_.try_emplace(pool);
+}
+
+void Broker::TickOnce() {
+  const int64_t now = NowUs();
+  if (!store_available_ || now >= next_refresh_us_) {
+    next_refresh_us_ = now + kRefreshUs;
+    RefreshPools();
+    NotifyWatchers(KnownPools());
+  }
+  if (!store_available_) return;
+  std::vector<std::string> due;
+  {
+    MutexLock lock(&mutex_);
+    for (const auto& [pool, state] : pools_) {
+      if (state.next_tick_us <= now + absl::ToInt64Microseconds(config_.tick) / 2) {
+        due.push_back(pool);
+      }
+    }
+  }
+  for (const std::string& pool : due) {
+    if (stopping_ || !store_available_) return;
+    TickPool(pool);
+  }
+}
+
+void Broker::TickPool(const std::string& pool) {
+  const absl::StatusOr<job::JobStore::TickResult> result = store_.Tick(pool);
+  NoteStore(result.status());
+  if (!result.ok()) {
+    if (!absl::IsUnavailable(result.status())) {
+      context_.log().Error("tick failed", {{"pool", pool}, {"error", Message(result.status())}});
+    }
+    return;
+  }
+  metrics_.deadlines_passed.Increment(result->expired);
+  metrics_.leases_lost.Increment(result->ended_sessions);
+  const int64_t now = NowUs();
+  bool stats_due = false;
+  {
+    MutexLock lock(&mutex_);
+    PoolState& state = pools_[pool];
+    state.next_tick_us =
+        now + (result->idle ? kIdleTickUs : absl::ToInt64Microseconds(config_.tick));
+    stats_due = now >= state.next_stats_us;
+    if (stats_due) state.next_stats_us = now + kStatsUs;
+  }
+  DispatchBrokerMetrics::PoolGauges& gauges = metrics_.ForPool(pool);
+  gauges.Set(*result);
+  if (!stats_due) return;
+  if (const auto stats = store_.Stats(pool); stats.ok()) gauges.Set(*stats, result->pending);
+}
+
+// ---- a store that came back ----
+
+void Broker::OnRecovering(const std::string& pool) {
+  const std::vector<std::shared_ptr<WorkerSession>> sessions = workers_.OfPool(pool);
+  {
+    MutexLock lock(&mutex_);
+    PoolState& state = pools_[pool];
+    state.await_until_us = NowUs() + kReportWaitUs;
+    state.awaited.clear();
+    for (const auto& session : sessions) state.awaited.insert(session->worker_id());
+  }
+  context_.log().Warn("store of a pool came back; asking its workers for reports",
+                      {{"pool", pool}, {"workers", sessions.size()}});
+  for (const auto& session : sessions) session->AskForReport();
+}
+
+void Broker::Reported(const std::string& pool, const std::string& worker_id) {
+  MutexLock lock(&mutex_);
+  const auto it = pools_.find(pool);
+  if (it == pools_.end() || it->second.await_until_us == 0) return;
+  it->second.awaited.erase(worker_id);
+  if (it->second.awaited.empty()) wake_.SignalAll();
+}
+
+void Broker::EndRecoveries() {
+  std::vector<std::string> done;
+  const int64_t now = NowUs();
+  {
+    MutexLock lock(&mutex_);
+    for (auto& [pool, state] : pools_) {
+      if (state.await_until_us == 0) continue;
+      if (!state.awaited.empty() && now < state.await_until_us) continue;
+      state.await_until_us = 0;
+      state.awaited.clear();
+      done.push_back(pool);
+    }
+  }
+  for (const std::string& pool : done) {
+    if (absl::Status status = store_.CheckedIn(pool); !status.ok()) {
+      context_.log().Warn("check-in failed; the hold ends by itself",
+                          {{"pool", pool}, {"error", Message(status)}});
+    }
+  }
+}
+
+// ---- heartbeats ----
+
+void Broker::QueueRenewal(const std::shared_ptr<WorkerSession>& session,
+                          const job::Renewal& renewal, uint64_t heartbeat_seq) {
+  {
+    MutexLock lock(&mutex_);
+    if (heartbeats_.size() < kMaxHeartbeats) {
+      heartbeats_.push_back({session, renewal, heartbeat_seq});
+      return;
+    }
+  }
+  session->HeartbeatDone(heartbeat_seq, false, false);
+}
+
+void Broker::RenewLoop() {
+  while (Sleep(config_.renew_batch)) {
+    std::vector<Heartbeat> heartbeats;
+    {
+      MutexLock lock(&mutex_);
+      heartbeats.swap(heartbeats_);
+    }
+    std::map<std::string, std::vector<Heartbeat>> by_pool;
+    for (Heartbeat& heartbeat : heartbeats) {
+      by_pool[heartbeat.session->pool()].push_back(std::move(heartbeat));
+    }
+    for (auto& [pool, batch] : by_pool) Renew(pool, std::move(batch));
+  }
+}
+
+void Broker::Renew(const std::string& pool, std::vector<Heartbeat> batch) {
+  std::vector<job::Renewal> renewals;
+  for (const Heartbeat& heartbeat : batch) renewals.push_back(heartbeat.renewal);
+  absl::StatusOr<std::vector<std::string>> refused = std::vector<std::string>();
+  if (store_available_) {
+    refused = store_.Renew(pool, renewals);
+    NoteStore(refused.status());
+  }
+  const bool available = store_available_ && refused.ok();
+  for (const Heartbeat& heartbeat : batch) {
+    const bool replaced = available && std::find(refused->begin(), refused->end(),
+                                                 heartbeat.renewal.worker_id) != refused->end();
+    heartbeat.session->HeartbeatDone(heartbeat.seq, available, replaced);
+  }
+}
+
+// ---- other brokers, events ----
+
+void Broker::AddWatcher(std::weak_ptr<EventWatcher> watcher) {
+  MutexLock lock(&mutex_);
+  std::erase_if(watchers_, [](const auto& old) { return old.expired(); });
+  watchers_.push_back(std::move(watcher));
+}
+
+void Broker::NotifyWatchers(const std::vector<std::string>& pools) {
+  if (pools.empty()) return;
+  std::vector<std::shared_ptr<EventWatcher>> watchers;
+  {
+    MutexLock lock(&mutex_);
+    for (const auto& weak : watchers_) {
+      if (auto watcher = weak.lock()) watchers.push_back(std::move(watcher));
+    }
+  }
+  for (const auto& watcher : watchers) watcher->OnEvents(pools);
+}
+
+void Broker::InboxLoop() {
+  while (!stopping_) {
+    if (!store_available_) {
+      if (!Sleep(absl::Milliseconds(50))) return;
+      continue;
+    }
+    bool watched = false;
+    {
+      MutexLock lock(&mutex_);
+      watched = std::any_of(watchers_.begin(), watchers_.end(),
+                            [](const auto& watcher) { return !watcher.expired(); });
+    }
+    // Inboxes of pools without a worker here stay empty; reading them costs less than knowing.
+    const auto with_events = store_.WaitInbox(KnownPools(), watched, kInboxWait);
+    if (with_events.ok()) {
+      NotifyWatchers(*with_events);
+    } else if (!Sleep(absl::Milliseconds(50))) {
+      return;
+    }
+  }
+}
+
+}  // namespace parley::dispatch_broker

@@ -1,0 +1,71 @@
+#include "dispatch_broker/dispatch_broker.h"
+
+#include <utility>
+
+#include "base/ids.h"
+#include "base/status.h"
+#include "dispatch_broker/broker.h"
+#include "dispatch_broker/dispatch_service.h"
+#include "dispatch_broker/metrics.h"
+#include "dispatch_broker/worker_service.h"
+#include "dispatch_broker/worker_session.h"
+#include "dispatch_broker/worker_table.h"
+#include "job_redis/redis_job_store.h"
+#include "registry_redis/store.h"
+
+namespace parley {
+
+DispatchBrokerConfig::DispatchBrokerConfig() {
+  // A create is answered within half a second, whatever Redis does.
+  redis.connect_timeout = absl::Milliseconds(300);
+  redis.command_timeout = absl::Milliseconds(400);
+  redis.connections = 8;
+}
+
+void DispatchBrokerConfig::Bind(config::Table& table) {
+  common.Bind(table, 7100);
+  redis.Bind(table);
+  table.Duration("broker.tick", &tick, absl::Milliseconds(10), absl::Seconds(5),
+                 "How often deadlines and leases are looked at; matching does not wait for it");
+  table.Duration("broker.renew_batch", &renew_batch, absl::Milliseconds(1), absl::Seconds(1),
+                 "Heartbeats that arrive within it are stored together");
+  table.Duration("broker.room_token_ttl", &room_token_ttl, absl::Minutes(1), absl::Hours(48),
+                 "How long the token that admits an agent into its room is valid");
+}
+
+namespace dispatch_broker {
+
+int Run(const DispatchBrokerConfig& config, service::Context& context,
+        std::function<void(int grpc_port, int admin_port)> started) {
+  DispatchBrokerMetrics metrics(context.registry());
+  redis::Pool redis(config.redis, context.log());
+  registry_redis::RedisAgentStore agents(redis);
+  WorkerTable workers;
+  Broker* broker_or_null = nullptr;  // nothing calls back before its first use
+  job::RedisJobStore store(
+      redis, "B" + RandomBase62(12),
+      {[&workers](const job::Message& message) { workers.Deliver(message); },
+       [&broker_or_null](const std::string& pool) { broker_or_null->OnRecovering(pool); }});
+  Broker broker(config, context, store, agents, workers, metrics);
+  broker_or_null = &broker;
+  DispatchServiceImpl dispatch_service(broker);
+  WorkerServiceImpl worker_service(broker);
+  broker.Start();
+  service::Context::Hooks hooks;
+  hooks.ready = [&broker] { return broker.store_available(); };
+  // Streams end with the server; agent servers connect to another broker and keep their jobs.
+  hooks.drain = [&workers](absl::Duration) {
+    for (const auto& session : workers.All()) {
+      session->Close(
+          grpc::Status(grpc::StatusCode::UNAVAILABLE, "this broker stops; connect to another one"));
+    }
+  };
+  hooks.started = std::move(started);
+  const int code = context.Serve({&dispatch_service, &worker_service}, std::move(hooks));
+  broker.Stop();
+  context.executor().Stop();  // what still runs there uses the store
+  return code;
+}
+
+}  // namespace dispatch_broker
+}  // namespace parley

@@ -1,0 +1,33 @@
+#pragma once
+// The dispatch broker: dispatches, jobs, leases, workers, events, session records. Stateless but
+// for the streams it holds: everything else is in Redis, and any replica may do anything.
+#include <absl/time/time.h>
+
+#include <functional>
+
+#include "redis/redis.h"
+#include "service/service.h"
+
+namespace parley {
+
+struct DispatchBrokerConfig {
+  DispatchBrokerConfig();
+
+  service::CommonConfig common;
+  redis::Config redis;
+  absl::Duration tick = absl::Milliseconds(250);
+  absl::Duration renew_batch = absl::Milliseconds(100);
+  absl::Duration room_token_ttl = absl::Hours(12);
+
+  void Bind(config::Table& table);
+};
+
+namespace dispatch_broker {
+
+// Serves until a stop is asked for. The exit code of main. `started` hears the ports (they may be 0
+// in the configuration).
+int Run(const DispatchBrokerConfig& config, service::Context& context,
+        std::function<void(int grpc_port, int admin_port)> started = {});
+
+}  // namespace dispatch_broker
+}  // namespace parley

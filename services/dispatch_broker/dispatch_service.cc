@@ -1,0 +1,291 @@
+#include "dispatch_broker/dispatch_service.h"
+
+#include "base/ids.h"
+#include "base/status.h"
+#include "dispatch_broker/watch.h"
+#include "job/limits.h"
+#include "rpc/bidi.h"
+
+namespace parley::dispatch_broker {
+
+absl::StatusOr<std::string> ProjectOf(const auth::Claims& caller) {
+  if (!caller.project.empty()) return caller.project;
+  return FailedPrecondition("a service's token must name a project (claim parley.project) here");
+}
+
+absl::StatusOr<int> PageSize(int32_t asked) {
+  if (asked == 0) return 100;
+  if (asked < 1 || asked > 500) return InvalidArgument("page_size is 1 to 500, not {}", asked);
+  return asked;
+}
+
+absl::StatusOr<auth::Claims> DispatchServiceImpl::Caller(
+    const grpc::CallbackServerContext& context) const {
+  PARLEY_ASSIGN_OR_RETURN(auth::Claims caller, broker_.context().Authenticate(context));
+  PARLEY_RETURN_IF_ERROR(broker_.CheckStore());
+  return caller;
+}
+
+// ---- create ----
+
+absl::StatusOr<job::Dispatch> DispatchServiceImpl::Create(
+    const auth::Claims& caller, const v1::CreateDispatchRequest& request) {
+  PARLEY_ASSIGN_OR_RETURN(job::NewDispatch dispatch, FromProto(request));
+  if (!request.project().empty() && !caller.is_service() && request.project() != caller.project) {
+    return PermissionDenied("the token's project is \"{}\", not \"{}\"", caller.project,
+                            request.project());
+  }
+  dispatch.project = request.project().empty() ? caller.project : request.project();
+  if (dispatch.project.empty()) return InvalidArgument("project is missing");
+  PARLEY_RETURN_IF_ERROR(auth::RequireRoomAdmin(caller, dispatch.room));
+  PARLEY_RETURN_IF_ERROR(job::Validate(dispatch, broker_.context().clock().Now()));
+  absl::Status resolved = broker_.resolver().Resolve(dispatch);
+  if (parley::ReasonOf(resolved).reason == "UNSERVED") {
+    broker_.metrics().automatic_unserved.Increment();
+  }
+  PARLEY_RETURN_IF_ERROR(resolved);
+  PARLEY_ASSIGN_OR_RETURN(dispatch.dispatch_id, broker_.store().NewDispatchId(dispatch.pool));
+  PARLEY_ASSIGN_OR_RETURN(dispatch.job_id, broker_.store().NewJobId(dispatch.pool));
+  dispatch.request_hash = RequestHash(request);
+  if (dispatch.session_id.empty()) dispatch.session_id = NewId(kSessionPrefix);
+
+  absl::StatusOr<job::JobStore::Created> created = broker_.store().Create(dispatch);
+  if (absl::IsUnavailable(created.status())) {
+    // Perhaps it was written: whoever asked may look, or say the same again under its key.
+    ErrorReason why = parley::ReasonOf(created.status());
+    why.metadata["dispatch_id"] = dispatch.dispatch_id;
+    return WithReason(created.status(), why.reason, why.metadata);
+  }
+  PARLEY_RETURN_IF_ERROR(created.status());
+  broker_.Touch(dispatch.pool);
+  if (created->existed) {
+    broker_.metrics().existed.Increment();
+    return std::move(created->dispatch);
+  }
+  broker_.metrics().created.Increment();
+  PARLEY_RETURN_IF_ERROR(CreateSession(created->dispatch, !request.session_id().empty()));
+  return std::move(created->dispatch);
+}
+
+absl::Status DispatchServiceImpl::CreateSession(const job::Dispatch& dispatch, bool wait) {
+  job::SessionRecord record;
+  record.id = dispatch.session_id;
+  record.project = dispatch.project;
+  record.room = dispatch.room;
+  record.dispatch_id = dispatch.id;
+  record.agent_name = dispatch.agent_name;
+  record.agent_id = dispatch.agent_id;
+  record.agent_version = dispatch.agent_version;
+  record.create_time = dispatch.create_time;
+  if (!wait) {  // nobody knows its id yet; its end writes it once more
+    broker_.context().executor().PostAdmitted([&broker = broker_, record] {
+      if (absl::Status status = broker.store().SaveSession(record); !status.ok()) {
+        broker.context().log().Warn("session record not kept",
+                                    {{"session_id", record.id}, {"error", Message(status)}});
+      }
+    });
+    return absl::OkStatus();
+  }
+  return broker_.store().SaveSession(record);
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::CreateDispatch(
+    grpc::CallbackServerContext* context, const v1::CreateDispatchRequest* request,
+    v1::CreateDispatchResponse* response) {
+  return rpc::Unary(broker_.context().executor(), context,
+                    [this, context, request, response]() -> absl::Status {
+                      const int64_t start_us = Clock::Real().MonotonicMicros();
+                      absl::StatusOr<auth::Claims> caller = Caller(*context);
+                      absl::StatusOr<job::Dispatch> dispatch =
+                          caller.ok() ? Create(*caller, *request) : caller.status();
+                      if (!dispatch.ok()) {
+                        broker_.metrics().CountRefusal(dispatch.status());
+                        return dispatch.status();
+                      }
+                      *response->mutable_dispatch() = ToProto(*dispatch);
+                      broker_.metrics().create_seconds.Observe(
+                          static_cast<double>(Clock::Real().MonotonicMicros() - start_us) / 1e6);
+                      return absl::OkStatus();
+                    });
+}
+
+// ---- read, delete ----
+
+absl::StatusOr<job::Dispatch> DispatchServiceImpl::FindDispatch(const auth::Claims& caller,
+                                                                std::string_view id) {
+  PARLEY_ASSIGN_OR_RETURN(job::Dispatch dispatch, broker_.store().GetDispatch(id));
+  const bool ours =
+      dispatch.project == caller.project || (caller.is_service() && caller.project.empty());
+  if (!ours) return NotFound("dispatch {} does not exist", id);
+  PARLEY_RETURN_IF_ERROR(auth::RequireRoomAdmin(caller, dispatch.room));
+  return dispatch;
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::GetDispatch(grpc::CallbackServerContext* context,
+                                                           const v1::GetDispatchRequest* request,
+                                                           v1::GetDispatchResponse* response) {
+  return rpc::Unary(broker_.context().executor(), context,
+                    [this, context, request, response]() -> absl::Status {
+                      PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+                      PARLEY_ASSIGN_OR_RETURN(const job::Dispatch dispatch,
+                                              FindDispatch(caller, request->dispatch_id()));
+                      *response->mutable_dispatch() = ToProto(dispatch);
+                      return absl::OkStatus();
+                    });
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::ListDispatches(
+    grpc::CallbackServerContext* context, const v1::ListDispatchesRequest* request,
+    v1::ListDispatchesResponse* response) {
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
+        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+        PARLEY_RETURN_IF_ERROR(auth::RequireRoomList(caller));
+        job::JobStore::ListQuery query;
+        PARLEY_ASSIGN_OR_RETURN(query.project, ProjectOf(caller));
+        PARLEY_ASSIGN_OR_RETURN(query.limit, PageSize(request->page_size()));
+        query.room = request->room();
+        query.agent_name = request->agent_name();
+        query.include_ended = request->include_ended();
+        query.after = request->page_token();
+        PARLEY_ASSIGN_OR_RETURN(const auto page, broker_.store().ListDispatches(query));
+        for (const job::Dispatch& dispatch : page.items) {
+          *response->add_dispatches() = ToProto(dispatch);
+        }
+        response->set_next_page_token(page.next);
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::DeleteDispatch(
+    grpc::CallbackServerContext* context, const v1::DeleteDispatchRequest* request,
+    v1::DeleteDispatchResponse* response) {
+  return rpc::Unary(broker_.context().executor(), context,
+                    [this, context, request, response]() -> absl::Status {
+                      PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+                      PARLEY_RETURN_IF_ERROR(FindDispatch(caller, request->dispatch_id()).status());
+                      PARLEY_ASSIGN_OR_RETURN(const job::Dispatch dispatch,
+                                              broker_.store().Terminate(request->dispatch_id()));
+                      *response->mutable_dispatch() = ToProto(dispatch);
+                      return absl::OkStatus();
+                    });
+}
+
+// ---- jobs ----
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::GetJob(grpc::CallbackServerContext* context,
+                                                      const v1::GetJobRequest* request,
+                                                      v1::GetJobResponse* response) {
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
+        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+        PARLEY_ASSIGN_OR_RETURN(const job::Job job, broker_.store().GetJob(request->job_id()));
+        if (absl::IsNotFound(FindDispatch(caller, job.dispatch_id).status())) {
+          return NotFound("job {} does not exist", request->job_id());
+        }
+        PARLEY_RETURN_IF_ERROR(FindDispatch(caller, job.dispatch_id).status());
+        *response->mutable_job() = ToProto(job);
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::ListJobs(grpc::CallbackServerContext* context,
+                                                        const v1::ListJobsRequest* request,
+                                                        v1::ListJobsResponse* response) {
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
+        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+        PARLEY_RETURN_IF_ERROR(auth::RequireRoomList(caller));
+        job::JobStore::ListQuery query;
+        PARLEY_ASSIGN_OR_RETURN(query.project, ProjectOf(caller));
+        PARLEY_ASSIGN_OR_RETURN(query.limit, PageSize(request->page_size()));
+        query.room = request->room();
+        query.include_ended = true;
+        query.after = request->page_token();
+        PARLEY_ASSIGN_OR_RETURN(const auto page, broker_.store().ListDispatches(query));
+        for (const job::Dispatch& dispatch : page.items) {
+          for (const job::Job& job : dispatch.jobs) {
+            if (!request->worker_id().empty() && job.worker_id != request->worker_id()) continue;
+            v1::Job proto = ToProto(job);
+            if (request->state() != 0 && proto.state() != request->state()) continue;
+            *response->add_jobs() = std::move(proto);
+          }
+        }
+        response->set_next_page_token(page.next);
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::TerminateJob(grpc::CallbackServerContext* context,
+                                                            const v1::TerminateJobRequest* request,
+                                                            v1::TerminateJobResponse* response) {
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
+        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+        PARLEY_ASSIGN_OR_RETURN(const job::Job job, broker_.store().GetJob(request->job_id()));
+        if (absl::IsNotFound(FindDispatch(caller, job.dispatch_id).status())) {
+          return NotFound("job {} does not exist", request->job_id());
+        }
+        PARLEY_RETURN_IF_ERROR(FindDispatch(caller, job.dispatch_id).status());
+        PARLEY_RETURN_IF_ERROR(broker_.store().Terminate(request->job_id()).status());
+        PARLEY_ASSIGN_OR_RETURN(const job::Job after, broker_.store().GetJob(request->job_id()));
+        *response->mutable_job() = ToProto(after);
+        return absl::OkStatus();
+      });
+}
+
+// ---- workers, events ----
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::ListWorkers(grpc::CallbackServerContext* context,
+                                                           const v1::ListWorkersRequest* request,
+                                                           v1::ListWorkersResponse* response) {
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
+        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+        PARLEY_RETURN_IF_ERROR(auth::RequireRoomList(caller));
+        PARLEY_ASSIGN_OR_RETURN(const std::vector<job::Worker> workers,
+                                broker_.store().ListWorkers(request->pool()));
+        for (const job::Worker& worker : workers) {
+          const bool visible =
+              caller.project.empty() || worker.project.empty() || worker.project == caller.project;
+          if (visible) *response->add_workers() = ToProto(worker);
+        }
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::DrainWorker(grpc::CallbackServerContext* context,
+                                                           const v1::DrainWorkerRequest* request,
+                                                           v1::DrainWorkerResponse*) {
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request]() -> absl::Status {
+        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+        PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(caller));
+        PARLEY_ASSIGN_OR_RETURN(const std::string pool,
+                                broker_.store().PoolOfWorker(request->worker_id()));
+        PARLEY_ASSIGN_OR_RETURN(const std::vector<job::Worker> workers,
+                                broker_.store().ListWorkers(pool));
+        for (const job::Worker& worker : workers) {
+          if (worker.id != request->worker_id()) continue;
+          const bool ours =
+              worker.project == caller.project || (caller.is_service() && caller.project.empty());
+          if (ours) return broker_.store().Drain(pool, worker.id, true);
+          // One that serves every project belongs to the operator.
+          if (worker.project.empty()) {
+            return PermissionDenied(
+                "worker {} serves all projects: draining it needs a service's token", worker.id);
+          }
+        }
+        return NotFound("worker {} does not exist or has ended", request->worker_id());
+      });
+}
+
+grpc::ServerWriteReactor<v1::WatchEventsResponse>* DispatchServiceImpl::WatchEvents(
+    grpc::CallbackServerContext* context, const v1::WatchEventsRequest* request) {
+  absl::StatusOr<auth::Claims> caller = Caller(*context);
+  absl::Status status = caller.status();
+  if (status.ok()) status = auth::RequireRoomList(*caller);
+  return EventStream::Start(broker_, status, status.ok() ? caller->project : "", *request);
+}
+
+}  // namespace parley::dispatch_broker

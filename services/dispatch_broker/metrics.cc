@@ -1,0 +1,105 @@
+#include "dispatch_broker/metrics.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace parley {
+namespace {
+
+constexpr auto kRefused = "parley_dispatch_refused_total";
+constexpr auto kRefusedHelp = "Creates that were refused, by reason";
+constexpr auto kSlots = "parley_worker_slots";
+constexpr auto kSlotsHelp = "Slots of the pool's agent servers, by state";
+
+}  // namespace
+
+DispatchBrokerMetrics::DispatchBrokerMetrics(prometheus::Registry& r)
+    : created(metrics::Counter(r, "parley_dispatch_created_total", "Dispatches created")),
+      existed(metrics::Counter(r, "parley_dispatch_repeated_total",
+                               "Creates that were answered with a dispatch that existed already")),
+      refused_invalid(metrics::Counter(r, kRefused, kRefusedHelp, {{"reason", "invalid"}})),
+      refused_unauthorised(
+          metrics::Counter(r, kRefused, kRefusedHelp, {{"reason", "unauthorised"}})),
+      refused_key_reused(metrics::Counter(r, kRefused, kRefusedHelp, {{"reason", "key_reused"}})),
+      refused_unavailable(metrics::Counter(r, kRefused, kRefusedHelp, {{"reason", "unavailable"}})),
+      refused_quota(metrics::Counter(r, kRefused, kRefusedHelp, {{"reason", "quota"}})),
+      automatic_unserved(metrics::Counter(r, "parley_dispatch_automatic_unserved_total",
+                                          "Rooms without an agent name that nobody serves")),
+      redispatches(metrics::Counter(r, "parley_dispatch_redispatched_total",
+                                    "Attempts after the first that were handed to a worker")),
+      deadlines_passed(metrics::Counter(r, "parley_dispatch_deadline_passed_total",
+                                        "Jobs that no worker took before their deadline")),
+      leases_lost(metrics::Counter(r, "parley_worker_leases_lost_total",
+                                   "Sessions of agent servers that ended by silence")),
+      deaths_reported(metrics::Counter(r, "parley_worker_deaths_reported_total",
+                                       "Sessions of agent servers that ended by notice")),
+      stale_words(metrics::Counter(r, "parley_worker_stale_words_total",
+                                   "Words about a token that was not the newest any more")),
+      workers_refused(metrics::Counter(r, "parley_worker_refused_total",
+                                       "Connections of agent servers that were refused")),
+      streams(
+          metrics::Gauge(r, "parley_worker_streams", "Streams of agent servers on this broker")),
+      store_available(
+          metrics::Gauge(r, "parley_dispatch_store_available", "1 while Redis answers, else 0")),
+      queue_wait_seconds(metrics::Histogram(r, "parley_dispatch_queue_wait_seconds",
+                                            "From a dispatch's creation to its first lease")),
+      created_to_running_seconds(
+          metrics::Histogram(r, "parley_dispatch_created_to_running_seconds",
+                             "From a dispatch's creation to the first word that it runs")),
+      create_seconds(metrics::Histogram(r, "parley_dispatch_create_seconds",
+                                        "Time to make a dispatch durable")),
+      registry_(r) {}
+
+void DispatchBrokerMetrics::CountRefusal(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+      return refused_unauthorised.Increment();
+    case absl::StatusCode::kAlreadyExists:
+      return refused_key_reused.Increment();
+    case absl::StatusCode::kUnavailable:
+      return refused_unavailable.Increment();
+    case absl::StatusCode::kResourceExhausted:
+      return refused_quota.Increment();
+    default:
+      return refused_invalid.Increment();
+  }
+}
+
+DispatchBrokerMetrics::PoolGauges::PoolGauges(prometheus::Registry& r, const std::string& pool)
+    : pending_jobs(metrics::Gauge(r, "parley_dispatch_pending_jobs", "Jobs that wait for a worker",
+                                  {{"pool", pool}})),
+      oldest_pending_seconds(metrics::Gauge(r, "parley_dispatch_oldest_pending_seconds",
+                                            "How long the job that waits longest has waited",
+                                            {{"pool", pool}})),
+      slots_used(metrics::Gauge(r, kSlots, kSlotsHelp, {{"pool", pool}, {"state", "used"}})),
+      slots_free(metrics::Gauge(r, kSlots, kSlotsHelp, {{"pool", pool}, {"state", "free"}})),
+      slots_closed(metrics::Gauge(r, kSlots, kSlotsHelp, {{"pool", pool}, {"state", "closed"}})),
+      workers(metrics::Gauge(r, "parley_worker_registered", "Agent servers that are registered",
+                             {{"pool", pool}})),
+      desired(metrics::Gauge(r, "parley_worker_desired",
+                             "Agent servers that the jobs of this moment need", {{"pool", pool}})) {
+}
+
+void DispatchBrokerMetrics::PoolGauges::Set(const job::JobStore::TickResult& tick) {
+  pending_jobs.Set(tick.pending);
+  oldest_pending_seconds.Set(absl::ToDoubleSeconds(tick.oldest_pending));
+}
+
+void DispatchBrokerMetrics::PoolGauges::Set(const job::JobStore::PoolStats& stats, int pending) {
+  slots_used.Set(stats.used);
+  slots_closed.Set(stats.closed_slots);
+  slots_free.Set(std::max(0, stats.slots - stats.used - stats.closed_slots));
+  workers.Set(stats.workers);
+  // As many as hold what runs and waits, at the size of those that are there; one when none is.
+  const double size = stats.workers == 0 ? 1.0 : static_cast<double>(stats.slots) / stats.workers;
+  const double jobs = stats.used + pending;
+  desired.Set(stats.workers == 0 ? (pending > 0 ? 1 : 0) : std::ceil(jobs / std::max(1.0, size)));
+}
+
+DispatchBrokerMetrics::PoolGauges& DispatchBrokerMetrics::ForPool(const std::string& pool) {
+  MutexLock lock(&mutex_);
+  return pools_.try_emplace(pool, registry_, pool).first->second;
+}
+
+}  // namespace parley
