@@ -69,16 +69,18 @@ std::vector<Route> MakeRoutes(Backend& backend) {
   AddDispatchRoutes(backend, routes);
   AddTokenRoutes(backend, routes);
   AddSpeechRoutes(backend, routes);
-  routes.push_back(
-      {"GET", "/healthz", "The process lives", "", nullptr, 200, [](const http::Request&) {
-         return http::Response{200, "text/plain", "ok\n", {}};
-       }});
-  routes.push_back(
-      {"GET", "/readyz", "May take traffic", "", nullptr, 200, [&backend](const http::Request&) {
-         return backend.context.stop_requested()
-                    ? http::Response{503, "text/plain", "stopping\n", {}}
-                    : http::Response{200, "text/plain", "ready\n", {}};
-       }});
+  routes.push_back({"GET", "/healthz", "The process lives", "", nullptr, 200,
+                    [](const http::Request&) {
+                      return http::Response{200, "text/plain", "ok\n", {}};
+                    },
+                    true});
+  routes.push_back({"GET", "/readyz", "May take traffic", "", nullptr, 200,
+                    [&backend](const http::Request&) {
+                      return backend.context.stop_requested()
+                                 ? http::Response{503, "text/plain", "stopping\n", {}}
+                                 : http::Response{200, "text/plain", "ready\n", {}};
+                    },
+                    true});
   if (backend.config.demo) {
     routes.push_back({"GET", "/demo/room-rate/{room}",
                       "Nightly rate of a room type: the tool of the front-desk example", "",
@@ -128,13 +130,18 @@ int Run(const ApiServerConfig& given, service::Context& context) {
   Backend backend(config, context);
   http::Server server(options, context.executor(), context.log());
   for (Route& route : MakeRoutes(backend)) {
-    server.Handle(route.method, route.pattern,
-                  [&context, &metrics, handler = std::move(route.handler)](const http::Request& r) {
-                    const int64_t start = context.clock().MonotonicMicros();
-                    http::Response response = handler(r);
-                    metrics.Count(response.status, context.clock().MonotonicMicros() - start);
-                    return response;
-                  });
+    http::Handler counted = [&context, &metrics,
+                             handler = std::move(route.handler)](const http::Request& r) {
+      const int64_t start = context.clock().MonotonicMicros();
+      http::Response response = handler(r);
+      metrics.Count(response.status, context.clock().MonotonicMicros() - start);
+      return response;
+    };
+    if (route.inline_run) {
+      server.HandleInline(route.method, route.pattern, std::move(counted));
+    } else {
+      server.Handle(route.method, route.pattern, std::move(counted));
+    }
   }
   server.HandleUnknown([](const http::Request& request) {
     return ErrorResponse(NotFound("there is nothing at {} {}; GET /openapi.json lists what is",

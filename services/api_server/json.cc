@@ -5,9 +5,13 @@
 #include <google/protobuf/util/time_util.h>
 
 #include "base/status.h"
+#include "base/strings.h"
 
 namespace parley::api_server {
 namespace {
+
+constexpr int kMaxNesting =
+    32;  // writing JSON recurses; a body of brackets must not end the process
 
 using google::protobuf::Timestamp;
 using google::protobuf::util::TimeUtil;
@@ -153,6 +157,9 @@ std::string ToCamel(std::string_view snake) {
 
 absl::StatusOr<Body> Body::Parse(std::string_view text, std::string what) {
   if (text.empty()) return Body(Json::object(), std::move(what));
+  if (!JsonNestsWithin(text, kMaxNesting)) {
+    return InvalidArgument("{} is nested more than {} levels deep", what, kMaxNesting);
+  }
   try {
     Json json = Json::parse(text);
     if (!json.is_object()) return InvalidArgument("{} must be a JSON object", what);
@@ -162,6 +169,8 @@ absl::StatusOr<Body> Body::Parse(std::string_view text, std::string what) {
     return InvalidArgument("{} is not JSON: line {}: {}", what,
                            1 + std::count(at.begin(), at.end(), '\n'),
                            "unexpected end or character");
+  } catch (const Json::out_of_range&) {
+    return InvalidArgument("{} holds a number out of range", what);
   }
 }
 

@@ -18,6 +18,7 @@ struct Route {
   Json request;       // JSON schema of the body; null = none
   int success = 200;
   http::Handler handler;
+  bool inline_run = false;  // answers on the server's loop, also when all threads are busy
 };
 
 // Each adds its routes. `backend` must outlive the server.

@@ -4,6 +4,7 @@
 #include "api_server/routes.h"
 #include "audio/wav.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "rpc/status.h"
 
 namespace parley::api_server {
@@ -99,6 +100,7 @@ struct TranscriptionRequest {
   std::string engine = "pocketsphinx";
   std::string language;
   std::string grammar;
+  std::vector<std::string> phrases;
   std::string format = "json";
 };
 
@@ -118,6 +120,12 @@ absl::StatusOr<TranscriptionRequest> ReadTranscription(const http::Request& requ
       out.language = text;
     } else if (part.name == "grammar") {
       out.grammar = text;
+    } else if (part.name == "prompt") {
+      // A grammar, or what may be said, with commas between.
+      if (Trim(text).starts_with("#JSGF")) out.grammar = text;
+      for (const std::string& phrase : Split(out.grammar == text ? "" : text, ',')) {
+        if (!Trim(phrase).empty()) out.phrases.emplace_back(Trim(phrase));
+      }
     } else if (part.name == "response_format") {
       out.format = text;
     }
@@ -152,6 +160,7 @@ absl::StatusOr<std::string> RecognizeAll(Backend& backend, const auth::Claims& c
   engine.set_engine(request.engine);
   engine.set_language(request.language);
   engine.set_grammar(request.grammar);
+  for (const std::string& phrase : request.phrases) engine.add_phrases(phrase);
   config.set_sample_rate_hz(request.wav.rate_hz);
   stream->Write(message);
   const std::string pcm = FirstChannel(request.wav);
@@ -204,6 +213,7 @@ void AddSpeechRoutes(Backend& backend, std::vector<Route>& routes) {
            R"json({"type": "object", "required": ["file"], "x-multipart": true, "properties": {
                       "file": {"type": "string", "format": "binary"}, "model": {"type": "string", "default": "pocketsphinx"},
                       "language": {"type": "string"}, "grammar": {"type": "string", "description": "JSGF"},
+                      "prompt": {"type": "string", "description": "JSGF, or phrases with commas between"},
                       "response_format": {"enum": ["json", "text"]}}})json"),
        200,
        [&backend](const http::Request& request) { return Answer(Transcribe(backend, request)); }});

@@ -10,10 +10,38 @@ namespace {
 
 constexpr size_t kMaxName = 256;
 
+bool Listed(const std::vector<std::string>& list, std::string_view text) {
+  return std::find(list.begin(), list.end(), text) != list.end();
+}
+
+// Lets pages of other origins read the answer: all of them in development, else those of the list.
+http::Response WithCors(const Backend& backend, const http::Request& request,
+                        http::Response response) {
+  const std::string origin(request.Header("origin"));
+  const bool listed = Listed(backend.config.open_origins, origin);
+  if (!backend.config.common.dev && !listed) return response;
+  response.headers.emplace_back("Access-Control-Allow-Origin",
+                                backend.config.common.dev ? "*" : origin);
+  response.headers.emplace_back("Vary", "Origin");
+  return response;
+}
+
+// What a browser asks before it posts JSON to another origin.
+http::Response Preflight(const Backend& backend, const http::Request& request) {
+  http::Response response = WithCors(backend, request, http::Response{204, "", "", {}});
+  response.headers.emplace_back("Allow", "OPTIONS, POST");
+  response.headers.emplace_back("Access-Control-Allow-Methods", "POST");
+  response.headers.emplace_back("Access-Control-Allow-Headers",
+                                "authorization, content-type, x-sandbox-id");
+  response.headers.emplace_back("Access-Control-Max-Age", "600");
+  return response;
+}
+
 // May this caller have a token? With a bearer token: who may create rooms. Without: development, or
 // the allow-list.
 absl::StatusOr<auth::Claims> Admit(Backend& backend, const http::Request& request,
-                                   const std::vector<auth::RoomAgent>& agents) {
+                                   const std::vector<auth::RoomAgent>& agents,
+                                   const auth::Claims& person) {
   if (!BearerOf(request).empty()) {
     PARLEY_ASSIGN_OR_RETURN(auth::Claims claims, Authenticate(backend, request));
     PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(claims));
@@ -23,17 +51,18 @@ absl::StatusOr<auth::Claims> Admit(Backend& backend, const http::Request& reques
   if (backend.config.common.dev) return open;
   const auto& names = backend.config.open_agents;
   const auto& origins = backend.config.open_origins;
-  const auto listed = [](const std::vector<std::string>& list, std::string_view text) {
-    return std::find(list.begin(), list.end(), text) != list.end();
-  };
-  if (names.empty() || (!origins.empty() && !listed(origins, request.Header("origin")))) {
+  if (names.empty() || (!origins.empty() && !Listed(origins, request.Header("origin")))) {
     return WithReason(Unauthenticated("this endpoint needs a bearer token"), "TOKEN_MISSING");
   }
   for (const auth::RoomAgent& agent : agents) {
-    if (!listed(names, agent.agent_name)) {
+    if (!Listed(names, agent.agent_name)) {
       return PermissionDenied("agent \"{}\" may not be asked for without a token",
                               agent.agent_name);
     }
+  }
+  // A stranger who may name a room or an identity may walk into somebody else's call.
+  if (!person.video.room.empty() || !person.identity.empty()) {
+    return PermissionDenied("room_name and participant_identity need a bearer token here");
   }
   if (agents.empty()) return PermissionDenied("name one of the agents that are open to everybody");
   return open;
@@ -76,7 +105,8 @@ absl::StatusOr<http::Response> Create(Backend& backend, const http::Request& req
     return InvalidArgument("the body: names are at most {} bytes", kMaxName);
   }
   PARLEY_ASSIGN_OR_RETURN(person.room_agents, ReadAgents(config));
-  PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Admit(backend, request, person.room_agents));
+  PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller,
+                          Admit(backend, request, person.room_agents, person));
   if (config.is_object()) person.room_config_json = config.dump();
   if (person.video.room.empty()) person.video.room = "room-" + RandomBase62(10);
   if (person.identity.empty()) person.identity = "user-" + RandomBase62(10);
@@ -105,11 +135,11 @@ void AddTokenRoutes(Backend& backend, std::vector<Route>& routes) {
          "Server URL and a short-lived token for one participant; invents what is missing",
          "none in development; else video.roomCreate, or an agent of the allow-list",
          CreateSchema(), 201, [&backend](const http::Request& request) {
-           http::Response response = Answer(Create(backend, request));
-           if (backend.config.common.dev)
-             response.headers.emplace_back("Access-Control-Allow-Origin", "*");
-           return response;
+           return WithCors(backend, request, Answer(Create(backend, request)));
          }});
+    routes.push_back(
+        {"OPTIONS", path, "What browsers ask first", "", nullptr, 204,
+         [&backend](const http::Request& request) { return Preflight(backend, request); }});
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "api_server/json.h"
 #include "api_server/multipart.h"
+#include "api_server/routes.h"
 #include "base/status.h"
 
 namespace parley::api_server {
@@ -80,6 +81,78 @@ TEST(MultipartTest, RefusesWhatIsCutOrNameless) {
   EXPECT_FALSE(ParseMultipart("application/json", good).ok());
   EXPECT_FALSE(ParseMultipart("multipart/form-data", good).ok());
   EXPECT_FALSE(ParseMultipart(kType, "--xYz\r\nX: y\r\n\r\nb\r\n--xYz--").ok());
+}
+
+TEST(BodyTest, BracketsWithoutEndDoNoHarm) {
+  const std::string deep = "{\"room_config\":" + std::string(1'000'000, '[');
+  EXPECT_THAT(Text(Body::Parse(deep).status()), HasSubstr("nested more than"));
+  EXPECT_THAT(Text(Body::Parse(R"({"a": 1e309})").status()), HasSubstr("number out of range"));
+  EXPECT_TRUE(Body::Parse(R"({"text": "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["})").ok());
+}
+
+// connection-details where no bearer token is needed for the agents of a list.
+class OpenTokensTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    config_.common.api_key = "APIhotel";
+    config_.common.api_secret = "a secret of a hotel";
+    config_.open_agents = {"front-desk"};
+    config_.open_origins = {"https://hotel.example"};
+    auto context = service::Context::Create("api-server", config_.common);
+    ASSERT_TRUE(context.ok()) << context.status();
+    context_ = *std::move(context);
+    backend_ = std::make_unique<Backend>(config_, *context_);
+    AddTokenRoutes(*backend_, routes_);
+  }
+  http::Response Do(const std::string& method, const std::string& body,
+                    const std::string& origin = "https://hotel.example") {
+    http::Request request;
+    request.method = method;
+    request.body = body;
+    request.headers["origin"] = origin;
+    for (const Route& route : routes_) {
+      if (route.method == method) return route.handler(request);
+    }
+    return {};
+  }
+  static std::string Header(const http::Response& response, std::string_view name) {
+    for (const auto& [key, value] : response.headers) {
+      if (key == name) return value;
+    }
+    return "";
+  }
+
+  ApiServerConfig config_;
+  std::unique_ptr<service::Context> context_;
+  std::unique_ptr<Backend> backend_;
+  std::vector<Route> routes_;
+};
+
+constexpr char kFrontDesk[] = R"({"room_config": {"agents": [{"agent_name": "front-desk"}]}})";
+
+TEST_F(OpenTokensTest, GivesTokensForListedAgentsOnly) {
+  const http::Response good = Do("POST", kFrontDesk);
+  EXPECT_EQ(good.status, 201) << good.body;
+  EXPECT_EQ(Header(good, "Access-Control-Allow-Origin"), "https://hotel.example");
+  EXPECT_EQ(Do("POST", kFrontDesk, "https://other.example").status, 401);
+  EXPECT_EQ(Do("POST", "{}").status, 403);
+  EXPECT_EQ(Do("POST", R"({"roomConfig": {"agents": [{"agentName": "billing"}]}})").status, 403);
+}
+
+TEST_F(OpenTokensTest, StrangersCannotChooseTheRoom) {
+  for (const char* field : {"room_name", "participantIdentity"}) {
+    Json body = Json::parse(kFrontDesk);
+    body[field] = "somebody-elses";
+    EXPECT_EQ(Do("POST", body.dump()).status, 403) << field;
+  }
+}
+
+TEST_F(OpenTokensTest, PreflightAllowsListedOriginsOnly) {
+  const http::Response listed = Do("OPTIONS", "");
+  EXPECT_EQ(listed.status, 204);
+  EXPECT_EQ(Header(listed, "Access-Control-Allow-Origin"), "https://hotel.example");
+  EXPECT_THAT(Header(listed, "Access-Control-Allow-Headers"), HasSubstr("content-type"));
+  EXPECT_EQ(Header(Do("OPTIONS", "", "https://other.example"), "Access-Control-Allow-Origin"), "");
 }
 
 }  // namespace
