@@ -11,7 +11,7 @@ namespace parley {
 
 struct LlmGatewayConfig {
   service::CommonConfig common;
-  int max_chats = 32;
+  int max_chats = 128;
   absl::Duration timeout = absl::Minutes(2);
   std::string openai_base_url;  // "" = there is no engine openai
   std::string openai_key;

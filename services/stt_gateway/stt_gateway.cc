@@ -54,7 +54,11 @@ void SttGatewayConfig::Bind(config::Table& table) {
   table.Text("stt.decoder", &decoder,
              "Path of parley-stt-decoder; by default it is looked for beside this program");
   table.Text("stt.model_dir", &model_dir, "Folder of the pocketsphinx models");
-  table.Int("stt.max_streams", &max_streams, 1, 10'000, "Streams that may listen at a time");
+  table.Int("stt.max_streams", &max_streams, 1, 100'000, "Streams that may be open at a time");
+  table.Int(
+      "stt.max_decoders", &max_decoders, 1, 10'000,
+      "Of these, how many pocketsphinx may serve: a process each, 4 MiB with a grammar, 28 MiB "
+      "with free speech");
   table.Size("stt.memory_limit", &memory_limit, 16 << 20, int64_t{4} << 30,
              "Memory of one decoder process beyond the models");
   table.Duration("stt.open_timeout", &open_timeout, absl::Seconds(1), absl::Minutes(1),
@@ -80,7 +84,7 @@ int Run(const SttGatewayConfig& config, service::Context& context,
   engines::PocketsphinxOptions options;
   options.decoder = config.decoder;
   options.model_dir = config.model_dir;
-  options.max_streams = config.max_streams;
+  options.max_streams = config.max_decoders;
   options.memory_limit_bytes = config.memory_limit;
   options.open_timeout = config.open_timeout;
   auto pocketsphinx = std::make_unique<engines::PocketsphinxEngine>(options);

@@ -13,7 +13,8 @@ struct SttGatewayConfig {
   service::CommonConfig common;
   std::string decoder;
   std::string model_dir = "/usr/share/pocketsphinx/model/en-us";
-  int max_streams = 64;
+  int max_streams = 1024;
+  int max_decoders = 64;
   int64_t memory_limit = 256 << 20;
   absl::Duration open_timeout = absl::Seconds(10);
   absl::Duration final_timeout = absl::Seconds(10);

@@ -11,8 +11,8 @@ namespace parley {
 
 struct TtsGatewayConfig {
   service::CommonConfig common;
-  int max_streams = 512;
-  int voices = 4;  // sentences made at a time
+  int max_streams = 2048;
+  int voices = 8;  // sentences made at a time
   std::string espeak = "espeak-ng";
   absl::Duration idle_timeout = absl::Minutes(10);
   std::string script;

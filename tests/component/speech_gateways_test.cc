@@ -212,6 +212,20 @@ TEST_F(TtsTest, EspeakSpeaks) {
   EXPECT_GT(audio::LevelDbov(spoken.samples), -40);
 }
 
+// Found by feeding the library noise: it wrote past its buffers.
+TEST_F(TtsTest, OddTextDoesNoHarm) {
+  Speaker speaker(gateway_, "flite", "kal16");
+  uint64_t segment = 0;
+  for (const std::string& text :
+       {std::string(400, '.'), std::string(2000, 'x'), std::string(300, '1'),
+        std::string("caf\u00e9"), std::string("\u4f60\u597d"),
+        std::string("$1.,;:'\"-/%&$@+= ....... !!!??? a")}) {
+    speaker.Text(text);
+    speaker.Flush(++segment);
+    EXPECT_EQ(speaker.Hear(1).done.size(), 1u) << segment;
+  }
+}
+
 TEST_F(TtsTest, OpusComesInPacketsOfTwentyMilliseconds) {
   Speaker speaker(gateway_, "flite", "kal16", 48000, speech::v1::AUDIO_ENCODING_OPUS);
   speaker.Text("Good day.");
@@ -339,7 +353,7 @@ class SttTest : public ::testing::Test {
   static SttGatewayConfig Config() {
     SttGatewayConfig config;
     config.decoder = std::string(std::getenv("PARLEY_BIN_DIR")) + "/parley-stt-decoder";
-    config.max_streams = 4;
+    config.max_decoders = 4;
     config.idle_timeout = absl::Seconds(3);
     config.script = Script().path();
     return config;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -47,6 +48,46 @@ std::array<Voice, 5>& AllVoices() {
     for (Voice& voice : voices) voice.loaded = voice.make(nullptr);
   });
   return voices;
+}
+
+// Latin letters with marks, U+00C0 to U+00FF, as the letters people would type instead.
+constexpr std::string_view kPlainLetters =
+    "AAAAAAACEEEEIIIIDNOOOOO OUUUUYTsaaaaaaaceeeeiiiidnooooo ouuuuyty";
+constexpr size_t kMaxTokenBytes = 40;
+
+// What the library can be given: it was written for clean ASCII, and odd bytes, long runs of
+// punctuation and endless words make it write past its buffers. Everything else becomes space.
+std::string CleanText(std::string_view text) {
+  std::string out;
+  size_t token = 0;  // bytes since the last space
+  const auto put = [&](char c) {
+    const bool letter_or_digit = std::isalnum(static_cast<unsigned char>(c)) != 0;
+    if (c == ' ' || token >= kMaxTokenBytes) {
+      if (!out.empty() && out.back() != ' ') out += ' ';
+      token = 0;
+      if (c == ' ') return;
+    }
+    // One mark of a run is as good as all of them.
+    if (!letter_or_digit && !out.empty() &&
+        std::isalnum(static_cast<unsigned char>(out.back())) == 0 && out.back() != ' ') {
+      return;
+    }
+    out += c;
+    ++token;
+  };
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    constexpr std::string_view kMarks = ".,!?;:'\"-/%&$@+=";
+    if (c < 0x80) {
+      put(std::isalnum(c) != 0 || kMarks.find(text[i]) != std::string_view::npos ? text[i] : ' ');
+    } else if (c == 0xC3 && i + 1 < text.size()) {
+      const size_t letter = static_cast<unsigned char>(text[++i]) & 0x3F;
+      put(kPlainLetters[letter]);
+    } else {
+      put(' ');
+    }
+  }
+  return out;
 }
 
 struct UtteranceDeleter {
@@ -128,7 +169,10 @@ class FliteStream : public speech::TtsStream {
     if (cancel.cancelled()) return Cancelled("cancelled before it was spoken");
     Delivery delivery{&sink, &cancel, voice_.rate_hz};
     const std::unique_ptr<cst_utterance, UtteranceDeleter> utterance(new_utterance());
-    utt_set_input_text(utterance.get(), std::string(sentence).c_str());
+    const std::string text = CleanText(sentence);
+    if (std::none_of(text.begin(), text.end(), [](unsigned char c) { return std::isalnum(c); }))
+      return absl::OkStatus();  // nothing in it that this voice can say
+    utt_set_input_text(utterance.get(), text.c_str());
     // On the utterance, not on the voice: voices are shared.
     feat_set_float(utterance->features, "duration_stretch", static_cast<float>(1 / rate_));
     if (pitch_ != 1) {

@@ -158,7 +158,7 @@ absl::StatusOr<std::unique_ptr<speech::SttStream>> PocketsphinxEngine::Open(
   if (streams_.fetch_add(1) >= options_.max_streams) {
     streams_.fetch_sub(1);
     return WithReason(
-        ResourceExhausted("all {} recognisers are in use; try again, or raise --stt-max-streams",
+        ResourceExhausted("all {} recognisers are in use; try again, or raise --stt-max-decoders",
                           options_.max_streams),
         "TOO_MANY_STREAMS", {{"retry_after_ms", "1000"}});
   }

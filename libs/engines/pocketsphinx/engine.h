@@ -17,7 +17,7 @@ namespace parley::engines {
 struct PocketsphinxOptions {
   std::string decoder;  // parley-stt-decoder; empty = beside this program
   std::string model_dir = "/usr/share/pocketsphinx/model/en-us";
-  int max_streams = 32;  // decoder processes at a time: about 15 MiB each with a grammar
+  int max_streams = 64;                    // decoder processes at a time
   int64_t memory_limit_bytes = 256 << 20;  // of one decoder, beyond the models
   absl::Duration compile_cpu = absl::Seconds(5);
   absl::Duration open_timeout = absl::Seconds(10);
