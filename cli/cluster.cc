@@ -108,7 +108,8 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
     own.admin_port = port + offset_ + kAdminAbove;
     return own;
   };
-  const auto add = [this](const std::string& name, const auto& config, auto run) {
+  const auto add = [this]<typename Config>(const std::string& name, const Config& config,
+                                           int (*run)(const Config&, service::Context&)) {
     return Add(name, config.common, config.common.admin_port, "/readyz",
                [config, run](service::Context& context) { return run(config, context); });
   };
@@ -128,10 +129,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   rooms.common = on(kRooms);
   rooms.redis.address = redis_->address();
   rooms.dispatch_address = At(kBroker);
-  PARLEY_RETURN_IF_ERROR(
-      add("room-server", rooms, [](const RoomServerConfig& config, service::Context& context) {
-        return room_server::Run(config, context);
-      }));
+  PARLEY_RETURN_IF_ERROR(add("room-server", rooms, room_server::Run));
 
   SttGatewayConfig stt;
   stt.common = on(kStt);
@@ -146,7 +144,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   agent::AgentServerConfig agents = agent::ConfigFor(agent::ConfiguredAgents());
   agents.common = common;
   agents.common.drain = kAgentDrain;
-  agents.dispatch_address = At(kBroker);
+  agents.broker_address = At(kBroker);
   agents.rooms_address = At(kRooms);
   agents.stt_address = At(kStt);
   agents.tts_address = At(kTts);
