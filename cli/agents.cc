@@ -109,7 +109,6 @@ absl::StatusOr<Json> RegisterFile(Api& api, const std::string& path) {
 
 void AddAgents(CLI::App& root, Command& command) {
   CLI::App& agents = *root.add_subcommand("agents", "Agent definitions in the registry");
-  agents.require_subcommand(1);
   auto files = std::make_shared<std::vector<std::string>>();
   auto text = std::make_shared<std::string>();
   AddCommand(agents, command, "apply", "Register definitions; a changed one is a new version",

@@ -112,7 +112,7 @@ absl::Status Call(const Command& command, CallWish wish) {
   if (!wish.to.empty())
     return Error(absl::StatusCode::kUnimplemented,
                  "--to {}: telephony is not built yet; call an agent with --agent", wish.to);
-  if (wish.conversation.agent.empty()) return InvalidArgument("name whom to call: --agent ID");
+  if (wish.conversation.agent.empty()) return UsageError("name whom to call: --agent ID");
   Api api = command.MakeApi();
   PARLEY_ASSIGN_OR_RETURN(std::vector<Speech> speeches, Prepare(api, wish));
   wish.conversation.print = !command.output.json && !command.output.quiet;

@@ -61,6 +61,10 @@ absl::StatusOr<std::vector<std::string>> DefinitionFiles(const std::vector<std::
   return files;
 }
 
+int RunBroker(const DispatchBrokerConfig& config, service::Context& context) {
+  return dispatch_broker::Run(config, context);
+}
+
 }  // namespace
 
 std::string Cluster::At(int port) const { return fmt::format("127.0.0.1:{}", port + offset_); }
@@ -117,13 +121,13 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   AgentRegistryConfig registry;
   registry.common = on(kRegistry);
   registry.redis.address = redis_->address();
-  registry.allow_loopback = true;
+  registry.allow_loopback_tools = true;
   PARLEY_RETURN_IF_ERROR(add("agent-registry", registry, agent_registry::Run));
 
   DispatchBrokerConfig broker;
   broker.common = on(kBroker);
   broker.redis.address = redis_->address();
-  PARLEY_RETURN_IF_ERROR(add("dispatch-broker", broker, dispatch_broker::Run));
+  PARLEY_RETURN_IF_ERROR(add("dispatch-broker", broker, RunBroker));
 
   RoomServerConfig rooms;
   rooms.common = on(kRooms);
@@ -161,6 +165,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
 
   ApiServerConfig api;
   api.common = common;
+  api.common.grpc_port = -1;  // HTTP only
   api.common.admin_port = kApiAdmin + offset_;
   api.http_ports = {std::to_string(kHttp + offset_), std::to_string(kLiveKit + offset_)};
   api.registry_address = At(kRegistry);

@@ -147,7 +147,6 @@ absl::Status OneJob(const Command& command, const std::string& id, bool stop) {
 
 void AddJobs(CLI::App& root, Command& command) {
   CLI::App& jobs = *root.add_subcommand("jobs", "Jobs: single runs of dispatches");
-  jobs.require_subcommand(1);
   auto id = std::make_shared<std::string>();
   auto room = std::make_shared<std::string>();
   auto state = std::make_shared<std::string>();
@@ -169,7 +168,6 @@ void AddJobs(CLI::App& root, Command& command) {
 
 void AddDispatch(CLI::App& root, Command& command) {
   CLI::App& dispatch = *root.add_subcommand("dispatch", "Wishes for agents in rooms");
-  dispatch.require_subcommand(1);
   auto wish = std::make_shared<NewDispatch>();
   auto id = std::make_shared<std::string>();
   auto room = std::make_shared<std::string>();

@@ -29,7 +29,6 @@ bool RunsAgents(int argc, char** argv) {
 }
 
 void AddAll(CLI::App& app, Command& command) {
-  app.require_subcommand(1);
   app.fallthrough();
   app.set_help_all_flag("--help-all", "Help of every command");
   app.add_flag("--json", command.output.json, "Print data as JSON");
@@ -63,6 +62,14 @@ void AddAll(CLI::App& app, Command& command) {
   });
 }
 
+// A noun without a verb, or nothing at all: show what there is.
+int PrintUsage(CLI::App& app) {
+  CLI::App* deepest = &app;
+  while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
+  fmt::print(stderr, "{}", deepest->help());
+  return 2;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -85,6 +92,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  if (!command.run) return PrintUsage(app);
   const absl::Status status = command.run();
   if (!status.ok()) parley::cli::PrintError(status);
   return parley::cli::ExitCodeOf(status);

@@ -80,11 +80,9 @@ absl::Status ShowStatus(const Command& command) {
 
 void AddRunning(CLI::App& root, Command& command) {
   CLI::App& workers = *root.add_subcommand("workers", "Registered agent servers");
-  workers.require_subcommand(1);
   AddCommand(workers, command, "list", "Agent servers with slots, load and heartbeat",
              [&command] { return Workers(command); });
   CLI::App& rooms = *root.add_subcommand("rooms", "Live rooms");
-  rooms.require_subcommand(1);
   AddCommand(rooms, command, "list", "Rooms with their participants",
              [&command] { return Rooms(command); });
   AddCommand(root, command, "status", "Does the cluster answer, and what runs in it",

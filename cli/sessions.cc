@@ -47,7 +47,6 @@ absl::Status Delete(const Command& command, const std::string& id) {
 
 void AddSessions(CLI::App& root, Command& command) {
   CLI::App& sessions = *root.add_subcommand("sessions", "Conversations, running and past");
-  sessions.require_subcommand(1);
   auto id = std::make_shared<std::string>();
   auto ended = std::make_shared<bool>(false);
   AddCommand(sessions, command, "list", "Sessions, newest first", [&command, ended] {

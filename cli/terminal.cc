@@ -10,8 +10,16 @@
 #include "base/status.h"
 
 namespace parley::cli {
+namespace {
+constexpr char kUsage[] = "USAGE";
+}  // namespace
+
+absl::Status UsageError(std::string_view message) {
+  return WithReason(InvalidArgument("{}", message), kUsage);
+}
 
 int ExitCodeOf(const absl::Status& status) {
+  if (ReasonOf(status).reason == kUsage) return 2;
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return 0;

@@ -13,6 +13,8 @@ using Json = nlohmann::ordered_json;
 
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not authorised, 5 unavailable.
 int ExitCodeOf(const absl::Status& status);
+// The line itself was wrong: exit code 2, where other invalid arguments end in 1.
+absl::Status UsageError(std::string_view message);
 // "parley: <message>" on standard error.
 void PrintError(const absl::Status& status);
 

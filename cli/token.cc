@@ -21,19 +21,19 @@ struct NewToken {
 absl::Status Create(const Command& command, NewToken token) {
   const auto ttl = ParseDuration(token.ttl);
   if (!ttl || *ttl <= absl::ZeroDuration())
-    return InvalidArgument("--ttl must be a duration such as 30m or 6h, not \"{}\"", token.ttl);
+    return UsageError("--ttl must be a duration such as 30m or 6h, not " + token.ttl);
   PARLEY_ASSIGN_OR_RETURN(const auth::ApiKey key, Credentials(ServerUrl(command.server)));
   auth::Claims& claims = token.claims;
   auth::VideoGrant& video = claims.video;
   video.room_join = !video.room.empty() && !video.agent;
   if (claims.identity.empty() && video.room_join) claims.identity = "caller-" + RandomBase62(8);
   if (!token.agent.empty()) {
-    if (!video.room_join) return InvalidArgument("--agent needs --room: an agent joins a room");
+    if (!video.room_join) return UsageError("--agent needs --room: an agent joins a room");
     claims.room_agents.push_back({token.agent, token.agent_metadata, {}, {}});
   }
   if (!video.room_join && !video.agent && !video.room_create && !video.room_list &&
       !claims.agent_admin) {
-    return InvalidArgument(
+    return UsageError(
         "a token must allow something: --room to join a room, --agent-admin, --room-create, "
         "--room-list or --worker");
   }
@@ -53,7 +53,6 @@ absl::Status Create(const Command& command, NewToken token) {
 
 void AddToken(CLI::App& root, Command& command) {
   CLI::App& noun = *root.add_subcommand("token", "Access tokens");
-  noun.require_subcommand(1);
   auto token = std::make_shared<NewToken>();
   CLI::App* create =
       AddCommand(noun, command, "create", "Sign a token with the key pair of the environment",

@@ -90,14 +90,15 @@ class BadInputTest(unittest.TestCase):
                      env={"PARLEY_API_KEY": "devkey", "PARLEY_API_SECRET": "guessed"})
 
     def test_definitions_name_file_line_and_field(self):
+        base = "id: x\nllm: [{engine: rules, rules: r}]\nrules: {r: [{otherwise: x}]}\n"
         for name, text, expected in (
-                ("broken.yaml", "id: x\ntools: [\n", "broken.yaml:"),
-                ("unknown.yaml", "id: x\nfavourite_colour: red\n", "favourite_colour"),
-                ("range.yaml", "id: x\ntts: [{engine: flite, rate: 9}]\n", "rate"),
-                ("id.yaml", "id: Not An Id\n", "id"),
-                ("later.yaml", "id: x\nvision: {enabled: true}\n", "vision"),
-                ("inside.yaml", "id: x\ntools: [{name: t, http: {url: \"http://169.254.169.254/\"}}]\n", "169.254"),
-                ("bomb.yaml", "a: &a [x, x]\nb: &b [*a, *a]\nid: x\n", "alias")):
+                ("broken.yaml", base + "tools: [\n", "broken.yaml:"),
+                ("unknown.yaml", base + "favourite_colour: red\n", "favourite_colour"),
+                ("range.yaml", base + "tts: [{engine: flite, rate: 9}]\n", "rate"),
+                ("id.yaml", base.replace("x", "Not An Id", 1), "id"),
+                ("later.yaml", base + "vision: {enabled: true}\n", "vision"),
+                ("inside.yaml", base + "tools: [{name: t, description: d, http: {url: \"http://169.254.169.254/\"}}]\n", "169.254"),
+                ("bomb.yaml", "a: &a [x, x]\nb: &b [*a, *a]\n" + base, "alias")):
             path = self.file(name, text)
             self.refused(1, expected, "agents", "apply", path)
             result = cluster.run("agents", "validate", path)
@@ -105,7 +106,8 @@ class BadInputTest(unittest.TestCase):
             self.assertRegex(result.stderr, rf"{name}:\d+", name)
 
     def test_patterns_and_grammars_that_explode_are_refused(self):
-        pattern = "id: x\nllm: [{engine: rules, rules: r}]\nrules: {r: [{when: \"%s\", say: x}]}\n"
+        pattern = ("id: x\nllm: [{engine: rules, rules: r}]\n"
+                   "rules: {r: [{when: \"%s\", say: x}, {otherwise: x}]}\n")
         self.refused(1, "when", "agents", "apply", self.file("pattern.yaml", pattern % ("(" * 2000 + ")" * 2000)))
         self.refused(1, "when", "agents", "apply", self.file("repeat.yaml", pattern % "((a{1000}){1000}){1000}"))
         grammar = "#JSGF V1.0; grammar g; public <u> = " + "(" * 400 + "yes" + ")" * 400 + ";"

@@ -67,7 +67,7 @@ class DevTest(unittest.TestCase):
 
     def test_agents_are_versioned_listed_and_removed(self):
         path = pathlib.Path(self.dev.folder.name) / "pet.yaml"
-        text = "id: pet\ngreeting: Woof.\nllm: [{engine: rules, rules: r}]\nrules: {r: [{say: Woof.}]}\n"
+        text = "id: pet\ngreeting: Woof.\nllm: [{engine: rules, rules: r}]\nrules: {r: [{otherwise: Woof.}]}\n"
         path.write_text(text)
         self.assertIn("valid", cluster.run("agents", "validate", path).stdout)
         self.assertIn("pet version 1", self.ok("agents", "apply", path).stdout)
