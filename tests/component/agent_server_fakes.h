@@ -141,6 +141,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
       heartbeats.Add(request.heartbeat());
       dispatchv1::ConnectResponse response;
       response.mutable_heartbeat_ack()->set_seq(request.heartbeat().seq());
+      response.mutable_heartbeat_ack()->set_store_available(true);
       Send(response);
     }
     for (const auto& checkpoint : request.checkpoints().checkpoints()) checkpoints.Add(checkpoint);

@@ -280,11 +280,13 @@ TEST(ZygoteTest, EndsOfAllKindsAreToldApart) {
     auto printed = server.RunJob('p');
     REQUIRE(printed.has_value() && printed->exit_code == 0);
     REQUIRE(server.Output() == "a line of a job\n");
+#ifndef __SANITIZE_ADDRESS__  // its allocator ends the process in its own way
     JobLimits small;
     small.memory_bytes = 64 << 20;
     auto hoarder = server.RunJob('m', small);
     REQUIRE(hoarder.has_value() && hoarder->exit_code == kExitOutOfMemory);
     REQUIRE(hoarder->max_rss_bytes < (200 << 20));
+#endif
     JobLimits short_cpu;
     short_cpu.cpu_seconds = 1;
     auto spinner = server.RunJob('l', short_cpu);

@@ -103,6 +103,9 @@ void AgentServer::OnBroker(const ConnectResponse& response) {
   switch (response.message_case()) {
     case ConnectResponse::kRegistered:
       return OnRegistered(response.registered());
+    case ConnectResponse::kHeartbeatAck:
+      store_available_ = response.heartbeat_ack().store_available();
+      return;
     case ConnectResponse::kVerdicts:
       return OnVerdicts(response.verdicts());
     case ConnectResponse::kOffer:
@@ -317,7 +320,8 @@ void AgentServer::Beat() {
   request.mutable_heartbeat()->set_active_jobs(table_.active());
   request.mutable_heartbeat()->set_accepting(accepting());
   broker_.Send(std::move(request));
-  if (beats_ % kSayAgainBeats == 0) SayWords();
+  // While the store is away the broker keeps what it was told.
+  if (beats_ % kSayAgainBeats == 0 && store_available_) SayWords();
   UpdateGauges();
 }
 

@@ -33,19 +33,19 @@ void RaiseFileLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-// Opens the broker's and the room servers' streams. A program with an API key of its own signs with
-// that one and belongs to its project; a service of the cluster works for all.
-std::string WorkerToken(service::Context& context, const std::string& worker_id) {
+// Opens the broker's and the room servers' streams. The stock program is a service of the cluster and
+// works for all projects; a program signs with its API key and belongs to that key's project.
+std::string WorkerToken(const AgentServerConfig& config, service::Context& context,
+                        const std::string& worker_id) {
   const auto ring = context.keys();
   auth::Claims claims;
   claims.identity = worker_id;
   claims.kind = "agent";
   claims.video.agent = true;
-  const service::CommonConfig& config = context.config();
-  if (!config.api_key.empty() && config.cluster_key.empty()) {
-    if (const auth::ApiKey* key = ring->Find(config.api_key)) {
-      return auth::Sign(claims, *key, kWorkerTokenLife);
-    }
+  if (!config.serves_configured) {
+    const auth::ApiKey* key = ring->Find(context.config().api_key);
+    if (key == nullptr && ring->keys().size() == 1) key = &ring->keys().front();
+    if (key != nullptr) return auth::Sign(claims, *key, kWorkerTokenLife);
   }
   claims.service = "agent-server";
   return auth::SignService(claims, *ring, kWorkerTokenLife);
@@ -107,7 +107,7 @@ Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& confi
   media.default_url = config.rooms_address;
   media.worker_id = identity_.worker_id;
   media.instance = identity_.instance;
-  media.token = [this] { return WorkerToken(context_, identity_.worker_id); };
+  media.token = [this] { return WorkerToken(config_, context_, identity_.worker_id); };
   const log::Logger log = context.log().With({{"worker_id", identity_.worker_id}});
   media_ = std::make_unique<MediaHub>(loop_, std::move(media), metrics_, log);
   around_ = std::make_unique<JobSurroundings>(
@@ -115,7 +115,7 @@ Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& confi
                       std::make_shared<http::Client>(), log});
   server_ = std::make_unique<AgentServer>(
       *around_, identity_, std::move(labels),
-      [this] { return WorkerToken(context_, identity_.worker_id); }, MakeCallbacks());
+      [this] { return WorkerToken(config_, context_, identity_.worker_id); }, MakeCallbacks());
   notice_timer_ = std::make_unique<event::Timer>(*loop_);
 }
 
@@ -150,7 +150,7 @@ AgentServer::Callbacks Serving::MakeCallbacks() {
 }
 
 void Serving::SetNotice(const AgentServer::Identity& identity, uint64_t connect_seq) {
-  DeathNotice notice{config_.broker_address, WorkerToken(context_, identity.worker_id),
+  DeathNotice notice{config_.broker_address, WorkerToken(config_, context_, identity.worker_id),
                      identity.worker_id, identity.instance, connect_seq};
   const absl::Status status = zygote_.SetDeathNotice(kDeathReportFlag, notice.Serialize());
   if (!status.ok()) context_.log().Warn("no death notice", {{"error", Message(status)}});
