@@ -76,6 +76,14 @@ void Loop::Post(std::function<void()> work) {
   uv_async_send(&impl_->wake);
 }
 
+int Loop::Turn() {
+  uv_run(&impl_->loop, UV_RUN_NOWAIT);
+  int handles = -1;  // the loop's own
+  uv_walk(
+      &impl_->loop, [](uv_handle_t*, void* count) { ++*static_cast<int*>(count); }, &handles);
+  return handles;
+}
+
 int64_t Loop::NowMicros() const { return MonotonicMicros(); }
 void* Loop::native() { return &impl_->loop; }
 

@@ -23,6 +23,10 @@ class Loop {
   // Runs `work` on the loop's thread, in order. Thread-safe. Unbounded: callers bound what they
   // post.
   void Post(std::function<void()> work);
+  // One round of what is due, without waiting; on the loop's thread, outside Run(). How many
+  // handles there are besides the loop's own, those still closing included. For taking a library
+  // apart that ran on native().
+  int Turn();
   // CLOCK_MONOTONIC in microseconds, as of now.
   int64_t NowMicros() const;
   // The uv_loop_t, for libraries that run on a foreign loop.
