@@ -75,7 +75,7 @@ class BadInputTest(unittest.TestCase):
                 ("garbage", "x.y.z", ""),
                 ("unsigned", jwt(ADMIN, algorithm="none"), ""),
                 ("wrong secret", jwt(ADMIN, secret="guessed"), "signature"),
-                ("foreign key", jwt({**ADMIN, "iss": "stranger"}), "stranger"),
+                ("foreign key", jwt({**ADMIN, "iss": "stranger"}), "not known"),
                 ("expired", jwt({**ADMIN, "exp": int(time.time()) - 3600}), "expired"),
                 ("participant", jwt({"iss": "devkey", "sub": "p", "exp": ADMIN["exp"],
                                      "video": {"roomJoin": True, "room": "r"}}), "agent.admin")):
@@ -98,7 +98,7 @@ class BadInputTest(unittest.TestCase):
                 ("id.yaml", base.replace("x", "Not An Id", 1), "id"),
                 ("later.yaml", base + "vision: {enabled: true}\n", "vision"),
                 ("inside.yaml", base + "tools: [{name: t, description: d, http: {url: \"http://169.254.169.254/\"}}]\n", "169.254"),
-                ("bomb.yaml", "a: &a [x, x]\nb: &b [*a, *a]\n" + base, "alias")):
+                ("bomb.yaml", "a: &a [x, x]\nb: &b [*a, *a]\n" + base, "anchors")):
             path = self.file(name, text)
             self.refused(1, expected, "agents", "apply", path)
             result = cluster.run("agents", "validate", path)
@@ -110,10 +110,17 @@ class BadInputTest(unittest.TestCase):
                    "rules: {r: [{when: \"%s\", say: x}, {otherwise: x}]}\n")
         self.refused(1, "when", "agents", "apply", self.file("pattern.yaml", pattern % ("(" * 2000 + ")" * 2000)))
         self.refused(1, "when", "agents", "apply", self.file("repeat.yaml", pattern % "((a{1000}){1000}){1000}"))
-        grammar = "#JSGF V1.0; grammar g; public <u> = " + "(" * 400 + "yes" + ")" * 400 + ";"
         spoken = pathlib.Path(self.dev.folder.name) / "yes.wav"
         self.dev.run("tts", "yes", "--out", spoken)
-        self.refused(1, "rammar", "stt", spoken, "--grammar", self.file("deep.gram", grammar))
+        doubling = "".join(f"<r{i}> = <r{i + 1}> <r{i + 1}>;\n" for i in range(40))
+        for name, grammar in (
+                ("doubling.gram", "#JSGF V1.0;\ngrammar g;\npublic <u> = <r0>;\n" + doubling + "<r40> = yes;\n"),
+                ("word.gram", "#JSGF V1.0;\ngrammar g;\npublic <u> = xyzzyplugh;\n"),
+                ("text.gram", "how much is a room"),
+                ("large.gram", "#JSGF V1.0;\ngrammar g;\npublic <u> = " + " | ".join(["yes"] * 20_000) + ";\n")):
+            result = self.dev.run("stt", spoken, "--grammar", self.file(name, grammar), timeout=30)
+            self.assertNotEqual(result.returncode, 0, f"{name}: {result.stdout}")
+            self.assertRegex(result.stderr, "(?i)grammar|memory|word|recogniser", name)
         self.assertEqual(self.dev.run("tts", "yes", "--out", spoken).returncode, 0)  # and everything lives on
 
     def test_wav_files(self):
@@ -138,7 +145,7 @@ class BadInputTest(unittest.TestCase):
         token = jwt(ADMIN)
         create = {"room": "r", "agentName": "front-desk"}
         for body, text in (({**create, "room": "r" * 257}, "256"),
-                           ({**create, "metadata": "m" * (513 << 10)}, "512"),
+                           ({**create, "metadata": "m" * (513 << 10)}, "524288"),
                            ({**create, "agentName": "a" * 300}, "256"),
                            ({**create, "priority": 11}, "priority"),
                            ({**create, "colour": "red"}, "colour"),
