@@ -51,7 +51,7 @@ absl::Status Context::Connect() {
     state_->changed.WaitFor(&state_->mutex, left);
   }
   if (state_->room == JobState::Room::kInside) return absl::OkStatus();
-  return state_->stopping ? Aborted("the job is ending") : state_->room_error;
+  return state_->stopping ? Aborted("the job is ending") : Detached(state_->room_error);
 }
 
 std::vector<Participant> Context::participants() const {
@@ -94,7 +94,7 @@ absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
   MutexLock lock(&state_->mutex);
   while (!state_->session_made && !state_->stopping) state_->changed.Wait(&state_->mutex);
   if (!state_->session_made) return Aborted("the job is ending");
-  if (!state_->session_error.ok()) return state_->session_error;
+  if (!state_->session_error.ok()) return Detached(state_->session_error);
   return static_cast<AgentSession*>(this);
 }
 
@@ -154,7 +154,7 @@ std::string Context::RestoredUserData() const {
 absl::Status Context::Wait() {
   MutexLock lock(&state_->mutex);
   while (!state_->session_over && !state_->stopping) state_->changed.Wait(&state_->mutex);
-  return state_->session_end;
+  return Detached(state_->session_end);
 }
 
 }  // namespace parley::agent

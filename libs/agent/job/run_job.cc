@@ -92,7 +92,7 @@ class Job final : private JobControl {
   void OnRoomEvent(const jobv1::ToJob& message);
   void OnShutdown(const jobv1::Shutdown& shutdown);
   void OnLinkClosed(const std::string& error);
-  void OnEntrypointDone(const absl::Status& status);
+  void OnEntrypointDone(bool failed, const std::string& error);
   void OnConversationEnded(session::EndReason reason, const std::string& error);
 
   // JobControl
@@ -176,7 +176,9 @@ void Job::OnAssignment(const jobv1::Assignment& assignment) {
       link_.Send(message);
     });
     const absl::Status status = user->RunEntrypoint();
-    user->mailbox->Post([this, status] { OnEntrypointDone(status); });
+    user->mailbox->Post([this, failed = !status.ok(), error = std::string(Message(status))] {
+      OnEntrypointDone(failed, error);
+    });
     user->context->WaitForShutdown(absl::InfiniteDuration());
     user->RunHooks();
     user->mailbox->Post([this] {
@@ -254,10 +256,8 @@ void Job::OnLinkClosed(const std::string& error) {
 
 // ---- from the entrypoint and the conversation ----
 
-void Job::OnEntrypointDone(const absl::Status& status) {
-  if (!status.ok()) {
-    return End(dispatchv1::JOB_REASON_ENTRYPOINT_ERROR, std::string(Message(status)));
-  }
+void Job::OnEntrypointDone(bool failed, const std::string& error) {
+  if (failed) return End(dispatchv1::JOB_REASON_ENTRYPOINT_ERROR, error);
   // Outside of its room nothing could ever end it.
   if (!room_.joined() && conversation_ == nullptr) End(dispatchv1::JOB_REASON_SHUTDOWN, "");
 }
@@ -314,7 +314,7 @@ void Job::StartConversation(SessionConfig config) {
   {
     MutexLock lock(&state_->mutex);
     state_->session_made = true;
-    state_->session_error = made.status();
+    state_->session_error = Detached(made.status());
     if (made.ok()) state_->restored_user_data = (*made)->restored_user_data();
     state_->changed.SignalAll();
   }

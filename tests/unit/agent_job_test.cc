@@ -1,0 +1,196 @@
+// The parts of a job that need no process: what it makes of the room, and of its messages.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "agent/job/convert.h"
+#include "agent/job/frame.h"
+#include "agent/job/listener.h"
+#include "agent/job/room_view.h"
+#include "audio/opus.h"
+#include "audio/pcm.h"
+
+namespace parley::agent {
+namespace {
+
+namespace dispatchv1 = parley::dispatch::v1;
+namespace roomv1 = parley::room::v1;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+roomv1::Participant Somebody(const std::string& identity, const std::string& sid,
+                             roomv1::ParticipantKind kind) {
+  roomv1::Participant one;
+  one.set_identity(identity);
+  one.set_sid(sid);
+  one.set_kind(kind);
+  return one;
+}
+
+class RoomViewTest : public ::testing::Test {
+ protected:
+  RoomViewTest() {
+    roomv1::Joined joined;
+    joined.mutable_participant()->set_identity("agent");
+    *joined.add_others() = Somebody("zoe", "PA_1", roomv1::PARTICIPANT_KIND_STANDARD);
+    *joined.add_others() = Somebody("recorder", "PA_2", roomv1::PARTICIPANT_KIND_RECORDER);
+    room_.OnJoined(joined);
+    Join(Somebody("ann", "PA_3", roomv1::PARTICIPANT_KIND_SIP));
+  }
+  void Join(const roomv1::Participant& one) {
+    roomv1::RoomEvent event;
+    *event.mutable_participant_joined()->mutable_participant() = one;
+    room_.OnEvent(event);
+  }
+  void Leave(const std::string& identity, const std::string& sid) {
+    roomv1::RoomEvent event;
+    event.mutable_participant_left()->set_identity(identity);
+    event.mutable_participant_left()->set_sid(sid);
+    room_.OnEvent(event);
+  }
+  void Subscribe(const std::string& identity, uint32_t number, const std::string& sid,
+                 roomv1::TrackSource source, roomv1::TrackKind kind = roomv1::TRACK_KIND_AUDIO) {
+    roomv1::RoomEvent event;
+    auto& started = *event.mutable_subscription_started();
+    started.set_participant_identity(identity);
+    started.set_track_number(number);
+    started.mutable_track()->set_sid(sid);
+    started.mutable_track()->set_source(source);
+    started.mutable_track()->set_kind(kind);
+    room_.OnEvent(event);
+  }
+  std::vector<std::string> People() const {
+    std::vector<std::string> names;
+    for (const session::Person& one : room_.people()) names.push_back(one.identity);
+    return names;
+  }
+  RoomView room_;
+};
+
+TEST_F(RoomViewTest, PeopleComeInTheirOrder) {
+  EXPECT_THAT(People(), ElementsAre("zoe", "ann"));
+  EXPECT_EQ(room_.participants().size(), 3U);
+  EXPECT_FALSE(room_.IsPerson("recorder"));
+  roomv1::Participant hidden = Somebody("spy", "PA_4", roomv1::PARTICIPANT_KIND_STANDARD);
+  hidden.mutable_permission()->set_hidden(true);
+  Join(hidden);
+  Join(Somebody("agent", "PA_5", roomv1::PARTICIPANT_KIND_AGENT));
+  EXPECT_THAT(People(), ElementsAre("zoe", "ann"));
+}
+
+TEST_F(RoomViewTest, AnOldConnectionThatEndsTakesNobodyAway) {
+  Join(Somebody("zoe", "PA_9", roomv1::PARTICIPANT_KIND_STANDARD));
+  Leave("zoe", "PA_1");
+  EXPECT_TRUE(room_.Has("zoe"));
+  Leave("zoe", "PA_9");
+  EXPECT_FALSE(room_.Has("zoe"));
+}
+
+TEST_F(RoomViewTest, TheMicrophoneIsTheVoice) {
+  Subscribe("ann", 1, "TR_film", roomv1::TRACK_SOURCE_CAMERA, roomv1::TRACK_KIND_VIDEO);
+  Subscribe("ann", 2, "TR_screen", roomv1::TRACK_SOURCE_SCREEN_SHARE_AUDIO);
+  EXPECT_TRUE(room_.IsVoiceOf("ann", 2)) << "better than nothing";
+  Subscribe("ann", 3, "TR_mic", roomv1::TRACK_SOURCE_MICROPHONE);
+  EXPECT_FALSE(room_.IsVoiceOf("ann", 2));
+  EXPECT_TRUE(room_.IsVoiceOf("ann", 3));
+  EXPECT_FALSE(room_.IsVoiceOf("zoe", 3));
+  EXPECT_EQ(room_.TrackOf("ann"), "TR_mic");
+  roomv1::RoomEvent event;
+  event.mutable_track_unpublished()->set_track_sid("TR_mic");
+  room_.OnEvent(event);
+  EXPECT_TRUE(room_.IsVoiceOf("ann", 2));
+  Leave("ann", "PA_3");
+  EXPECT_EQ(room_.TrackOf("ann"), "");
+}
+
+TEST(ConvertTest, WhyTheRoomIsOverDecidesHowTheJobEnds) {
+  const auto reason = [](roomv1::DisconnectReason why) {
+    roomv1::Disconnected disconnected;
+    disconnected.set_reason(why);
+    std::string error;
+    const dispatchv1::JobReason ends = ReasonOf(EndOf(disconnected, error));
+    return std::pair(ends, !error.empty());
+  };
+  using std::pair;
+  EXPECT_EQ(reason(roomv1::DISCONNECT_REASON_ROOM_DELETED),
+            pair(dispatchv1::JOB_REASON_ROOM_CLOSED, false));
+  EXPECT_EQ(reason(roomv1::DISCONNECT_REASON_ROOM_CLOSED),
+            pair(dispatchv1::JOB_REASON_ROOM_CLOSED, false));
+  EXPECT_EQ(reason(roomv1::DISCONNECT_REASON_PARTICIPANT_REMOVED),
+            pair(dispatchv1::JOB_REASON_TERMINATED, true));
+  EXPECT_EQ(reason(roomv1::DISCONNECT_REASON_CONNECTION_LOST),
+            pair(dispatchv1::JOB_REASON_ENTRYPOINT_ERROR, true));
+}
+
+TEST(ConvertTest, PeopleWhoseConnectionBrokeMayComeBack) {
+  EXPECT_TRUE(LeftForGood(roomv1::DISCONNECT_REASON_CLIENT_INITIATED));
+  EXPECT_TRUE(LeftForGood(roomv1::DISCONNECT_REASON_PARTICIPANT_REMOVED));
+  EXPECT_FALSE(LeftForGood(roomv1::DISCONNECT_REASON_CONNECTION_LOST));
+}
+
+TEST(FrameTest, TooLongAFrameIsRefused) {
+  FrameReader reader;
+  reader.Append(std::string("\x01\x00\x10\x00", 4));
+  EXPECT_FALSE(reader.Next().ok());
+}
+
+// Hears 1 s of a tone, in packets of 20 ms, less those that are lost.
+class ListenerTest : public ::testing::Test {
+ protected:
+  ListenerTest() {
+    auto made = Listener::Create({.voice = [this](bool) { ++frames_; },
+                                  .recogniser = [this](std::string_view pcm) { fed_ += pcm; }});
+    listener_ = *std::move(made);
+  }
+  void Hear(int packets, int lost_at = -1, int lost = 0) {
+    auto encoder = audio::OpusEncoder::Create({.complexity = 0});
+    std::vector<int16_t> tone(960);
+    for (size_t i = 0; i < tone.size(); ++i) tone[i] = i / 60 % 2 == 0 ? 4'000 : -4'000;
+    std::vector<uint8_t> packet(audio::OpusEncoder::kMaxPacketBytes);
+    for (int i = 0; i < packets; ++i) {
+      const size_t bytes = encoder->Encode(tone, packet).value();
+      if (i >= lost_at && i < lost_at + lost) continue;
+      listener_->OnOpus({reinterpret_cast<const char*>(packet.data()), bytes},
+                        static_cast<uint32_t>(i) * 960);
+    }
+  }
+  std::unique_ptr<Listener> listener_;
+  int frames_ = 0;
+  std::string fed_;
+};
+
+TEST_F(ListenerTest, JudgesEachFrameAndConcealsShortLoss) {
+  Hear(50, 20, 2);
+  EXPECT_EQ(frames_, 50);
+  frames_ = 0;
+  listener_->Reset();
+  Hear(50, 20, 20);
+  EXPECT_EQ(frames_, 30) << "the sender was silent";
+}
+
+TEST_F(ListenerTest, PrerollComesFirst) {
+  Hear(50);
+  EXPECT_THAT(fed_, IsEmpty());
+  listener_->Feed(absl::Milliseconds(400));
+  EXPECT_EQ(fed_.size(), 400U * 32);
+  for (int i = 0; i < 5; ++i) listener_->OnPcm(std::string(960 * 2, '\0'));
+  listener_->StopFeeding();
+  EXPECT_EQ(fed_.size(), 480U * 32) << "whole frames; the resampler holds the fifth back";
+  for (int i = 0; i < 5; ++i) listener_->OnPcm(std::string(960 * 2, '\0'));
+  EXPECT_EQ(fed_.size(), 480U * 32);
+}
+
+TEST_F(ListenerTest, PrerollIsWhatThereIs) {
+  Hear(5);
+  listener_->Feed(absl::Milliseconds(400));
+  EXPECT_EQ(fed_.size(), 100U * 32);
+}
+
+TEST_F(ListenerTest, NonsenseIsPassedOver) {
+  listener_->OnOpus(std::string(3, '\xff'), 0);
+  listener_->OnOpus("", 960);
+  listener_->OnPcm("x");
+  EXPECT_EQ(frames_, 0);
+}
+
+}  // namespace
+}  // namespace parley::agent
