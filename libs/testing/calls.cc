@@ -50,7 +50,21 @@ absl::Status Api::RegisterFile(const std::string& path) {
   std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   if (text.empty()) return NotFound("{} is not there", path);
   ReplaceAll(text, "http://127.0.0.1:8080", base_);
-  return Call("POST", "/api/agents/register", text).status();
+  return Register(text);
+}
+
+absl::Status Api::Register(const std::string& definition) {
+  return Call("POST", "/api/agents/register", definition).status();
+}
+
+absl::StatusOr<std::unique_ptr<caller::Caller>> Api::Call(const std::string& agent) {
+  PARLEY_ASSIGN_OR_RETURN(const json session, Call("POST", "/api/sessions", {{"agent", agent}}));
+  caller::CallerOptions options;
+  options.token = session["participantToken"].get<std::string>();
+  options.media_url = session["mediaUrl"].get<std::string>();
+  PARLEY_ASSIGN_OR_RETURN(auto caller, caller::Caller::Connect(options));
+  PARLEY_RETURN_IF_ERROR(caller->WaitForAgent(absl::Seconds(10)).status());
+  return caller;
 }
 
 absl::StatusOr<std::vector<int16_t>> Api::Speech(const std::string& text) {

@@ -26,6 +26,9 @@ class Api {
                                       const nlohmann::json& body = nullptr);
   // The definition in `path` with every "127.0.0.1:8080" pointing at this cluster's api_server.
   absl::Status RegisterFile(const std::string& path);
+  absl::Status Register(const std::string& definition);
+  // A session with `agent`, and its caller, connected; blocks until the agent hears and is heard.
+  absl::StatusOr<std::unique_ptr<caller::Caller>> Call(const std::string& agent);
   // Speech of the voice that the recogniser understands best; kept, since the same words come
   // often.
   absl::StatusOr<std::vector<int16_t>> Speech(const std::string& text);
