@@ -62,7 +62,7 @@ absl::Status MeasureLive(Report& report, int n) {
   testing::ClusterOptions options;
   options.agent_arguments = {"--warm", "0", "--slots", "200", "--tools-allow-loopback"};
   options.extra_arguments["api-server"] = {"--demo"};
-  options.extra_arguments["agent-registry"] = {"--allow-loopback"};
+  options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
   PARLEY_ASSIGN_OR_RETURN(auto cluster, testing::Cluster::Start(options));
   testing::Api api(*cluster);
   PARLEY_RETURN_IF_ERROR(api.RegisterFile(std::string(std::getenv("PARLEY_SOURCE_DIR")) +

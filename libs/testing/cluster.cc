@@ -38,7 +38,7 @@ Needs NeedsOf(std::string_view service) {
   if (service == "api-server") {
     return {false,
             {"--registry-address", "--dispatch-address", "--rooms-address", "--stt-address",
-             "--tts-address", "--llm-address"}};
+             "--tts-address"}};
   }
   if (service == "agent-server") {
     return {false,

@@ -30,7 +30,7 @@ class KillsTest : public ::testing::Test {
     options.agent_servers = 2;
     options.agent_arguments = {"--tools-allow-loopback", "--slots", "4"};
     options.extra_arguments["api-server"] = {"--demo"};
-    options.extra_arguments["agent-registry"] = {"--allow-loopback"};
+    options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
     auto cluster = Cluster::Start(options);
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     cluster_ = *std::move(cluster);

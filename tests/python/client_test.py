@@ -54,10 +54,13 @@ class ClientTest(unittest.TestCase):
         cls.cluster.wait(timeout=20)
         cls.cluster.stdout.close()
 
-    def register(self):
+    @staticmethod
+    def definition():
         with open(os.path.join(SOURCE, "examples", "front-desk.yaml"), encoding="utf-8") as file:
-            definition = file.read()
-        request = registry_pb2.RegisterAgentRequest(definition=definition, source_name="front-desk.yaml")
+            return file.read()
+
+    def register(self):
+        request = registry_pb2.RegisterAgentRequest(definition=self.definition(), source_name="front-desk.yaml")
         return self.registry.RegisterAgent(request, metadata=ADMIN, timeout=DEADLINE)
 
     def test_registers_dispatches_and_watches(self):
@@ -135,10 +138,11 @@ class ClientTest(unittest.TestCase):
                     metadata=[("authorization", "Bearer " + bearer)], timeout=DEADLINE)
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAUTHENTICATED, what)
         with self.assertRaises(grpc.RpcError) as caught:
-            self.registry.RegisterAgent(registry_pb2.RegisterAgentRequest(definition="id: x\nnonsense: 1\n"),
-                                        metadata=ADMIN, timeout=DEADLINE)
+            self.registry.RegisterAgent(
+                registry_pb2.RegisterAgentRequest(definition=self.definition() + "\nnonsense: 1\n", source_name="x.yaml"),
+                metadata=ADMIN, timeout=DEADLINE)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
-        self.assertIn("nonsense", caught.exception.details())
+        self.assertRegex(caught.exception.details(), r"x\.yaml:\d+: nonsense")
         with self.assertRaises(grpc.RpcError) as caught:
             self.dispatch.CreateDispatch(
                 dispatch_pb2.CreateDispatchRequest(agent_name="front-desk", room="r" * 257),

@@ -18,7 +18,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   options.agent_arguments = {"--tools-allow-loopback"};
   options.extra_arguments["api-server"] = {"--demo"};
-  options.extra_arguments["agent-registry"] = {"--allow-loopback"};
+  options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
   const auto cluster = parley::testing::Cluster::Start(options);
   if (!cluster.ok()) {
     fmt::print(stderr, "parley-test-cluster: {}\n", parley::Message(cluster.status()));
