@@ -10,7 +10,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "agent/agent.h"
+#include "agent/run_agent.h"
 #include "base/clock.h"
 
 namespace {

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/mutex.h"
+#include "base/status.h"
 #include "options.h"
 #include "report.h"
 #include "rpc/bidi.h"
