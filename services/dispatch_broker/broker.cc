@@ -82,11 +82,17 @@ void Broker::NoteStore(const absl::Status& status) {
 }
 
 void Broker::Touch(const std::string& pool) {
-  MutexLock lock(&mutex_);
-  // A tick of its own soon: the idle ones wait for seconds.
-  const int64_t soon = NowUs() + absl::ToInt64Microseconds(config_.tick);
-  PoolState& state = pools_[pool];
-  if (state.next_tick_us == 0 || state.next_tick_us > soon) state.next_tick_us = soon;
+  bool is_new = false;
+  {
+    MutexLock lock(&mutex_);
+    // A tick of its own soon: the idle ones wait for seconds.
+    const int64_t soon = NowUs() + absl::ToInt64Microseconds(config_.tick);
+    const auto [it, inserted] = pools_.try_emplace(pool);
+    PoolState& state = it->second;
+    if (state.next_tick_us == 0 || state.next_tick_us > soon) state.next_tick_us = soon;
+    is_new = inserted;
+  }
+  if (is_new) NotifyWatchers({pool});
 }
 
 std::vector<std::string> Broker::KnownPools() const {

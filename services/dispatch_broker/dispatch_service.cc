@@ -13,6 +13,11 @@ absl::StatusOr<std::string> ProjectOf(const auth::Claims& caller) {
   return FailedPrecondition("a service's token must name a project (claim parley.project) here");
 }
 
+absl::Status StoreError(const absl::Status& status) {
+  if (!absl::IsUnavailable(status) || !parley::ReasonOf(status).reason.empty()) return status;
+  return WithReason(status, "STORE_UNAVAILABLE", {{"retry_after_ms", "1000"}});
+}
+
 absl::StatusOr<int> PageSize(int32_t asked) {
   if (asked == 0) return 100;
   if (asked < 1 || asked > 500) return InvalidArgument("page_size is 1 to 500, not {}", asked);
@@ -100,7 +105,7 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::CreateDispatch(
                           caller.ok() ? Create(*caller, *request) : caller.status();
                       if (!dispatch.ok()) {
                         broker_.metrics().CountRefusal(dispatch.status());
-                        return dispatch.status();
+                        return StoreError(dispatch.status());
                       }
                       *response->mutable_dispatch() = ToProto(*dispatch);
                       broker_.metrics().create_seconds.Observe(

@@ -66,6 +66,8 @@ class DispatchServiceImpl : public v1::DispatchService::CallbackService {
 
 // The project of a call; FailedPrecondition when a service's token names none.
 absl::StatusOr<std::string> ProjectOf(const auth::Claims& caller);
+// The registry's store is the same Redis: its absence gets the same reason and hint.
+absl::Status StoreError(const absl::Status& status);
 // 100 when unset; InvalidArgument outside 1 to 500.
 absl::StatusOr<int> PageSize(int32_t asked);
 

@@ -238,15 +238,21 @@ void WorkerSession::HeartbeatDone(uint64_t seq, bool store_available, bool repla
   response.mutable_heartbeat_ack()->set_store_available(store_available);
   SendOrClose(std::move(response));
   if (!store_available) return;
-  strand().Post([self = Self<WorkerSession>()] {
-    if (!self->held_.empty() && !self->awaiting_report_) self->ApplyHeld();
-  });
+  strand().Post([self = Self<WorkerSession>()] { self->CatchUp(); });
 }
 
 void WorkerSession::OnStoreBack() {
-  strand().Post([self = Self<WorkerSession>()] {
-    if (!self->awaiting_report_) self->ApplyHeld();
-  });
+  strand().Post([self = Self<WorkerSession>()] { self->CatchUp(); });
+}
+
+// What waited for the store. While a report is awaited words wait for it.
+void WorkerSession::CatchUp() {
+  if (!held_.empty() && !awaiting_report_) ApplyHeld();
+  for (const job::Message& message : std::exchange(untold_, {})) Handle(message);
+}
+
+void WorkerSession::KeepUntold(const job::Message& message) {
+  if (untold_.size() < kMaxHeld) untold_.push_back(message);
 }
 
 // ---- words ----
@@ -387,7 +393,8 @@ void WorkerSession::Handle(const job::Message& message) {
 void WorkerSession::SendOffer(const job::Message& message) {
   const absl::StatusOr<job::Assignment> assignment =
       broker_.store().GetAssignment(message.job_id, message.fencing_token);
-  if (!assignment.ok()) return;  // over already, or its time-out offers it elsewhere
+  if (absl::IsUnavailable(assignment.status())) return KeepUntold(message);
+  if (!assignment.ok()) return;  // over already
   v1::ConnectResponse response;
   *response.mutable_offer()->mutable_assignment() = ToProto(*assignment);
   SendOrClose(std::move(response));
@@ -416,7 +423,8 @@ std::string WorkerSession::RoomToken(const job::Assignment& assignment) const {
 void WorkerSession::SendGo(const job::Message& message) {
   const absl::StatusOr<job::Assignment> assignment =
       broker_.store().GetAssignment(message.job_id, message.fencing_token);
-  if (!assignment.ok()) return;  // over already, or its start time-out gives it to another
+  if (absl::IsUnavailable(assignment.status())) return KeepUntold(message);
+  if (!assignment.ok()) return;  // over already
   std::string definition;
   if (assignment->configured()) {
     absl::StatusOr<std::string> found = broker_.resolver().Definition(
@@ -432,7 +440,7 @@ void WorkerSession::SendGo(const job::Message& message) {
       held_.push_back({word, ""});
       return ApplyHeld();
     }
-    if (!found.ok()) return;
+    if (!found.ok()) return KeepUntold(message);
     definition = *std::move(found);
   }
   const absl::Duration waited = broker_.context().clock().Now() - assignment->create_time;

@@ -60,6 +60,8 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void SaveSessionEnd(const HeldWord& held);
 
   void Handle(const job::Message& message);
+  void KeepUntold(const job::Message& message);
+  void CatchUp();
   void SendOffer(const job::Message& message);
   void SendGo(const job::Message& message);
   std::string RoomToken(const job::Assignment& assignment) const;
@@ -77,6 +79,7 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   bool accepting_ = true;
   std::deque<double> loads_;  // the last five
   std::deque<HeldWord> held_;
+  std::deque<job::Message> untold_;  // the store went away before their records could be read
   std::map<std::string, Started> starting_;  // jobs that have not said that they run
   absl::Time names_claimed_ = absl::InfinitePast();
 };
