@@ -11,14 +11,13 @@
 #include <thread>
 #include <unordered_map>
 
-#include "base/clock.h"
-#include "base/mutex.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "event/loop.h"
 #include "http/listen.h"
 #include "http/routes.h"
 #include "http/status_text.h"
+#include "http/under_way.h"
 
 namespace parley::http {
 namespace {
@@ -46,56 +45,6 @@ struct Connection {
   std::string out;  // head and body, from `sent` on still to be written; LWS_PRE bytes in front
   size_t sent = 0;
   bool answered = false;
-};
-
-// Handlers and the loop outlive each other in any order: they meet here.
-struct Gate {
-  Mutex mutex;
-  CondVar idle;
-  bool open ABSL_GUARDED_BY(mutex) = true;
-  int running ABSL_GUARDED_BY(mutex) = 0;
-
-  bool Enter() {
-    MutexLock lock(&mutex);
-    if (open) ++running;
-    return open;
-  }
-  void Leave() {
-    MutexLock lock(&mutex);
-    if (--running == 0) idle.SignalAll();
-  }
-  void CloseAndWait() {
-    MutexLock lock(&mutex);
-    open = false;
-    while (running > 0) idle.Wait(&mutex);
-  }
-};
-
-// Requests under way: Stop() waits for them to be answered.
-class Requests {
- public:
-  void Began() {
-    MutexLock lock(&mutex_);
-    ++count_;
-  }
-  void Ended() {
-    MutexLock lock(&mutex_);
-    if (--count_ == 0) none_.SignalAll();
-  }
-  void WaitForNone(absl::Duration timeout) {
-    const int64_t until_us = Clock::Real().MonotonicMicros() + absl::ToInt64Microseconds(timeout);
-    MutexLock lock(&mutex_);
-    while (count_ > 0) {
-      const int64_t left_us = until_us - Clock::Real().MonotonicMicros();
-      if (left_us <= 0) return;
-      none_.WaitFor(&mutex_, absl::Microseconds(left_us));
-    }
-  }
-
- private:
-  Mutex mutex_;
-  CondVar none_;
-  int count_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 Response Plain(int status, std::string_view code, std::string_view message) {
@@ -217,11 +166,13 @@ struct Server::Impl {
   std::unique_ptr<event::Timer> sweeper;
   std::unordered_map<struct lws*, std::unique_ptr<Connection>> connections;
   std::string arriving_peer;
+  bool draining = false;  // no new requests: connections close with their answer
 
   absl::Status CreateContext();
   void Run();
   void Accept(int listener);
   void CloseListeners();
+  void Drain();
   void Sweep();
   Connection& Of(struct lws* wsi);
   int OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length);
@@ -304,6 +255,15 @@ void Server::Impl::CloseListeners() {
   watchers.clear();
   for (const int listener : listeners) close(listener);
   listeners.clear();
+}
+
+void Server::Impl::Drain() {
+  CloseListeners();
+  draining = true;
+  for (const auto& [wsi, connection] : connections) {
+    if (!connection->busy) connection->deadline_us = 0;
+  }
+  Sweep();
 }
 
 void Server::Impl::Accept(int listener) {
@@ -496,6 +456,7 @@ void Server::Impl::RunHandler(Connection& connection, const Handler& handler, bo
 }
 
 void Server::Impl::Answer(Connection& connection, const Response& response) {
+  connection.close_after |= draining;
   connection.out = Encode(response, connection.close_after, connection.request.method == "HEAD");
   connection.sent = LWS_PRE;
   connection.answered = true;
@@ -586,7 +547,7 @@ int Server::port(size_t index) const { return impl_->bound_ports.at(index); }
 void Server::Stop(absl::Duration grace) {
   if (!impl_->started || impl_->stopped) return;
   impl_->stopped = true;
-  impl_->loop->Post([this] { impl_->CloseListeners(); });
+  impl_->loop->Post([this] { impl_->Drain(); });
   impl_->under_way.WaitForNone(grace);
   impl_->gate->CloseAndWait();
   impl_->loop->Stop();

@@ -343,6 +343,22 @@ TEST_F(HttpTest, StopWaitsForRequestsUnderWay) {
   EXPECT_THAT(client.ReadUntil("done"), HasSubstr("200 OK"));
 }
 
+TEST_F(HttpTest, StopClosesConnectionsThatAreKept) {
+  Start();
+  RawClient kept(server_->port());
+  kept.Send("GET /hello/x HTTP/1.1\r\nhost: a\r\n\r\n");
+  EXPECT_THAT(kept.ReadUntil("hello x"), HasSubstr("keep-alive"));
+  RawClient busy(server_->port());
+  busy.Send("GET /wait HTTP/1.1\r\nhost: a\r\n\r\n");
+  EXPECT_TRUE(Eventually([&] { return started_ > 0; }));
+  std::thread stop([this] { server_->Stop(absl::Seconds(5)); });
+  kept.ReadUntil("");
+  EXPECT_TRUE(kept.closed());
+  hold_ = false;
+  EXPECT_THAT(busy.ReadUntil("done"), HasSubstr("connection: close"));
+  stop.join();
+}
+
 TEST_F(HttpTest, ClientsThatLeaveEarlyAreForgotten) {
   Start();
   for (int i = 0; i < 3; ++i) {
