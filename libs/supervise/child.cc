@@ -1,8 +1,10 @@
 #include "supervise/child.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -68,6 +70,15 @@ void ResetSignals() {
   sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
+// A job without a network is not trusted: root in it is root over nothing. Without capabilities it
+// cannot look into processes that have them either, such as its server.
+void DropCapabilities() {
+  __user_cap_header_struct head{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
+  prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  if (syscall(SYS_capset, &head, none) != 0) Die("capabilities", errno, kExitSetup);
+}
+
 void PreferAsOomVictim() {
   const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (fd < 0) return;
@@ -107,6 +118,7 @@ void BecomeJob(pid_t zygote, int socket_fd, int output_fd, const JobLimits& limi
     Limit(RLIMIT_DATA, DataBytes() + limits.memory_bytes + kMemorySlack, "limit of memory");
     std::set_new_handler(OutOfMemory);
   }
+  if (limits.network == Network::kNone) DropCapabilities();
   if (const int error = sandbox.Apply(); error != 0) Die("system call filter", error, kExitSetup);
   int code = kExitException;
   try {

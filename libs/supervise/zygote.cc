@@ -191,6 +191,7 @@ void ZygoteProcess::Fork(const wire::ForkBody& request) {
     limits.memory_bytes = request.memory_bytes;
     limits.cpu_seconds = request.cpu_seconds;
     limits.open_files = request.open_files;
+    limits.network = request.network_none != 0 ? Network::kNone : Network::kHost;
     BecomeJob(self_, job_end.get(), output_write.get(), limits, *sandbox, options_.run_job);
   }
   jobs_.insert(pid);

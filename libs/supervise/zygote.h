@@ -41,7 +41,7 @@ inline constexpr int kExitSetup = 88;        // limits or filters could not be a
 
 enum class Network {
   kHost,  // as the program's
-  kNone,  // no sockets at all: the job's only channel is the one to its server
+  kNone,  // no sockets at all: the job's only channel is the one to its server; no capabilities
 };
 
 // Of one job process, set by the kernel before the job's first instruction. 0 = none.

@@ -19,7 +19,7 @@ constexpr absl::Duration kRegisterTimeout = absl::Seconds(5);
 constexpr absl::Duration kGoneTimeout = absl::Seconds(2);
 
 absl::Duration Jitter() {
-  static std::minstd_rand random(std::random_device{}());
+  thread_local std::minstd_rand random(std::random_device{}());
   return absl::Milliseconds(std::uniform_int_distribution<int>(200, 2000)(random));
 }
 

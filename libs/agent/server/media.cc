@@ -173,7 +173,10 @@ void MediaHub::OnBroken(const std::string& url, uint64_t generation, const absl:
     session.state = Session::State::kWaiting;
     session.open_at_us = 0;
   }
-  if (!any) return;
+  if (!any) {
+    links_.erase(it);  // that room server may be gone for good
+    return;
+  }
   metrics_.media_breaks.Increment();
   log_.Warn("room server stream broke",
             {{"url", url}, {"sessions", lost.size()}, {"error", Message(status)}});
@@ -328,9 +331,10 @@ void MediaHub::Reopen(Session& session, absl::Duration delay) {
 
 void MediaHub::Fail(Session& session, const SessionClosed& why) {
   const std::unique_ptr<Session> over = std::move(sessions_.at(session.handle));
-  Link& link = LinkTo(over->url);
-  if (over->state == Session::State::kOpening && link.stream != nullptr) {
-    SayLeave(link, over->number, parley::room::v1::DISCONNECT_REASON_CONNECTION_LOST);
+  const auto link = links_.find(over->url);
+  if (over->state == Session::State::kOpening && link != links_.end() &&
+      link->second->stream != nullptr) {
+    SayLeave(*link->second, over->number, parley::room::v1::DISCONNECT_REASON_CONNECTION_LOST);
   }
   Detach(*over);
   if (over->disconnected) return;
@@ -395,10 +399,11 @@ void MediaHub::Leave(Handle handle, parley::room::v1::DisconnectReason reason) {
   const auto it = sessions_.find(handle);
   if (it == sessions_.end()) return;
   const std::unique_ptr<Session> session = std::move(it->second);
-  Link& link = LinkTo(session->url);
-  if (link.stream != nullptr && session->state != Session::State::kWaiting) {
-    Flush(link);
-    SayLeave(link, session->number, reason);
+  const auto link = links_.find(session->url);
+  if (link != links_.end() && link->second->stream != nullptr &&
+      session->state != Session::State::kWaiting) {
+    Flush(*link->second);
+    SayLeave(*link->second, session->number, reason);
   }
   Detach(*session);
 }

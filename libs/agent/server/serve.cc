@@ -1,5 +1,6 @@
 #include "agent/server/serve.h"
 
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include <atomic>
@@ -33,8 +34,14 @@ void RaiseFileLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-// Opens the broker's and the room servers' streams. The stock program is a service of the cluster and
-// works for all projects; a program signs with its API key and belongs to that key's project.
+// Jobs of configured agents run under the same user: none of them may read our memory and the keys
+// in it. On a developer's machine debuggers matter more.
+void HideMemory(const AgentServerConfig& config) {
+  if (!config.job_network && !config.common.dev) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+// Opens the broker's and the room servers' streams. The stock program is a service of the cluster
+// and works for all projects; a program signs with its API key and belongs to that key's project.
 std::string WorkerToken(const AgentServerConfig& config, service::Context& context,
                         const std::string& worker_id) {
   const auto ring = context.keys();
@@ -246,6 +253,7 @@ absl::Status Serving::WaitAndDrain() {
 int ServeAgents(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
                 service::Context& context) {
   RaiseFileLimit();
+  HideMemory(config);
   auto labels = config.LabelMap();
   if (!labels.ok()) return service::FailStart("agent-server", labels.status());
   Serving serving(zygote, config, context, *std::move(labels));
