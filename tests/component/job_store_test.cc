@@ -315,6 +315,20 @@ TEST_F(JobStoreTest, StaleWordChangesNothing) {
   EXPECT_EQ(Get(old.id).state, State::kOffered);
 }
 
+TEST_F(JobStoreTest, OlderTokenOfTheSameWorkerNeitherEndsItNorFreesItsSlot) {
+  Connect("AW_1");
+  const Job old = RunEcho();
+  Say(old, WordKind::kEnded, Reason::kProcessCrashed);
+  const Job fresh = Get(old.id);
+  ASSERT_EQ(fresh.state, State::kOffered);
+  ASSERT_EQ(fresh.worker_id, "AW_1");
+  for (const WordKind kind : {WordKind::kEnded, WordKind::kReleased, WordKind::kStarted}) {
+    EXPECT_EQ(SayAs("AW_1", old, kind, Reason::kShutdown).outcome, WordVerdict::Outcome::kStale);
+  }
+  EXPECT_EQ(Get(old.id).state, State::kOffered);
+  EXPECT_EQ(SlotsUsed("AW_1"), 1);
+}
+
 TEST_F(JobStoreTest, AnotherWorkersWordIsStale) {
   Connect("AW_1");
   Connect("AW_2");
