@@ -14,6 +14,14 @@ using nlohmann::json;
 constexpr int64_t kMaxAnswerBytes = 1 << 20;
 constexpr size_t kMaxOutputBytes = 64 << 10;  // more is of no use to a model
 
+constexpr int kMaxNesting = 64;  // writing and copying JSON recurses
+
+// Discarded when it is no JSON, or nests too deep to be handled.
+json ParseBounded(std::string_view text) {
+  if (!JsonNestsWithin(text, kMaxNesting)) return json(json::value_t::discarded);
+  return json::parse(text, nullptr, false);
+}
+
 constexpr std::string_view kMethods[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
 
 std::string AsIs(std::string_view value) { return std::string(value); }
@@ -90,8 +98,7 @@ absl::StatusOr<HttpTool> HttpTool::Parse(const json& spec) {
 }
 
 absl::StatusOr<http::Call> HttpTool::MakeCall(std::string_view arguments_json) const {
-  const json arguments =
-      json::parse(arguments_json.empty() ? "{}" : arguments_json, nullptr, false);
+  const json arguments = ParseBounded(arguments_json.empty() ? "{}" : arguments_json);
   if (!arguments.is_object()) return InvalidArgument("the arguments are not a JSON object");
   http::Call call;
   call.method = method_;
@@ -122,7 +129,7 @@ absl::StatusOr<std::string> HttpTool::ReadReply(const http::Reply& reply) const 
     return FailedPrecondition("the service answered with status {}", reply.status);
   }
   if (!result_.has_value()) return reply.body.substr(0, kMaxOutputBytes);
-  const json document = json::parse(reply.body, nullptr, false);
+  const json document = ParseBounded(reply.body);
   if (document.is_discarded()) return Internal("the service's answer is not JSON");
   const json* value = result_->Find(document);
   if (value == nullptr) return Internal("the service's answer has nothing at the tool's path");
@@ -135,7 +142,7 @@ absl::StatusOr<std::string> HttpTool::ReadReply(const http::Reply& reply) const 
 absl::StatusOr<ToolSet> ToolSet::FromDefinition(std::string_view definition_json) {
   ToolSet set;
   if (definition_json.empty()) return set;
-  const json definition = json::parse(definition_json, nullptr, false);
+  const json definition = ParseBounded(definition_json);
   if (!definition.is_object()) return InvalidArgument("the definition is not a JSON object");
   const json tools = definition.value("tools", json::array());
   if (!tools.is_array()) return InvalidArgument("tools is not a list");

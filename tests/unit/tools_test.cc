@@ -123,6 +123,19 @@ TEST(HttpToolTest, MapsTheAnswer) {
   EXPECT_THAT(std::string(Message(tool->ReadReply(reply).status())), HasSubstr("503"));
 }
 
+TEST(HttpToolTest, RefusesJsonThatNestsWithoutEnd) {
+  const std::string deep =
+      R"({"rate":)" + std::string(200'000, '[') + std::string(200'000, ']') + "}";
+  auto tool = Tool(R"({"method": "POST", "url": "https://a.example/", "result": "$.rate"})");
+  ASSERT_TRUE(tool.ok());
+  http::Reply reply;
+  reply.status = 200;
+  reply.body = deep;
+  EXPECT_FALSE(tool->ReadReply(reply).ok());
+  EXPECT_FALSE(tool->MakeCall(deep).ok());
+  EXPECT_FALSE(ToolSet::FromDefinition(deep).ok());
+}
+
 TEST(ToolSetTest, TakesTheHttpToolsOfADefinition) {
   const auto set = ToolSet::FromDefinition(R"({"tools": [
       {"name": "room_rate", "http": {"url": "https://a.example/"}}, {"name": "local"}]})");
