@@ -1,10 +1,13 @@
 // parley console AGENT: talk to an agent in the terminal; starts a cluster when none answers.
 #include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include <iostream>
+#include <atomic>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "audio/wav.h"
@@ -12,6 +15,7 @@
 #include "cluster.h"
 #include "command.h"
 #include "conversation.h"
+#include "signals.h"
 
 namespace parley::cli {
 namespace {
@@ -35,26 +39,51 @@ void TakeTerminal() {
   pthread_sigmask(SIG_UNBLOCK, &ttou, nullptr);
 }
 
-absl::Status Talk(Conversation& call, const ConsoleWish& wish) {
+// The next line of standard input; none at its end, or once `stop` is set.
+std::optional<std::string> ReadLine(std::string& buffer, const std::atomic<bool>& stop) {
+  while (true) {
+    if (const size_t end = buffer.find('\n'); end != std::string::npos) {
+      std::string line = buffer.substr(0, end);
+      buffer.erase(0, end + 1);
+      return line;
+    }
+    if (stop.load()) return std::nullopt;
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    if (poll(&input, 1, 100) <= 0) continue;
+    char piece[4096];
+    const ssize_t got = read(STDIN_FILENO, piece, sizeof piece);
+    if (got > 0) {
+      buffer.append(piece, static_cast<size_t>(got));
+    } else if (buffer.empty()) {
+      return std::nullopt;
+    } else {
+      return std::exchange(buffer, std::string());
+    }
+  }
+}
+
+absl::Status Talk(Conversation& call, const ConsoleWish& wish, const std::atomic<bool>& stop) {
   for (const std::string& path : wish.wav) {
     PARLEY_ASSIGN_OR_RETURN(std::vector<int16_t> samples, audio::ReadSpeech(path, kRateHz));
     call.Say(path, TrimEnd(std::move(samples)), kRateHz);
   }
   if (!wish.wav.empty()) return absl::OkStatus();
   if (isatty(STDIN_FILENO)) fmt::print("Type a line to say it; Ctrl-D hangs up.\n");
-  for (std::string line; std::getline(std::cin, line);) {
-    if (!line.empty()) call.Write(line);
+  std::string buffer;
+  while (const std::optional<std::string> line = ReadLine(buffer, stop)) {
+    if (!line->empty()) call.Write(*line);
   }
   return absl::OkStatus();
 }
 
 absl::Status Console(Command& command, ConsoleWish wish) {
+  if (command.zygote == nullptr) return Internal("the zygote is missing");
+  const std::atomic<bool>& stop = WatchSignals();
   std::unique_ptr<Cluster> cluster;
   Api api = command.MakeApi();
   if (!api.Reachable()) {
     if (!command.server.empty())
       return Unavailable("no Parley at {}; start one with `parley dev`", api.server());
-    if (command.zygote == nullptr) return Internal("the zygote is missing");
     fmt::print("No Parley at {}: starting one for this conversation\n", api.server());
     std::fflush(stdout);
     wish.cluster.log_level = "error";
@@ -70,7 +99,7 @@ absl::Status Console(Command& command, ConsoleWish wish) {
   absl::Status status;
   {
     PARLEY_ASSIGN_OR_RETURN(auto call, Conversation::Open(own, options));
-    status = Talk(*call, wish);
+    status = Talk(*call, wish, stop);
     call->HangUp();
     if (status.ok() && !call->agent_spoke()) status = Internal("the agent never spoke");
   }

@@ -1,16 +1,14 @@
 // parley dev: the whole cluster in one process, for a laptop.
 #include <fmt/format.h>
-#include <signal.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <memory>
-#include <thread>
 
 #include "base/status.h"
 #include "base/strings.h"
 #include "cluster.h"
 #include "command.h"
+#include "signals.h"
 
 namespace parley::cli {
 namespace {
@@ -31,25 +29,9 @@ void PrintWelcome(const Cluster& cluster, const std::vector<std::string>& agents
   std::fflush(stdout);
 }
 
-// The first SIGINT or SIGTERM asks to stop, the second ends the process at once.
-void WatchSignals(std::atomic<bool>& stop) {
-  std::thread([&stop] {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    int number = 0;
-    sigwait(&set, &number);
-    stop.store(true);
-    sigwait(&set, &number);
-    _exit(128 + number);
-  }).detach();
-}
-
 absl::Status Dev(const Command& command, const ClusterOptions& options) {
   if (command.zygote == nullptr) return Internal("the zygote is missing");
-  static std::atomic<bool> stop{false};  // outlives the detached thread that sets it
-  WatchSignals(stop);
+  const std::atomic<bool>& stop = WatchSignals();
   PARLEY_ASSIGN_OR_RETURN(const auto cluster, Cluster::Start(options, *command.zygote));
   PARLEY_ASSIGN_OR_RETURN(const std::vector<std::string> agents,
                           RegisterExamples(*cluster, options.agents));
