@@ -45,17 +45,18 @@ class Dev:
         self.log_path = pathlib.Path(self.folder.name) / "dev.log"
         self.process = None
 
-    def start(self):
+    def start(self, *arguments):
         agents = pathlib.Path(self.folder.name) / "agents"
         agents.mkdir(exist_ok=True)
         for path in (SOURCE / "examples").glob("*.yaml"):
             (agents / path.name).write_text(path.read_text().replace(":8080/", f":{8080 + self.offset}/"))
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [PARLEY, "dev", "--port-offset", str(self.offset), "--agents", str(agents)],
+                [PARLEY, "dev", "--port-offset", str(self.offset), "--agents", str(agents), *map(str, arguments)],
                 stdout=log, stderr=log, cwd=self.folder.name, env=clean_environment())
         deadline = time.monotonic() + 30
-        while "Parley is up" not in self.log():
+        starts = self.log().count("Parley is up") + 1
+        while self.log().count("Parley is up") < starts:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("parley dev did not start:\n" + self.log()[-3000:])
             time.sleep(0.05)

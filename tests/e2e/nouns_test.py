@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Every noun of the command line against a running `parley dev`."""
+import base64
 import json
 import os
 import pathlib
@@ -75,9 +76,38 @@ class NounsTest(unittest.TestCase):
         self.ok("tts", "how much is a double room", "--voice", "rms", "--out", spoken)
         self.assertEqual(self.ok("stt", spoken, "--grammar", grammar).stdout.strip(), "how much is a double room")
 
+    def test_livekit_variables_stand_in_for_our_own(self):
+        env = {"PARLEY_SERVER": "", "LIVEKIT_URL": f"ws://127.0.0.1:{7880 + self.dev.offset}",
+               "LIVEKIT_API_KEY": "devkey", "LIVEKIT_API_SECRET": "secret"}
+        self.assertIn("front-desk", self.ok("-q", "agents", "list", env=env).stdout)
+        wrong = self.dev.run("agents", "list", env={**env, "LIVEKIT_API_SECRET": "guessed"})
+        self.assertEqual(wrong.returncode, 4)
+
+    def test_tokens_say_what_they_allow(self):
+        token = data(self.ok("--json", "token", "create", "--room", "lobby", "--agent", "front-desk"))["token"]
+        body = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        self.assertEqual(claims["video"], {"room": "lobby", "roomJoin": True})
+        self.assertEqual(claims["roomConfig"]["agents"][0]["agentName"], "front-desk")
+
     def test_the_description_is_served(self):
         with urllib.request.urlopen(self.dev.url + "/openapi.json", timeout=5) as answer:
             self.assertIn("/api/sessions", json.load(answer)["paths"])
+
+
+class DataTest(unittest.TestCase):
+    def test_what_is_registered_survives_a_restart_with_a_folder_of_its_own(self):
+        dev = cluster.Dev()
+        self.addCleanup(dev.close)
+        data_dir = pathlib.Path(dev.folder.name) / "data"
+        dev.start("--data-dir", data_dir)
+        path = pathlib.Path(dev.folder.name) / "pet.yaml"
+        path.write_text("id: pet\nllm: [{engine: rules, rules: r}]\nrules: {r: [{otherwise: Woof.}]}\n")
+        self.assertEqual(dev.run("agents", "apply", path).returncode, 0)
+        self.assertEqual(dev.stop(), 0)
+        dev.start("--data-dir", data_dir)
+        self.assertIn("pet", dev.run("-q", "agents", "list").stdout.split())
+        self.assertEqual(dev.stop(), 0)
 
 
 if __name__ == "__main__":
