@@ -27,6 +27,7 @@ struct CallWish {
   std::vector<std::string> expect;
   std::vector<std::string> expect_heard;
   bool expect_tool = false;
+  std::string wait = "15s";
   std::string to;
 };
 
@@ -113,6 +114,10 @@ absl::Status Call(const Command& command, CallWish wish) {
     return Error(absl::StatusCode::kUnimplemented,
                  "--to {}: telephony is not built yet; call an agent with --agent", wish.to);
   if (wish.conversation.agent.empty()) return UsageError("name whom to call: --agent ID");
+  const auto wait = ParseDuration(wish.wait);
+  if (!wait || *wait <= absl::ZeroDuration())
+    return UsageError("--wait must be a duration such as 15s, not " + wish.wait);
+  wish.conversation.agent_timeout = *wait;
   Api api = command.MakeApi();
   PARLEY_ASSIGN_OR_RETURN(std::vector<Speech> speeches, Prepare(api, wish));
   wish.conversation.print = !command.output.json && !command.output.quiet;
@@ -154,6 +159,8 @@ void AddCall(CLI::App& root, Command& command) {
                    "Fail unless the agent understood this; repeatable")
       ->allow_extra_args(false);
   call->add_flag("--expect-tool", wish->expect_tool, "Fail unless the agent called a tool");
+  call->add_option("--wait", wish->wait, "How long the agent may take to come")
+      ->capture_default_str();
   call->add_option("--to", wish->to, "Reserved for telephone numbers (tel:…)");
 }
 

@@ -69,8 +69,10 @@ Conversation::~Conversation() { HangUp(); }
 absl::Status Conversation::WaitForGreeting(Api& api, const std::string& dispatch_id) {
   const absl::StatusOr<std::string> agent = caller_->WaitForAgent(options_.agent_timeout);
   if (!agent.ok()) {
+    const std::string words = JobInWords(api, dispatch_id);
+    (void)api.Delete("/api/dispatches/" + http::UrlEncode(dispatch_id));  // nobody waits any more
     return Error(agent.status().code(), "agent \"{}\" did not come within {}: {}", options_.agent,
-                 absl::FormatDuration(options_.agent_timeout), JobInWords(api, dispatch_id));
+                 absl::FormatDuration(options_.agent_timeout), words);
   }
   Line(caller_->NowMicros(), "agent", fmt::format("{} is here", *agent));
   const absl::StatusOr<int64_t> sound = caller_->WaitForAgentAudio(0, kGreetingStarts);

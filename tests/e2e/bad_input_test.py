@@ -147,6 +147,13 @@ class BadInputTest(BadInput):
                           ("jobs", "get", "AJ_000000000000"), ("sessions", "get", "AS_000000000000")):
             self.refused(3, "", *arguments)
 
+    def test_an_agent_that_does_not_come_is_named_and_waited_for_no_longer(self):
+        self.refused(5, "\"nobody\" did not come within 1s: its job is PENDING", "-q", "call", "--agent", "nobody",
+                     "--text", "hello", "--wait", "1s")
+        states = {d["agentName"]: d["state"] for d in
+                  cluster.data(self.dev.run("--json", "dispatch", "list", "--ended"))}
+        self.assertEqual(states["nobody"], "ENDED")
+
     def test_no_server(self):
         for arguments in (("agents", "list"), ("call", "--agent", "front-desk", "--text", "hello"), ("status",)):
             self.refused(5, "start one with `parley dev`", *arguments, env={"PARLEY_SERVER": "http://127.0.0.1:1"})
