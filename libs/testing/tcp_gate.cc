@@ -143,13 +143,17 @@ int64_t TcpGate::Impl::Write(Connection& connection, Pipe& pipe, bool may_flow) 
     Piece& piece = pipe.queue.front();
     const int64_t wait = piece.due_us - NowMicros();
     if (wait > 0) return wait;
+    // Counted first: who has received a byte must find it counted.
+    std::atomic<int64_t>& counter = &pipe == &connection.up ? to_server : to_client;
+    const auto size = static_cast<int64_t>(piece.bytes.size());
+    counter += size;
     const ssize_t sent = send(pipe.to, piece.bytes.data(), piece.bytes.size(), MSG_NOSIGNAL);
+    counter -= size - std::max<ssize_t>(sent, 0);
     if (sent < 0) {
       if (errno == EAGAIN) return 1000;
       Reset(connection);
       return -1;
     }
-    (&pipe == &connection.up ? to_server : to_client) += sent;
     pipe.queued -= static_cast<size_t>(sent);
     piece.bytes.erase(0, static_cast<size_t>(sent));
     if (piece.bytes.empty()) pipe.queue.pop_front();
