@@ -92,6 +92,12 @@ int ZygoteProcess::Run() {
     }
     Flush();
   }
+  // The server may be reaped before its last words were read: its notice, its leave.
+  while (socket_open_) {
+    absl::StatusOr<wire::Message> message = wire::Receive(socket_.get());
+    if (!message.ok()) break;
+    if (message->kind == wire::kNotice || message->kind == wire::kLeave) OnRequest(*message);
+  }
   KillJobs();
   if (!left_ && !notice_flag_.empty()) SendNotice();
   return ExitCode(server_status_.value_or(0));

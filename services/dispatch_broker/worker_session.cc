@@ -278,7 +278,10 @@ void WorkerSession::ApplyHeld() {
   while (!held_.empty()) {
     const size_t count = std::min(held_.size(), kWordsPerCall);
     std::vector<job::Word> words;
-    for (size_t i = 0; i < count; ++i) words.push_back(held_[i].word);
+    for (size_t i = 0; i < count; ++i) {
+      SaveReport(held_[i]);
+      words.push_back(held_[i].word);
+    }
     const absl::StatusOr<std::vector<job::WordVerdict>> verdicts =
         broker_.store().Apply(pool_, worker_id_, words);
     if (!verdicts.ok()) {
@@ -321,28 +324,45 @@ void WorkerSession::NoteVerdict(const HeldWord& held, const job::WordVerdict& ve
   }
 }
 
+namespace {
+
+// What is kept of the session that `job` was: its facts as of now, and the worker's report of it.
+void KeepSession(Broker& broker, const job::Job& job, const std::string& report) {
+  if (job.session_id.empty()) return;
+  job::SessionRecord record;
+  record.id = job.session_id;
+  record.project = job.project;
+  record.room = job.room;
+  record.dispatch_id = job.dispatch_id;
+  record.agent_name = job.agent_name;
+  record.agent_id = job.agent_id;
+  record.agent_version = job.agent_version;
+  record.create_time = job.create_time;
+  record.start_time = job.start_time;
+  record.end_time = job.end_time;
+  record.report = report;
+  if (absl::Status status = broker.store().SaveSession(record); !status.ok()) {
+    broker.context().log().Warn("session record not kept",
+                                {{"session_id", record.id}, {"error", Message(status)}});
+  }
+}
+
+}  // namespace
+
+// Before the end itself is recorded: who sees that a session has ended finds its report there.
+void WorkerSession::SaveReport(const HeldWord& held) {
+  if (held.word.kind != job::WordKind::kEnded || held.session_report.empty()) return;
+  const absl::StatusOr<job::Job> job = broker_.store().GetJob(held.word.job_id);
+  if (!job.ok() || job->fencing_token != held.word.fencing_token) return;  // a stale copy's
+  KeepSession(broker_, *job, held.session_report);
+}
+
 void WorkerSession::SaveSessionEnd(const HeldWord& held) {
   // Beside the strand: the worker need not wait for it.
   broker_.context().executor().PostAdmitted(
       [&broker = broker_, job_id = held.word.job_id, report = held.session_report] {
         const absl::StatusOr<job::Job> job = broker.store().GetJob(job_id);
-        if (!job.ok() || job->session_id.empty()) return;
-        job::SessionRecord record;
-        record.id = job->session_id;
-        record.project = job->project;
-        record.room = job->room;
-        record.dispatch_id = job->dispatch_id;
-        record.agent_name = job->agent_name;
-        record.agent_id = job->agent_id;
-        record.agent_version = job->agent_version;
-        record.create_time = job->create_time;
-        record.start_time = job->start_time;
-        record.end_time = job->end_time;
-        record.report = report;
-        if (absl::Status status = broker.store().SaveSession(record); !status.ok()) {
-          broker.context().log().Warn("session record not kept",
-                                      {{"session_id", record.id}, {"error", Message(status)}});
-        }
+        if (job.ok()) KeepSession(broker, *job, report);
       });
 }
 

@@ -57,6 +57,7 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void OnCheckpoints(const v1::Checkpoints& checkpoints);
   void ApplyHeld();
   void NoteVerdict(const HeldWord& held, const job::WordVerdict& verdict);
+  void SaveReport(const HeldWord& held);
   void SaveSessionEnd(const HeldWord& held);
 
   void Handle(const job::Message& message);
