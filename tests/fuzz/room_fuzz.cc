@@ -66,6 +66,9 @@ struct World {
   std::vector<std::shared_ptr<Participant>> seats;
   std::map<std::string, uint64_t> highest;  // by job
 
+  // Seats and their room hold each other until it closes.
+  ~World() { room->Close(LeaveReason::kRoomClosed); }
+
   void Join(Script& script) {
     JoinRequest request;
     const uint8_t who = script.Byte();

@@ -77,6 +77,8 @@ JoinRequest Agent(std::string identity, std::string job, uint64_t token,
 class RoomTest : public ::testing::Test {
  protected:
   void SetUp() override { Make({.project = "p", .name = "r"}); }
+  // Seats and their room hold each other until it closes.
+  void TearDown() override { room_->Close(LeaveReason::kRoomClosed); }
 
   void Make(RoomOptions options) {
     auto room = Room::Create(std::move(options), clock_, [this](const AdmissionRecord& record) {
