@@ -41,8 +41,8 @@ std::string Host() {
 
 Report::Report(std::string name, Options options)
     : name_(std::move(name)), options_(std::move(options)) {
-#ifndef NDEBUG
-  fmt::print(stderr, "this is a debug build: benchmarks run in release builds only\n");
+#ifndef __OPTIMIZE__
+  fmt::print(stderr, "this build is not optimised: benchmarks run in release builds only\n");
   std::exit(2);
 #endif
 }
