@@ -1,13 +1,18 @@
 #pragma once
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <cstdlib>
 
 #include "report.h"
 
 namespace parley::bench {
 
-// --json FILE, --quick; exits on --help and on usage errors.
+// --json FILE, --quick; exits on --help, on usage errors and in a build that is not optimised.
 inline Options ParseOptions(int argc, char** argv) {
+#ifndef __OPTIMIZE__
+  std::fputs("this build is not optimised: benchmarks run in release builds only\n", stderr);
+  std::exit(2);
+#endif
   Options options;
   CLI::App app("A benchmark of Parley; run it through scripts/bench");
   app.add_option("--json", options.json_path, "Also write the result here");

@@ -41,7 +41,9 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
 absl::StatusOr<std::unique_ptr<Process>> Process::Start(
     const std::vector<std::string>& argv, const std::string& log_path,
     const std::map<std::string, std::string>& env) {
-  std::vector<std::string> arguments = argv;
+  // Killed by the kernel should this program die without its destructors.
+  std::vector<std::string> arguments = {"/usr/bin/setpriv", "--pdeathsig", "KILL"};
+  arguments.insert(arguments.end(), argv.begin(), argv.end());
   std::vector<std::string> variables = Environment(env);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
@@ -56,7 +58,7 @@ absl::StatusOr<std::unique_ptr<Process>> Process::Start(
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   pid_t pid = -1;
-  const int error = posix_spawn(&pid, argv[0].c_str(), &actions, &attributes,
+  const int error = posix_spawn(&pid, arguments[0].c_str(), &actions, &attributes,
                                 Pointers(arguments).data(), Pointers(variables).data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
