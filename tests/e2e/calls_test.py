@@ -60,6 +60,13 @@ class CallsTest(unittest.TestCase):
                          "--expect", "suite room is 250 euros")
         self.assertIn("answers after", result.stdout)
 
+    def test_a_written_call_that_disappoints_fails(self):
+        for arguments, text in ((("--expect", "the moon"), "never said \"the moon\""),
+                                (("--expect-tool",), "called no tool")):
+            result = self.dev.run("-q", "call", "--agent", "hello", "--text", "yes", *arguments)
+            self.assertEqual((result.returncode, result.stdout), (1, ""))
+            self.assertIn(text, result.stderr)
+
     def test_the_console_reads_lines(self):
         result = self.ok("console", "front-desk", stdin="how much is a double room\n")
         self.assertIn("120 euros", result.stdout)
