@@ -19,7 +19,7 @@ absl::Status ForEachFile(const std::vector<std::string>& files,
                          const std::function<absl::Status(const std::string&)>& one) {
   absl::Status first;
   for (const std::string& file : files) {
-    const absl::Status status = one(file);
+    absl::Status status = one(file);
     if (status.ok()) continue;
     if (status.code() == absl::StatusCode::kUnavailable) return status;
     if (!first.ok()) PrintError(first);
@@ -31,7 +31,7 @@ absl::Status ForEachFile(const std::vector<std::string>& files,
 absl::Status Apply(const Command& command, const std::vector<std::string>& files) {
   Api api = command.MakeApi();
   Json results = Json::array();
-  const absl::Status status = ForEachFile(files, [&](const std::string& file) -> absl::Status {
+  absl::Status status = ForEachFile(files, [&](const std::string& file) -> absl::Status {
     PARLEY_ASSIGN_OR_RETURN(const Json agent, RegisterFile(api, file));
     results.push_back(agent);
     if (command.output.json) return absl::OkStatus();

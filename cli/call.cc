@@ -125,6 +125,7 @@ absl::Status Call(const Command& command, CallWish wish) {
   wish.conversation.record = !wish.out.empty();
   PARLEY_ASSIGN_OR_RETURN(auto call, Conversation::Open(api, wish.conversation));
   std::vector<Turn> turns;
+  turns.reserve(speeches.size() + wish.text.size());
   for (Speech& speech : speeches)
     turns.push_back(call->Say(speech.name, std::move(speech.samples), speech.rate_hz));
   for (const std::string& text : wish.text) turns.push_back(call->Write(text));
