@@ -387,8 +387,12 @@ TEST_F(AgentServerTest, BurstsOfShortJobsLeaveNothingBehind) {
   const size_t zygote_fds = CountFds(zygote_);
   burst(200);
   ASSERT_TRUE(Eventually(settled));
-  EXPECT_EQ(CountFds(ServerPid()), server_fds);
-  EXPECT_EQ(CountFds(zygote_), zygote_fds);
+  // The last job's descriptors may be closed a moment after it was reaped: then as well as now.
+  EXPECT_TRUE(Eventually([&] {
+    return CountFds(ServerPid()) <= server_fds && CountFds(zygote_) <= zygote_fds;
+  })) << CountFds(ServerPid())
+      << " descriptors in the server, " << server_fds << " before; " << CountFds(zygote_)
+      << " in the zygote, " << zygote_fds << " before";
 }
 
 TEST_F(AgentServerTest, CarriesAudioBothWaysAndLeaves) {
