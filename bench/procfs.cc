@@ -11,6 +11,8 @@
 namespace parley::bench {
 namespace {
 
+constexpr int64_t kKernelStackKib = 16;  // x86-64 and arm64
+
 // "Name:   123 kB" lines of a proc file.
 int64_t Kib(const std::string& path, const std::vector<std::string>& names) {
   std::ifstream file(path);
@@ -32,7 +34,9 @@ Memory MemoryOf(const std::vector<pid_t>& pids) {
     const std::string rollup = fmt::format("/proc/{}/smaps_rollup", pid);
     memory.pss_kib += Kib(rollup, {"Pss"});
     memory.private_kib += Kib(rollup, {"Private_Clean", "Private_Dirty"});
-    memory.page_tables_kib += Kib(fmt::format("/proc/{}/status", pid), {"VmPTE"});
+    const std::string status = fmt::format("/proc/{}/status", pid);
+    memory.page_tables_kib += Kib(status, {"VmPTE"});
+    memory.kernel_stacks_kib += Kib(status, {"Threads"}) * kKernelStackKib;
   }
   return memory;
 }

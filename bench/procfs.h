@@ -9,8 +9,9 @@ namespace parley::bench {
 
 struct Memory {
   int64_t pss_kib = 0;
-  int64_t private_kib = 0;      // clean and dirty
-  int64_t page_tables_kib = 0;  // VmPTE
+  int64_t private_kib = 0;        // clean and dirty
+  int64_t page_tables_kib = 0;    // VmPTE
+  int64_t kernel_stacks_kib = 0;  // of all threads
 };
 
 // Sums over `pids`; those that have ended count nothing.
