@@ -34,6 +34,7 @@ constexpr int kLlm = 7104;
 constexpr int kRooms = 7105;
 constexpr int kHttp = 8080;
 constexpr int kLiveKit = 7880;
+constexpr int kApiGrpc = 7106;  // health
 constexpr int kApiAdmin = 9080;
 constexpr int kAgentHealth = 8081;
 constexpr int kAdminAbove = 1000;  // a service's admin port is its gRPC port and this
@@ -166,7 +167,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
 
   ApiServerConfig api;
   api.common = common;
-  api.common.grpc_port = -1;  // HTTP only
+  api.common.grpc_port = kApiGrpc + offset_;
   api.common.admin_port = kApiAdmin + offset_;
   api.http_ports = {std::to_string(kHttp + offset_), std::to_string(kLiveKit + offset_)};
   api.registry_address = At(kRegistry);

@@ -40,8 +40,8 @@ absl::Status Server::Start(const ServerOptions& options,
     server_.reset();
     return Unavailable(
         "cannot listen on {}: the port is taken or the address is not this host's; choose another "
-        "with --grpc-port",
-        address);
+        "with {}",
+        address, options.port_flag);
   }
   SetReady(false);
   return absl::OkStatus();

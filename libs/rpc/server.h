@@ -13,6 +13,7 @@ struct ServerOptions {
   std::string address = "127.0.0.1";
   int port = 0;  // 0 = any free one
   int64_t max_message_bytes = 4 << 20;
+  const char* port_flag = "--grpc-port";  // named when the port is taken
 };
 
 // A gRPC server with grpc.health.v1 (services "" = process, "ready" = may take traffic) and

@@ -41,13 +41,6 @@ void CommonConfig::Bind(config::Table& table, int default_grpc_port) {
             "Port of /metrics, /healthz and /readyz; -1 is the gRPC port + 1000");
 }
 
-void CommonConfig::BindHttpOnly(config::Table& table, int default_admin_port) {
-  grpc_port = -1;
-  admin_port = default_admin_port;
-  BindProcess(table);
-  table.Int("admin.port", &admin_port, 0, 65535, "Port of /metrics, /healthz and /readyz");
-}
-
 void CommonConfig::BindProcess(config::Table& table) {
   table.Text("address", &address, "Address that all listeners bind to");
   table.Choice("log.level", &log_level, {"debug", "info", "warn", "error"},

@@ -41,8 +41,6 @@ struct CommonConfig {
   void Bind(config::Table& table, int default_grpc_port);
   // Without grpc.port and admin.port, for a process that serves no gRPC.
   void BindProcess(config::Table& table);
-  // Without grpc.port: an HTTP service with an admin port.
-  void BindHttpOnly(config::Table& table, int default_admin_port);
 };
 
 // The surroundings of one running service. Made by Main() or by `parley dev`. Thread-safe.

@@ -97,6 +97,7 @@ absl::Status Cluster::StartService(const std::string& name) {
   for (const std::string& argument : CommonArguments()) argv.push_back(argument);
   const std::string port = fmt::format("{}", running.port);
   const std::string port_flag = name == "api-server" ? "--http-ports" : "--grpc-port";
+  if (name == "api-server") argv.insert(argv.end(), {"--grpc-port", "0"});
   argv.insert(argv.end(), {port_flag, port, "--admin-port", fmt::format("{}", running.admin_port)});
   const Needs needs = NeedsOf(name);
   if (needs.redis) argv.insert(argv.end(), {"--redis-address", redis_->address()});
@@ -116,7 +117,7 @@ absl::Status Cluster::StartService(const std::string& name) {
   const auto serving = running.process->WaitForLine("\"msg\":\"serving\"", kStart);
   if (!serving.ok()) return Annotate(serving.status(), name);
   running.admin_port = Field(*serving, "admin_port");
-  running.port = Field(*serving, "grpc_port");
+  running.port = running.grpc_port = Field(*serving, "grpc_port");
   if (http) {
     const auto listening = running.process->WaitForLine("\"msg\":\"listening\"", kStart);
     if (!listening.ok()) return Annotate(listening.status(), name);
@@ -155,6 +156,12 @@ std::string Cluster::Address(std::string_view service) const {
   const auto it = services_.find(service);
   PARLEY_CHECK(it != services_.end());
   return fmt::format("127.0.0.1:{}", it->second.port);
+}
+
+std::string Cluster::GrpcAddress(std::string_view service) const {
+  const auto it = services_.find(service);
+  PARLEY_CHECK(it != services_.end());
+  return fmt::format("127.0.0.1:{}", it->second.grpc_port);
 }
 
 std::string Cluster::AdminAddress(std::string_view service) const {

@@ -38,6 +38,7 @@ class Cluster {
 
   // "127.0.0.1:port" of a service's gRPC (api-server: HTTP) port.
   std::string Address(std::string_view service) const;
+  std::string GrpcAddress(std::string_view service) const;  // api-server too: health, reflection
   std::string AdminAddress(std::string_view service) const;
   Process& Service(std::string_view name);
   Process& AgentServer(size_t index);
@@ -53,6 +54,7 @@ class Cluster {
   struct Running {
     std::unique_ptr<Process> process;
     int port = 0;
+    int grpc_port = 0;
     int admin_port = 0;
   };
   absl::Status StartService(const std::string& name);

@@ -11,7 +11,8 @@
 namespace parley {
 
 void ApiServerConfig::Bind(config::Table& table) {
-  common.BindHttpOnly(table, 9080);
+  common.admin_port = 9080;
+  common.Bind(table, 7106);  // gRPC: health and reflection alone
   table.List("http.ports", &http_ports,
              "HTTP ports; all serve the same routes; 0 picks a free one");
   table.Text("registry.address", &registry_address, "Agent registry, host:port");

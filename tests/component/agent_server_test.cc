@@ -1,5 +1,6 @@
 // The agent server with real processes against a broker, rooms and gateways made up by the test.
 // The program under test is this one, run again with kProgramFlag: split, zygote, jobs and all.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -9,9 +10,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 
 #include "agent/server/serve.h"
@@ -19,6 +22,7 @@
 #include "agent_server_job.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "health_client.h"
 
 namespace parley::agent {
 namespace {
@@ -131,9 +135,30 @@ class AgentServerTest : public ::testing::Test {
     for (std::string& argument : all) argv.push_back(argument.data());
     argv.push_back(nullptr);
     started_ms_ = NowMs();
-    ASSERT_EQ(posix_spawn(&zygote_, program_.c_str(), nullptr, nullptr, argv.data(), environ), 0);
+    posix_spawn_file_actions_t files;
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, 1, log_path_.c_str(), O_CREAT | O_WRONLY | O_APPEND,
+                                     0600);
+    posix_spawn_file_actions_adddup2(&files, 1, 2);
+    EXPECT_EQ(posix_spawn(&zygote_, program_.c_str(), &files, nullptr, argv.data(), environ), 0);
+    posix_spawn_file_actions_destroy(&files);
+  }
+  // What the program has written so far.
+  std::string Log() const {
+    std::ifstream file(log_path_);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  // Where it serves grpc.health.v1.
+  std::string HealthAddress() const {
+    constexpr std::string_view kBefore = " and gRPC ";
+    const std::string log = Log();
+    const size_t at = log.find(kBefore);
+    if (at == std::string::npos) return "";
+    return log.substr(at + kBefore.size(), log.find('\n', at) - at - kBefore.size());
   }
   void TearDown() override {
+    if (HasFailure()) std::printf("---- log of the program:\n%s----\n", Log().c_str());
+    unlink(log_path_.c_str());
     if (zygote_ == 0) return;
     kill(zygote_, SIGKILL);  // the server follows
     Reap();
@@ -150,7 +175,9 @@ class AgentServerTest : public ::testing::Test {
   }
   pid_t ServerPid() {
     for (pid_t child : ChildrenOf(zygote_)) {
-      if (NameOf(child) != "parley-job") return child;
+      // A job is called as its zygote until it has given itself its name.
+      const std::string name = NameOf(child);
+      if (name != "parley-job" && name != "parley-zygote") return child;
     }
     return 0;
   }
@@ -173,11 +200,14 @@ class AgentServerTest : public ::testing::Test {
 
   FakeCluster cluster_;
   std::string program_ = kSelf;
+  const std::string log_path_ =
+      ::testing::TempDir() + "agent-server-" + std::to_string(getpid()) + ".log";
   pid_t zygote_ = 0;
   int64_t started_ms_ = 0;
   int64_t registered_ms_ = 0;
   std::optional<dispatchv1::Register> registered_;
   uint64_t token_ = 100;
+  std::atomic<bool> closed_{false};
 };
 
 TEST_F(AgentServerTest, RegistersWhatItServes) {
@@ -195,6 +225,26 @@ TEST_F(AgentServerTest, RegistersWhatItServes) {
   const auto beat = broker().heartbeats.Await([](const auto&) { return true; });
   ASSERT_TRUE(beat.has_value());
   EXPECT_TRUE(beat->accepting());
+}
+
+TEST_F(AgentServerTest, GrpcHealthFollowsTheBroker) {
+  broker().admit = [this](const dispatchv1::Register&) {
+    return closed_.load() ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "closed")
+                          : grpc::Status::OK;
+  };
+  closed_ = true;
+  Launch();
+  ASSERT_TRUE(Eventually([this] { return !HealthAddress().empty(); }));
+  EXPECT_TRUE(Eventually([this] { return testing::HealthOf(HealthAddress(), "") == 1; }));
+  EXPECT_EQ(testing::HealthOf(HealthAddress(), "ready"), 2);
+  closed_ = false;
+  EXPECT_TRUE(Eventually([this] { return testing::HealthOf(HealthAddress(), "ready") == 1; }));
+  EXPECT_EQ(testing::HealthOf(HealthAddress(), "no such service"), -grpc::StatusCode::NOT_FOUND);
+  broker().Go("AJ_1", 7, "run");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  kill(zygote_, SIGTERM);
+  EXPECT_TRUE(Eventually([this] { return testing::HealthOf(HealthAddress(), "ready") == 2; }));
+  EXPECT_EQ(testing::HealthOf(HealthAddress(), ""), 1);
 }
 
 TEST_F(AgentServerTest, IdleCostsLittle) {

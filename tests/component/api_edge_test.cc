@@ -7,6 +7,7 @@
 
 #include "auth/token.h"
 #include "base/status.h"
+#include "health_client.h"
 #include "http/client.h"
 #include "testing/cluster.h"
 #include "testing/fake_clock.h"
@@ -122,6 +123,11 @@ TEST_F(ApiEdgeTest, BadBodiesAreRefusedByField) {
       400);
   EXPECT_EQ(Fetch("POST", "/v1/audio/transcriptions", "x", token).status, 400);
   EXPECT_EQ(Fetch("POST", "/api/connection-details", "[1]").status, 400);
+}
+
+TEST_F(ApiEdgeTest, SpeaksGrpcHealth) {
+  EXPECT_EQ(testing::HealthOf(cluster_->GrpcAddress("api-server"), ""), 1);
+  EXPECT_EQ(testing::HealthOf(cluster_->GrpcAddress("api-server"), "ready"), 1);
 }
 
 TEST_F(ApiEdgeTest, NeighboursAwayIs503) {

@@ -131,7 +131,7 @@ class KubernetesTest(unittest.TestCase):
                 help_text = help_of(binary)
                 for port in container["ports"]:
                     number = port["containerPort"]
-                    derived = number - 1000 if port["name"] == "admin" and number != 9080 else number
+                    derived = number - 1000 if port["name"] in ("admin", "health-grpc") and number != 9080 else number
                     self.assertIn(str(derived), help_text, f"{file}: {binary} has no default port {number}")
 
     def test_probes_ports_resources_and_hardening(self):

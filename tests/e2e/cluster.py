@@ -13,7 +13,7 @@ import time
 BIN = pathlib.Path(os.environ["PARLEY_BIN_DIR"])
 SOURCE = pathlib.Path(os.environ["PARLEY_SOURCE_DIR"])
 PARLEY = str(BIN / "parley")
-PORTS = (7100, 7101, 7102, 7103, 7104, 7105, 7880, 7881, 7882, 8080, 8081, 8100, 8101, 8102, 8103, 8104, 8105, 9080)
+PORTS = (7100, 7101, 7102, 7103, 7104, 7105, 7106, 7880, 7881, 7882, 8080, 8081, 8100, 8101, 8102, 8103, 8104, 8105, 9080, 9081)
 
 
 def free_offset():

@@ -75,6 +75,8 @@ void AgentServer::UpdateGauges() {
                     [](const auto& process) { return !process.second->assigned(); })));
   metrics.connected.Set(broker_.registered() ? 1 : 0);
   metrics.load_ratio.Set(load_);
+  const bool ready = broker_.registered() && !draining_;
+  if (std::exchange(said_ready_, ready) != ready && callbacks_.on_ready) callbacks_.on_ready(ready);
   MutexLock lock(&snapshot_mutex_);
   snapshot_ = {identity_.worker_id, broker_.registered(), draining_, table_.active(), load_};
 }

@@ -29,6 +29,8 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
     std::function<void()> on_registered;
     // It cannot go on: the start failed, or the zygote is gone. The jobs are over.
     std::function<void(const absl::Status&)> on_failed;
+    // It may take jobs now, or no more: registered and not draining. Only when that changes.
+    std::function<void(bool)> on_ready;
     // The drain is over, the broker knows: leave.
     std::function<void()> on_drained;
     // What the zygote should send when this process dies; called with each registration.
@@ -120,6 +122,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   bool draining_ = false;
   bool drained_ = false;
   bool failed_ = false;
+  bool said_ready_ = false;
 
   mutable Mutex snapshot_mutex_;
   Snapshot snapshot_ ABSL_GUARDED_BY(snapshot_mutex_);

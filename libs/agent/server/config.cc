@@ -8,7 +8,8 @@
 namespace parley::agent {
 namespace {
 constexpr int kSlotsPerCore = 50;
-}
+constexpr int kGrpcAboveHealth = 1000;
+}  // namespace
 
 void AgentServerConfig::Bind(config::Table& table) {
   common.BindProcess(table);
@@ -19,6 +20,8 @@ void AgentServerConfig::Bind(config::Table& table) {
   table.Text("llm.address", &llm_address, "Language model gateway, host:port");
   table.Int("health_port", &health_port, 0, 65535,
             "Port of /, /worker and /metrics; 0 picks a free one and prints it");
+  table.Int("health_grpc_port", &health_grpc_port, -1, 65535,
+            "Port of grpc.health.v1 and reflection; -1 is the health port + 1000");
   table.Text(
       "pool", &pool,
       "Pool to serve; by default the agent name when there is exactly one, else \"default\"");
@@ -50,6 +53,11 @@ void AgentServerConfig::Bind(config::Table& table) {
 int AgentServerConfig::EffectiveSlots() const {
   if (slots > 0) return slots;
   return kSlotsPerCore * static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+int AgentServerConfig::EffectiveHealthGrpcPort() const {
+  if (health_grpc_port >= 0) return health_grpc_port;
+  return health_port == 0 ? 0 : health_port + kGrpcAboveHealth;
 }
 
 std::string AgentServerConfig::EffectivePool() const {

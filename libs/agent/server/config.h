@@ -23,6 +23,9 @@ struct AgentServerConfig {
   std::string tts_address = "127.0.0.1:7103";
   std::string llm_address = "127.0.0.1:7104";
   int health_port = 8081;  // /, /worker, /metrics; 0 = any free one (printed)
+  // grpc.health.v1 (services "" and "ready") and reflection; -1 = health_port + 1000 (any free one,
+  // printed, when that is 0).
+  int health_grpc_port = -1;
 
   // What it serves. A program sets `agent_names` before Bind(); the stock one sets
   // `serves_configured`.
@@ -52,6 +55,7 @@ struct AgentServerConfig {
   void Bind(config::Table& table);
   // Resolved values.
   int EffectiveSlots() const;
+  int EffectiveHealthGrpcPort() const;
   std::string EffectivePool() const;
   std::string EffectiveVersion() const;
   absl::StatusOr<std::map<std::string, std::string>> LabelMap() const;

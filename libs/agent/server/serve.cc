@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "http/server.h"
 #include "metrics/metrics.h"
+#include "rpc/server.h"
 
 namespace parley::agent {
 namespace {
@@ -90,6 +91,7 @@ class Serving {
   std::unique_ptr<AgentServer> server_;
   std::unique_ptr<event::Timer> notice_timer_;
   std::unique_ptr<http::Server> health_;
+  rpc::Server grpc_health_;
   std::thread thread_;
   const int64_t started_us_ = Clock::Real().MonotonicMicros();
 
@@ -133,6 +135,7 @@ Serving::~Serving() {
     loop_->Stop();
     thread_.join();
   }
+  grpc_health_.Stop(absl::ZeroDuration());  // streams of Watch never end by themselves
   tool_threads_.Stop();
   notice_timer_.reset();
   server_.reset();
@@ -146,6 +149,7 @@ AgentServer::Callbacks Serving::MakeCallbacks() {
     context_.log().Info("ready for jobs", {{"start_ms", took_us / 1000}});
   };
   callbacks.on_failed = [this](const absl::Status& status) { Over(status); };
+  callbacks.on_ready = [this](bool ready) { grpc_health_.SetReady(ready); };
   callbacks.on_drained = [this] { Over(absl::OkStatus()); };
   callbacks.on_session = [this](const AgentServer::Identity& identity, uint64_t connect_seq) {
     if (config_.no_death_notice) return;
@@ -187,10 +191,17 @@ absl::Status Serving::StartHealth() {
                                            : http::Response{503, "text/plain", "not ready\n", {}};
   });
   PARLEY_RETURN_IF_ERROR(health_->Start());
-  context_.log().Info("serving health",
-                      {{"address", config_.common.address}, {"health_port", health_->port()}});
+  rpc::ServerOptions grpc_options;
+  grpc_options.address = config_.common.address;
+  grpc_options.port = config_.EffectiveHealthGrpcPort();
+  grpc_options.port_flag = "--health-grpc-port";
+  PARLEY_RETURN_IF_ERROR(grpc_health_.Start(grpc_options, {}));
+  context_.log().Info("serving health", {{"address", config_.common.address},
+                                         {"health_port", health_->port()},
+                                         {"health_grpc_port", grpc_health_.port()}});
   if (config_.health_port == 0) {
-    fmt::print("health: http://{}:{}/\n", config_.common.address, health_->port());
+    fmt::print("health: http://{0}:{1}/ and gRPC {0}:{2}\n", config_.common.address,
+               health_->port(), grpc_health_.port());
     std::fflush(stdout);
   }
   return absl::OkStatus();
@@ -257,10 +268,10 @@ int ServeAgents(supervise::ZygoteClient& zygote, const AgentServerConfig& config
   auto labels = config.LabelMap();
   if (!labels.ok()) return service::FailStart("agent-server", labels.status());
   Serving serving(zygote, config, context, *std::move(labels));
-  serving.Start();
   if (absl::Status status = serving.StartHealth(); !status.ok()) {
     return service::FailStart("agent-server", status);
   }
+  serving.Start();
   const absl::Status status = serving.WaitAndDrain();
   if (!status.ok()) return service::FailStart("agent-server", status);
   context.log().Info("stopped");
