@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <set>
 
@@ -16,6 +17,7 @@ namespace {
 constexpr size_t kMinClusterKey = 32;
 constexpr std::string_view kProjectLetters = "abcdefghijklmnopqrstuvwxyz0123456789-_";  // of keys
 constexpr size_t kMinSecret = 16;
+constexpr int kMaxCount = 1'000'000;  // of jobs in a quota
 constexpr std::string_view kDevelopmentKey = "devkey";
 constexpr std::string_view kDevelopmentSecret = "secret";
 
@@ -26,7 +28,7 @@ class KeysFile {
 
   absl::Status Read(const YAML::Node& root) {
     if (!root.IsMap()) return Bad(root, "", "must be a map with `keys` and `cluster_key`");
-    PARLEY_RETURN_IF_ERROR(OnlyFields(root, "", {"cluster_key", "keys"}));
+    PARLEY_RETURN_IF_ERROR(OnlyFields(root, "", {"cluster_key", "keys", "projects"}));
     PARLEY_RETURN_IF_ERROR(Text(root, "", "cluster_key", &cluster_key));
     if (cluster_key.size() < kMinClusterKey) {
       return Bad(root["cluster_key"], "cluster_key",
@@ -39,10 +41,17 @@ class KeysFile {
     for (size_t i = 0; i < list.size(); ++i) {
       PARLEY_RETURN_IF_ERROR(ReadKey(list[i], fmt::format("keys[{}]", i)));
     }
+    const YAML::Node projects = root["projects"];
+    if (!projects) return absl::OkStatus();
+    if (!projects.IsSequence()) return Bad(projects, "projects", "must be a list");
+    for (size_t i = 0; i < projects.size(); ++i) {
+      PARLEY_RETURN_IF_ERROR(ReadQuota(projects[i], fmt::format("projects[{}]", i)));
+    }
     return absl::OkStatus();
   }
 
   std::vector<ApiKey> keys;
+  std::vector<ProjectQuota> quotas;
   std::string cluster_key;
 
  private:
@@ -53,10 +62,7 @@ class KeysFile {
     PARLEY_RETURN_IF_ERROR(Text(node, at + ".", "key", &key.key));
     PARLEY_RETURN_IF_ERROR(Text(node, at + ".", "secret", &key.secret));
     if (node["project"]) PARLEY_RETURN_IF_ERROR(Text(node, at + ".", "project", &key.project));
-    if (key.project.size() > 63 ||
-        key.project.find_first_not_of(kProjectLetters) != key.project.npos) {
-      return Bad(node["project"], at + ".project", "must be 1 to 63 of a to z, 0 to 9, - and _");
-    }
+    PARLEY_RETURN_IF_ERROR(CheckProject(node, at, key.project));
     key.development = key.key == kDevelopmentKey && key.secret == kDevelopmentSecret;
     if (key.key == "parley") return Bad(node["key"], at + ".key", "the name parley is reserved");
     if (key.secret.size() < kMinSecret && !key.development) {
@@ -73,6 +79,47 @@ class KeysFile {
       }
     }
     keys.push_back(std::move(key));
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadQuota(const YAML::Node& node, const std::string& at) {
+    if (!node.IsMap()) return Bad(node, at, "must be a map with `project`");
+    PARLEY_RETURN_IF_ERROR(
+        OnlyFields(node, at + ".", {"project", "weight", "max_jobs", "max_queued"}));
+    ProjectQuota quota;
+    PARLEY_RETURN_IF_ERROR(Text(node, at + ".", "project", &quota.project));
+    PARLEY_RETURN_IF_ERROR(CheckProject(node, at, quota.project));
+    if (!quota_projects_.insert(quota.project).second) {
+      return Bad(node["project"], at + ".project", "stands here twice");
+    }
+    PARLEY_RETURN_IF_ERROR(Number(node, at + ".", "weight", 1, 1000, &quota.weight));
+    PARLEY_RETURN_IF_ERROR(Number(node, at + ".", "max_jobs", 0, kMaxCount, &quota.max_jobs));
+    PARLEY_RETURN_IF_ERROR(Number(node, at + ".", "max_queued", 0, kMaxCount, &quota.max_queued));
+    quotas.push_back(std::move(quota));
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckProject(const YAML::Node& node, const std::string& at,
+                            const std::string& project) {
+    if (project.size() <= 63 && project.find_first_not_of(kProjectLetters) == project.npos) {
+      return absl::OkStatus();
+    }
+    return Bad(node["project"], at + ".project", "must be 1 to 63 of a to z, 0 to 9, - and _");
+  }
+
+  // Leaves `out` as it is when the field is missing.
+  absl::Status Number(const YAML::Node& map, const std::string& at, const char* field, int lowest,
+                      int highest, int* out) {
+    const YAML::Node node = map[field];
+    if (!node) return absl::OkStatus();
+    const std::string text = node.IsScalar() ? node.Scalar() : "";
+    int value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value < lowest ||
+        value > highest) {
+      return Bad(node, at + field, fmt::format("must be a number from {} to {}", lowest, highest));
+    }
+    *out = value;
     return absl::OkStatus();
   }
 
@@ -104,6 +151,7 @@ class KeysFile {
 
   const std::string path_;
   std::set<std::string> names_;
+  std::set<std::string> quota_projects_;
 };
 
 // Others may not read the file at all. Our own group may only when the file is not ours: that is
@@ -133,7 +181,7 @@ absl::StatusOr<std::shared_ptr<const KeyRing>> KeyRing::Load(const std::string& 
   } catch (const YAML::Exception& error) {
     return InvalidArgument("{}:{}: {}", path, error.mark.line + 1, error.msg);
   }
-  return Of(std::move(file.keys), std::move(file.cluster_key));
+  return Of(std::move(file.keys), std::move(file.cluster_key), std::move(file.quotas));
 }
 
 std::shared_ptr<const KeyRing> KeyRing::Development(std::string cluster_key) {
@@ -144,9 +192,11 @@ std::shared_ptr<const KeyRing> KeyRing::Development(std::string cluster_key) {
   return Of({std::move(key)}, cluster_key.empty() ? RandomHex(32) : std::move(cluster_key));
 }
 
-std::shared_ptr<const KeyRing> KeyRing::Of(std::vector<ApiKey> keys, std::string cluster_key) {
+std::shared_ptr<const KeyRing> KeyRing::Of(std::vector<ApiKey> keys, std::string cluster_key,
+                                           std::vector<ProjectQuota> quotas) {
   auto ring = std::make_shared<KeyRing>();
   ring->keys_ = std::move(keys);
+  ring->quotas_ = std::move(quotas);
   ring->cluster_key_ = std::move(cluster_key);
   return ring;
 }

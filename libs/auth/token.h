@@ -24,6 +24,16 @@ struct ApiKey {
   bool development = false;              // the well-known pair devkey/secret: loopback only
 };
 
+// What a project may use, of `keys.yaml`. 0 = any number.
+struct ProjectQuota {
+  std::string project;
+  int weight = 1;      // 1 to 1000: its share of the slots when projects compete for them
+  int max_jobs = 0;    // running at once in one pool; more wait
+  int max_queued = 0;  // waiting in one pool; more are refused
+
+  bool operator==(const ProjectQuota&) const = default;
+};
+
 // The keys of an installation. Immutable; reloading makes a new one. Thread-safe.
 //
 // File (mode 0600, refused when readable by others; a mounted file that is not ours may be readable
@@ -31,6 +41,8 @@ struct ApiKey {
 //   cluster_key: <at least 32 characters>     # signs tokens between services
 //   keys:
 //     - {key: APIabc, secret: …, project: hotel, agent_names: [front-desk]}
+//   projects:                                 # optional
+//     - {project: hotel, weight: 4, max_jobs: 200, max_queued: 1000}
 class KeyRing {
  public:
   // NotFound, PermissionDenied (mode), InvalidArgument with file, line and field.
@@ -38,15 +50,18 @@ class KeyRing {
   // devkey/secret of project "default" and a cluster key drawn at random (or given).
   static std::shared_ptr<const KeyRing> Development(std::string cluster_key = {});
   // From LIVEKIT_API_KEY-style variables: one key of project "default".
-  static std::shared_ptr<const KeyRing> Of(std::vector<ApiKey> keys, std::string cluster_key);
+  static std::shared_ptr<const KeyRing> Of(std::vector<ApiKey> keys, std::string cluster_key,
+                                           std::vector<ProjectQuota> quotas = {});
 
   const ApiKey* Find(std::string_view key) const;  // lives as long as the ring
   const std::vector<ApiKey>& keys() const { return keys_; }
+  const std::vector<ProjectQuota>& quotas() const { return quotas_; }  // of projects that have one
   const std::string& cluster_key() const { return cluster_key_; }
   bool has_development_key() const;
 
  private:
   std::vector<ApiKey> keys_;
+  std::vector<ProjectQuota> quotas_;
   std::string cluster_key_;
 };
 

@@ -36,6 +36,25 @@ struct DispatchSpec {
   bool configured() const { return !agent_id.empty(); }
 };
 
+// What the operator grants a project in each pool. 0 = any number.
+struct ProjectLimits {
+  std::string project;
+  int weight = 1;      // 1 to 1000: its share when projects compete for slots
+  int max_jobs = 0;    // that workers hold at once; more wait
+  int max_queued = 0;  // that wait; more are refused
+
+  bool operator==(const ProjectLimits&) const = default;
+};
+
+struct PoolLimits {
+  std::vector<ProjectLimits> projects;  // others: weight 1, no limits
+  int max_jobs = 0;                     // of all projects; 0 = as many as there are slots
+  int max_queued = 0;                   // 0 = any number
+  bool pack = false;  // of two workers the fuller one gets the job, so that others fall empty
+
+  bool operator==(const PoolLimits&) const = default;
+};
+
 struct NewDispatch : DispatchSpec {
   std::string dispatch_id;  // chosen before the call, so that a retry is the same create
   std::string job_id;

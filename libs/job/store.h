@@ -50,7 +50,8 @@ class JobStore {
   };
   // Durable when it answers, and matched if somebody is free.
   //   AlreadyExists (KEY_REUSED)  the idempotency key belongs to a different request
-  //   ResourceExhausted           too many selectors for one agent, or too many pools
+  //   ResourceExhausted (OVER_QUOTA)  too many wait: of the project, in the pool, or with different
+  //                               selectors for one agent; or there are too many pools
   virtual absl::StatusOr<Created> Create(const NewDispatch& dispatch) = 0;
 
   // NotFound: never was, or ended more than an hour ago.
@@ -123,6 +124,8 @@ class JobStore {
   virtual absl::StatusOr<std::optional<std::string>> PoolOfName(std::string_view project,
                                                                 std::string_view agent_name) = 0;
   virtual absl::StatusOr<std::vector<std::string>> Pools() = 0;
+  // Replaces the limits of a pool; they hold for every broker, from this moment on.
+  virtual absl::Status SetLimits(std::string_view pool, const PoolLimits& limits) = 0;
 
   struct TickResult {
     int pending = 0;

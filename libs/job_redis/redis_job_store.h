@@ -53,6 +53,7 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<std::optional<std::string>> PoolOfName(std::string_view project,
                                                         std::string_view agent_name) override;
   absl::StatusOr<std::vector<std::string>> Pools() override;
+  absl::Status SetLimits(std::string_view pool, const PoolLimits& limits) override;
   absl::StatusOr<TickResult> Tick(std::string_view pool) override;
   absl::StatusOr<PoolStats> Stats(std::string_view pool) override;
   absl::Status CheckedIn(std::string_view pool) override;

@@ -152,9 +152,18 @@ absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispa
         "KEY_REUSED", {{"dispatch_id", id}});
   }
   if (outcome == "OVER_SELECTORS") {
-    return ResourceExhausted(
-        "jobs with 64 different selectors wait for agent \"{}\" already; try again later",
-        dispatch.agent_name);
+    return WithReason(
+        ResourceExhausted(
+            "jobs with 64 different selectors wait for agent \"{}\" already; try again later",
+            dispatch.agent_name),
+        "OVER_QUOTA");
+  }
+  if (outcome == "OVER_QUOTA") {
+    return WithReason(
+        ResourceExhausted("as many jobs wait as project \"{}\" or pool \"{}\" may have; try again "
+                          "later",
+                          dispatch.project, dispatch.pool),
+        "OVER_QUOTA");
   }
   Created created;
   created.existed = outcome == "EXISTS";

@@ -282,6 +282,17 @@ absl::StatusOr<std::vector<std::string>> RedisJobStore::Pools() {
   return pools;
 }
 
+absl::Status RedisJobStore::SetLimits(std::string_view pool, const PoolLimits& limits) {
+  std::vector<std::string> arguments = {std::to_string(limits.max_jobs),
+                                        std::to_string(limits.max_queued), limits.pack ? "1" : "0"};
+  for (const ProjectLimits& project : limits.projects) {
+    arguments.insert(arguments.end(),
+                     {Escape(project.project), std::to_string(project.weight),
+                      std::to_string(project.max_jobs), std::to_string(project.max_queued)});
+  }
+  return Run(scripts::limits, std::string(pool), arguments, 0, 1).status();
+}
+
 absl::StatusOr<JobStore::TickResult> RedisJobStore::Tick(std::string_view pool) {
   if (absl::Status status = pools_.CheckRunId(); !status.ok()) return FromRedis(status);
   TickResult result;

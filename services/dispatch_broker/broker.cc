@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kIdleTickUs = 5'000'000;
 constexpr int64_t kStatsUs = 1'000'000;
 constexpr int64_t kRefreshUs = 2'000'000;
+constexpr int64_t kLimitsUs = 10'000'000;  // said again, for a store that lost them
 constexpr int64_t kReportWaitUs = 1'000'000;
 constexpr absl::Duration kInboxWait = absl::Milliseconds(250);
 constexpr size_t kMaxHeartbeats = 100'000;
@@ -144,7 +145,35 @@ void Broker::TickOnce() {
   }
 }
 
+job::PoolLimits Broker::Limits() const {
+  job::PoolLimits limits;
+  limits.max_jobs = config_.pool_max_jobs;
+  limits.max_queued = config_.pool_max_queued;
+  limits.pack = config_.placement == "pack";
+  for (const auth::ProjectQuota& quota : context_.keys()->quotas()) {
+    limits.projects.push_back({quota.project, quota.weight, quota.max_jobs, quota.max_queued});
+  }
+  return limits;
+}
+
+void Broker::SendLimits(const std::string& pool) {
+  job::PoolLimits limits = Limits();
+  const int64_t now = NowUs();
+  {
+    MutexLock lock(&mutex_);
+    PoolState& state = pools_[pool];
+    if (now < state.next_limits_us && limits == state.limits) return;
+    state.next_limits_us = now + kLimitsUs;
+    state.limits = limits;
+  }
+  if (absl::Status status = store_.SetLimits(pool, limits); !status.ok()) {
+    context_.log().Warn("limits not stored; said again shortly",
+                        {{"pool", pool}, {"error", Message(status)}});
+  }
+}
+
 void Broker::TickPool(const std::string& pool) {
+  SendLimits(pool);
   const absl::StatusOr<job::JobStore::TickResult> result = store_.Tick(pool);
   NoteStore(result.status());
   if (!result.ok()) {

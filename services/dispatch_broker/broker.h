@@ -44,6 +44,8 @@ class Broker {
   service::Context& context() { return context_; }
   const DispatchBrokerConfig& config() const { return config_; }
 
+  // What keys.yaml and the configuration allow in each pool.
+  job::PoolLimits Limits() const;
   // What the last exchange with the store said. Unavailable with a retry hint while it is away.
   absl::Status CheckStore() const;
   bool store_available() const { return store_available_.load(); }
@@ -69,6 +71,8 @@ class Broker {
   struct PoolState {
     int64_t next_tick_us = 0;
     int64_t next_stats_us = 0;
+    int64_t next_limits_us = 0;
+    job::PoolLimits limits;         // as sent last
     std::set<std::string> awaited;  // workers that owe a report
     int64_t await_until_us = 0;     // 0: no recovery under way
   };
@@ -76,6 +80,7 @@ class Broker {
   void TickLoop();
   void TickOnce();
   void TickPool(const std::string& pool);
+  void SendLimits(const std::string& pool);
   void RefreshPools();
   void EndRecoveries();
   void RenewLoop();

@@ -31,6 +31,12 @@ void DispatchBrokerConfig::Bind(config::Table& table) {
                  "Heartbeats that arrive within it are stored together");
   table.Duration("broker.room_token_ttl", &room_token_ttl, absl::Minutes(1), absl::Hours(48),
                  "How long the token that admits an agent into its room is valid");
+  table.Choice("broker.placement", &placement, {"spread", "pack"},
+               "Of two workers with free slots: spread takes the emptier one, pack the fuller one");
+  table.Int("broker.pool_max_jobs", &pool_max_jobs, 0, 10'000'000,
+            "Jobs that workers of one pool hold at once; more wait; 0: as many as there are slots");
+  table.Int("broker.pool_max_queued", &pool_max_queued, 0, 10'000'000,
+            "Jobs that may wait in one pool; more are refused (OVER_QUOTA); 0: any number");
 }
 
 namespace dispatch_broker {

@@ -18,6 +18,9 @@ struct DispatchBrokerConfig {
   absl::Duration tick = absl::Milliseconds(250);
   absl::Duration renew_batch = absl::Milliseconds(100);
   absl::Duration room_token_ttl = absl::Hours(12);
+  std::string placement = "spread";  // or "pack"
+  int pool_max_jobs = 0;             // 0 = as many as there are slots
+  int pool_max_queued = 1'000'000;
 
   void Bind(config::Table& table);
 };

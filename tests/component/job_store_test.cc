@@ -225,6 +225,137 @@ TEST_F(JobStoreTest, ProjectsTakeTurns) {
   EXPECT_EQ(got["hotel"], 3);
 }
 
+TEST_F(JobStoreTest, ProjectsShareByWeight) {
+  PARLEY_ASSERT_OK(store().SetLimits("echo", {.projects = {{"hotel", 3, 0, 0}}}));
+  std::map<std::string, std::string> project_of;
+  for (int i = 0; i < 40; ++i) {
+    NewDispatch dispatch = NewEcho();
+    dispatch.project = i % 2 == 0 ? "default" : "hotel";
+    project_of[CreateEcho(dispatch)] = dispatch.project;
+  }
+  Registration worker = EchoWorker("AW_1", 20);
+  worker.project = "";
+  Connect(worker);
+  std::map<std::string, int> got;
+  for (const Message& message : broker().TakeMessages()) ++got[project_of[message.job_id]];
+  EXPECT_EQ(got["hotel"], 15);
+  EXPECT_EQ(got["default"], 5);
+}
+
+TEST_F(JobStoreTest, CapNeverExceeded) {
+  PARLEY_ASSERT_OK(store().SetLimits("echo", {.projects = {{"default", 1, 2, 0}}}));
+  Connect("AW_1", 10);
+  std::vector<std::string> ids;
+  for (int i = 0; i < 5; ++i) ids.push_back(CreateEcho());
+  const auto leased = [&] {
+    return std::count_if(ids.begin(), ids.end(),
+                         [&](const std::string& id) { return IsLeased(Get(id).state); });
+  };
+  EXPECT_EQ(leased(), 2);
+  Tick();
+  EXPECT_EQ(leased(), 2);
+  // Another project is not held up by it, and each end makes room for the next in order.
+  NewDispatch other = NewEcho();
+  other.project = "hotel";
+  Registration shared = EchoWorker("AW_2", 10);
+  shared.project = "";
+  Connect(shared);
+  EXPECT_EQ(leased(), 2);
+  EXPECT_TRUE(IsLeased(Get(CreateEcho(other)).state));
+  for (int i = 0; i < 3; ++i) {
+    Say(Get(ids[static_cast<size_t>(i)]), WordKind::kEnded, Reason::kShutdown);
+    EXPECT_EQ(leased(), 2) << i;
+    EXPECT_TRUE(IsLeased(Get(ids[static_cast<size_t>(i) + 2]).state)) << i;
+  }
+  Say(Get(ids[3]), WordKind::kEnded, Reason::kShutdown);
+  EXPECT_EQ(leased(), 1);
+}
+
+TEST_F(JobStoreTest, CapHoldsOverLostJobsTerminationAndNewLimits) {
+  PARLEY_ASSERT_OK(store().SetLimits("echo", {.projects = {{"default", 1, 1, 0}}}));
+  Connect("AW_1", 10);
+  const std::string first = CreateEcho(), second = CreateEcho(), third = CreateEcho();
+  EXPECT_TRUE(IsLeased(Get(first).state));
+  Say(Get(first), WordKind::kAccepted);
+  Say(Get(first), WordKind::kEnded, Reason::kProcessCrashed);  // lost: first in the queue again
+  EXPECT_TRUE(IsLeased(Get(first).state));
+  EXPECT_EQ(Get(second).state, State::kPending);
+  PARLEY_ASSERT_OK(store().Terminate(first));
+  EXPECT_TRUE(IsLeased(Get(second).state));
+  EXPECT_EQ(Get(third).state, State::kPending);
+  PARLEY_ASSERT_OK(store().SetLimits("echo", {}));
+  EXPECT_TRUE(IsLeased(Get(third).state));
+}
+
+TEST_F(JobStoreTest, PoolHasACapOfItsOwn) {
+  PARLEY_ASSERT_OK(store().SetLimits("echo", {.max_jobs = 1}));
+  Connect("AW_1", 10);
+  const std::string first = CreateEcho(), second = CreateEcho();
+  EXPECT_EQ(Get(second).state, State::kPending);
+  Say(Get(first), WordKind::kEnded, Reason::kShutdown);
+  EXPECT_TRUE(IsLeased(Get(second).state));
+}
+
+TEST_F(JobStoreTest, WhatWaitsBeyondTheQuotaIsRefused) {
+  PARLEY_ASSERT_OK(
+      store().SetLimits("echo", {.projects = {{"default", 1, 0, 2}}, .max_queued = 3}));
+  const std::string first = CreateEcho();
+  CreateEcho();
+  const auto over = store().Create(NewEcho());
+  EXPECT_THAT(over, HasCode(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(over.status(), HasReason("OVER_QUOTA"));
+  NewDispatch other = NewEcho();
+  other.project = "hotel";
+  CreateEcho(other);
+  NewDispatch fourth = NewEcho();
+  fourth.project = "school";
+  EXPECT_THAT(store().Create(fourth).status(), HasReason("OVER_QUOTA"));
+  PARLEY_ASSERT_OK(store().Terminate(first));
+  PARLEY_EXPECT_OK(store().Create(NewEcho()));
+}
+
+TEST_F(JobStoreTest, PackFillsOneWorkerFirst) {
+  PARLEY_ASSERT_OK(store().SetLimits("echo", {.pack = true}));
+  Connect("AW_1", 10);
+  Connect("AW_2", 10);
+  for (int i = 0; i < 10; ++i) CreateEcho();
+  EXPECT_EQ(std::max(SlotsUsed("AW_1"), SlotsUsed("AW_2")), 10);
+}
+
+TEST_F(JobStoreTest, OneWorkerOfManyFitsAndIsFound) {
+  for (int i = 0; i < 300; ++i) {
+    Registration worker = EchoWorker("AW_" + std::to_string(i));
+    worker.labels = {{"zone", "a"}, {"gpu", i == 217 ? "yes" : "no"}};
+    if (i == 13) worker.project = "hotel";
+    Connect(worker);
+  }
+  NewDispatch picky = NewEcho();
+  picky.selector.labels = {{"zone", "a"}, {"gpu", "yes"}};
+  EXPECT_EQ(Get(CreateEcho(picky)).worker_id, "AW_217");
+  // No set of its own names this one: it is looked for 128 at a time.
+  for (int i = 0; i < 298; ++i) CreateEcho();
+  NewDispatch guest = NewEcho();
+  guest.project = "hotel";
+  const std::string id = CreateEcho(guest);
+  for (int i = 0; i < 3 && Get(id).worker_id.empty(); ++i) Tick();
+  EXPECT_EQ(Get(id).worker_id, "AW_13");
+}
+
+TEST_F(JobStoreTest, WorkerThatChangesItsLabelsIsFoundByTheNewOnesOnly) {
+  Registration worker = EchoWorker("AW_1", 5);
+  worker.labels = {{"gpu", "yes"}};
+  Connect(worker);
+  worker.labels = {{"gpu", "no"}};
+  worker.connect_seq = 2;
+  Connect(worker);
+  NewDispatch picky = NewEcho();
+  picky.selector.labels = {{"gpu", "yes"}};
+  EXPECT_EQ(Get(CreateEcho(picky)).state, State::kPending);
+  picky = NewEcho();
+  picky.selector.labels = {{"gpu", "no"}};
+  EXPECT_EQ(Get(CreateEcho(picky)).worker_id, "AW_1");
+}
+
 TEST_F(JobStoreTest, SelectorIsHeldToAndNothingHidesBehindIt) {
   NewDispatch picky = NewEcho();
   picky.selector.labels = {{"gpu", "yes"}};

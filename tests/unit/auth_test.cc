@@ -226,6 +226,23 @@ TEST_F(KeysFileTest, Loads) {
   EXPECT_EQ(ring->Find("nobody"), nullptr);
 }
 
+TEST_F(KeysFileTest, QuotasOfProjects) {
+  const std::string keys(kKeys);
+  PARLEY_ASSERT_OK_AND_ASSIGN(
+      auto ring, Load(keys + "projects:\n  - {project: hotel, weight: 4, max_jobs: 200}\n"
+                             "  - {project: school, max_queued: 7}\n"));
+  ASSERT_EQ(ring->quotas().size(), 2u);
+  EXPECT_EQ(ring->quotas()[0], (ProjectQuota{"hotel", 4, 200, 0}));
+  EXPECT_EQ(ring->quotas()[1], (ProjectQuota{"school", 1, 0, 7}));
+  for (const char* bad : {"weight: 0", "weight: 1001", "weight: 1.5", "max_jobs: -1",
+                          "max_jobs: many", "max_queued: [1]", "max_job: 1"}) {
+    EXPECT_THAT(
+        ErrorOf(keys + "projects:\n  - {project: hotel, " + bad + "}\n"),
+        HasSubstr(":6: projects[0]." + std::string(bad).substr(0, std::string(bad).find(':'))))
+        << bad;
+  }
+}
+
 TEST_F(KeysFileTest, RefusesFilesThatOthersMayRead) {
   for (const mode_t mode : {0644, 0640, 0604, 0666}) {
     EXPECT_THAT(Load(kKeys, mode), HasCode(absl::StatusCode::kPermissionDenied)) << mode;

@@ -64,7 +64,55 @@ local function write(key, record, fields)
   end
   call('HSET', key, unpack(fields))
 end
-local function save_job(j, fields) write(TAG .. 'j:' .. j.id, j, fields) end
+
+-- Limits of the pool and its projects (limits.lua), read when first asked for.
+local pool_limits
+local function pool_limit()
+  if not pool_limits then
+    local f = call('HMGET', TAG .. 'limits', 'jobs', 'queued', 'pack')
+    pool_limits = {jobs = tonumber(f[1] or '0'), queued = tonumber(f[2] or '0'), pack = f[3] == '1'}
+  end
+  return pool_limits
+end
+local project_limits = {}
+local function project_limit(project)
+  local limit = project_limits[project]
+  if not limit then
+    local f = call('HMGET', TAG .. 'limits', 'w:' .. project, 'j:' .. project, 'q:' .. project)
+    limit = {weight = tonumber(f[1] or '1'), jobs = tonumber(f[2] or '0'), queued = tonumber(f[3] or '0')}
+    project_limits[project] = limit
+  end
+  return limit
+end
+
+-- What caps are compared with: jobs that wait (q) and jobs that workers hold (j), of a project and of the pool.
+local uncap
+local function count_job(j, state)
+  local kind = state == 'PENDING' and 'q' or LEASED[state] and 'j' or ''
+  local before = j.cap or ''
+  if kind == before then return end
+  local caps = TAG .. 'caps'
+  if before ~= '' then call('HINCRBY', caps, before .. ':' .. j.qproject, -1) end
+  if kind ~= '' then call('HINCRBY', caps, kind .. ':' .. j.qproject, 1) end
+  if kind == 'j' then
+    call('HINCRBY', caps, 'j', 1)
+  elseif before == 'j' then
+    call('HINCRBY', caps, 'j', -1)
+    uncap(j.qproject)
+  end
+  return kind
+end
+local function save_job(j, fields)
+  for i = 1, #fields, 2 do
+    local kind = fields[i] == 'state' and count_job(j, fields[i + 1])
+    if kind then
+      fields[#fields + 1] = 'cap'
+      fields[#fields + 1] = kind
+      break
+    end
+  end
+  write(TAG .. 'j:' .. j.id, j, fields)
+end
 local function save_worker(w, fields) write(TAG .. 'w:' .. w.id, w, fields) end
 
 -- Messages for workers: returned when the stream is on the calling broker, else put into the inbox of the other one.
@@ -121,22 +169,42 @@ local function touch(agent)
   end
 end
 local function queue_key(agent, project, sel) return TAG .. 'q:' .. agent .. ':' .. project .. ':' .. sel end
+local function enter_ready(agent, project)
+  local ready = TAG .. 'ready:' .. agent
+  if call('ZSCORE', ready, project) then return end
+  local lowest = call('ZRANGE', ready, 0, 0, 'WITHSCORES')  -- newcomers start at the minimum
+  call('ZADD', ready, lowest[2] or '0', project)
+  call('SADD', TAG .. 'agents', agent)
+end
+local function leave_ready(agent, project)
+  local ready = TAG .. 'ready:' .. agent
+  call('ZREM', ready, project)
+  if call('EXISTS', ready) == 0 then call('SREM', TAG .. 'agents', agent) end
+end
 local function refresh_head(agent, project, sel)
-  local subs, ready = TAG .. 'subs:' .. agent .. ':' .. project, TAG .. 'ready:' .. agent
+  local subs = TAG .. 'subs:' .. agent .. ':' .. project
   local first = call('ZRANGE', queue_key(agent, project, sel), 0, 0, 'WITHSCORES')
   if #first > 0 then
     call('ZADD', subs, first[2], sel)
-    if not call('ZSCORE', ready, project) then
-      local lowest = call('ZRANGE', ready, 0, 0, 'WITHSCORES')  -- newcomers start at the minimum
-      call('ZADD', ready, lowest[2] or '0', project)
-      call('SADD', TAG .. 'agents', agent)
-    end
-    return
+    return enter_ready(agent, project)
   end
   call('ZREM', subs, sel)
-  if call('ZCARD', subs) > 0 then return end
-  call('ZREM', ready, project)
-  if call('ZCARD', ready) == 0 then call('SREM', TAG .. 'agents', agent) end
+  if call('EXISTS', subs) == 0 then leave_ready(agent, project) end
+end
+-- A job of `project` has left its worker (nil: limits changed): who waited at a cap is ready again.
+function uncap(project)
+  local capped = TAG .. 'capped'
+  for _, member in ipairs(call('SMEMBERS', capped)) do
+    local waiting, agent = string.match(member, '^(%S+) (%S+)$')
+    if not project or waiting == project then
+      call('SREM', capped, member)
+      if call('EXISTS', TAG .. 'subs:' .. agent .. ':' .. waiting) == 1 then enter_ready(agent, waiting) end
+      touch(agent)
+    end
+  end
+  if not project or pool_limit().jobs > 0 then
+    for _, agent in ipairs(call('SMEMBERS', TAG .. 'agents')) do touch(agent) end
+  end
 end
 local function enqueue(j)
   call('ZADD', queue_key(j.qagent, j.qproject, j.sel), j.score, j.id)
@@ -149,18 +217,23 @@ local function dequeue(j)
   end
 end
 
--- Whether a worker takes jobs shows in `free`; its score is used/slots.
+-- Whether a worker takes jobs shows in `free`, once for each agent it serves and once more for each of its facts (labels,
+-- region, deployment), so that a selector costs the same however many workers there are. The score is used/slots.
+local function free_key(agent, part) return TAG .. 'free:' .. agent .. (part and ':' .. part or '') end
+local function put_free(w, agent, score)
+  local function put(key)
+    if score then call('ZADD', key, score, w.id) else call('ZREM', key, w.id) end
+  end
+  put(free_key(agent))
+  for part in string.gmatch(w.facts or '', '[^&]+') do put(free_key(agent, part)) end
+end
 local function refresh_free(w)
   local used, slots = call('HLEN', TAG .. 'wr:' .. w.id), tonumber(w.slots)
   local open = used < slots and w.ended ~= '1' and w.quiet ~= '1' and w.draining ~= '1' and w.accepting ~= '0'
     and w.epoch == EPOCH
   for agent in string.gmatch(w.agents, '%S+') do
-    if open then
-      call('ZADD', TAG .. 'free:' .. agent, string.format('%.6f', used / slots), w.id)
-      touch(agent)
-    else
-      call('ZREM', TAG .. 'free:' .. agent, w.id)
-    end
+    put_free(w, agent, open and string.format('%.6f', used / slots))
+    if open then touch(agent) end
   end
 end
 local function reserve(w, job, token)
@@ -330,7 +403,7 @@ local function write_records(dispatch, id, r)
     'identity', r.identity, 'agent_id', r.agent_id, 'agent_version', r.agent_version, 'session', r.session,
     'score', (9 - tonumber(r.priority)) * 2 ^ 45 + seq, 'wait', r.wait, 'create', r.create, 'deadline', r.deadline,
     'state', '', 'reason', '', 'previous', '', 'error', '', 'token', '0', 'worker', '', 'attempt', r.attempt or '0',
-    'counted', '', 'offers', '0', 'stop', '0', 'tried', ''})
+    'counted', '', 'offers', '0', 'stop', '0', 'tried', '', 'cap', ''})
   call('SADD', TAG .. 'r:' .. r.qproject .. ':' .. r.qroom, dispatch)
   call('ZADD', TAG .. 'live:' .. r.qproject, r.create, dispatch)
   if r.key ~= '' then
@@ -357,24 +430,38 @@ local function fits(w, j, sel_parts, ignore_tried)
   end
   return call('HEXISTS', TAG .. 'wr:' .. w.id, j.id) == 0
 end
-local function pick(agent, j)
-  local free, parts = TAG .. 'free:' .. agent, {}
-  if j.sel ~= '-' then
-    for part in string.gmatch(j.sel, '[^&]+') do
-      parts[#parts + 1] = string.sub(part, 1, 2) == 'p.' and 'l.' .. string.sub(part, 3) or part
-    end
+-- The smallest set of free workers that holds all that may fit, and what to check of each.
+local function candidates(agent, j)
+  local key, parts = free_key(agent), {}
+  local size = call('ZCARD', key)
+  if j.sel == '-' then return key, size, parts end
+  for part in string.gmatch(j.sel, '[^&]+') do
+    if string.sub(part, 1, 2) == 'p.' then part = 'l.' .. string.sub(part, 3) end
+    parts[#parts + 1] = part
+    local count = call('ZCARD', free_key(agent, part))
+    if count < size then key, size = free_key(agent, part), count end
   end
+  return key, size, parts
+end
+local LOOKED_AT = 128
+local function pick(agent, j)
+  local key, size, parts = candidates(agent, j)
+  if size == 0 then return nil end
   local best, best_load
-  for _, id in ipairs(call('ZRANDMEMBER', free, 2)) do
+  for _, id in ipairs(call('ZRANDMEMBER', key, 2)) do
     local w = load_worker(id)
     if fits(w, j, parts) then
-      local load = tonumber(call('ZSCORE', free, id))
+      local load = tonumber(call('ZSCORE', key, id))
+      if pool_limit().pack then load = -load end
       if not best or load < best_load then best, best_load = w, load end
     end
   end
   if best then return best end
-  local parked = false
-  for _, id in ipairs(call('ZRANGE', free, 0, 127)) do
+  local parked, first = false, 0
+  if size > LOOKED_AT then  -- the next ones each time, so that all are looked at in the end
+    first = (call('HINCRBY', TAG .. 'caps', 'c:' .. agent, 1) * LOOKED_AT) % size
+  end
+  for _, id in ipairs(call('ZRANGE', key, first, first + LOOKED_AT - 1)) do
     local w = load_worker(id)
     if fits(w, j, parts) then return w end
     parked = parked or (j.tried ~= '' and fits(w, j, parts, true))
@@ -395,44 +482,67 @@ local function lease(j, w)
     tell(w.id, 'offer', j.id, token)
   end
 end
+-- What became of the first job of one sub-queue: 'done', or nil when nobody fits it.
+local function match_head(agent, project, sel)
+  local queue = queue_key(agent, project, sel)
+  local id = call('ZRANGE', queue, 0, 0)[1]
+  local j = id and load_job(id)
+  if not j or j.state ~= 'PENDING' then
+    if id then call('ZREM', queue, id) end
+    refresh_head(agent, project, sel)
+    return 'done'
+  end
+  local w, parked = pick(agent, j)
+  if w then
+    lease(j, w)
+    call('ZADD', TAG .. 'ready:' .. agent, 'XX', 'INCR', 1 / project_limit(project).weight, project)
+    return 'done'
+  elseif parked then  -- all that could were asked: not a reason to hold up those behind it
+    dequeue(j)
+    save_job(j, {'tried', ''})
+    set_timer('queue', id, now + PARK_MS)
+    return 'done'
+  end
+end
+local function at_cap(project)
+  local limit = project_limit(project).jobs
+  return limit > 0 and tonumber(call('HGET', TAG .. 'caps', 'j:' .. project) or '0') >= limit
+end
+local PAGE = 64
 -- Leases the first job of `agent` that somebody fits. False: there is none.
 local function match_one(agent, unfit)
-  local ready = TAG .. 'ready:' .. agent
-  for _, project in ipairs(call('ZRANGE', ready, 0, 63)) do
-    for _, sel in ipairs(call('ZRANGE', TAG .. 'subs:' .. agent .. ':' .. project, 0, 63)) do
-      local queue = queue_key(agent, project, sel)
-      local id = call('ZRANGE', queue, 0, 0)[1]
-      local j = id and load_job(id)
-      if not j or j.state ~= 'PENDING' then
-        if id then call('ZREM', queue, id) end
-        refresh_head(agent, project, sel)
+  local ready, first = TAG .. 'ready:' .. agent, 0
+  repeat
+    local projects = call('ZRANGE', ready, first, first + PAGE - 1)
+    for _, project in ipairs(projects) do
+      if at_cap(project) then  -- out of the way until one of its jobs ends
+        call('SADD', TAG .. 'capped', project .. ' ' .. agent)
+        leave_ready(agent, project)
         return true
       end
-      if not unfit[queue] then
-        local w, parked = pick(agent, j)
-        if w then
-          lease(j, w)
-          call('ZADD', ready, 'XX', 'INCR', 1, project)
-          return true
-        elseif parked then  -- all that could were asked: not a reason to hold up those behind it
-          dequeue(j)
-          save_job(j, {'tried', ''})
-          set_timer('queue', id, now + PARK_MS)
-          return true
+      for _, sel in ipairs(call('ZRANGE', TAG .. 'subs:' .. agent .. ':' .. project, 0, PAGE - 1)) do
+        local head = project .. ' ' .. sel
+        if not unfit[head] then
+          if match_head(agent, project, sel) then return true end
+          unfit[head] = true  -- workers only fill up while we match
         end
-        unfit[queue] = true  -- workers only fill up while we match
       end
     end
-  end
+    first = first + PAGE
+  until #projects < PAGE
   return false
 end
 -- Returns 1 when the limit was reached first: call `match` again.
 local function match(limit)
   if hold then return 0 end
   local done = 0
+  local function pool_full()
+    local most = pool_limit().jobs
+    return most > 0 and tonumber(call('HGET', TAG .. 'caps', 'j') or '0') >= most
+  end
   for _, agent in ipairs(touch_list) do
     local unfit = {}
-    while call('ZCARD', TAG .. 'free:' .. agent) > 0 and match_one(agent, unfit) do
+    while call('EXISTS', free_key(agent)) == 1 and not pool_full() and match_one(agent, unfit) do
       done = done + 1
       if done >= limit then return 1 end
     end

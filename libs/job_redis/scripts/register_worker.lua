@@ -23,7 +23,7 @@ for field, value in pairs(facts) do
   fields[#fields + 1] = value
 end
 if known then  -- it may serve other names now
-  for agent in string.gmatch(w.agents, '%S+') do call('ZREM', TAG .. 'free:' .. agent, id) end
+  for agent in string.gmatch(w.agents, '%S+') do put_free(w, agent, false) end
 end
 save_worker(w, fields)
 call('ZADD', TAG .. 'leases', text(now), id)
