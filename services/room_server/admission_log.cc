@@ -1,10 +1,7 @@
 #include "room_server/admission_log.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/status.h"
@@ -28,15 +25,20 @@ std::string_view Name(room::AdmissionRecord::Outcome outcome) {
 
 absl::StatusOr<std::unique_ptr<AdmissionLog>> AdmissionLog::Open(const std::string& path,
                                                                  Clock& clock) {
-  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-  if (fd < 0) {
-    return InvalidArgument("room.admission_log: cannot append to {}: {}", path,
-                           std::strerror(errno));
-  }
-  return std::unique_ptr<AdmissionLog>(new AdmissionLog(fd, clock));
+  auto file = log::AppendFile::Open(path);
+  if (!file.ok()) return Annotate(file.status(), "room.admission_log");
+  return std::unique_ptr<AdmissionLog>(new AdmissionLog(*std::move(file), clock));
 }
 
-AdmissionLog::~AdmissionLog() { close(fd_); }
+AdmissionLog::AdmissionLog(std::unique_ptr<log::AppendFile> file, Clock& clock)
+    : file_(std::move(file)), clock_(clock) {
+  file_->Write(nlohmann::json{
+      {"time_us", absl::ToUnixMicros(clock_.Now())},
+      {"monotonic_us", clock_.MonotonicMicros()},
+      {"what", "begin"},
+      {"pid",
+       getpid()}}.dump());
+}
 
 void AdmissionLog::Write(const room::AdmissionRecord& record) {
   const nlohmann::json line = {{"time_us", absl::ToUnixMicros(clock_.Now())},
@@ -51,10 +53,7 @@ void AdmissionLog::Write(const room::AdmissionRecord& record) {
                                {"worker", record.job.worker_id},
                                {"instance", record.job.instance},
                                {"highest", record.highest_token}};
-  const std::string text =
-      line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  // A full disk must not stop calls; the checker sees the gap.
-  [[maybe_unused]] const ssize_t written = write(fd_, text.data(), text.size());
+  file_->Write(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 }  // namespace parley::room_server

@@ -15,12 +15,14 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "agent/server/serve.h"
 #include "agent_server_fakes.h"
 #include "agent_server_job.h"
 #include "base/clock.h"
+#include "base/ids.h"
 #include "base/status.h"
 #include "health_client.h"
 
@@ -314,6 +316,28 @@ TEST_F(AgentServerTest, DefinitionsLimitOfDurationEndsTheJob) {
   StartProgram({"--job-stop-grace", "300ms"});
   const Word word = RunJob("stubborn", R"({"limits": {"max_duration": "300ms"}})");
   EXPECT_EQ(word.reason(), dispatchv1::JOB_REASON_LIMIT_EXCEEDED);
+}
+
+TEST_F(AgentServerTest, TheAuditLogSaysWhatRan) {
+  const std::string path = std::filesystem::temp_directory_path() / ("audit-" + NewId("AW_"));
+  StartProgram({"--worker-audit-log", path});
+  EXPECT_EQ(RunJob("end").reason(), dispatchv1::JOB_REASON_SHUTDOWN);
+  broker().Go("AJ_1", 7, "run");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  kill(ServerPid(), SIGKILL);  // what it wrote is there all the same
+  std::vector<std::string> lines;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    const auto json = nlohmann::json::parse(line);
+    EXPECT_EQ(json.at("worker"), registered_->worker_id());
+    if (json.at("what") == "renew") continue;
+    lines.push_back(json.at("what").get<std::string>() + " " + json.value("job", "") + " " +
+                    json.value("reason", ""));
+  }
+  EXPECT_THAT(lines,
+              ::testing::ElementsAre("begin  ", "session  ", "start AJ_end101 ", "enter AJ_end101 ",
+                                     "end AJ_end101 SHUTDOWN", "start AJ_1 ", "enter AJ_1 "));
+  std::filesystem::remove(path);
 }
 
 TEST_F(AgentServerTest, RevokedJobIsKilledAndReleased) {

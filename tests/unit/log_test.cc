@@ -2,8 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "log/append_file.h"
 
 namespace parley::log {
 namespace {
@@ -23,6 +30,45 @@ TEST(LogTest, LinesAreJsonWithBoundFields) {
   EXPECT_EQ(json["warm"], true);
   EXPECT_EQ(json["service"], "test");
   EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1);
+}
+
+TEST(AppendFileTest, LinesOfKilledWritersAreWholeAndKept) {
+  const std::string path = ::testing::TempDir() + "append-" + std::to_string(getpid());
+  constexpr int kWriters = 4, kLines = 500;
+  const std::string padding(300, 'x');
+  std::vector<pid_t> writers;
+  for (int writer = 0; writer < kWriters; ++writer) {
+    const pid_t pid = fork();
+    ASSERT_GE(pid, 0);
+    if (pid == 0) {
+      auto file = AppendFile::Open(path);
+      for (int i = 0; i < kLines; ++i) {
+        (*file)->Write(std::to_string(writer) + " " + std::to_string(i) + " " + padding);
+      }
+      kill(getpid(), SIGKILL);  // no destructor, no flush
+    }
+    writers.push_back(pid);
+  }
+  for (const pid_t pid : writers) waitpid(pid, nullptr, 0);
+  std::vector<int> next(kWriters, 0);
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    size_t writer = kWriters;
+    int number = -1;
+    std::string rest;
+    words >> writer >> number >> rest;
+    ASSERT_LT(writer, next.size()) << line;
+    EXPECT_EQ(number, next[writer]++);
+    EXPECT_EQ(rest, padding);
+  }
+  EXPECT_THAT(next, ::testing::Each(kLines));
+  std::filesystem::remove(path);
+}
+
+TEST(AppendFileTest, WhatCannotBeOpenedIsRefused) {
+  EXPECT_EQ(AppendFile::Open("/proc/nothing/here").status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

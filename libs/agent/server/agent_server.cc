@@ -53,6 +53,7 @@ AgentServer::AgentServer(JobSurroundings& around, Identity identity,
 AgentServer::~AgentServer() = default;
 
 void AgentServer::Start() {
+  around_.audit.Begin(identity_.worker_id, table_.slots());
   zygote_watcher_.Start(true, false, [this](bool, bool) { OnZygote(); });
   if (absl::Status status = around_.zygote.Start(); !status.ok()) callbacks_.on_failed(status);
 }
@@ -107,6 +108,7 @@ void AgentServer::OnBroker(const ConnectResponse& response) {
       return OnRegistered(response.registered());
     case ConnectResponse::kHeartbeatAck:
       store_available_ = response.heartbeat_ack().store_available();
+      if (store_available_) around_.audit.Renew(response.heartbeat_ack().seq());
       return;
     case ConnectResponse::kVerdicts:
       return OnVerdicts(response.verdicts());
@@ -158,6 +160,7 @@ void AgentServer::OnRegistered(const dispatchv1::Registered& registered) {
                                   {"slots", table_.slots()},
                                   {"jobs", table_.active()},
                                   {"connect_seq", broker_.connect_seq()}});
+  around_.audit.Session(broker_.connect_seq());
   if (callbacks_.on_session) callbacks_.on_session(identity_, broker_.connect_seq());
   for (const auto& verdict : registered.jobs()) {
     Obey({verdict.job_id(), verdict.fencing_token()},
@@ -212,6 +215,7 @@ void AgentServer::TakeNewIdentityIfIdle() {
   around_.log.Warn("the broker had ended our session; coming back as a new worker",
                    {{"new_worker_id", identity_.worker_id}});
   table_.Clear();
+  around_.audit.Begin(identity_.worker_id, table_.slots());
   around_.media.SetWorker(identity_.worker_id, identity_.instance);
   broker_.Start();
 }
@@ -236,6 +240,7 @@ void AgentServer::OnGo(const Go& go) {
       return;
     case JobTable::Admission::kOver:
     case JobTable::Admission::kFull: {
+      around_.audit.Release(key, 0);
       // Said once here, and again by the next report's silence.
       ConnectRequest request;
       Word& word = *request.mutable_words()->add_words();
@@ -294,6 +299,7 @@ void AgentServer::RevokeJob(const JobKey& key) {
 
 // It never had a process, or will not get one.
 void AgentServer::Release(const JobKey& key) {
+  around_.audit.Release(key, 0);
   table_.Released(key, around_.loop->NowMicros());
   SayWords();
   UpdateGauges();
@@ -366,7 +372,7 @@ JobProcess* AgentServer::TakeWarm() {
 void AgentServer::StartJob(const Go& go) {
   WatchJobs();
   if (JobProcess* warm = TakeWarm()) {
-    warm->Assign(go);
+    Assign(*warm, go);
     if (!std::exchange(warm_pending_, true)) {
       warm_timer_.StartOnce(kWarmDelay, [this] {
         warm_pending_ = false;
@@ -406,6 +412,7 @@ void AgentServer::OnForked(supervise::JobForked forked) {
     const JobKey key{record.job_id(), record.fencing_token()};
     waiting_.pop_front();
     around_.metrics.Ended(dispatchv1::JOB_REASON_PROCESS_CRASHED).Increment();
+    around_.audit.End(key, 0, dispatchv1::JOB_REASON_PROCESS_CRASHED);
     table_.Ended(key, dispatchv1::JOB_REASON_PROCESS_CRASHED, Message(forked.status), {},
                  around_.loop->NowMicros());
     return SayWords();
@@ -417,8 +424,14 @@ void AgentServer::OnForked(supervise::JobForked forked) {
   if (!waiting_.empty()) {
     const Go go = std::move(waiting_.front());
     waiting_.pop_front();
-    started.Assign(go);
+    Assign(started, go);
   }
+}
+
+void AgentServer::Assign(JobProcess& process, const Go& go) {
+  const auto& record = go.assignment();
+  around_.audit.Start({record.job_id(), record.fencing_token()}, record.attempt(), process.pid());
+  process.Assign(go);
 }
 
 void AgentServer::OnExited(const supervise::JobExited& exited) {
@@ -437,8 +450,10 @@ void AgentServer::OnExited(const supervise::JobExited& exited) {
   warm_failures_ = 0;
   const int64_t now = around_.loop->NowMicros();
   if (outcome.released) {
+    around_.audit.Release(process->key(), exited.pid);
     table_.Released(process->key(), now);
   } else {
+    around_.audit.End(process->key(), exited.pid, outcome.reason);
     around_.metrics.Ended(outcome.reason).Increment();
     table_.Ended(process->key(), outcome.reason, outcome.error, outcome.session, now);
   }
@@ -450,6 +465,7 @@ void AgentServer::OnExited(const supervise::JobExited& exited) {
 }
 
 void AgentServer::OnJobEntered(JobProcess& process) {
+  around_.audit.Enter(process.key(), process.pid());
   table_.Started(process.key());
   SayWords();
 }

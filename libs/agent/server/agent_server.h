@@ -80,6 +80,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   void OnForked(supervise::JobForked forked);
   void OnExited(const supervise::JobExited& exited);
   void StartJob(const parley::dispatch::v1::Go& go);
+  void Assign(JobProcess& process, const parley::dispatch::v1::Go& go);
   void Fork();
   void FillWarmPool();
   JobProcess* TakeWarm();

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "agent/server/audit_log.h"
 #include "agent/server/config.h"
 #include "agent/server/gateways.h"
 #include "agent/server/job_socket.h"
@@ -34,6 +35,7 @@ struct JobSurroundings {
   Gateways& gateways;
   Executor& tool_threads;
   std::shared_ptr<http::Client> http;
+  AuditLog& audit;
   log::Logger log;
 };
 

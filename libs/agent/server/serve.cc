@@ -63,7 +63,7 @@ std::string WorkerToken(const AgentServerConfig& config, service::Context& conte
 class Serving {
  public:
   Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
-          service::Context& context, std::map<std::string, std::string> labels);
+          service::Context& context, AuditLog& audit, std::map<std::string, std::string> labels);
   ~Serving();
 
   absl::Status StartHealth();
@@ -102,7 +102,8 @@ class Serving {
 };
 
 Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
-                 service::Context& context, std::map<std::string, std::string> labels)
+                 service::Context& context, AuditLog& audit,
+                 std::map<std::string, std::string> labels)
     : zygote_(zygote),
       config_(config),
       context_(context),
@@ -121,7 +122,7 @@ Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& confi
   media_ = std::make_unique<MediaHub>(loop_, std::move(media), metrics_, log);
   around_ = std::make_unique<JobSurroundings>(
       JobSurroundings{loop_, zygote_, config_, metrics_, *media_, gateways_, tool_threads_,
-                      std::make_shared<http::Client>(), log});
+                      std::make_shared<http::Client>(), audit, log});
   server_ = std::make_unique<AgentServer>(
       *around_, identity_, std::move(labels),
       [this] { return WorkerToken(config_, context_, identity_.worker_id); }, MakeCallbacks());
@@ -267,7 +268,9 @@ int ServeAgents(supervise::ZygoteClient& zygote, const AgentServerConfig& config
   HideMemory(config);
   auto labels = config.LabelMap();
   if (!labels.ok()) return service::FailStart("agent-server", labels.status());
-  Serving serving(zygote, config, context, *std::move(labels));
+  auto audit = AuditLog::Open(config.audit_log, context.clock());
+  if (!audit.ok()) return service::FailStart("agent-server", audit.status());
+  Serving serving(zygote, config, context, **audit, *std::move(labels));
   if (absl::Status status = serving.StartHealth(); !status.ok()) {
     return service::FailStart("agent-server", status);
   }
