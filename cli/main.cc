@@ -46,6 +46,7 @@ void AddAll(CLI::App& app, Command& command) {
   AddDispatch(app, command);
   AddSessions(app, command);
   AddRunning(app, command);
+  AddTest(app, command);
   AddToken(app, command);
   AddSpeech(app, command);
   AddCommand(app, command, "schema", "JSON schema of agent definitions", [] {

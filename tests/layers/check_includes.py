@@ -19,7 +19,7 @@ LAYERS = [
     ["redis", "rpc", "http", "ws", "auth"],
     ["job", "registry", "room", "session", "speech"],
     ["job_redis", "registry_redis", "room_redis", "supervise", "tools", "engines", "webrtc", "signalling"],
-    ["service", "caller", "gateway"],
+    ["rehearsal", "service", "caller", "gateway"],
     ["agent"],
 ]
 PURE = {"job", "registry", "room", "session", "speech"}

@@ -5,6 +5,7 @@
 #include "agent/agent.h"
 #include "base/status.h"
 #include "registry/definition.h"
+#include "session/definition.h"
 
 namespace parley::agent {
 namespace {
@@ -64,26 +65,6 @@ std::vector<TtsEngine> TtsOf(const registry::AgentDefinition& definition) {
   return engines;
 }
 
-session::Options OptionsOf(const registry::AgentDefinition& definition) {
-  session::Options options;
-  const registry::TurnDetection& turns = definition.turn_detection;
-  options.min_endpointing_delay = turns.min_delay;
-  options.max_endpointing_delay = turns.max_delay;
-  // The recogniser is asked for its final a moment before the turn is taken, so that the answer is
-  // there by then, yet a breath inside a phrase does not cut it in two.
-  options.min_silence = std::clamp(turns.min_delay - absl::Milliseconds(50),
-                                   absl::Milliseconds(200), absl::Milliseconds(450));
-  options.allow_interruptions = definition.interruption.enabled;
-  options.min_interruption = definition.interruption.min_duration;
-  options.min_interruption_words = definition.interruption.min_words;
-  options.resume_false_after = definition.interruption.resume_false_after;
-  options.max_tool_steps = definition.limits.max_tool_steps;
-  options.max_duration = definition.limits.max_duration;
-  options.away_after = definition.session.away_after;
-  options.close_on_disconnect = definition.session.close_on_disconnect;
-  return options;
-}
-
 absl::StatusOr<SessionConfig> ConfigOf(const std::string& definition_json) {
   PARLEY_ASSIGN_OR_RETURN(const registry::AgentDefinition definition,
                           registry::FromJson(definition_json));
@@ -104,7 +85,7 @@ absl::StatusOr<SessionConfig> ConfigOf(const std::string& definition_json) {
                             .timeout = tool.http.timeout,
                             .run = nullptr});
   }
-  config.options = OptionsOf(definition);
+  config.options = session::OptionsOf(definition);
   config.publish_transcripts = definition.transcription_enabled;
   config.keep_transcript = definition.session.transcript;
   return config;

@@ -1,0 +1,365 @@
+#include "rehearsal/stage.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <variant>
+
+#include "base/status.h"
+#include "base/strings.h"
+#include "rehearsal/check.h"
+#include "session/decision_log.h"
+#include "session/text.h"
+
+namespace parley::rehearsal {
+namespace {
+
+namespace command = session::command;
+namespace event = session::event;
+using session::ChatItem;
+using session::Event;
+
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+constexpr int64_t kFrameUs = 20'000;
+// The stage's clock begins here: a session takes time 0 for "not yet".
+constexpr int64_t kBeginUs = 1'000'000'000;
+constexpr int kMaxIdleTicks = 1'000;
+
+class Stage {
+ public:
+  Stage(const Scenario& scenario, const Cast& cast)
+      : scenario_(scenario),
+        cast_(cast),
+        session_(cast.options, cast.character),
+        used_(scenario.model.size()),
+        taken_(scenario.sounds.size()) {}
+
+  Outcome Run() {
+    session_.Start(now_us_);
+    Collect();
+    Send(event::Joined{});
+    while (!ended_ && Advance()) {
+    }
+    for (const ChatItem& item : session_.history().items()) {
+      outcome_.history.push_back(HistoryLine(item));
+    }
+    outcome_.played_us = now_us_ - kBeginUs;
+    Check(scenario_, outcome_);
+    return std::move(outcome_);
+  }
+
+ private:
+  int64_t clock_us() const { return now_us_ - kBeginUs; }
+
+  // One thing happens; false when nothing does before the end.
+  bool Advance() {
+    const int64_t step_us =
+        step_ < scenario_.steps.size() ? kBeginUs + scenario_.steps[step_].at_us : kNever;
+    const int64_t due_us = queue_.empty() ? kNever : queue_.begin()->first;
+    const int64_t tick_us = session_.deadline_us();
+    const int64_t next_us = std::min({step_us, due_us, tick_us, next_frame_us_, next_play_us_});
+    if (next_us > kBeginUs + scenario_.end_us) return false;
+    idle_ticks_ = next_us <= now_us_ && next_us == tick_us ? idle_ticks_ + 1 : 0;
+    if (idle_ticks_ > kMaxIdleTicks) {
+      outcome_.failures.push_back("the session asks to be called again and again at one time");
+      return false;
+    }
+    now_us_ = std::max(now_us_, next_us);
+    if (next_us == step_us) {
+      Send(Now(scenario_.steps[step_++].event));
+    } else if (next_us == due_us) {
+      const auto happen = std::move(queue_.begin()->second);
+      queue_.erase(queue_.begin());
+      happen();
+    } else if (next_us == next_frame_us_) {
+      next_frame_us_ += kFrameUs;
+      Send(event::Voice{Sounds(clock_us() - kFrameUs, clock_us())});
+    } else if (next_us == next_play_us_) {
+      PlayFrame();
+    } else {
+      session_.Tick(now_us_);
+      Collect();
+    }
+    return true;
+  }
+
+  // An engine's failure is one of the stream in use.
+  Event Now(Event event) const {
+    if (auto* stt = std::get_if<event::SttFailed>(&event)) stt->stream = stt_stream_;
+    if (auto* llm = std::get_if<event::LlmFailed>(&event)) llm->stream = llm_stream_;
+    if (auto* tts = std::get_if<event::TtsFailed>(&event)) tts->stream = tts_stream_;
+    return event;
+  }
+
+  void Send(const Event& event) {
+    if (ended_) return;
+    session_.Handle(event, now_us_);
+    Collect();
+  }
+  void Later(int64_t us, std::function<void()> happen) {
+    queue_.emplace(now_us_ + us, std::move(happen));
+  }
+  void Collect() {
+    for (const session::Command& one : session_.Take()) {
+      outcome_.log.push_back({clock_us(), session::Describe(one)});
+      std::visit([this](const auto& command) { Do(command); }, one);
+    }
+  }
+  void Fail(std::string what) {
+    outcome_.failures.push_back(
+        fmt::format("{}: at {} ms: {}", scenario_.source, clock_us() / 1000, what));
+  }
+
+  // ---- the caller ----
+
+  bool Sounds(int64_t from_us, int64_t to_us) const {
+    return std::any_of(scenario_.sounds.begin(), scenario_.sounds.end(), [&](const Sound& one) {
+      const int64_t shared = std::min(to_us, one.end_us) - std::max(from_us, one.start_us);
+      return shared >= kFrameUs / 2;
+    });
+  }
+
+  // ---- the recogniser ----
+
+  static int64_t WordEnd(const Sound& sound, size_t word) {
+    const auto count = static_cast<int64_t>(sound.words.size());
+    return sound.start_us +
+           (sound.end_us - sound.start_us) * (static_cast<int64_t>(word) + 1) / count;
+  }
+  static int64_t WordMiddle(const Sound& sound, size_t word) {
+    const auto count = static_cast<int64_t>(sound.words.size());
+    return WordEnd(sound, word) - (sound.end_us - sound.start_us) / count / 2;
+  }
+
+  // Words whose middle lies in what was fed, and that ended by `until_us`.
+  std::string Understood(int64_t until_us) const {
+    std::string text;
+    for (const Sound& sound : scenario_.sounds) {
+      if (sound.heard) continue;
+      for (size_t i = 0; i < sound.words.size(); ++i) {
+        const int64_t middle_us = WordMiddle(sound, i);
+        if (middle_us < fed_from_us_ || WordEnd(sound, i) > until_us) continue;
+        text = session::JoinText(text, sound.words[i]);
+      }
+    }
+    return text;
+  }
+
+  std::string Final() {
+    std::string text;
+    for (size_t n = 0; n < scenario_.sounds.size(); ++n) {
+      const Sound& sound = scenario_.sounds[n];
+      if (sound.heard) {
+        const bool fed = sound.start_us < clock_us() && sound.end_us > fed_from_us_;
+        if (fed && !taken_[n]) text = session::JoinText(text, *sound.heard);
+        taken_[n] = taken_[n] || fed;
+        continue;
+      }
+      for (size_t i = 0; i < sound.words.size(); ++i) {
+        const int64_t middle_us = WordMiddle(sound, i);
+        if (middle_us >= fed_from_us_ && middle_us < clock_us())
+          text = session::JoinText(text, sound.words[i]);
+      }
+    }
+    fed_to_us_ = clock_us();
+    return text;
+  }
+
+  void Do(const command::SttOpen& open) { stt_stream_ = open.stream; }
+  void Do(const command::SttStart& start) {
+    fed_from_us_ = std::max(fed_to_us_, clock_us() - absl::ToInt64Microseconds(start.preroll));
+    ++feeding_;
+    if (!scenario_.recogniser.partials) return;
+    for (const Sound& sound : scenario_.sounds) {
+      if (sound.heard) continue;
+      for (size_t i = 0; i < sound.words.size(); ++i) {
+        if (WordMiddle(sound, i) < fed_from_us_) continue;
+        const int64_t shown_us = WordEnd(sound, i) + scenario_.recogniser.partial_after_us;
+        Later(std::max<int64_t>(shown_us - clock_us(), 0), [this, feeding = feeding_] {
+          if (feeding != feeding_) return;
+          const std::string text = Understood(clock_us() - scenario_.recogniser.partial_after_us);
+          if (!text.empty()) Send(event::SttPartial{stt_stream_, text});
+        });
+      }
+    }
+  }
+  void Do(const command::SttEnd& end) {
+    ++feeding_;
+    std::string text = Final();
+    if (scenario_.recogniser.silent) return;
+    Later(scenario_.recogniser.final_after_us, [this, end, text = std::move(text)] {
+      if (end.stream == stt_stream_) Send(event::SttFinal{end.stream, end.utterance, text});
+    });
+  }
+
+  // ---- the model and its tools ----
+
+  static std::string Last(const std::vector<ChatItem>& items) {
+    for (auto item = items.rbegin(); item != items.rend(); ++item) {
+      if (item->kind == ChatItem::Kind::kToolResult) return item->name + " " + item->text;
+      if (item->kind == ChatItem::Kind::kMessage) return item->text;
+    }
+    return "";
+  }
+
+  absl::StatusOr<ModelAnswer> Answer(const command::LlmChat& chat) {
+    const std::string last = ToLower(Last(chat.items));
+    for (size_t i = 0; i < scenario_.model.size(); ++i) {
+      const ModelAnswer& one = scenario_.model[i];
+      if (used_[i] || last.find(ToLower(one.when)) == std::string::npos) continue;
+      used_[i] = !one.again;
+      return one;
+    }
+    if (cast_.model) return cast_.model(chat.items, chat.allow_tools);
+    return NotFound("the model was asked \"{}\" and has no answer", last);
+  }
+
+  void Do(const command::LlmChat& chat) {
+    llm_stream_ = chat.stream;
+    const absl::StatusOr<ModelAnswer> answer = Answer(chat);
+    if (!answer.ok()) return Fail(std::string(Message(answer.status())));
+    if (answer->silent) return;
+    const uint32_t stream = chat.stream;
+    int64_t at_us = answer->after_us;
+    for (const std::string& word : session::Words(answer->text)) {
+      Later(at_us, [this, stream, word] { Send(event::LlmText{stream, word + " "}); });
+      at_us += answer->per_word_us;
+    }
+    if (!answer->fails.empty()) {
+      return Later(at_us, [this, stream, error = answer->fails] {
+        Send(event::LlmFailed{stream, error});
+      });
+    }
+    for (const ModelAnswer::Call& call : answer->calls) {
+      Later(at_us, [this, stream, call] {
+        Send(event::LlmToolCall{stream, "", call.name, call.arguments_json});
+      });
+    }
+    Later(at_us, [this, stream] { Send(event::LlmDone{stream, 0, 0}); });
+  }
+
+  void Do(const command::CallTool& call) {
+    if (const auto real = cast_.tools.find(call.name); real != cast_.tools.end()) {
+      const absl::StatusOr<std::string> result = real->second(call.arguments_json);
+      const std::string output = result.ok() ? *result : std::string(Message(result.status()));
+      return Later(0, [this, call, output, bad = !result.ok()] {
+        Send(event::ToolDone{call.call, output, bad});
+      });
+    }
+    const auto tool = scenario_.tools.find(call.name);
+    if (tool == scenario_.tools.end()) {
+      return Fail(fmt::format("tool {} was called and has no answer", call.name));
+    }
+    if (tool->second.silent) return;
+    Later(tool->second.after_us, [this, call, answer = tool->second] {
+      Send(event::ToolDone{call.call, answer.output, answer.is_error});
+    });
+  }
+
+  // ---- the voice ----
+
+  void Do(const command::TtsOpen& open) {
+    tts_stream_ = open.stream;
+    buffered_us_ = position_us_ = 0;
+  }
+  void Do(const command::TtsCancel& cancel) {
+    if (cancel.stream == tts_stream_) tts_stream_ = 0;
+  }
+  void Do(const command::TtsText& text) {
+    const Scenario::Voice& voice = scenario_.voice;
+    if (voice.silent) return;
+    if (!voice.fails.empty()) {
+      return Later(voice.after_us, [this, text] {
+        Send(event::TtsFailed{text.stream, scenario_.voice.fails});
+      });
+    }
+    event::TtsAudio audio{text.stream, text.segment, 0, {}};
+    for (const std::string& word : session::Words(text.text)) {
+      const int64_t end_us = audio.duration_us + voice.per_word_us;
+      if (voice.word_times) audio.words.push_back({word, audio.duration_us, end_us});
+      audio.duration_us = end_us;
+    }
+    Later(voice.after_us, [this, audio = std::move(audio)] {
+      if (audio.stream != tts_stream_) return;
+      buffered_us_ += audio.duration_us;
+      Send(audio);
+      Send(event::TtsSegmentDone{audio.stream, audio.segment});
+    });
+  }
+
+  // ---- the room ----
+
+  void PlayFrame() {
+    next_play_us_ += kFrameUs;
+    if (paused_ || position_us_ >= buffered_us_) return;
+    position_us_ = std::min(position_us_ + kFrameUs, buffered_us_);
+    Send(event::Played{playing_, position_us_});
+  }
+  void Do(const command::PlayStart& start) {
+    playing_ = start.speech;
+    paused_ = false;
+    next_play_us_ = now_us_;
+  }
+  void Do(const command::PlayPause&) { paused_ = true; }
+  void Do(const command::PlayResume&) { paused_ = false; }
+  void Do(const command::PlayClear&) {
+    next_play_us_ = kNever;
+    paused_ = false;
+  }
+  void Do(const command::TurnDone& done) { outcome_.turns.push_back(done.report); }
+  void Do(const command::End&) { ended_ = true; }
+  template <typename T>
+  void Do(const T&) {}
+
+  const Scenario& scenario_;
+  const Cast& cast_;
+  session::Session session_;
+  Outcome outcome_;
+  int64_t now_us_ = kBeginUs;
+  int64_t next_frame_us_ = kBeginUs + kFrameUs;
+  int64_t next_play_us_ = kNever;
+  size_t step_ = 0;
+  std::multimap<int64_t, std::function<void()>> queue_;  // insertion order within one time
+  int idle_ticks_ = 0;
+  bool ended_ = false;
+
+  uint32_t stt_stream_ = 0;
+  int64_t fed_from_us_ = 0;
+  int64_t fed_to_us_ = 0;
+  uint64_t feeding_ = 0;  // counts beginnings and ends
+  uint32_t llm_stream_ = 0;
+  std::vector<bool> used_;
+  std::vector<bool> taken_;
+  uint32_t tts_stream_ = 0;
+  uint64_t playing_ = 0;
+  int64_t buffered_us_ = 0;
+  int64_t position_us_ = 0;
+  bool paused_ = false;
+};
+
+}  // namespace
+
+std::string HistoryLine(const ChatItem& item) {
+  switch (item.kind) {
+    case ChatItem::Kind::kToolCall:
+      return fmt::format("call {} {}", item.name, item.arguments_json);
+    case ChatItem::Kind::kToolResult:
+      return fmt::format("{} {}: {}", item.is_error ? "error" : "result", item.name, item.text);
+    case ChatItem::Kind::kMessage:
+      break;
+  }
+  return fmt::format("{}{}: {}", item.role, item.interrupted ? " (cut)" : "", item.text);
+}
+
+std::string Outcome::LogText() const {
+  std::string text;
+  for (const Line& line : log) {
+    text +=
+        fmt::format("{:4}.{:06} {}\n", line.at_us / 1'000'000, line.at_us % 1'000'000, line.text);
+  }
+  return text;
+}
+
+Outcome Perform(const Scenario& scenario, const Cast& cast) { return Stage(scenario, cast).Run(); }
+
+}  // namespace parley::rehearsal
