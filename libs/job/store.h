@@ -30,8 +30,8 @@ class JobStore {
   struct Listener {
     // For a worker whose stream is on this broker. Must not block, nor call the store.
     std::function<void(const Message&)> message;
-    // The store of `pool` was restarted or replaced: ask the pool's workers for reports, register
-    // them again, then call CheckedIn. Must not call the store.
+    // The store of `pool` was restarted or replaced: call Replay, ask the pool's workers for
+    // reports, register them again, then call CheckedIn. Must not call the store.
     std::function<void(const std::string& pool)> recovering;
   };
 
@@ -78,7 +78,8 @@ class JobStore {
   virtual absl::StatusOr<Page<Dispatch>> ListDispatches(const ListQuery& query) = 0;
 
   // Ends a job (AJ_…) or a dispatch with its job (AD_…). A running job is asked to stop and is over
-  // within 10 s; any other is CANCELLED at once. No change to terminal ones. NotFound.
+  // within 10 s; any other is CANCELLED at once. No change to terminal ones. While the store
+  // recovers, it is noted and done after that. NotFound.
   virtual absl::StatusOr<Dispatch> Terminate(std::string_view id) = 0;
 
   // Of a (job, token) that is leased; replaces the one before. Aborted: a newer token exists, or
@@ -101,9 +102,13 @@ class JobStore {
                                                          std::string_view worker_id,
                                                          const std::vector<Word>& words) = 0;
 
-  // Heartbeats, as a batch. Returns the workers that are refused: replaced or ended.
-  virtual absl::StatusOr<std::vector<std::string>> Renew(std::string_view pool,
-                                                         const std::vector<Renewal>& renewals) = 0;
+  struct Renewed {
+    std::vector<std::string> refused;  // replaced or ended
+    std::vector<std::string> owing;    // unknown since the store came back: ask for their reports
+  };
+  // Heartbeats, as a batch.
+  virtual absl::StatusOr<Renewed> Renew(std::string_view pool,
+                                        const std::vector<Renewal>& renewals) = 0;
 
   // No more jobs for it. `tell`: send it the wish (the worker did not ask itself). NotFound.
   virtual absl::Status Drain(std::string_view pool, std::string_view worker_id, bool tell) = 0;
@@ -146,7 +151,13 @@ class JobStore {
   };
   virtual absl::StatusOr<PoolStats> Stats(std::string_view pool) = 0;
 
-  // This broker has all reports of its workers in `pool` after `recovering`.
+  struct Replayed {
+    int creates = 0;  // dispatches that the store had lost and has again
+    int ends = 0;     // recorded ends that it had lost
+  };
+  // Says again what this store answered in the last 60 s: creates, stop requests, recorded ends.
+  virtual absl::StatusOr<Replayed> Replay(std::string_view pool) = 0;
+  // This broker has replayed, and has all reports of its workers in `pool`, after `recovering`.
   virtual absl::Status CheckedIn(std::string_view pool) = 0;
 
   // Waits at most `wait` for messages from other brokers to workers of these pools on this one, and

@@ -50,67 +50,53 @@ absl::StatusOr<std::vector<std::string>> PoolTable::All() {
   return pools;
 }
 
-absl::StatusOr<std::string> PoolTable::RunId() {
-  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply, redis_.Command({"INFO", "server"}));
-  const size_t begin = reply.text.find("run_id:");
-  if (begin == std::string::npos) return Internal("Redis does not tell its run_id");
-  const size_t end = reply.text.find('\r', begin);
-  return reply.text.substr(begin + 7, end - begin - 7);
-}
-
-absl::Status PoolTable::CheckRunId() {
-  PARLEY_ASSIGN_OR_RETURN(std::string run_id, RunId());
+// A store that lost data may have lost the numbers of pools; ids that carry them are out there.
+absl::Status PoolTable::RestoreNumbers() {
   std::vector<std::vector<std::string>> commands;
   {
     MutexLock lock(&mutex_);
-    if (run_id == run_id_) return absl::OkStatus();
-    // It may have lost the numbers of pools; ids that carry them are out there.
     for (const auto& [tag, name] : names_) {
       commands.push_back({"HSETNX", std::string(keys::kPools), "n:" + name, tag});
       commands.push_back({"HSETNX", std::string(keys::kPools), "t:" + tag, name});
     }
   }
-  PARLEY_RETURN_IF_ERROR(redis_.Pipeline(commands).status());
-  MutexLock lock(&mutex_);
-  for (auto& [pool, state] : states_) state.epoch.clear();
-  run_id_ = std::move(run_id);
-  return absl::OkStatus();
+  return redis_.Pipeline(commands).status();
 }
 
-void PoolTable::Forget(const std::string& pool, const std::string& epoch) {
+void PoolTable::Forget(const std::string& pool, const Ground& ground) {
   MutexLock lock(&mutex_);
   State& state = states_[pool];
-  if (state.epoch == epoch) state.epoch.clear();
+  if (state.ground.epoch == ground.epoch && state.ground.server == ground.server) {
+    state.ground = Ground();
+  }
 }
 
-absl::StatusOr<std::string> PoolTable::EpochOf(const std::string& pool, uint64_t highest_token) {
+absl::StatusOr<PoolTable::Ground> PoolTable::GroundOf(const std::string& pool,
+                                                      uint64_t highest_token) {
   std::string known;
   {
     MutexLock lock(&mutex_);
     const State& state = states_[pool];
-    if (!state.epoch.empty()) return state.epoch;
+    if (!state.ground.epoch.empty()) return state.ground;
     known = state.known.empty() ? "0" : state.known;
   }
-  PARLEY_RETURN_IF_ERROR(CheckRunId());
-  std::string run_id;
-  {
-    MutexLock lock(&mutex_);
-    run_id = run_id_;
-  }
+  if (known != "0") PARLEY_RETURN_IF_ERROR(RestoreNumbers());
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
                           redis_.Eval(scripts::begin_epoch, {keys::PoolKeys(pool).meta()},
-                                      {run_id, known, std::to_string(highest_token)}));
-  if (reply.elements.size() != 2) return Internal("begin_epoch answered in another form");
-  const std::string epoch = std::to_string(reply.elements[0].integer);
+                                      {known, std::to_string(highest_token)}));
+  if (reply.elements.size() != 3) return Internal("begin_epoch answered in another form");
+  const Ground ground{std::to_string(reply.elements[0].integer), reply.elements[2].text};
+  const bool on_hold = reply.elements[1].integer == 1;
   bool tell = false;
   {
     MutexLock lock(&mutex_);
     State& state = states_[pool];
-    tell = state.epoch != epoch && (known != "0" ? epoch != known : reply.elements[1].integer == 1);
-    state.epoch = state.known = epoch;
+    tell = state.ground.epoch != ground.epoch && (known != "0" ? ground.epoch != known : on_hold);
+    state.ground = ground;
+    state.known = ground.epoch;
   }
   if (tell) recovering_(pool);
-  return epoch;
+  return ground;
 }
 
 }  // namespace parley::job

@@ -27,24 +27,26 @@ class PoolTable {
   absl::StatusOr<std::string> NameOf(const std::string& tag);
   absl::StatusOr<std::vector<std::string>> All();
 
-  // The epoch to send with each script.
-  absl::StatusOr<std::string> EpochOf(const std::string& pool, uint64_t highest_token);
-  // A script answered STALE_EPOCH: ask again.
-  void Forget(const std::string& pool, const std::string& epoch);
-  // Notices a restart of Redis, by its run_id.
-  absl::Status CheckRunId();
+  // What a script of `pool` must run under: its epoch, on the server process that gave it out. A
+  // server that was restarted or replaced is a new epoch, before any script touches its data.
+  struct Ground {
+    std::string epoch;
+    std::string server;  // run_id
+  };
+  absl::StatusOr<Ground> GroundOf(const std::string& pool, uint64_t highest_token);
+  // A script answered STALE_EPOCH, or another server answers now: ask again.
+  void Forget(const std::string& pool, const Ground& ground);
 
  private:
   struct State {
-    std::string epoch;  // empty: ask
-    std::string known;  // newest that was ever answered
+    Ground ground;      // epoch empty: ask
+    std::string known;  // newest epoch that was ever answered
   };
-  absl::StatusOr<std::string> RunId();
+  absl::Status RestoreNumbers();
 
   redis::Pool& redis_;
   const std::function<void(const std::string&)> recovering_;
   Mutex mutex_;
-  std::string run_id_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> tags_ ABSL_GUARDED_BY(mutex_);   // name → tag
   std::map<std::string, std::string> names_ ABSL_GUARDED_BY(mutex_);  // tag → name
   std::map<std::string, State> states_ ABSL_GUARDED_BY(mutex_);

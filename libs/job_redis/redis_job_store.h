@@ -15,6 +15,7 @@
 #include "job_redis/keys.h"
 #include "job_redis/pools.h"
 #include "job_redis/records.h"
+#include "job_redis/ring.h"
 #include "redis/redis.h"
 
 namespace parley::job {
@@ -42,8 +43,8 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<Registered> Register(const Registration& registration) override;
   absl::StatusOr<std::vector<WordVerdict>> Apply(std::string_view pool, std::string_view worker_id,
                                                  const std::vector<Word>& words) override;
-  absl::StatusOr<std::vector<std::string>> Renew(std::string_view pool,
-                                                 const std::vector<Renewal>& renewals) override;
+  absl::StatusOr<Renewed> Renew(std::string_view pool,
+                                const std::vector<Renewal>& renewals) override;
   absl::Status Drain(std::string_view pool, std::string_view worker_id, bool tell) override;
   absl::StatusOr<bool> EndSession(std::string_view pool, std::string_view worker_id,
                                   std::string_view instance, uint64_t connect_seq) override;
@@ -56,6 +57,7 @@ class RedisJobStore : public JobStore {
   absl::Status SetLimits(std::string_view pool, const PoolLimits& limits) override;
   absl::StatusOr<TickResult> Tick(std::string_view pool) override;
   absl::StatusOr<PoolStats> Stats(std::string_view pool) override;
+  absl::StatusOr<Replayed> Replay(std::string_view pool) override;
   absl::Status CheckedIn(std::string_view pool) override;
   absl::StatusOr<std::vector<std::string>> WaitInbox(const std::vector<std::string>& pools,
                                                      bool events, absl::Duration wait) override;
@@ -80,6 +82,7 @@ class RedisJobStore : public JobStore {
   void Deliver(const std::string& pool, const redis::Reply& messages);
   void MatchOn(const std::string& pool);
   absl::Status FromRedis(const absl::Status& status) const;
+  static absl::Status Recovering();
   absl::StatusOr<redis::Reply> Command(const std::vector<std::string>& arguments);
   absl::StatusOr<std::vector<redis::Reply>> Pipeline(
       const std::vector<std::vector<std::string>>& commands);
@@ -91,6 +94,8 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<std::vector<std::pair<int64_t, std::string>>> ListIds(const std::string& key,
                                                                        int64_t before_ms,
                                                                        int offset, int limit);
+  void KeepCreate(const Dispatch& stored, std::vector<std::string> arguments);
+  void KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict);
   void Saw(uint64_t token);
 
   redis::Pool& redis_;
@@ -98,6 +103,7 @@ class RedisJobStore : public JobStore {
   const Listener listener_;
   PoolTable pools_;
   std::atomic<uint64_t> highest_token_{0};
+  Ring ring_;
   Mutex positions_mutex_;
   std::map<std::string, std::string> positions_ ABSL_GUARDED_BY(positions_mutex_);  // stream → id
 };

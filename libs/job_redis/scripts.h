@@ -15,6 +15,7 @@ extern const redis::Script match;
 extern const redis::Script pool_tag;
 extern const redis::Script register_worker;
 extern const redis::Script renew;
+extern const redis::Script replay;
 extern const redis::Script save_session;
 extern const redis::Script stats;
 extern const redis::Script terminate;

@@ -19,11 +19,6 @@ Message::Kind KindOf(std::string_view text) {
   return Message::Kind::kOffer;
 }
 
-absl::Status Recovering() {
-  return WithReason(Unavailable("the store came back a moment ago and gathers what runs"),
-                    "STORE_RECOVERING", {{"retry_after_ms", "1000"}});
-}
-
 }  // namespace
 
 RedisJobStore::RedisJobStore(redis::Pool& redis, std::string broker_id, Listener listener)
@@ -32,6 +27,11 @@ RedisJobStore::RedisJobStore(redis::Pool& redis, std::string broker_id, Listener
       listener_(std::move(listener)),
       pools_(redis, listener_.recovering) {}
 RedisJobStore::~RedisJobStore() = default;
+
+absl::Status RedisJobStore::Recovering() {
+  return WithReason(Unavailable("the store came back a moment ago and gathers what runs"),
+                    "STORE_RECOVERING", {{"retry_after_ms", "1000"}});
+}
 
 absl::Status RedisJobStore::FromRedis(const absl::Status& status) const {
   if (status.code() != absl::StatusCode::kUnavailable) return status;
@@ -82,11 +82,12 @@ absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Script& script,
                                                 int messages) {
   absl::Status status;
   for (int attempt = 0; attempt < 3; ++attempt) {
-    absl::StatusOr<std::string> epoch = pools_.EpochOf(pool, highest_token_.load());
-    if (!epoch.ok()) return FromRedis(epoch.status());
-    std::vector<std::string> all = {*epoch, broker_id_};
+    const auto ground = pools_.GroundOf(pool, highest_token_.load());
+    if (!ground.ok()) return FromRedis(ground.status());
+    std::vector<std::string> all = {ground->epoch, broker_id_};
     all.insert(all.end(), arguments.begin(), arguments.end());
-    absl::StatusOr<redis::Reply> reply = redis_.Eval(script, {keys::PoolKeys(pool).meta()}, all);
+    absl::StatusOr<redis::Reply> reply =
+        redis_.Eval(script, {keys::PoolKeys(pool).meta()}, all, ground->server);
     if (reply.ok()) {
       if (messages >= 0 && static_cast<size_t>(messages) < reply->elements.size()) {
         Deliver(pool, reply->elements[static_cast<size_t>(messages)]);
@@ -95,9 +96,9 @@ absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Script& script,
       return reply;
     }
     status = reply.status();
-    if (parley::ReasonOf(status).reason != "STALE_EPOCH") break;
-    pools_.Forget(pool, *epoch);
-    if (absl::Status checked = pools_.CheckRunId(); !checked.ok()) return FromRedis(checked);
+    const std::string reason = parley::ReasonOf(status).reason;
+    if (reason != "STALE_EPOCH" && reason != "SERVER_CHANGED") break;
+    pools_.Forget(pool, *ground);
   }
   return FromRedis(Annotate(status, script.name));
 }
@@ -177,7 +178,21 @@ absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispa
   } else {
     return stored.status();
   }
+  if (!created.dispatch.jobs.empty()) KeepCreate(created.dispatch, std::move(arguments));
   return created;
+}
+
+// `arguments` as `create` took them; the ids and times are the stored ones'.
+void RedisJobStore::KeepCreate(const Dispatch& stored, std::vector<std::string> arguments) {
+  constexpr size_t kCount = 3;
+  const Job& job = stored.jobs.front();
+  arguments[0] = stored.id;
+  arguments[1] = job.id;
+  arguments[kCount] = std::to_string(ToToken(arguments[kCount]) + 2);
+  arguments.insert(arguments.end(),
+                   {"create", TimeText(stored.create_time), "deadline", TimeText(job.deadline)});
+  arguments.insert(arguments.begin(), "create");
+  ring_.Add(stored.pool, std::move(arguments));
 }
 
 absl::StatusOr<Dispatch> RedisJobStore::ReadDispatch(const std::string& pool, std::string_view id) {
@@ -260,8 +275,10 @@ absl::StatusOr<Dispatch> RedisJobStore::Terminate(std::string_view id) {
       const std::string pool,
       PoolOf(id, id.starts_with(kDispatchPrefix) ? kDispatchPrefix : kJobPrefix));
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
-                          Run(scripts::terminate, pool, {std::string(id)}, 1, 2));
+                          Run(scripts::terminate, pool, {std::string(id)}, 2, 3));
+  if (reply.elements[0].text == "HOLD") return Recovering();
   if (reply.elements[0].text.empty()) return NotFound("{} does not exist", id);
+  ring_.Add(pool, {"stop", reply.elements[1].text});
   return ReadDispatch(pool, reply.elements[0].text);
 }
 

@@ -180,13 +180,22 @@ absl::StatusOr<std::vector<WordVerdict>> RedisJobStore::Apply(std::string_view p
     verdict.newest_token = ToToken(parts[4 * i + 1].text);
     verdict.state = StateFromText(parts[4 * i + 2].text);
     verdict.reason = ReasonFromText(parts[4 * i + 3].text);
+    Saw(verdict.newest_token);
+    KeepEnd(pool, words[i], verdict);
     verdicts.push_back(std::move(verdict));
   }
   return verdicts;
 }
 
-absl::StatusOr<std::vector<std::string>> RedisJobStore::Renew(
-    std::string_view pool, const std::vector<Renewal>& renewals) {
+void RedisJobStore::KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict) {
+  if (word.kind != WordKind::kEnded || !IsTerminal(verdict.state)) return;
+  ring_.Add(pool,
+            {"end", word.job_id, std::to_string(verdict.newest_token),
+             std::string(Text(verdict.state)), std::string(Text(verdict.reason)), word.error});
+}
+
+absl::StatusOr<JobStore::Renewed> RedisJobStore::Renew(std::string_view pool,
+                                                       const std::vector<Renewal>& renewals) {
   std::vector<std::string> arguments;
   for (const Renewal& renewal : renewals) {
     arguments.insert(arguments.end(),
@@ -195,9 +204,10 @@ absl::StatusOr<std::vector<std::string>> RedisJobStore::Renew(
   }
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
                           Run(scripts::renew, std::string(pool), arguments, 0, 2));
-  std::vector<std::string> refused;
-  for (const redis::Reply& id : reply.elements[1].elements) refused.push_back(id.text);
-  return refused;
+  Renewed renewed;
+  for (const redis::Reply& id : reply.elements[1].elements) renewed.refused.push_back(id.text);
+  for (const redis::Reply& id : reply.elements[3].elements) renewed.owing.push_back(id.text);
+  return renewed;
 }
 
 absl::Status RedisJobStore::Drain(std::string_view pool, std::string_view worker_id, bool tell) {
@@ -218,6 +228,7 @@ absl::StatusOr<bool> RedisJobStore::EndSession(std::string_view pool, std::strin
     return WithReason(PermissionDenied("the instance is not that of worker {}", worker_id),
                       "INSTANCE_MISMATCH");
   }
+  if (reply.elements[0].text == "HOLD") return Recovering();
   return reply.elements[0].text == "ENDED";
 }
 
@@ -294,7 +305,6 @@ absl::Status RedisJobStore::SetLimits(std::string_view pool, const PoolLimits& l
 }
 
 absl::StatusOr<JobStore::TickResult> RedisJobStore::Tick(std::string_view pool) {
-  if (absl::Status status = pools_.CheckRunId(); !status.ok()) return FromRedis(status);
   TickResult result;
   for (int slice = 0; slice < 100; ++slice) {
     PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
@@ -318,6 +328,24 @@ absl::StatusOr<JobStore::PoolStats> RedisJobStore::Stats(std::string_view pool) 
   stats.used = static_cast<int>(reply.elements[2].integer);
   stats.closed_slots = static_cast<int>(reply.elements[3].integer);
   return stats;
+}
+
+absl::StatusOr<JobStore::Replayed> RedisJobStore::Replay(std::string_view pool) {
+  constexpr size_t kFactsPerCall = 200;  // 200 creates take Redis about 10 ms
+  Replayed replayed;
+  const std::vector<std::vector<std::string>> facts = ring_.Of(pool);
+  for (size_t begin = 0; begin < facts.size(); begin += kFactsPerCall) {
+    const size_t end = std::min(facts.size(), begin + kFactsPerCall);
+    std::vector<std::string> arguments;
+    for (size_t i = begin; i < end; ++i) {
+      arguments.insert(arguments.end(), facts[i].begin(), facts[i].end());
+    }
+    PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                            Run(scripts::replay, std::string(pool), arguments, 2, 3));
+    replayed.creates += static_cast<int>(reply.elements[0].integer);
+    replayed.ends += static_cast<int>(reply.elements[1].integer);
+  }
+  return replayed;
 }
 
 absl::Status RedisJobStore::CheckedIn(std::string_view pool) {

@@ -38,12 +38,24 @@ Reply FromHiredis(const redisReply& reply) {
   return out;
 }
 
+template <size_t N>
+bool IsOneOf(std::string_view reason, const std::string_view (&list)[N]) {
+  return std::find(std::begin(list), std::end(list), reason) != std::end(list);
+}
+
 // What the server refuses for a reason that passes by itself.
 bool IsPassing(std::string_view reason) {
   static constexpr std::string_view kPassing[] = {"LOADING",     "MASTERDOWN", "READONLY",
                                                   "CLUSTERDOWN", "TRYAGAIN",   "BUSY",
-                                                  "NOREPLICAS",  "MISCONF"};
-  return std::find(std::begin(kPassing), std::end(kPassing), reason) != std::end(kPassing);
+                                                  "NOREPLICAS",  "MISCONF",    "UNBLOCKED"};
+  return IsOneOf(reason, kPassing);
+}
+
+// What a server says that is no master any more, or is cut off from its replicas.
+bool IsDeposed(const absl::Status& status) {
+  static constexpr std::string_view kDeposed[] = {"READONLY", "MASTERDOWN", "NOREPLICAS",
+                                                  "UNBLOCKED"};
+  return absl::IsUnavailable(status) && IsOneOf(ReasonOf(status).reason, kDeposed);
 }
 
 absl::Status FromServerError(std::string_view text) {
@@ -79,7 +91,8 @@ absl::StatusOr<Endpoint> ParseAddress(std::string_view address) {
   return endpoint;
 }
 
-Connection::Connection(const Config& config) : config_(config) {}
+Connection::Connection(const Config& config, MasterFinder& finder)
+    : config_(config), finder_(finder) {}
 Connection::~Connection() { Close(); }
 
 void Connection::Close() {
@@ -90,7 +103,8 @@ void Connection::Close() {
 absl::Status Connection::Failure(std::string_view what) {
   const std::string cause = context_ == nullptr ? "out of memory" : context_->errstr;
   Close();
-  return Unavailable("{} Redis at {}: {}", what, config_.address, cause);
+  finder_.Lost(generation_);
+  return Unavailable("{} Redis at {}: {}", what, config_.Where(), cause);
 }
 
 void Connection::SetTimeout(absl::Duration timeout) {
@@ -99,8 +113,17 @@ void Connection::SetTimeout(absl::Duration timeout) {
   redisSetTimeout(context_, absl::ToTimeval(timeout));
 }
 
-absl::Status Connection::Connect(absl::Duration timeout) {
-  PARLEY_ASSIGN_OR_RETURN(const Endpoint endpoint, ParseAddress(config_.address));
+absl::Status Connection::EnsureConnected(absl::Duration timeout) {
+  if (context_ != nullptr && ClosedByPeer()) Close();
+  PARLEY_ASSIGN_OR_RETURN(const MasterFinder::Master master, finder_.Find());
+  if (master.generation != generation_) Close();
+  if (context_ != nullptr) return absl::OkStatus();
+  generation_ = master.generation;
+  return Connect(master.address, timeout);
+}
+
+absl::Status Connection::Connect(const std::string& address, absl::Duration timeout) {
+  PARLEY_ASSIGN_OR_RETURN(const Endpoint endpoint, ParseAddress(address));
   const timeval limit =
       absl::ToTimeval(std::max(std::min(timeout, config_.connect_timeout), absl::Milliseconds(1)));
   context_ = endpoint.unix_path.empty()
@@ -109,21 +132,36 @@ absl::Status Connection::Connect(absl::Duration timeout) {
   if (context_ == nullptr || context_->err != 0) return Failure("cannot reach");
   timeout_ = absl::ZeroDuration();
   SetTimeout(timeout);
-  return Authorise();
+  PARLEY_RETURN_IF_ERROR(Authorise());
+  return LearnRunId();
+}
+
+absl::StatusOr<Reply> Connection::Ask(const std::vector<std::string>& command) {
+  Append(command);
+  PARLEY_ASSIGN_OR_RETURN(absl::StatusOr<Reply> reply, ReadReply());
+  if (reply.ok()) return reply;
+  Close();
+  return Annotate(reply.status(), command[0]);
 }
 
 absl::Status Connection::Authorise() {
-  std::vector<std::vector<std::string>> commands;
-  if (!config_.password.empty()) commands.push_back({"AUTH", config_.password});
-  if (config_.database != 0) commands.push_back({"SELECT", std::to_string(config_.database)});
-  for (const auto& command : commands) {
-    Append(command);
-    PARLEY_ASSIGN_OR_RETURN(const absl::StatusOr<Reply> reply, ReadReply());
-    if (!reply.ok()) {
-      Close();
-      return Annotate(reply.status(), command[0]);
-    }
+  if (!config_.password.empty()) {
+    PARLEY_RETURN_IF_ERROR(Ask({"AUTH", config_.password}).status());
   }
+  if (config_.database == 0) return absl::OkStatus();
+  return Ask({"SELECT", std::to_string(config_.database)}).status();
+}
+
+absl::Status Connection::LearnRunId() {
+  PARLEY_ASSIGN_OR_RETURN(const Reply info, Ask({"INFO", "server"}));
+  constexpr std::string_view kField = "run_id:";
+  const size_t begin = info.text.find(kField);
+  if (begin == std::string::npos) {
+    Close();
+    return Internal("Redis does not tell its run_id");
+  }
+  const size_t end = info.text.find('\r', begin);
+  run_id_ = info.text.substr(begin + kField.size(), end - begin - kField.size());
   return absl::OkStatus();
 }
 
@@ -159,16 +197,26 @@ bool Connection::ClosedByPeer() const {
 }
 
 absl::StatusOr<std::vector<absl::StatusOr<Reply>>> Connection::Run(
-    const std::vector<std::vector<std::string>>& commands, absl::Duration timeout) {
-  if (context_ != nullptr && ClosedByPeer()) Close();
-  if (context_ == nullptr) PARLEY_RETURN_IF_ERROR(Connect(timeout));
+    const std::vector<std::vector<std::string>>& commands, absl::Duration timeout,
+    std::string_view server) {
+  PARLEY_RETURN_IF_ERROR(EnsureConnected(timeout));
+  if (!server.empty() && server != run_id_) {
+    return WithReason(FailedPrecondition("another Redis process answers at {}", config_.Where()),
+                      "SERVER_CHANGED");
+  }
   SetTimeout(timeout);
   for (const auto& command : commands) Append(command);
   std::vector<absl::StatusOr<Reply>> replies;
   replies.reserve(commands.size());
+  bool deposed = false;
   for (size_t i = 0; i < commands.size(); ++i) {
     PARLEY_ASSIGN_OR_RETURN(absl::StatusOr<Reply> reply, ReadReply());
+    deposed = deposed || IsDeposed(reply.status());
     replies.push_back(std::move(reply));
+  }
+  if (deposed) {
+    Close();
+    finder_.Lost(generation_);
   }
   return replies;
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "redis/master_finder.h"
 #include "redis/redis.h"
 
 struct redisContext;
@@ -17,19 +18,25 @@ namespace parley::redis {
 // Connects on first use and again after an error. Used by one thread at a time.
 class Connection {
  public:
-  explicit Connection(const Config& config);
+  // `finder` must outlive it.
+  Connection(const Config& config, MasterFinder& finder);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
   // Sends all commands, then reads all answers; `timeout` bounds connecting and each wait.
-  // Unavailable: out of reach or too late; the connection is closed then.
+  //   Unavailable                          out of reach or too late; the connection is closed then
+  //   FailedPrecondition (SERVER_CHANGED)  it leads to another process than `server`; nothing sent
   absl::StatusOr<std::vector<absl::StatusOr<Reply>>> Run(
-      const std::vector<std::vector<std::string>>& commands, absl::Duration timeout);
+      const std::vector<std::vector<std::string>>& commands, absl::Duration timeout,
+      std::string_view server = "");
 
  private:
-  absl::Status Connect(absl::Duration timeout);
+  absl::Status EnsureConnected(absl::Duration timeout);
+  absl::Status Connect(const std::string& address, absl::Duration timeout);
   absl::Status Authorise();
+  absl::Status LearnRunId();
+  absl::StatusOr<Reply> Ask(const std::vector<std::string>& command);
   absl::StatusOr<absl::StatusOr<Reply>> ReadReply();
   bool ClosedByPeer() const;
   void Append(const std::vector<std::string>& command);
@@ -38,6 +45,9 @@ class Connection {
   void Close();
 
   const Config config_;
+  MasterFinder& finder_;
+  uint64_t generation_ = 0;
+  std::string run_id_;  // of the server process
   redisContext* context_ = nullptr;
   absl::Duration timeout_ = absl::ZeroDuration();
 };

@@ -6,6 +6,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "redis/connection.h"
+#include "redis/master_finder.h"
 #include "redis/redis.h"
 
 namespace parley::redis {
@@ -13,6 +14,12 @@ namespace parley::redis {
 void Config::Bind(config::Table& table) {
   table.Text("redis.address", &address, "Redis: host:port, or unix:/path");
   table.Text("redis.password", &password, "Password for AUTH");
+  table.NotAFlag();
+  table.List("redis.sentinels", &sentinels,
+             "Sentinels as host:port, all of them; they name the server and redis.address is not "
+             "used");
+  table.Text("redis.master_name", &master_name, "Name of the master that the sentinels watch");
+  table.Text("redis.sentinel_password", &sentinel_password, "Password for AUTH at the sentinels");
   table.NotAFlag();
   table.Int("redis.database", &database, 0, 15, "Database number for SELECT");
   table.Duration("redis.connect_timeout", &connect_timeout, absl::Milliseconds(10),
@@ -23,20 +30,26 @@ void Config::Bind(config::Table& table) {
   table.Int("redis.connections", &connections, 1, 256, "Connections for commands");
 }
 
+std::string Config::Where() const {
+  if (sentinels.empty()) return address;
+  return fmt::format("{} of sentinels {}", master_name, fmt::join(sentinels, ", "));
+}
+
 struct Pool::Impl {
-  Impl(Config c, log::Logger l) : config(std::move(c)), log(std::move(l)) {
+  Impl(Config c, log::Logger l) : config(std::move(c)), log(std::move(l)), finder(config) {
     for (int i = 0; i < config.connections; ++i) {
-      idle.push_back(std::make_unique<Connection>(config));
+      idle.push_back(std::make_unique<Connection>(config, finder));
     }
   }
 
   using Replies = std::vector<absl::StatusOr<Reply>>;
 
-  absl::StatusOr<Replies> Run(const std::vector<std::vector<std::string>>& commands) {
+  absl::StatusOr<Replies> Run(const std::vector<std::vector<std::string>>& commands,
+                              std::string_view server = "") {
     const int64_t start = Clock::Real().MonotonicMicros();
     std::unique_ptr<Connection> connection = Take();
     if (connection == nullptr) {
-      return Unavailable("Redis at {}: all {} connections are busy", config.address,
+      return Unavailable("Redis at {}: all {} connections are busy", config.Where(),
                          config.connections);
     }
     const absl::Duration waited = absl::Microseconds(Clock::Real().MonotonicMicros() - start);
@@ -45,7 +58,7 @@ struct Pool::Impl {
                                        ? config.command_timeout
                                        : config.command_timeout - waited;
     absl::StatusOr<Replies> replies =
-        connection->Run(commands, std::max(timeout, absl::Milliseconds(1)));
+        connection->Run(commands, std::max(timeout, absl::Milliseconds(1)), server);
     Note(replies.status());
     MutexLock lock(&mutex);
     idle.push_back(std::move(connection));
@@ -70,17 +83,18 @@ struct Pool::Impl {
   // One line when Redis goes, one when it is back.
   void Note(const absl::Status& status) {
     MutexLock lock(&mutex);
-    if (status.ok() == reachable) return;
-    reachable = status.ok();
+    if (absl::IsUnavailable(status) != reachable) return;
+    reachable = !reachable;
     if (reachable) {
-      log.Info("redis reachable", {{"address", config.address}});
+      log.Info("redis reachable", {{"address", config.Where()}});
     } else {
-      log.Warn("redis unreachable", {{"address", config.address}, {"error", Message(status)}});
+      log.Warn("redis unreachable", {{"address", config.Where()}, {"error", Message(status)}});
     }
   }
 
-  absl::StatusOr<Reply> One(const std::vector<std::string>& arguments) {
-    PARLEY_ASSIGN_OR_RETURN(Replies replies, Run({arguments}));
+  absl::StatusOr<Reply> One(const std::vector<std::string>& arguments,
+                            std::string_view server = "") {
+    PARLEY_ASSIGN_OR_RETURN(Replies replies, Run({arguments}, server));
     return std::move(replies.front());
   }
 
@@ -100,6 +114,7 @@ struct Pool::Impl {
 
   const Config config;
   const log::Logger log;
+  MasterFinder finder;
   Mutex mutex;
   CondVar available;
   std::vector<std::unique_ptr<Connection>> idle ABSL_GUARDED_BY(mutex);
@@ -125,15 +140,16 @@ absl::StatusOr<std::vector<absl::StatusOr<Reply>>> Pool::Pipeline(
 }
 
 absl::StatusOr<Reply> Pool::Eval(const Script& script, const std::vector<std::string>& keys,
-                                 const std::vector<std::string>& arguments) {
+                                 const std::vector<std::string>& arguments,
+                                 std::string_view server) {
   PARLEY_ASSIGN_OR_RETURN(std::string digest, impl_->Load(script, false));
   std::vector<std::string> command = {"EVALSHA", digest, std::to_string(keys.size())};
   command.insert(command.end(), keys.begin(), keys.end());
   command.insert(command.end(), arguments.begin(), arguments.end());
-  absl::StatusOr<Reply> reply = impl_->One(command);
+  absl::StatusOr<Reply> reply = impl_->One(command, server);
   if (reply.ok() || ReasonOf(reply.status()).reason != "NOSCRIPT") return reply;
   PARLEY_ASSIGN_OR_RETURN(command[1], impl_->Load(script, true));
-  return impl_->One(command);
+  return impl_->One(command, server);
 }
 
 absl::StatusOr<Reply> Pool::BlockingCommand(const std::vector<std::string>& arguments,
@@ -146,7 +162,8 @@ absl::StatusOr<Reply> Pool::BlockingCommand(const std::vector<std::string>& argu
       impl_->blocking.pop_back();
     }
   }
-  if (connection == nullptr) connection = std::make_unique<Connection>(impl_->config);
+  if (connection == nullptr)
+    connection = std::make_unique<Connection>(impl_->config, impl_->finder);
   absl::StatusOr<Impl::Replies> replies =
       connection->Run({arguments}, block + impl_->config.command_timeout);
   MutexLock lock(&impl_->mutex);

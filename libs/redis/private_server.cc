@@ -127,7 +127,8 @@ struct PrivateServer::Impl {
     PARLEY_RETURN_IF_ERROR(Spawn());
     Config config;
     config.address = "unix:" + socket;
-    Connection connection(config);
+    MasterFinder finder(config);
+    Connection connection(config, finder);
     const int64_t until = Clock::Real().MonotonicMicros() + absl::ToInt64Microseconds(kStartLimit);
     while (Clock::Real().MonotonicMicros() < until) {
       const auto pong = connection.Run({{"PING"}}, absl::Milliseconds(200));

@@ -17,12 +17,18 @@ namespace parley::redis {
 struct Config {
   std::string address = "127.0.0.1:6379";  // host:port, or unix:/path
   std::string password;                    // environment or file only
+  // Sentinels ("host:port", all of them): they name the server, fail-overs are followed, and
+  // `address` is not used. Empty: one server.
+  std::vector<std::string> sentinels;
+  std::string master_name = "mymaster";
+  std::string sentinel_password;  // environment or file only
   int database = 0;
   absl::Duration connect_timeout = absl::Milliseconds(500);
   absl::Duration command_timeout = absl::Milliseconds(500);
   int connections = 4;
 
   void Bind(config::Table& table);  // redis.address, …
+  std::string Where() const;        // for people: the address, or the sentinels
 };
 
 // An answer of Redis. Errors of the server ("ERR …", "STALE_EPOCH …") are statuses, not replies:
@@ -57,8 +63,12 @@ class Pool {
   // All in one round trip; one status or reply per command.
   absl::StatusOr<std::vector<absl::StatusOr<Reply>>> Pipeline(
       const std::vector<std::vector<std::string>>& commands);
+  // `server`: the run_id of the only server process that may run it; "" = any. FailedPrecondition
+  // (SERVER_CHANGED): nothing was sent, the connection leads to another process by now (a restart,
+  // a fail-over), whose data may be older.
   absl::StatusOr<Reply> Eval(const Script& script, const std::vector<std::string>& keys,
-                             const std::vector<std::string>& arguments);
+                             const std::vector<std::string>& arguments,
+                             std::string_view server = "");
   // On a connection of its own: for XREAD BLOCK and the like. `timeout` bounds the wait beyond the
   // command's own block time.
   absl::StatusOr<Reply> BlockingCommand(const std::vector<std::string>& arguments,

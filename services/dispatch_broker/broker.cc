@@ -79,6 +79,10 @@ void Broker::NoteStore(const absl::Status& status) {
     return;
   }
   context_.log().Info("store here");
+  {
+    MutexLock lock(&mutex_);
+    for (auto& [pool, state] : pools_) state.next_tick_us = 0;  // it may have lost something
+  }
   for (const auto& session : workers_.All()) session->OnStoreBack();
 }
 
@@ -110,7 +114,7 @@ void Broker::TickLoop() {
   std::uniform_real_distribution<double> jitter(0.8, 1.2);
   do {
     TickOnce();
-    EndRecoveries();
+    AdvanceRecoveries();
   } while (Sleep(config_.tick * jitter(random)));
 }
 
@@ -208,6 +212,7 @@ void Broker::OnRecovering(const std::string& pool) {
     MutexLock lock(&mutex_);
     PoolState& state = pools_[pool];
     state.await_until_us = NowUs() + kReportWaitUs;
+    state.replayed = false;
     state.awaited.clear();
     for (const auto& session : sessions) state.awaited.insert(session->worker_id());
   }
@@ -224,13 +229,23 @@ void Broker::Reported(const std::string& pool, const std::string& worker_id) {
   if (it->second.awaited.empty()) wake_.SignalAll();
 }
 
-void Broker::EndRecoveries() {
-  std::vector<std::string> done;
+// Per pool: replay, then wait for the reports, then check in.
+void Broker::AdvanceRecoveries() {
+  std::vector<std::string> to_replay, done;
   const int64_t now = NowUs();
   {
     MutexLock lock(&mutex_);
+    for (const auto& [pool, state] : pools_) {
+      if (state.await_until_us != 0 && !state.replayed) to_replay.push_back(pool);
+    }
+  }
+  for (const std::string& pool : to_replay) {
+    if (!Replay(pool)) return;  // gone once more; the next round tries again
+  }
+  {
+    MutexLock lock(&mutex_);
     for (auto& [pool, state] : pools_) {
-      if (state.await_until_us == 0) continue;
+      if (state.await_until_us == 0 || !state.replayed) continue;
       if (!state.awaited.empty() && now < state.await_until_us) continue;
       state.await_until_us = 0;
       state.awaited.clear();
@@ -243,6 +258,28 @@ void Broker::EndRecoveries() {
                           {{"pool", pool}, {"error", Message(status)}});
     }
   }
+}
+
+bool Broker::Replay(const std::string& pool) {
+  {
+    MutexLock lock(&mutex_);
+    pools_[pool].replayed = true;  // unless it fails, or another recovery begins meanwhile
+  }
+  const absl::StatusOr<job::JobStore::Replayed> replayed = store_.Replay(pool);
+  if (replayed.ok()) {
+    metrics_.replayed_creates.Increment(replayed->creates);
+    metrics_.replayed_ends.Increment(replayed->ends);
+    if (replayed->creates + replayed->ends > 0) {
+      context_.log().Warn(
+          "the store had lost what was acknowledged; it has it again",
+          {{"pool", pool}, {"creates", replayed->creates}, {"ends", replayed->ends}});
+    }
+    return true;
+  }
+  context_.log().Warn("replay failed", {{"pool", pool}, {"error", Message(replayed.status())}});
+  MutexLock lock(&mutex_);
+  pools_[pool].replayed = false;
+  return false;
 }
 
 // ---- heartbeats ----
@@ -277,16 +314,20 @@ void Broker::RenewLoop() {
 void Broker::Renew(const std::string& pool, std::vector<Heartbeat> batch) {
   std::vector<job::Renewal> renewals;
   for (const Heartbeat& heartbeat : batch) renewals.push_back(heartbeat.renewal);
-  absl::StatusOr<std::vector<std::string>> refused = std::vector<std::string>();
+  absl::StatusOr<job::JobStore::Renewed> renewed = job::JobStore::Renewed();
   if (store_available_) {
-    refused = store_.Renew(pool, renewals);
-    NoteStore(refused.status());
+    renewed = store_.Renew(pool, renewals);
+    NoteStore(renewed.status());
   }
-  const bool available = store_available_ && refused.ok();
+  const bool available = store_available_ && renewed.ok();
+  if (!renewed.ok()) renewed = job::JobStore::Renewed();
+  const auto contains = [](const std::vector<std::string>& list, const std::string& id) {
+    return std::find(list.begin(), list.end(), id) != list.end();
+  };
   for (const Heartbeat& heartbeat : batch) {
-    const bool replaced = available && std::find(refused->begin(), refused->end(),
-                                                 heartbeat.renewal.worker_id) != refused->end();
-    heartbeat.session->HeartbeatDone(heartbeat.seq, available, replaced);
+    const std::string& id = heartbeat.renewal.worker_id;
+    heartbeat.session->HeartbeatDone(heartbeat.seq, available, contains(renewed->refused, id));
+    if (contains(renewed->owing, id)) heartbeat.session->AskForReport();
   }
 }
 

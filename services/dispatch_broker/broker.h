@@ -75,6 +75,7 @@ class Broker {
     job::PoolLimits limits;         // as sent last
     std::set<std::string> awaited;  // workers that owe a report
     int64_t await_until_us = 0;     // 0: no recovery under way
+    bool replayed = false;          // in this recovery
   };
 
   void TickLoop();
@@ -82,7 +83,8 @@ class Broker {
   void TickPool(const std::string& pool);
   void SendLimits(const std::string& pool);
   void RefreshPools();
-  void EndRecoveries();
+  void AdvanceRecoveries();
+  bool Replay(const std::string& pool);
   void RenewLoop();
   void Renew(const std::string& pool, std::vector<Heartbeat> batch);
   void InboxLoop();

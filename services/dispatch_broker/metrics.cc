@@ -8,6 +8,8 @@ namespace {
 
 constexpr auto kRefused = "parley_dispatch_refused_total";
 constexpr auto kRefusedHelp = "Creates that were refused, by reason";
+constexpr auto kReplayed = "parley_dispatch_replayed_total";
+constexpr auto kReplayedHelp = "Acknowledged facts that Redis had lost and was told again";
 constexpr auto kSlots = "parley_worker_slots";
 constexpr auto kSlotsHelp = "Slots of the pool's agent servers, by state";
 
@@ -35,6 +37,8 @@ DispatchBrokerMetrics::DispatchBrokerMetrics(prometheus::Registry& r)
                                        "Sessions of agent servers that ended by notice")),
       stale_words(metrics::Counter(r, "parley_worker_stale_words_total",
                                    "Words about a token that was not the newest any more")),
+      replayed_creates(metrics::Counter(r, kReplayed, kReplayedHelp, {{"fact", "create"}})),
+      replayed_ends(metrics::Counter(r, kReplayed, kReplayedHelp, {{"fact", "end"}})),
       workers_refused(metrics::Counter(r, "parley_worker_refused_total",
                                        "Connections of agent servers that were refused")),
       streams(

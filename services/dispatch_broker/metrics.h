@@ -26,6 +26,8 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
   prometheus::Counter& leases_lost;           // parley_worker_leases_lost_total
   prometheus::Counter& deaths_reported;       // parley_worker_deaths_reported_total
   prometheus::Counter& stale_words;           // parley_worker_stale_words_total
+  prometheus::Counter& replayed_creates;      // parley_dispatch_replayed_total{fact="create"}
+  prometheus::Counter& replayed_ends;         // …{fact="end"}
   prometheus::Counter& workers_refused;       // parley_worker_refused_total
   prometheus::Gauge& streams;                 // parley_worker_streams
   prometheus::Gauge& store_available;         // parley_dispatch_store_available

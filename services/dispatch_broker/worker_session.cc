@@ -190,7 +190,8 @@ void WorkerSession::HoldEnds(const v1::Report& report) {
 
 void WorkerSession::AskForReport() {
   strand().Post([self = Self<WorkerSession>()] {
-    self->awaiting_report_ = true;
+    if (std::exchange(self->awaiting_report_, true) && !self->report_due_) return;
+    self->report_due_ = false;
     v1::ConnectResponse response;
     response.mutable_report_request();
     self->SendOrClose(std::move(response));
@@ -203,7 +204,10 @@ void WorkerSession::OnReport(const v1::Report& report) {
   HoldEnds(report);
   const absl::Status status = RegisterWith(again);
   if (status.ok()) return;
-  if (absl::IsUnavailable(status)) return AskForReport();  // it went away once more
+  if (absl::IsUnavailable(status)) {  // it went away once more
+    report_due_ = true;
+    return;
+  }
   Fail(status);
 }
 
@@ -247,6 +251,7 @@ void WorkerSession::OnStoreBack() {
 
 // What waited for the store. While a report is awaited words wait for it.
 void WorkerSession::CatchUp() {
+  if (report_due_) AskForReport();
   if (!held_.empty() && !awaiting_report_) ApplyHeld();
   for (const job::Message& message : std::exchange(untold_, {})) Handle(message);
 }

@@ -29,6 +29,8 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   // All thread-safe; they only post.
   void Tell(const job::Message& message);
   void HeartbeatDone(uint64_t seq, bool store_available, bool replaced);
+  // Until the report is here, words of this stream are dropped: it says them. Asking twice is
+  // asking once.
   void AskForReport();
   void OnStoreBack();
 
@@ -77,6 +79,7 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   job::Registration registration_;
   bool registered_ = false;
   bool awaiting_report_ = false;
+  bool report_due_ = false;  // the store went away before it was asked for, or before it was stored
   bool accepting_ = true;
   std::deque<double> loads_;  // the last five
   std::deque<HeldWord> held_;

@@ -127,6 +127,17 @@ class JobStoreTest : public testing::RedisTest {
     EXPECT_TRUE(result.ok()) << result.status();
     return result.value_or(JobStore::TickResult{});
   }
+  bool OnHold() {
+    return pool().Command({"HEXISTS", "parley:{echo}:meta", "hold_until"})->integer == 1;
+  }
+  // All brokers are in; the hold still lasts until every broker that lives had time to be known.
+  void EndHold() {
+    PARLEY_ASSERT_OK(store().CheckedIn("echo"));
+    ASSERT_TRUE(testing::Eventually([this] {
+      Tick();
+      return !OnHold();
+    }));
+  }
   void Silence(const std::string& worker, absl::Duration silent) {
     const int64_t then = absl::ToUnixMillis(absl::Now() - silent);
     const auto set =

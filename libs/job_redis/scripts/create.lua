@@ -24,11 +24,6 @@ end
 
 r.create, r.deadline = text(now), text(math.max(now, not_before) + tonumber(r.wait))
 local j = write_records(dispatch, id, r)
-event('dispatch_created', {project = j.project, dispatch = dispatch, job = id, room = j.room, agent = j.agent})
-to_pending(j, not_before - now, '')
-if j.sel ~= r.relaxed then
-  save_job(j, {'relaxed', r.relaxed})
-  set_timer('relax', id, math.max(now, not_before) + PREFER_MS)
-end
+queue_new(j, r, not_before)
 local more = match(MATCH_LIMIT)
 return {'CREATED', dispatch, more, messages}

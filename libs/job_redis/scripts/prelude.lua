@@ -272,6 +272,16 @@ local function to_pending(j, delay_ms, reason, fields)
   end
 end
 
+-- A job whose records were just written goes into its queue.
+local function queue_new(j, r, not_before)
+  event('dispatch_created', {project = j.project, dispatch = j.dispatch, job = j.id, room = j.room, agent = j.agent})
+  to_pending(j, not_before - now, '')
+  if j.sel ~= r.relaxed then
+    save_job(j, {'relaxed', r.relaxed})
+    set_timer('relax', j.id, math.max(now, not_before) + PREFER_MS)
+  end
+end
+
 local EVENT_OF = {SUCCEEDED = 'job_succeeded', FAILED = 'job_failed', CANCELLED = 'job_cancelled'}
 local function finish(j, state, reason, detail)
   leave(j)
@@ -367,6 +377,22 @@ local function apply_word(w, kind, id, token, reason, detail, final)
   end
   if TERMINAL[j.state] then return 'RECORDED', j.token, j.state, j.reason end
   return 'OK', j.token, j.state, ''
+end
+
+-- Asks a job to end: at once unless it runs, else its worker is told and has STOP_MS.
+local function request_stop(j)
+  if TERMINAL[j.state] then return end
+  local worker, token, leased = j.worker, j.token, LEASED[j.state]
+  if j.state ~= 'RUNNING' then
+    finish(j, 'CANCELLED', 'TERMINATED')
+    if leased then tell(worker, 'revoke', j.id, token) end
+    return
+  end
+  if j.stop ~= '1' then
+    save_job(j, {'stop', '1', 'update', now})
+    set_timer('stop', j.id, now + STOP_MS)
+  end
+  tell(worker, 'stop', j.id, token)
 end
 
 -- The session is over: reservations gone, jobs lost.
@@ -550,3 +576,57 @@ local function match(limit)
   return 0
 end
 local MATCH_LIMIT = 64
+
+-- Facts that wait, in hashes by job: `held` ends that workers reported in the hold, `stops` that were asked for in it or
+-- whose job is missing, `ends` that brokers recorded for jobs that are missing. A missing job may come back while brokers
+-- and workers still know it, 60 s.
+local function keep_fact(kind, id, fact)
+  call('HSET', TAG .. kind, id, fact)
+  call('EXPIRE', TAG .. kind, 120)
+end
+-- An end that was answered as recorded, so it is one.
+local function record_end(j, token, state, reason, detail)
+  seen_token(token)
+  save_job(j, {'token', token})
+  finish(j, state, reason, detail)
+end
+-- What is known of a job that was just put back. Stops wait for the end of the hold.
+local function apply_facts(j)
+  local fact = call('HGET', TAG .. 'ends', j.id)
+  if fact then
+    local token, state, reason, detail = string.match(fact, '^(%S*) (%S*) (%S*) (.*)$')
+    record_end(j, token, state, reason, detail)
+  elseif not hold and call('HEXISTS', TAG .. 'stops', j.id) == 1 then
+    request_stop(j)
+  end
+end
+
+-- The hold: brokers replay, workers report. It lasts GATHER_MS, in which every broker that lives ticks and so is known,
+-- then until all known ones are in.
+local GATHER_MS = 500
+local function all_are_in()
+  if now >= tonumber(meta[2]) then return true end
+  local f = call('HMGET', KEYS[1], 'hold_from', 'checked_in')
+  if now - tonumber(f[1] or '0') < GATHER_MS then return false end
+  local arrived = ' ' .. (f[2] or '')
+  for _, broker in ipairs(call('ZRANGEBYSCORE', TAG .. 'brokers', text(now - 3000), '+inf')) do
+    if not string.find(arrived, ' ' .. broker .. ' ', 1, true) then return false end
+  end
+  return true
+end
+-- Held ends first, then stops: an end that happened goes before one that was wished.
+local function end_hold()
+  call('HDEL', KEYS[1], 'hold_until', 'hold_from', 'checked_in')
+  hold = false
+  for id, fact in pairs(load_hash(TAG .. 'held') or {}) do
+    local worker, kind, token, reason, detail = string.match(fact, '^(%S*) (%S*) (%S*) (%S*) (.*)$')
+    local w = load_worker(worker)
+    if w then apply_word(w, kind, id, token, reason, detail, '0') end
+  end
+  call('DEL', TAG .. 'held')
+  for _, id in ipairs(call('HKEYS', TAG .. 'stops')) do
+    local j = load_job(id)
+    if j then request_stop(j) end
+  end
+  for _, agent in ipairs(call('SMEMBERS', TAG .. 'agents')) do touch(agent) end
+end

@@ -46,6 +46,12 @@ local function rebuild(job, dispatch, r)
   if not hold and r.key ~= '' and call('EXISTS', TAG .. 'k:' .. r.qproject .. ':' .. r.key) == 1 then return false end
   local j = write_records(dispatch, job, r)
   save_job(j, {'state', '', 'attempt', math.max(0, tonumber(r.attempt or '0') - 1)})
+  event('dispatch_created', {project = j.project, dispatch = dispatch, job = job, room = j.room, agent = j.agent})
+  if call('HEXISTS', TAG .. 'ends', job) == 1 then
+    apply_facts(j)
+  elseif call('HEXISTS', TAG .. 'stops', job) == 1 then
+    save_job(j, {'stop', '1'})
+  end
   return j
 end
 
@@ -80,18 +86,36 @@ local function merge_live(job, token, status, dispatch, r)
   verdict(job, token, 'KEEP')
 end
 
-local function merge_ended(job, token, status, reason, detail, recorded)
+-- The reason of an end that was recorded: the worker's own, unless the record cannot have come from its word.
+local function recorded_reason(state, reason)
+  if state == 'CANCELLED' then return 'TERMINATED' end
+  if state == 'FAILED' and GOOD[reason] then return 'WORKER_LOST' end
+  return reason
+end
+
+local function merge_ended(job, token, status, reason, detail, recorded, dispatch, r)
   local j = load_job(job)
   if recorded ~= '' then  -- a fact that a broker answered: back as it was, or at least this attempt is over
-    if j and not TERMINAL[j.state] and tonumber(token) >= tonumber(j.token) then
+    local why = recorded_reason(recorded, reason)
+    if not j and TERMINAL[recorded] then
+      keep_fact('ends', job, table.concat({token, recorded, why, detail}, ' '))
+    elseif j and not TERMINAL[j.state] and tonumber(token) >= tonumber(j.token) then
       seen_token(token)
       if TERMINAL[recorded] then
-        finish(j, recorded, reason, detail)
+        record_end(j, token, recorded, why, detail)
       elseif LEASED[j.state] then
         lose(j, reason, detail)
       end
     end
     return verdict(job, token, 'KEEP', j and TERMINAL[j.state] and j.state)
+  end
+  if not j then  -- lost with the data: it ran, and now it ends
+    j = rebuild(job, dispatch, r)
+    if j and not TERMINAL[j.state] then
+      seen_token(token)
+      save_job(j, {'token', token})
+      to_running(j, w)
+    end
   end
   local _, _, state = apply_word(w, status, job, token, reason, detail, '0')
   verdict(job, token, 'KEEP', TERMINAL[state] and state)
@@ -104,10 +128,13 @@ while at < #ARGV do
   reported[job] = true
   local over = status == 'ENDED' or status == 'RELEASED'
   if over and (recorded ~= '' or not hold) then
-    merge_ended(job, token, status, reason, detail, recorded)
+    merge_ended(job, token, status, reason, detail, recorded, dispatch, r)
   else
-    if over then recovering = 1 end  -- new ends wait for the end of the hold: the job lives until then
     merge_live(job, token, over and 'RUNNING' or status, dispatch, r)
+    if over then  -- new ends wait for the end of the hold: the job lives until then
+      recovering = 1
+      keep_fact('held', job, table.concat({id, status, token, reason, detail}, ' '))
+    end
   end
 end
 

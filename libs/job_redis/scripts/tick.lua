@@ -6,10 +6,7 @@ local limit = tonumber(arg())
 local beat = tonumber(call('HGET', KEYS[1], 'beat') or '0')
 local ended, expired, more = 0, 0, 0
 call('ZADD', TAG .. 'brokers', text(now), OWN)
-if hold and now >= tonumber(meta[2]) then
-  call('HDEL', KEYS[1], 'hold_until', 'checked_in')
-  hold = false
-end
+if hold and all_are_in() then end_hold() end
 
 local function check_leases()
   local leases = TAG .. 'leases'

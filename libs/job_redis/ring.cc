@@ -1,0 +1,52 @@
+#include "job_redis/ring.h"
+
+#include <utility>
+
+namespace parley::job {
+namespace {
+
+constexpr int64_t kKeepUs = 60'000'000;
+constexpr size_t kMaxEntries = 200'000;
+constexpr size_t kMaxBytes = 128u << 20;
+
+}  // namespace
+
+void Ring::Add(std::string_view pool, std::vector<std::string> fact) {
+  Entry entry;
+  entry.at_us = clock_.MonotonicMicros();
+  entry.pool = pool;
+  for (const std::string& part : fact) entry.bytes += sizeof(part) + part.size();
+  entry.fact = std::move(fact);
+  MutexLock lock(&mutex_);
+  bytes_ += entry.bytes;
+  entries_.push_back(std::move(entry));
+  Trim(entries_.back().at_us);
+}
+
+void Ring::Trim(int64_t now_us) {
+  while (!entries_.empty()) {
+    const Entry& oldest = entries_.front();
+    const bool fits = entries_.size() <= kMaxEntries && bytes_ <= kMaxBytes;
+    if (fits && now_us - oldest.at_us <= kKeepUs) return;
+    bytes_ -= oldest.bytes;
+    entries_.pop_front();
+  }
+}
+
+std::vector<std::vector<std::string>> Ring::Of(std::string_view pool) {
+  const int64_t now = clock_.MonotonicMicros();
+  MutexLock lock(&mutex_);
+  Trim(now);
+  std::vector<std::vector<std::string>> facts;
+  for (const Entry& entry : entries_) {
+    if (entry.pool == pool) facts.push_back(entry.fact);
+  }
+  return facts;
+}
+
+size_t Ring::size() const {
+  MutexLock lock(&mutex_);
+  return entries_.size();
+}
+
+}  // namespace parley::job
