@@ -213,6 +213,7 @@ void Broker::OnRecovering(const std::string& pool) {
     PoolState& state = pools_[pool];
     state.await_until_us = NowUs() + kReportWaitUs;
     state.replayed = false;
+    state.next_limits_us = 0;  // lost, perhaps
     state.awaited.clear();
     for (const auto& session : sessions) state.awaited.insert(session->worker_id());
   }
