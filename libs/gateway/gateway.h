@@ -1,6 +1,5 @@
 #pragma once
-// What the speech and model gateways share: who may call, fallback chains, and the supervision of
-// long streams.
+// What the speech and model gateways share: who may call, and the supervision of long streams.
 #include <absl/status/status.h>
 #include <absl/time/time.h>
 
@@ -24,19 +23,6 @@ absl::Status RequireCaller(const service::Context& context, std::string_view bea
 // When the answer is of no use any more: the call's own deadline or the context's, InfiniteFuture
 // for none.
 absl::Time DeadlineOf(const common::v1::CallContext& call);
-
-// Why the engines of a chain did not serve, and whether the next one should be asked.
-class ChainErrors {
- public:
-  // False when the error is the caller's own and would only be hidden by another engine.
-  bool Add(std::string_view engine, const absl::Status& status);
-  // What to answer when the chain is at its end: the one error, or Unavailable naming all of them.
-  absl::Status Result() const;
-  std::string Text() const;  // "deepgram: …; pocketsphinx: …"
-
- private:
-  std::vector<std::pair<std::string, absl::Status>> errors_;
-};
 
 // The open streams of a gateway: bounded, looked at once a second, waited for at the end.
 // Thread-safe.

@@ -62,6 +62,7 @@ class TtsEngine {
  public:
   virtual ~TtsEngine() = default;
   virtual std::string_view name() const = 0;
+  virtual bool embedded() const = 0;  // needs no key and no network
   virtual std::vector<TtsVoiceInfo> Voices() const = 0;
 
   // May block: never on an event loop or in a gRPC reaction.

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "llm_gateway/convert.h"
 #include "rpc/status.h"
+#include "speech/chain_errors.h"
 
 namespace parley {
 namespace {
@@ -58,7 +59,7 @@ absl::Status ChatCall::Answer() {
 }
 
 absl::Status ChatCall::AskChain(speech::ChatPrompt prompt) {
-  gateway::ChainErrors errors;
+  speech::ChainErrors errors;
   for (const llm::v1::ModelConfig& model : request_.models()) {
     const absl::StatusOr<speech::ChatDone> done = AskOne(model, prompt);
     if (done.ok()) {
@@ -80,6 +81,10 @@ absl::Status ChatCall::AskChain(speech::ChatPrompt prompt) {
 absl::StatusOr<speech::ChatDone> ChatCall::AskOne(const llm::v1::ModelConfig& model,
                                                   speech::ChatPrompt& prompt) {
   PARLEY_ASSIGN_OR_RETURN(speech::LlmEngine * engine, parts_.engines.Find(model.engine()));
+  // A provider's model, not an agent's: one that is down is down for all.
+  const std::string key = model.engine() + "/" + model.model();
+  if (!engine->embedded() && !parts_.breakers.Allow(key))
+    return Unavailable("{} failed lately and is not asked for now", model.engine());
   prompt.config = ToConfig(model);
   const auto sink = [&](speech::ChatPiece piece) {
     if (!std::exchange(sunk_, true)) {
@@ -88,7 +93,9 @@ absl::StatusOr<speech::ChatDone> ChatCall::AskOne(const llm::v1::ModelConfig& mo
     }
     return Send(ToProto(std::move(piece)));
   };
-  return engine->Chat(prompt, sink, cancel_);
+  absl::StatusOr<speech::ChatDone> done = engine->Chat(prompt, sink, cancel_);
+  if (!engine->embedded()) parts_.breakers.Report(key, done.status());
+  return done;
 }
 
 bool ChatCall::Send(llm::v1::ChatResponse response) {

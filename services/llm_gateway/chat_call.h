@@ -12,6 +12,7 @@
 #include "llm_gateway/llm_gateway.h"
 #include "llm_gateway/metrics.h"
 #include "parley/llm/v1/llm.pb.h"
+#include "speech/breakers.h"
 #include "speech/cancel.h"
 #include "speech/engines.h"
 #include "speech/llm.h"
@@ -23,6 +24,7 @@ struct LlmGatewayParts {
   const LlmGatewayConfig& config;
   service::Context& context;
   speech::EngineTable<speech::LlmEngine>& engines;
+  speech::Breakers& breakers;
   LlmGatewayMetrics& metrics;
   gateway::Streams& streams;
   Executor& models;  // a thread for each answer under way

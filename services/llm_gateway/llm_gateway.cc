@@ -116,7 +116,8 @@ int Run(const LlmGatewayConfig& config, service::Context& context,
   const auto limit = static_cast<size_t>(config.max_chats);
   gateway::Streams streams(limit);
   Executor models(limit, limit);
-  LlmGatewayParts parts{config, context, engines, metrics, streams, models};
+  speech::Breakers breakers(Clock::Real());
+  LlmGatewayParts parts{config, context, engines, breakers, metrics, streams, models};
   Service service(parts);
   service::Context::Hooks hooks;
   hooks.started = std::move(started);

@@ -69,10 +69,10 @@ absl::Status RecognizeSession::Handle(const speech::v1::RecognizeRequest& reques
   using Request = speech::v1::RecognizeRequest;
   if (half_closed_ || !admitted_) return absl::OkStatus();
   if (request.message_case() == Request::kConfig) {
-    if (stream_ != nullptr) return InvalidArgument("config comes once, as the first message");
+    if (chain_.has_value()) return InvalidArgument("config comes once, as the first message");
     return Open(request.config());
   }
-  if (stream_ == nullptr) return InvalidArgument("the first message must be config");
+  if (!listening_) return InvalidArgument("the first message must be config");
   switch (request.message_case()) {
     case Request::kAudio:
       return OnAudio(request.audio());
@@ -81,7 +81,7 @@ absl::Status RecognizeSession::Handle(const speech::v1::RecognizeRequest& reques
     case Request::kReset:
       first_audio_us_ = 0;
       heard_since_final_ = false;
-      return stream_->Reset();
+      return chain_->Reset();
     default:
       return InvalidArgument("a message without content");
   }
@@ -92,50 +92,48 @@ absl::Status RecognizeSession::Open(const speech::v1::RecognizeConfig& config) {
   deadline_ = gateway::DeadlineOf(config.context());
   if (deadline_ <= Clock::Real().Now()) return DeadlineExceeded("the deadline has passed");
   PARLEY_RETURN_IF_ERROR(PrepareAudio(config));
-  PARLEY_RETURN_IF_ERROR(OpenChain(config));
-  const int engine_rate = (*parts_.engines.Find(engine_))->info().sample_rate_hz;
-  PARLEY_ASSIGN_OR_RETURN(audio::Resampler resampler,
-                          audio::Resampler::Create(input_rate_hz_, engine_rate));
-  resampler_.emplace(std::move(resampler));
-  parts_.metrics.streams_active.Increment();
-  speech::v1::RecognizeResponse response;
-  response.mutable_started()->set_engine(engine_);
-  Tell(std::move(response));
-  return absl::OkStatus();
-}
-
-absl::Status RecognizeSession::OpenChain(const speech::v1::RecognizeConfig& config) {
   if (config.engines().empty()) return InvalidArgument("config names no engine");
   if (static_cast<size_t>(config.engines_size()) > kMaxChain)
     return InvalidArgument("a chain of {} engines; at most {}", config.engines_size(), kMaxChain);
-  gateway::ChainErrors errors;
-  for (const speech::v1::EngineConfig& engine : config.engines()) {
-    const absl::Status opened = OpenEngine(engine, config.interim_results());
-    if (opened.ok()) return opened;
-    if (!errors.Add(engine.engine(), opened)) break;
-    parts_.metrics.fallbacks.Increment();
-    parts_.context.log().Warn("engine passed over", {{"engine", engine.engine()},
-                                                     {"session", config.context().session_id()},
-                                                     {"error", Message(opened)}});
-  }
-  return errors.Result();
-}
-
-absl::Status RecognizeSession::OpenEngine(const speech::v1::EngineConfig& engine, bool interim) {
-  PARLEY_ASSIGN_OR_RETURN(speech::SttEngine * found, parts_.engines.Find(engine.engine()));
-  const int64_t start_us = Clock::Real().MonotonicMicros();
-  std::weak_ptr<RecognizeSession> weak = Self<RecognizeSession>();
-  auto opened = found->Open(ToConfig(engine, interim), [weak](speech::SttEvent event) {
+  session_id_ = config.context().session_id();
+  speech::SttChain::Options options;
+  for (const speech::v1::EngineConfig& engine : config.engines())
+    options.engines.push_back(ToConfig(engine, config.interim_results()));
+  options.input_rate_hz = input_rate_hz_;
+  options.final_timeout = parts_.config.final_timeout;
+  speech::SttChain::Listener listener;
+  listener.serves = [this](const std::string& engine, const absl::Status& failed) {
+    OnServes(engine, failed);
+  };
+  listener.event = [this](speech::SttEvent event) { OnEvent(std::move(event)); };
+  listener.deliver = [weak = std::weak_ptr(Self<RecognizeSession>())](uint64_t generation,
+                                                                      speech::SttEvent event) {
     const std::shared_ptr<RecognizeSession> self = weak.lock();
     if (self == nullptr) return;
-    self->strand().Post(
-        [self, event = std::move(event)]() mutable { self->OnEvent(std::move(event)); });
-  });
-  PARLEY_RETURN_IF_ERROR(opened.status());
-  stream_ = *std::move(opened);
-  engine_ = engine.engine();
-  parts_.metrics.engine(engine_).open_seconds->Observe(SecondsSince(start_us));
+    self->strand().Post([self, generation, event = std::move(event)]() mutable {
+      if (self->chain_.has_value()) self->chain_->OnEvent(generation, std::move(event));
+    });
+  };
+  chain_.emplace(parts_.engines, parts_.breakers, Clock::Real(), std::move(options),
+                 std::move(listener));
+  start_us_ = Clock::Real().MonotonicMicros();
+  PARLEY_RETURN_IF_ERROR(chain_->Open());
+  listening_ = true;
+  parts_.metrics.streams_active.Increment();
   return absl::OkStatus();
+}
+
+void RecognizeSession::OnServes(const std::string& engine, const absl::Status& failed) {
+  if (!listening_) parts_.metrics.engine(engine).open_seconds->Observe(SecondsSince(start_us_));
+  if (!failed.ok()) {
+    parts_.metrics.fallbacks.Increment();
+    parts_.context.log().Warn(
+        "another engine listens on",
+        {{"engine", engine}, {"session", session_id_}, {"error", Message(failed)}});
+  }
+  speech::v1::RecognizeResponse response;
+  response.mutable_started()->set_engine(engine);
+  Tell(std::move(response));
 }
 
 absl::Status RecognizeSession::PrepareAudio(const speech::v1::RecognizeConfig& config) {
@@ -182,21 +180,18 @@ absl::Status RecognizeSession::OnAudio(const std::string& bytes) {
   last_audio_ = Clock::Real().Now();
   if (!heard_since_final_) first_audio_us_ = Clock::Real().MonotonicMicros();
   heard_since_final_ = true;
-  resampled_.clear();
-  resampler_->Append(decoded_, resampled_);
-  return stream_->Write(resampled_);
+  return chain_->Write(decoded_);
 }
 
 absl::Status RecognizeSession::EndUtterance(uint64_t utterance) {
-  if (awaited_.size() >= kMaxAwaited)
+  if (asked_us_.size() >= kMaxAwaited)
     return ResourceExhausted("{} finals are awaited already", kMaxAwaited);
-  awaited_.push_back({utterance, Clock::Real().MonotonicMicros()});
+  asked_us_.push_back(Clock::Real().MonotonicMicros());
   heard_since_final_ = false;
-  return stream_->EndUtterance(utterance);
+  return chain_->EndUtterance(utterance);
 }
 
 void RecognizeSession::OnEvent(speech::SttEvent event) {
-  if (stream_ == nullptr) return;
   if (auto* failed = std::get_if<speech::SttFailed>(&event)) return Fail(failed->status);
   if (auto* partial = std::get_if<speech::SttPartial>(&event))
     return OnTranscript(std::move(partial->transcript), false);
@@ -204,7 +199,7 @@ void RecognizeSession::OnEvent(speech::SttEvent event) {
 }
 
 void RecognizeSession::OnTranscript(speech::SttTranscript transcript, bool final) {
-  const SttGatewayMetrics::Engine& metrics = parts_.metrics.engine(engine_);
+  const SttGatewayMetrics::Engine& metrics = parts_.metrics.engine(chain_->engine());
   if (first_audio_us_ != 0 && !transcript.text.empty()) {
     metrics.first_result_seconds->Observe(SecondsSince(first_audio_us_));
     first_audio_us_ = 0;
@@ -213,9 +208,9 @@ void RecognizeSession::OnTranscript(speech::SttTranscript transcript, bool final
   Fill(std::move(transcript), final ? response.mutable_final() : response.mutable_partial());
   Tell(std::move(response));
   if (!final) return;
-  if (!awaited_.empty()) {
-    metrics.final_seconds->Observe(SecondsSince(awaited_.front().since_us));
-    awaited_.pop_front();
+  if (!asked_us_.empty()) {
+    metrics.final_seconds->Observe(SecondsSince(asked_us_.front()));
+    asked_us_.pop_front();
   }
   parts_.metrics.utterances.Increment();
   FinishIfDone();
@@ -224,7 +219,7 @@ void RecognizeSession::OnTranscript(speech::SttTranscript transcript, bool final
 void RecognizeSession::OnHalfClose() {
   half_closed_ = true;
   if (!admitted_) return;
-  if (stream_ == nullptr) return Fail(InvalidArgument("the stream ended before its config"));
+  if (!listening_) return Fail(InvalidArgument("the stream ended before its config"));
   if (heard_since_final_) {
     if (const absl::Status status = EndUtterance(0); !status.ok()) return Fail(status);
   }
@@ -232,7 +227,7 @@ void RecognizeSession::OnHalfClose() {
 }
 
 void RecognizeSession::FinishIfDone() {
-  if (!half_closed_ || !awaited_.empty()) return;
+  if (!half_closed_ || !asked_us_.empty()) return;
   speech::v1::RecognizeResponse response;
   response.mutable_usage()->set_audio_seconds(audio_seconds_);
   Tell(std::move(response));
@@ -257,18 +252,13 @@ void RecognizeSession::Check(absl::Time now) {
       return self->Fail(DeadlineExceeded("no audio for {} s; the stream is closed",
                                          absl::ToInt64Seconds(config.idle_timeout)));
     }
-    if (!self->awaited_.empty() && SecondsSince(self->awaited_.front().since_us) >
-                                       absl::ToDoubleSeconds(config.final_timeout)) {
-      self->Fail(WithReason(Unavailable("{} gave no final within {} s", self->engine_,
-                                        absl::ToInt64Seconds(config.final_timeout)),
-                            "ENGINE_STALLED"));
-    }
+    if (self->listening_) self->chain_->CheckStalled();
   });
 }
 
 void RecognizeSession::OnClosed() {
-  if (stream_ != nullptr) parts_.metrics.streams_active.Decrement();
-  stream_.reset();
+  if (std::exchange(listening_, false)) parts_.metrics.streams_active.Decrement();
+  chain_.reset();
   if (admitted_) parts_.streams.Remove(this);
 }
 

@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "audio/opus.h"
-#include "audio/resample.h"
 #include "gateway/gateway.h"
 #include "parley/speech/v1/speech.pb.h"
 #include "rpc/bidi.h"
+#include "speech/breakers.h"
 #include "speech/engines.h"
-#include "speech/stt.h"
+#include "speech/stt_chain.h"
 #include "stt_gateway/metrics.h"
 #include "stt_gateway/stt_gateway.h"
 
@@ -23,6 +23,7 @@ struct SttGatewayParts {
   const SttGatewayConfig& config;
   service::Context& context;
   speech::EngineTable<speech::SttEngine>& engines;
+  speech::Breakers& breakers;
   SttGatewayMetrics& metrics;
   gateway::Streams& streams;
 };
@@ -39,11 +40,6 @@ class RecognizeSession
   void Check(absl::Time now) override;
 
  private:
-  struct Awaited {  // a final that was asked for
-    uint64_t utterance = 0;
-    int64_t since_us = 0;
-  };
-
   void OnStart() override;
   void OnMessage(const speech::v1::RecognizeRequest& request) override;
   void OnHalfClose() override;
@@ -51,11 +47,10 @@ class RecognizeSession
 
   absl::Status Handle(const speech::v1::RecognizeRequest& request);
   absl::Status Open(const speech::v1::RecognizeConfig& config);
-  absl::Status OpenChain(const speech::v1::RecognizeConfig& config);
-  absl::Status OpenEngine(const speech::v1::EngineConfig& engine, bool interim);
   absl::Status PrepareAudio(const speech::v1::RecognizeConfig& config);
   absl::Status OnAudio(const std::string& bytes);
   absl::Status EndUtterance(uint64_t utterance);
+  void OnServes(const std::string& engine, const absl::Status& failed);
   void OnEvent(speech::SttEvent event);
   void OnTranscript(speech::SttTranscript transcript, bool final);
   void Tell(speech::v1::RecognizeResponse response);
@@ -64,18 +59,18 @@ class RecognizeSession
 
   SttGatewayParts& parts_;
   const std::string bearer_;
-  std::string engine_;
-  std::unique_ptr<speech::SttStream> stream_;  // set once config came
+  std::string session_id_;
+  std::optional<speech::SttChain> chain_;  // set once config came
+  bool listening_ = false;                 // an engine was opened
+  int64_t start_us_ = 0;
   bool admitted_ = false;
   bool opus_ = false;
   int input_rate_hz_ = 0;
   std::optional<audio::OpusDecoder> decoder_;
-  std::optional<audio::Resampler> resampler_;
   std::vector<int16_t> decoded_;
-  std::vector<int16_t> resampled_;
   double audio_seconds_ = 0;
-  std::deque<Awaited> awaited_;
-  int64_t first_audio_us_ = 0;  // of this utterance; 0 = none yet, or its first result came
+  std::deque<int64_t> asked_us_;  // when finals were asked for that did not come yet
+  int64_t first_audio_us_ = 0;    // of this utterance; 0 = none yet, or its first result came
   bool heard_since_final_ = false;
   bool half_closed_ = false;
   absl::Time last_audio_;

@@ -97,7 +97,8 @@ int Run(const SttGatewayConfig& config, service::Context& context,
   }
   SttGatewayMetrics metrics(context.registry(), engines.names());
   gateway::Streams streams(static_cast<size_t>(config.max_streams));
-  SttGatewayParts parts{config, context, engines, metrics, streams};
+  speech::Breakers breakers(Clock::Real());
+  SttGatewayParts parts{config, context, engines, breakers, metrics, streams};
   Service service(parts);
   service::Context::Hooks hooks;
   hooks.started = std::move(started);

@@ -18,6 +18,17 @@ constexpr size_t kMaxChain = 8;
 constexpr size_t kResumeAt = 512;
 constexpr size_t kOutbox = 16'384;
 
+speech::TtsConfig ToConfig(const speech::v1::VoiceConfig& voice) {
+  speech::TtsConfig config;
+  config.engine = voice.engine();
+  config.voice = voice.voice();
+  config.language = voice.language();
+  config.rate = voice.rate() == 0 ? 1 : voice.rate();
+  config.pitch = voice.pitch() == 0 ? 1 : voice.pitch();
+  config.options.insert(voice.options().begin(), voice.options().end());
+  return config;
+}
+
 }  // namespace
 
 SynthesizeSession::SynthesizeSession(TtsGatewayParts& parts, std::string bearer)
@@ -67,41 +78,32 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
   if (config.voices().empty()) return InvalidArgument("config names no voice");
   if (static_cast<size_t>(config.voices_size()) > kMaxChain)
     return InvalidArgument("a chain of {} voices; at most {}", config.voices_size(), kMaxChain);
-  gateway::ChainErrors errors;
-  for (const speech::v1::VoiceConfig& voice : config.voices()) {
-    const absl::Status opened = OpenVoice(voice, config);
-    if (opened.ok()) {
-      parts_.metrics.streams_active.Increment();
-      return opened;
-    }
-    if (!errors.Add(voice.engine(), opened)) break;
-    parts_.metrics.fallbacks.Increment();
-    parts_.context.log().Warn("voice passed over", {{"engine", voice.engine()},
-                                                    {"session", config.context().session_id()},
-                                                    {"error", Message(opened)}});
-  }
-  return errors.Result();
-}
-
-absl::Status SynthesizeSession::OpenVoice(const speech::v1::VoiceConfig& voice,
-                                          const speech::v1::SynthesizeConfig& config) {
-  PARLEY_ASSIGN_OR_RETURN(speech::TtsEngine * found, parts_.engines.Find(voice.engine()));
-  speech::TtsConfig wanted;
-  wanted.engine = voice.engine();
-  wanted.voice = voice.voice();
-  wanted.language = voice.language();
-  wanted.rate = voice.rate() == 0 ? 1 : voice.rate();
-  wanted.pitch = voice.pitch() == 0 ? 1 : voice.pitch();
-  wanted.options.insert(voice.options().begin(), voice.options().end());
-  PARLEY_ASSIGN_OR_RETURN(std::unique_ptr<speech::TtsStream> stream, found->Open(wanted));
+  session_id_ = config.context().session_id();
+  speech::TtsChain::Options options;
+  for (const speech::v1::VoiceConfig& voice : config.voices())
+    options.voices.push_back(ToConfig(voice));
+  options.serves = [this](const std::string& engine, const absl::Status& failed) {
+    OnServes(engine, failed);
+  };
+  chain_.emplace(parts_.engines, parts_.breakers, std::move(options));
+  PARLEY_RETURN_IF_ERROR(chain_->Open());
   PARLEY_ASSIGN_OR_RETURN(
       AudioPacker packer,
-      AudioPacker::Create(config.encoding(), config.sample_rate_hz(), stream->sample_rate_hz()));
-  voice_ = std::move(stream);
+      AudioPacker::Create(config.encoding(), config.sample_rate_hz(), chain_->sample_rate_hz()));
   packer_.emplace(std::move(packer));
-  engine_ = voice.engine();
-  language_ = voice.language();
+  engine_ = chain_->engine();
+  language_ = config.voices(0).language();
+  parts_.metrics.streams_active.Increment();
   return absl::OkStatus();
+}
+
+// On the strand or on the thread that speaks.
+void SynthesizeSession::OnServes(const std::string& engine, const absl::Status& failed) {
+  if (failed.ok()) return;
+  parts_.metrics.fallbacks.Increment();
+  parts_.context.log().Warn(
+      "another voice speaks on",
+      {{"engine", engine}, {"session", session_id_}, {"error", Message(failed)}});
 }
 
 absl::Status SynthesizeSession::OnText(const std::string& text) {
@@ -212,13 +214,13 @@ void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t n
         return false;
       }
       if (waiting_since_us == 0) continue;
-      parts_.metrics.first_audio_seconds(engine_).Observe(
-          static_cast<double>(Clock::Real().MonotonicMicros() - waiting_since_us) / 1e6);
+      parts_.metrics.first_audio_seconds(chain_->engine())
+          .Observe(static_cast<double>(Clock::Real().MonotonicMicros() - waiting_since_us) / 1e6);
       waiting_since_us = 0;
     }
     return true;
   };
-  absl::Status status = voice_->Speak(
+  absl::Status status = chain_->Speak(
       sentence,
       [&](std::span<const int16_t> samples, const std::vector<speech::WordTime>& words) {
         return send(packer_->Add(samples, words));
@@ -232,14 +234,15 @@ void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t n
     if (!cancelled && status.ok()) send(std::move(rest));
   }
   if (refused) status = ResourceExhausted("the client does not read its audio");
-  strand().Post([self = Self<SynthesizeSession>(), status, last, segment_ms, cancelled] {
-    self->OnSpoken(status, last, segment_ms, cancelled);
-  });
+  strand().Post([self = Self<SynthesizeSession>(), status, engine = chain_->engine(), last,
+                 segment_ms,
+                 cancelled] { self->OnSpoken(status, engine, last, segment_ms, cancelled); });
 }
 
-void SynthesizeSession::OnSpoken(const absl::Status& status, bool last, int segment_ms,
-                                 bool cancelled) {
+void SynthesizeSession::OnSpoken(const absl::Status& status, const std::string& engine, bool last,
+                                 int segment_ms, bool cancelled) {
   speaking_ = false;
+  engine_ = engine;
   if (closed_) return Leave();
   if (over_) return;
   cancelled = cancelled || cancel_->cancelled();
@@ -318,7 +321,7 @@ void SynthesizeSession::OnClosed() {
 
 void SynthesizeSession::Leave() {
   if (!engine_.empty()) parts_.metrics.streams_active.Decrement();
-  voice_.reset();
+  chain_.reset();
   if (admitted_) parts_.streams.Remove(this);
 }
 

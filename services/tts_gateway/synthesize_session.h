@@ -9,10 +9,11 @@
 #include "gateway/gateway.h"
 #include "parley/speech/v1/speech.pb.h"
 #include "rpc/bidi.h"
+#include "speech/breakers.h"
 #include "speech/cancel.h"
 #include "speech/engines.h"
 #include "speech/sentences.h"
-#include "speech/tts.h"
+#include "speech/tts_chain.h"
 #include "tts_gateway/metrics.h"
 #include "tts_gateway/packer.h"
 #include "tts_gateway/tts_gateway.h"
@@ -24,13 +25,15 @@ struct TtsGatewayParts {
   const TtsGatewayConfig& config;
   service::Context& context;
   speech::EngineTable<speech::TtsEngine>& engines;
+  speech::Breakers& breakers;
   TtsGatewayMetrics& metrics;
   gateway::Streams& streams;
   Executor& voices;  // where engines speak: a thread for each sentence under way
 };
 
-// The strand owns all state but what a sentence under way needs: the voice and the packer belong to
-// the voice thread from the post that starts it to the post that ends it. One sentence at a time.
+// The strand owns all state but what a sentence under way needs: the voices and the packer belong
+// to the voice thread from the post that starts it to the post that ends it. One sentence at a
+// time.
 class SynthesizeSession
     : public rpc::BidiSession<speech::v1::SynthesizeRequest, speech::v1::SynthesizeResponse>,
       public gateway::Streams::Member {
@@ -58,8 +61,7 @@ class SynthesizeSession
 
   absl::Status Handle(const speech::v1::SynthesizeRequest& request);
   absl::Status Open(const speech::v1::SynthesizeConfig& config);
-  absl::Status OpenVoice(const speech::v1::VoiceConfig& voice,
-                         const speech::v1::SynthesizeConfig& config);
+  void OnServes(const std::string& engine, const absl::Status& failed);
   absl::Status OnText(const std::string& text);
   absl::Status OnFlush(uint64_t number);
   void OnCancelled();
@@ -67,7 +69,8 @@ class SynthesizeSession
   void SpeakNext();
   void Speak(const std::string& sentence, bool last, uint64_t number, int64_t first_since_us,
              const std::shared_ptr<speech::Cancellation>& cancel);
-  void OnSpoken(const absl::Status& status, bool last, int segment_ms, bool cancelled);
+  void OnSpoken(const absl::Status& status, const std::string& engine, bool last, int segment_ms,
+                bool cancelled);
   void TellDone(const Segment& segment, int duration_ms, bool cancelled);
   void FinishIfDone();
   void Fail(const absl::Status& status);
@@ -80,9 +83,10 @@ class SynthesizeSession
   bool closed_ = false;
   bool half_closed_ = false;
   bool speaking_ = false;  // a voice thread has voice_ and packer_
-  std::string engine_;
+  std::string engine_;     // empty: no voice was opened
   std::string language_;
-  std::unique_ptr<speech::TtsStream> voice_;
+  std::string session_id_;
+  std::optional<speech::TtsChain> chain_;
   std::optional<AudioPacker> packer_;
   std::shared_ptr<speech::Cancellation> cancel_ = std::make_shared<speech::Cancellation>();
   std::string text_;  // not yet flushed

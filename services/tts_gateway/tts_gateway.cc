@@ -83,7 +83,8 @@ int Run(const TtsGatewayConfig& config, service::Context& context,
   gateway::Streams streams(static_cast<size_t>(config.max_streams));
   // Every stream has at most one sentence under way.
   Executor voices(static_cast<size_t>(config.voices), static_cast<size_t>(config.max_streams));
-  TtsGatewayParts parts{config, context, engines, metrics, streams, voices};
+  speech::Breakers breakers(Clock::Real());
+  TtsGatewayParts parts{config, context, engines, breakers, metrics, streams, voices};
   Service service(parts);
   service::Context::Hooks hooks;
   hooks.started = std::move(started);

@@ -1,10 +1,15 @@
 // The speech gateways over real gRPC: flite and espeak speak, pocketsphinx listens.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
+#include <map>
 
 #include "audio/level.h"
 #include "audio/opus.h"
@@ -36,6 +41,30 @@ constexpr const char* kRooms =
 double MsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
       .count();
+}
+
+// Kills what this process started, and what that started, by the name of the program. How many.
+int KillDescendants(std::string_view program) {
+  std::map<pid_t, pid_t> parents;
+  std::vector<pid_t> named;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const pid_t pid = std::atoi(entry.path().filename().c_str());
+    std::ifstream file(entry.path() / "stat");
+    std::string stat;
+    if (pid == 0 || !std::getline(file, stat)) continue;
+    const size_t open = stat.find('(');
+    const size_t close = stat.rfind(')');
+    parents[pid] = std::atoi(stat.c_str() + close + 4);
+    if (std::string_view(stat).substr(open + 1, close - open - 1) == program.substr(0, 15))
+      named.push_back(pid);
+  }
+  int killed = 0;
+  for (const pid_t pid : named) {
+    pid_t up = pid;
+    while (up > 1 && up != getpid()) up = parents[up];
+    if (up == getpid() && kill(pid, SIGKILL) == 0) ++killed;
+  }
+  return killed;
 }
 
 struct Spoken {
@@ -326,6 +355,39 @@ TEST_F(TtsTest, ChainGoesOnToTheNextVoice) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
+// espeak speaks from a process of its own: killed in the middle, the chain's next voice says the
+// rest, and the client sees one segment with no gap in it.
+TEST_F(TtsTest, AVoiceKilledInsideASentenceIsReplacedInsideIt) {
+  SynthesizeRequest request;
+  request.mutable_config()->set_sample_rate_hz(16000);
+  request.mutable_config()->add_voices()->set_engine("espeak");
+  request.mutable_config()->add_voices()->set_engine("flite");
+  auto call = gateway_.Call();
+  auto stub = speech::v1::TextToSpeechService::NewStub(gateway_.channel());
+  auto stream = stub->Synthesize(call.get());
+  stream->Write(request);
+  std::string text = "zero";
+  for (int i = 0; i < 60; ++i) text += " one two three four five";
+  request.set_text(text);
+  stream->Write(request);
+  request.mutable_flush()->set_segment(1);
+  stream->Write(request);
+  int killed = 0;
+  double seconds = 0;
+  SynthesizeResponse response;
+  while (stream->Read(&response) && !response.has_done()) {
+    if (killed == 0) killed = KillDescendants("espeak-ng");
+    seconds += static_cast<double>(response.audio().data().size()) / 2 / 16000;
+  }
+  ASSERT_GT(killed, 0);
+  EXPECT_THAT(metrics::Render(gateway_.context().registry()),
+              HasSubstr("parley_tts_fallbacks_total 1"));
+  // 301 words take either voice about two minutes.
+  EXPECT_GT(seconds, 60);
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 TEST_F(TtsTest, FullGatewaySaysWhenToComeBack) {
   std::vector<std::unique_ptr<Speaker>> speakers;
   for (int i = 0; i < 8; ++i) {
@@ -476,6 +538,25 @@ TEST_F(SttTest, PocketsphinxUnderstandsFlite) {
   EXPECT_NEAR(usage.usage().audio_seconds(), 2.0 * static_cast<double>(Question().size()) / 48000,
               0.01);
   EXPECT_TRUE(listener.Finish().ok());
+}
+
+// The recogniser's processes are killed at five moments of an utterance: the words are those of the
+// undisturbed run.
+TEST_F(SttTest, ARecogniserKilledInsideAnUtteranceLosesNoWord) {
+  Listener listener(gateway_, "pocketsphinx", kRooms);
+  RecognizeResponse started;
+  ASSERT_TRUE(listener.Read(&started));
+  const std::span<const int16_t> question(Question());
+  for (uint64_t moment = 0; moment < 5; ++moment) {
+    const size_t cut = question.size() * moment / 5;
+    listener.Feed(question.first(cut));
+    ASSERT_GT(KillDescendants("parley-stt-decoder"), 0);
+    listener.Feed(question.subspan(cut));
+    listener.EndUtterance(moment + 1);
+    const speech::v1::Transcript final = listener.Final();
+    EXPECT_EQ(final.text(), "how much is a double room") << "killed at " << moment << "/5";
+    EXPECT_EQ(final.utterance(), moment + 1);
+  }
 }
 
 TEST_F(SttTest, HalfClosingAsksForTheLastFinal) {

@@ -24,6 +24,7 @@ class EspeakEngine : public speech::TtsEngine {
   ~EspeakEngine() override;
 
   std::string_view name() const override { return "espeak"; }
+  bool embedded() const override { return true; }
   // Asks the program once; empty when it is not installed. Blocks for some 10 ms the first time.
   std::vector<speech::TtsVoiceInfo> Voices() const override;
   // Unavailable when the program is not installed.

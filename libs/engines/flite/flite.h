@@ -16,6 +16,7 @@ class FliteEngine : public speech::TtsEngine {
   ~FliteEngine() override;
 
   std::string_view name() const override { return "flite"; }
+  bool embedded() const override { return true; }
   std::vector<speech::TtsVoiceInfo> Voices() const override;
   absl::StatusOr<std::unique_ptr<speech::TtsStream>> Open(const speech::TtsConfig& config) override;
 };

@@ -78,18 +78,21 @@ class ScriptedStt::Stream : public speech::SttStream {
     return utterances[spoken_ % utterances.size()];
   }
   void Deliver(absl::Duration delay, speech::SttEvent event) {
-    engine_.loop_.Post([engine = &engine_, shared = shared_, delay,
-                        event = std::move(event)]() mutable {
-      const auto timer = engine->timers_.emplace(engine->timers_.end(), engine->loop_);
-      timer->StartOnce(delay, [engine, shared, timer, event = std::move(event)]() mutable {
-        {
-          MutexLock lock(&shared->mutex);
-          if (shared->sink) shared->sink(std::move(event));
-        }
-        // Not from inside its own callback.
-        engine->loop_.Post([engine, timer] { engine->timers_.erase(timer); });
-      });
-    });
+    engine_.loop_.Post(
+        [engine = &engine_, shared = shared_, delay, event = std::move(event)]() mutable {
+          if (engine->stopped_) return;
+          const auto timer = engine->timers_.emplace(engine->timers_.end(), engine->loop_);
+          timer->StartOnce(delay, [engine, shared, timer, event = std::move(event)]() mutable {
+            {
+              MutexLock lock(&shared->mutex);
+              if (shared->sink) shared->sink(std::move(event));
+            }
+            // Not from inside its own callback.
+            engine->loop_.Post([engine, timer] {
+              if (!engine->stopped_) engine->timers_.erase(timer);
+            });
+          });
+        });
   }
 
   ScriptedStt& engine_;
@@ -110,7 +113,8 @@ ScriptedStt::ScriptedStt(Script::Stt script)
 
 ScriptedStt::~ScriptedStt() {
   loop_.Post([this] {
-    timers_.clear();
+    timers_.clear();  // what was posted before may run after this
+    stopped_ = true;
     loop_.Stop();
   });
   thread_.join();

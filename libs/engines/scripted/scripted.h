@@ -28,6 +28,7 @@ class ScriptedStt : public speech::SttEngine {
   speech::SttEngineInfo info_;
   event::Loop loop_;
   std::list<event::Timer> timers_;  // the loop's thread only
+  bool stopped_ = false;            // likewise
   std::thread thread_;              // runs loop_
 };
 
@@ -35,6 +36,7 @@ class ScriptedTts : public speech::TtsEngine {
  public:
   explicit ScriptedTts(Script::Tts script) : script_(script) {}
   std::string_view name() const override { return "scripted"; }
+  bool embedded() const override { return true; }
   std::vector<speech::TtsVoiceInfo> Voices() const override;
   absl::StatusOr<std::unique_ptr<speech::TtsStream>> Open(const speech::TtsConfig& config) override;
 
