@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "agent/run_agent.h"
+#include "agent/server/program.h"
 #include "agent/server/serve.h"
 #include "agent_registry/agent_registry.h"
 #include "agents.h"

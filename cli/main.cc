@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "agent/run_agent.h"
+#include "agent/server/program.h"
 #include "agent/server/serve.h"
 #include "base/status.h"
 #include "command.h"

@@ -84,6 +84,12 @@ struct Participant {
   bool is_person = false;  // people and phone calls; not agents, not recorders
 };
 
+// What the agent receives of the room.
+enum class Subscribe {
+  kAudio,    // of everybody
+  kNothing,  // events, texts and data only
+};
+
 // ---- the conversation ----
 
 struct SttEngine {
@@ -149,10 +155,6 @@ class AgentSession {
   virtual void GenerateReply(std::string instructions) = 0;
   // Cuts what is being said and drops what waits.
   virtual void Interrupt() = 0;
-  // State of the program's own that the checkpoint carries (UTF-8, at most 32 KiB) to the next
-  // attempt.
-  virtual void SetUserData(std::string data) = 0;
-  virtual std::string RestoredUserData() const = 0;
   // Blocks until the session is over. OK: an orderly end.
   virtual absl::Status Wait() = 0;
 };
@@ -164,12 +166,19 @@ class JobContext {
   // Lines go to the job's log, with its ids.
   virtual const log::Logger& log() const = 0;
 
-  // Enters the room; blocks until in. StartSession does it when it has not been done.
+  // Enters the room; blocks until in, at most 30 s. StartSession does it, with audio, when it has
+  // not been done. In already: OK, and nothing changes.
   //   Unavailable, PermissionDenied, …  as the room server says
   //   Aborted                           the job is stopping
-  virtual absl::Status Connect() = 0;
+  virtual absl::Status Connect(Subscribe subscribe = Subscribe::kAudio) = 0;
   // Those in the room now, the agent itself not counted. Empty before Connect.
   virtual std::vector<Participant> participants() const = 0;
+  // Blocks until `identity` is in the room (empty: any person) and answers who it is; enters the
+  // room if need be.
+  //   DeadlineExceeded  nobody came within `timeout`
+  //   Aborted           the job is stopping; as Connect otherwise
+  virtual absl::StatusOr<Participant> WaitForParticipant(
+      std::string_view identity = {}, absl::Duration timeout = absl::InfiniteDuration()) = 0;
   // The agent's own attributes; "" deletes.
   virtual void SetAttributes(std::map<std::string, std::string> attributes) = 0;
   // A data packet of at most 64 KiB to everybody, or to `destinations`.
@@ -180,6 +189,13 @@ class JobContext {
   //   InvalidArgument      the configuration
   //   FailedPrecondition   there is one already
   virtual absl::StatusOr<AgentSession*> StartSession(SessionConfig config) = 0;
+
+  // State of the program's own (UTF-8, at most 32 KiB): kept with the job from now on, and given to
+  // the process that takes the job over when this one is lost. Does not wait.
+  //   InvalidArgument  too long
+  virtual absl::Status SaveState(std::string state) = 0;
+  // What an earlier attempt of this job saved last; "" in a first one.
+  virtual std::string restored_state() const = 0;
 
   // Ends the job as SUCCEEDED/SHUTDOWN once hooks have run. Does not wait.
   virtual void Shutdown(std::string_view reason = {}) = 0;

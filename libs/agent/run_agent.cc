@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "agent/job/run_job.h"
+#include "agent/server/program.h"
 #include "agent/server/serve.h"
 #include "base/status.h"
 #include "service/service.h"

@@ -24,7 +24,9 @@ absl::StatusOr<OpusEncoder> OpusEncoder::Create(const OpusEncoderOptions& option
     return InvalidArgument("Opus complexity {} is not within 0 to 10", options.complexity);
   }
   int error = OPUS_OK;
-  ::OpusEncoder* state = opus_encoder_create(options.rate_hz, 1, OPUS_APPLICATION_VOIP, &error);
+  const int application =
+      options.low_delay ? OPUS_APPLICATION_RESTRICTED_LOWDELAY : OPUS_APPLICATION_VOIP;
+  ::OpusEncoder* state = opus_encoder_create(options.rate_hz, 1, application, &error);
   if (error != OPUS_OK) {
     return InvalidArgument("Opus cannot be made from {} Hz: use 8000, 12000, 16000, 24000 or 48000",
                            options.rate_hz);

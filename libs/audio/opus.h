@@ -15,6 +15,9 @@ struct OpusEncoderOptions {
   int rate_hz = 48'000;      // of the samples: 8,000, 12,000, 16,000, 24,000 or 48,000
   int bitrate_bps = 24'000;  // 6,000 to 128,000
   int complexity = 5;        // 0 (81 µs a frame) to 10 (284 µs a frame)
+  // The codec's transform alone, without its speech model: a third of the time (24 µs a frame at
+  // complexity 0) and 4 ms less delay. Speech wants 40,000 bit/s and more for the same quality.
+  bool low_delay = false;
 };
 
 class OpusEncoder {

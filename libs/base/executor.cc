@@ -90,6 +90,27 @@ void Strand::Post(std::function<void()> work) {
   }
 }
 
+bool Strand::TryEnter() {
+  MutexLock lock(&state_->mutex);
+  if (state_->running) return false;
+  state_->running = true;
+  return true;
+}
+
+void Strand::Leave() {
+  {
+    MutexLock lock(&state_->mutex);
+    if (state_->queue.empty()) {
+      state_->running = false;
+      return;
+    }
+  }
+  if (!state_->executor.PostAdmitted([state = state_] { Drain(state); })) {
+    MutexLock lock(&state_->mutex);
+    state_->running = false;
+  }
+}
+
 void Strand::Drain(const std::shared_ptr<State>& state) {
   // A bounded number per turn, so that one busy strand does not hold a thread for itself.
   for (int i = 0; i < 64; ++i) {

@@ -48,6 +48,11 @@ class Strand {
  public:
   explicit Strand(Executor& executor);
   void Post(std::function<void()> work);
+  // Work that neither blocks nor waits may be done by the thread that brings it, when nothing else
+  // is under way: true, and the caller is the strand until Leave(); false: Post it. Spares a change
+  // of threads.
+  bool TryEnter();
+  void Leave();
 
  private:
   struct State;

@@ -73,6 +73,12 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
   virtual void OnStart() {}
   // On the strand. The next message is read after it returns: slow handling slows the sender.
   virtual void OnMessage(const In& message) = 0;
+  // Whether OnMessage does so little with this message that gRPC's own thread may do it, where it
+  // arrives, when the strand is free: audio, which comes often.
+  virtual bool IsQuick(const In& message) const {
+    static_cast<void>(message);
+    return false;
+  }
   // On the strand, once, last: the client left, was cut, or Close() finished.
   virtual void OnClosed() = 0;
   // In a gRPC reaction: a message went out, `left` still wait. Only post.
@@ -88,6 +94,11 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
 
  private:
   void OnReadDone(bool ok) final {
+    if (ok && IsQuick(in_) && strand_.TryEnter()) {
+      OnMessage(in_);
+      strand_.Leave();
+      return ReadNext();
+    }
     strand_.Post([self = weak_.lock(), this, ok] {
       if (self == nullptr) return;
       if (!ok) return OnHalfClose();
@@ -165,7 +176,7 @@ class ClientBidi : public grpc::ClientBidiReactor<Out, In> {
   struct Options {
     std::string bearer;  // token; "" = none
     size_t outbox_limit = 1024;
-    std::function<void(const In&)> on_message;
+    std::function<void(In&)> on_message;               // may take what is in it
     std::function<void(const absl::Status&)> on_done;  // once, last
   };
   using Starter = std::function<void(grpc::ClientContext*, grpc::ClientBidiReactor<Out, In>*)>;

@@ -339,6 +339,7 @@ void Session::On(const event::SetUserData& data) {
     return;
   }
   user_data_ = data.data;
+  SaveCheckpoint();
 }
 
 void Session::On(const event::Shutdown& shutdown) {

@@ -59,6 +59,9 @@ class AttachSession final
   };
 
   // rpc::BidiSession, on the strand.
+  bool IsQuick(const room::v1::AttachRequest& message) const override {
+    return message.has_frames();
+  }
   void OnMessage(const room::v1::AttachRequest& message) override;
   void OnClosed() override;
 

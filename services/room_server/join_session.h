@@ -37,6 +37,7 @@ class JoinSession final : public rpc::BidiSession<room::v1::JoinRequest, room::v
   };
 
   // rpc::BidiSession, on the strand.
+  bool IsQuick(const room::v1::JoinRequest& message) const override { return message.has_audio(); }
   void OnMessage(const room::v1::JoinRequest& message) override;
   void OnClosed() override;
   void OnHalfClose() override;

@@ -13,6 +13,7 @@ namespace parley::agent {
 namespace {
 
 namespace dispatchv1 = parley::dispatch::v1;
+namespace jobv1 = parley::job::v1;
 namespace roomv1 = parley::room::v1;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
@@ -125,6 +126,26 @@ TEST(ConvertTest, PeopleWhoseConnectionBrokeMayComeBack) {
   EXPECT_TRUE(LeftForGood(roomv1::DISCONNECT_REASON_CLIENT_INITIATED));
   EXPECT_TRUE(LeftForGood(roomv1::DISCONNECT_REASON_PARTICIPANT_REMOVED));
   EXPECT_FALSE(LeftForGood(roomv1::DISCONNECT_REASON_CONNECTION_LOST));
+}
+
+TEST(FrameTest, WhatWasParsedBeforeLeavesNothingBehind) {
+  jobv1::ToJob first;
+  first.set_seq(1);
+  first.set_time_us(5);
+  first.mutable_audio()->set_timestamp(960);
+  first.mutable_audio()->set_level(30);
+  first.mutable_audio()->set_data("packet");
+  jobv1::ToJob second;
+  second.mutable_audio()->set_track_number(2);
+  jobv1::ToJob third;
+  third.set_seq(3);
+  third.mutable_ping()->set_id(7);
+  jobv1::ToJob parsed;
+  for (const jobv1::ToJob* sent : {&first, &second, &first, &third, &second}) {
+    ASSERT_TRUE(ParseAgain(sent->SerializeAsString(), parsed));
+    EXPECT_EQ(parsed.ShortDebugString(), sent->ShortDebugString());
+  }
+  EXPECT_FALSE(ParseAgain("\x07", parsed));
 }
 
 TEST(FrameTest, TooLongAFrameIsRefused) {

@@ -1,5 +1,6 @@
 #include "agent/job/context.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "agent/job/convert.h"
@@ -9,6 +10,7 @@ namespace parley::agent {
 namespace {
 
 constexpr size_t kMaxDataBytes = 64 * 1024;
+constexpr size_t kMaxStateBytes = 32 * 1024;
 // The server retries redirects and short outages by itself; longer, and something is wrong.
 constexpr absl::Duration kEnterTimeout = absl::Seconds(30);
 
@@ -26,21 +28,22 @@ log::Logger MakeLogger(const std::shared_ptr<Mailbox>& mailbox, JobControl& cont
 
 }  // namespace
 
-Context::Context(JobInfo info, std::shared_ptr<JobState> state, std::shared_ptr<Mailbox> mailbox,
-                 JobControl& control)
+Context::Context(JobInfo info, std::string restored_state, std::shared_ptr<JobState> state,
+                 std::shared_ptr<Mailbox> mailbox, JobControl& control)
     : info_(std::move(info)),
+      restored_state_(std::move(restored_state)),
       state_(std::move(state)),
       mailbox_(std::move(mailbox)),
       control_(control),
       log_(MakeLogger(mailbox_, control_)) {}
 
-absl::Status Context::Connect() {
+absl::Status Context::Connect(Subscribe subscribe) {
   const absl::Time end = absl::Now() + kEnterTimeout;
   MutexLock lock(&state_->mutex);
   if (state_->stopping) return Aborted("the job is ending");
   if (state_->room == JobState::Room::kOutside) {
     state_->room = JobState::Room::kEntering;
-    mailbox_->Post([this] { control_.EnterRoom(); });
+    mailbox_->Post([this, subscribe] { control_.EnterRoom(subscribe); });
   }
   while (state_->room == JobState::Room::kEntering && !state_->stopping) {
     const absl::Duration left = end - absl::Now();
@@ -57,6 +60,36 @@ absl::Status Context::Connect() {
 std::vector<Participant> Context::participants() const {
   MutexLock lock(&state_->mutex);
   return state_->participants;
+}
+
+absl::StatusOr<Participant> Context::WaitForParticipant(std::string_view identity,
+                                                        absl::Duration timeout) {
+  const absl::Time end = absl::Now() + timeout;
+  PARLEY_RETURN_IF_ERROR(Connect(Subscribe::kAudio));
+  MutexLock lock(&state_->mutex);
+  while (!state_->stopping) {
+    for (const Participant& one : state_->participants) {
+      if (identity.empty() ? one.is_person : one.identity == identity) return one;
+    }
+    const absl::Duration left = end - absl::Now();
+    if (left <= absl::ZeroDuration()) {
+      return DeadlineExceeded("{} did not come within {}",
+                              identity.empty() ? std::string_view("a person") : identity,
+                              absl::FormatDuration(timeout));
+    }
+    state_->changed.WaitFor(&state_->mutex, std::min(left, absl::Hours(1)));
+  }
+  return Aborted("the job is ending");
+}
+
+absl::Status Context::SaveState(std::string state) {
+  if (state.size() > kMaxStateBytes) {
+    return InvalidArgument("a state of {} bytes; at most {} are kept", state.size(),
+                           kMaxStateBytes);
+  }
+  mailbox_->Post(
+      [this, state = std::move(state)]() mutable { control_.SaveState(std::move(state)); });
+  return absl::OkStatus();
 }
 
 void Context::SetAttributes(std::map<std::string, std::string> attributes) {
@@ -86,7 +119,7 @@ absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
     if (session_asked_) return FailedPrecondition("this job has a session already; a job has one");
     session_asked_ = true;
   }
-  PARLEY_RETURN_IF_ERROR(Connect());
+  PARLEY_RETURN_IF_ERROR(Connect(Subscribe::kAudio));
   const bool posted = mailbox_->Post([this, config = std::move(config)]() mutable {
     control_.StartConversation(std::move(config));
   });
@@ -144,12 +177,6 @@ void Context::GenerateReply(std::string instructions) {
   Tell(session::event::GenerateReply{std::move(instructions)});
 }
 void Context::Interrupt() { Tell(session::event::Interrupt{}); }
-void Context::SetUserData(std::string data) { Tell(session::event::SetUserData{std::move(data)}); }
-
-std::string Context::RestoredUserData() const {
-  MutexLock lock(&state_->mutex);
-  return state_->restored_user_data;
-}
 
 absl::Status Context::Wait() {
   MutexLock lock(&state_->mutex);

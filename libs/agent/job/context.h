@@ -27,7 +27,6 @@ struct JobState {
   absl::Status session_error ABSL_GUARDED_BY(mutex);
   bool session_over ABSL_GUARDED_BY(mutex) = false;
   absl::Status session_end ABSL_GUARDED_BY(mutex);
-  std::string restored_user_data ABSL_GUARDED_BY(mutex);
   std::vector<std::function<void()>> hooks ABSL_GUARDED_BY(mutex);
 };
 
@@ -41,7 +40,8 @@ inline absl::Status Detached(const absl::Status& status) {
 class JobControl {
  public:
   virtual ~JobControl() = default;
-  virtual void EnterRoom() = 0;
+  virtual void EnterRoom(Subscribe subscribe) = 0;
+  virtual void SaveState(std::string state) = 0;
   virtual void SetAttributes(std::map<std::string, std::string> attributes) = 0;
   virtual void SendData(std::string payload, std::string topic, bool reliable,
                         std::vector<std::string> destinations) = 0;
@@ -56,13 +56,17 @@ class JobControl {
 class Context final : public JobContext, private AgentSession {
  public:
   // `control` is used on the loop's thread only, through `mailbox`.
-  Context(JobInfo info, std::shared_ptr<JobState> state, std::shared_ptr<Mailbox> mailbox,
-          JobControl& control);
+  Context(JobInfo info, std::string restored_state, std::shared_ptr<JobState> state,
+          std::shared_ptr<Mailbox> mailbox, JobControl& control);
 
   const JobInfo& info() const override { return info_; }
   const log::Logger& log() const override { return log_; }
-  absl::Status Connect() override;
+  absl::Status Connect(Subscribe subscribe) override;
   std::vector<Participant> participants() const override;
+  absl::StatusOr<Participant> WaitForParticipant(std::string_view identity,
+                                                 absl::Duration timeout) override;
+  absl::Status SaveState(std::string state) override;
+  std::string restored_state() const override { return restored_state_; }
   void SetAttributes(std::map<std::string, std::string> attributes) override;
   absl::Status SendData(std::string payload, std::string topic, bool reliable,
                         std::vector<std::string> destinations) override;
@@ -78,13 +82,12 @@ class Context final : public JobContext, private AgentSession {
   void Say(std::string text, bool allow_interruptions) override;
   void GenerateReply(std::string instructions) override;
   void Interrupt() override;
-  void SetUserData(std::string data) override;
-  std::string RestoredUserData() const override;
   absl::Status Wait() override;
 
   void Tell(session::Event event);
 
   const JobInfo info_;
+  const std::string restored_state_;
   const std::shared_ptr<JobState> state_;
   const std::shared_ptr<Mailbox> mailbox_;
   JobControl& control_;

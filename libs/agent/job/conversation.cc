@@ -44,11 +44,7 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
     event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
     const jobv1::Assignment& assignment, SessionConfig config) {
   PARLEY_RETURN_IF_ERROR(CheckConfig(config));
-  // Room audio at little cost: complexity 0 takes a third of the time of 5, and speech does not
-  // tell.
-  PARLEY_ASSIGN_OR_RETURN(
-      audio::OpusEncoder encoder,
-      audio::OpusEncoder::Create({.rate_hz = Playout::kRateHz, .complexity = 0}));
+  PARLEY_ASSIGN_OR_RETURN(audio::OpusEncoder encoder, Playout::MakeEncoder());
   std::unique_ptr<Conversation> made(new Conversation(loop, std::move(mailbox), std::move(host),
                                                       room, assignment, std::move(config)));
   Conversation* self = made.get();
@@ -57,10 +53,10 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
       Listener::Create({.voice = [self](bool speech) { self->Handle(event_::Voice{speech}); },
                         .recogniser =
                             [self](std::string_view pcm16) {
-                              jobv1::FromJob message;
-                              message.mutable_stt()->set_stream(self->stt_stream_);
-                              message.mutable_stt()->set_audio(std::string(pcm16));
-                              self->host_.send(message);
+                              jobv1::SttCommand& stt = *self->stt_audio_.mutable_stt();
+                              stt.set_stream(self->stt_stream_);
+                              stt.mutable_audio()->assign(pcm16);
+                              self->host_.send(self->stt_audio_);
                             }}));
   made->playout_ = std::make_unique<Playout>(
       loop, std::move(encoder),
@@ -70,7 +66,7 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                            audio.set_codec(roomv1::CODEC_OPUS);
                            audio.set_timestamp(timestamp);
                            audio.set_level(level);
-                           audio.set_data(packet.data(), packet.size());
+                           audio.mutable_data()->assign(packet);  // set_data makes a copy first
                            self->host_.send_fresh(self->audio_out_);
                          },
                      .progress =
@@ -102,7 +98,6 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
     Warn("the checkpoint cannot be used; the conversation begins anew",
          std::string(Message(restored)));
   }
-  restored_user_data_ = session_.user_data();
 }
 
 Conversation::~Conversation() { *self_ = nullptr; }
@@ -128,9 +123,13 @@ void Conversation::Start() {
 
 void Conversation::Handle(session::Event event, int64_t now_us) {
   if (ended_) return;
-  events_.emplace_back(std::move(event), now_us);
   // Doing a command may itself make an event (the first frame that is played): it waits its turn.
-  if (!driving_) Drive();
+  if (driving_) {
+    events_.emplace_back(std::move(event), now_us);
+    return;
+  }
+  session_.Handle(event, now_us);
+  Drive();
 }
 
 void Conversation::Drive() {
@@ -152,9 +151,13 @@ void Conversation::Drive() {
 
 void Conversation::Arm() {
   const int64_t deadline_us = session_.deadline_us();
-  if (deadline_us == std::numeric_limits<int64_t>::max()) return timer_.Stop();
+  // Deadlines move away with nearly every frame: a timer that is early enough is left alone and
+  // looks again when it rings.
+  if (armed_us_ <= deadline_us) return;
+  armed_us_ = deadline_us;
   const int64_t wait_us = std::max<int64_t>(deadline_us - loop_.NowMicros(), 0);
   timer_.StartOnce(absl::Microseconds(wait_us), [this] {
+    armed_us_ = std::numeric_limits<int64_t>::max();
     session_.Tick(loop_.NowMicros());
     Drive();
   });

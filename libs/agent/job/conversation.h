@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -47,7 +48,6 @@ class Conversation {
   // What the program asks for.
   void Handle(session::Event event) { Handle(std::move(event), loop_.NowMicros()); }
 
-  const std::string& restored_user_data() const { return restored_user_data_; }
   // For the job's end report.
   parley::dispatch::v1::SessionReport Report() const;
 
@@ -114,6 +114,7 @@ class Conversation {
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<Playout> playout_;
   event::Timer timer_;
+  int64_t armed_us_ = std::numeric_limits<int64_t>::max();  // when it rings
   std::deque<std::pair<session::Event, int64_t>> events_;
   bool driving_ = false;
   bool ended_ = false;
@@ -124,11 +125,11 @@ class Conversation {
   std::vector<int16_t> samples_;
   std::map<std::string, std::string> chats_;  // unfinished texts, by stream id
   uint64_t user_texts_ = 0;
-  std::string restored_user_data_;
   int tool_calls_ = 0;
   int interruptions_ = 0;
   std::vector<parley::dispatch::v1::TranscriptItem> transcript_;
-  parley::job::v1::FromJob audio_out_;  // reused for each frame
+  parley::job::v1::FromJob audio_out_;  // reused for each frame,
+  parley::job::v1::FromJob stt_audio_;  // and this one too
   std::shared_ptr<Conversation*> self_ = std::make_shared<Conversation*>(this);
 };
 

@@ -80,7 +80,7 @@ void JobLink::Read() {
     if (!frame.ok()) return Close(std::string(Message(frame.status())));
     if (!frame->has_value()) return;
     const std::string_view bytes = **frame;
-    if (!in_.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    if (!ParseAgain(bytes, in_)) {
       return Close("a message that is not parley.job.v1.ToJob");
     }
     if (in_.seq() != ++last_seq_) {

@@ -29,6 +29,7 @@ void Playout::Append(std::span<const int16_t> samples) {
     next_ = 0;
   }
   samples_.insert(samples_.end(), samples.begin(), samples.end());
+  if (starved_ && !samples.empty()) Run();
 }
 
 void Playout::Start(uint64_t speech) {
@@ -38,6 +39,7 @@ void Playout::Start(uint64_t speech) {
 
 void Playout::Pause() {
   running_ = false;
+  starved_ = false;
   timer_.Stop();
 }
 
@@ -55,6 +57,7 @@ void Playout::Clear() {
 
 void Playout::Run() {
   running_ = true;
+  starved_ = false;
   // The media clock goes on while nothing is said.
   const int64_t now_us = loop_.NowMicros();
   const int64_t frames = last_frame_us_ == 0 ? 0 : (now_us - last_frame_us_) / kFrameUs;
@@ -64,10 +67,14 @@ void Playout::Run() {
 }
 
 void Playout::Tick() {
+  const size_t count = std::min(samples_.size() - next_, kFrameSamples);
+  if (count == 0) {  // said, or more is on its way: no reason to wake up until then
+    timer_.Stop();
+    starved_ = true;
+    return;
+  }
   timestamp_ += kFrameTicks;
   last_frame_us_ = loop_.NowMicros();
-  const size_t count = std::min(samples_.size() - next_, kFrameSamples);
-  if (count == 0) return;
   std::array<int16_t, kFrameSamples> frame{};  // a last piece ends in silence
   std::copy_n(samples_.begin() + static_cast<std::ptrdiff_t>(next_), count, frame.begin());
   next_ += count;

@@ -24,6 +24,11 @@ class Playout {
     // So much of the speech has been handed over.
     std::function<void(uint64_t speech, int64_t position_us)> progress;
   };
+  // Room audio at little cost; 48 kbit/s while the agent speaks.
+  static absl::StatusOr<audio::OpusEncoder> MakeEncoder() {
+    return audio::OpusEncoder::Create(
+        {.rate_hz = kRateHz, .bitrate_bps = 48'000, .complexity = 0, .low_delay = true});
+  }
   Playout(event::Loop& loop, audio::OpusEncoder encoder, Sinks sinks);
 
   // A new speech: what was kept for the last one is forgotten.
@@ -48,6 +53,7 @@ class Playout {
   int64_t played_ = 0;   // samples of this speech
   uint64_t speech_ = 0;  // 0: not started
   bool running_ = false;
+  bool starved_ = false;  // running, with nothing to play: the timer rests
   uint32_t timestamp_ = 0;
   int64_t last_frame_us_ = 0;
 };

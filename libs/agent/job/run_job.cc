@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "event/loop.h"
+#include "session/checkpoint.h"
 
 namespace parley::agent {
 namespace {
@@ -96,7 +97,8 @@ class Job final : private JobControl {
   void OnConversationEnded(session::EndReason reason, const std::string& error);
 
   // JobControl
-  void EnterRoom() override;
+  void EnterRoom(Subscribe subscribe) override;
+  void SaveState(std::string state) override;
   void SetAttributes(std::map<std::string, std::string> attributes) override;
   void SendData(std::string payload, std::string topic, bool reliable,
                 std::vector<std::string> destinations) override;
@@ -122,6 +124,7 @@ class Job final : private JobControl {
   std::optional<jobv1::Assignment> assignment_;
   std::shared_ptr<UserThread> user_;
   std::unique_ptr<Conversation> conversation_;
+  std::optional<std::string> saved_state_;  // before there was a conversation
   std::optional<jobv1::Ended> ended_;
   bool user_done_ = false;
   bool quiet_ = false;  // replaced: say nothing more
@@ -165,8 +168,13 @@ void Job::OnAssignment(const jobv1::Assignment& assignment) {
   user_->options = options_;
   user_->state = state_;
   user_->mailbox = mailbox_;
-  user_->context = std::make_unique<Context>(InfoOf(assignment), state_, mailbox_,
-                                             static_cast<JobControl&>(*this));
+  std::string restored;
+  if (assignment.job().resuming()) {
+    if (auto checkpoint = session::ParseCheckpoint(assignment.job().checkpoint()); checkpoint.ok())
+      restored = std::move(checkpoint->user_data);
+  }
+  user_->context = std::make_unique<Context>(InfoOf(assignment), std::move(restored), state_,
+                                             mailbox_, static_cast<JobControl&>(*this));
   // Not joined: at the end the process leaves it behind, whatever it is doing.
   std::thread([user = user_, this] {
     const int64_t entered_us = Clock::Real().MonotonicMicros();
@@ -274,10 +282,21 @@ void Job::OnConversationEnded(session::EndReason reason, const std::string& erro
   if (quiet_) Finish();
 }
 
-void Job::EnterRoom() {
+void Job::SaveState(std::string state) {
+  if (conversation_ != nullptr) {
+    return ToConversation(session::event::SetUserData{std::move(state)});
+  }
+  saved_state_ = state;  // the conversation's checkpoints are to hold it too
+  jobv1::FromJob message;
+  message.mutable_checkpoint()->set_blob(
+      session::FormatCheckpoint({.user_data = std::move(state)}));
+  link_.Send(message);
+}
+
+void Job::EnterRoom(Subscribe subscribe) {
   jobv1::FromJob message;
   roomv1::JoinOptions& options = *message.mutable_join()->mutable_options();
-  options.set_auto_subscribe(true);
+  options.set_auto_subscribe(subscribe == Subscribe::kAudio);
   (*options.mutable_attributes())["lk.agent.state"] = "initializing";
   for (const auto& [key, value] : assignment_->attributes())
     (*options.mutable_attributes())[key] = value;
@@ -315,12 +334,12 @@ void Job::StartConversation(SessionConfig config) {
     MutexLock lock(&state_->mutex);
     state_->session_made = true;
     state_->session_error = Detached(made.status());
-    if (made.ok()) state_->restored_user_data = (*made)->restored_user_data();
     state_->changed.SignalAll();
   }
   if (!made.ok()) return;
   conversation_ = *std::move(made);
   conversation_->Start();
+  if (saved_state_) ToConversation(session::event::SetUserData{*std::move(saved_state_)});
 }
 
 void Job::ToConversation(session::Event event) {
@@ -392,6 +411,7 @@ void Job::Finish() {
 void Job::ShareParticipants() {
   MutexLock lock(&state_->mutex);
   state_->participants = room_.participants();
+  state_->changed.SignalAll();
 }
 
 }  // namespace

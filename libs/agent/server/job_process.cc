@@ -430,14 +430,13 @@ void JobProcess::OnRoomEvent(const roomv1::RoomEvent& event) {
 }
 
 void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
-  jobv1::ToJob message;
-  jobv1::AudioIn& audio = *message.mutable_audio();
+  jobv1::AudioIn& audio = *audio_in_.mutable_audio();
   audio.set_track_number(frame.track_number());
   audio.set_codec(frame.codec());
   audio.set_timestamp(frame.timestamp());
   audio.set_level(frame.level());
-  audio.set_data(frame.data());
-  if (!socket_->SendFresh(message)) around_.metrics.late_in.Increment();
+  audio.mutable_data()->assign(frame.data());
+  if (!socket_->SendFresh(audio_in_)) around_.metrics.late_in.Increment();
 }
 
 void JobProcess::OnAudio(const jobv1::AudioOut& audio) {

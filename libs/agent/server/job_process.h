@@ -116,6 +116,7 @@ class JobProcess final : public RoomSink {
   std::unique_ptr<event::FdWatcher> output_watcher_;
   std::string output_line_;
   std::unique_ptr<JobSocket> socket_;
+  parley::job::v1::ToJob audio_in_;  // reused for each frame
   log::Logger log_;
   State state_ = State::kWarm;
   bool assigned_ = false;

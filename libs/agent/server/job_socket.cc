@@ -60,7 +60,7 @@ void JobSocket::Read(int reads) {
       auto frame = reader_.Next();
       if (!frame.ok()) return Close(std::string(Message(frame.status())));
       if (!frame->has_value()) break;
-      if (!in_.ParseFromArray((*frame)->data(), static_cast<int>((*frame)->size()))) {
+      if (!ParseAgain(**frame, in_)) {
         return Close("a message that is not parley.job.v1.FromJob");
       }
       callbacks_.on_message(in_);

@@ -123,13 +123,13 @@ void MediaHub::Connect(Link& link) {
   options.outbox_limit = kStreamOutbox;
   options.on_message = [loop = loop_, self = self_, url = link.url, generation,
                         in_flight = link.in_flight,
-                        &late = metrics_.late_in](const AttachResponse& response) {
+                        &late = metrics_.late_in](AttachResponse& response) {
     if (response.has_frames() && in_flight->load() > kMaxBatchesToLoop) {
       late.Increment(response.frames().frames_size());
       return;
     }
     in_flight->fetch_add(1);
-    loop->Post([self, url, generation, in_flight, response] {
+    loop->Post([self, url, generation, in_flight, response = std::move(response)] {
       in_flight->fetch_sub(1);
       if (*self != nullptr) (*self)->OnMessage(url, generation, response);
     });

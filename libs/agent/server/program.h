@@ -1,0 +1,21 @@
+#pragma once
+// The pieces of RunAgent, for programs with more in them (`parley dev`), in this order:
+//   1  HandledDeathReport (serve.h), unless nothing outlives the program anyway
+//   2  SplitProgram, before any thread exists
+//   3  service::Context, then ServeAgents (serve.h) with the settings of ConfigFor
+#include <absl/status/statusor.h>
+
+#include <memory>
+
+#include "agent/agent.h"
+#include "agent/server/config.h"
+#include "supervise/zygote.h"
+
+namespace parley::agent {
+
+// Errors as supervise::Split.
+absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptions options);
+// The defaults of a server for these agents: what it serves, and whether its jobs have a network.
+AgentServerConfig ConfigFor(const AgentOptions& options);
+
+}  // namespace parley::agent

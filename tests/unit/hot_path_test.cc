@@ -1,0 +1,266 @@
+// Nothing is allocated for a frame of audio in a job: counted, from the bytes that come out of its
+// socket to the bytes that go in again.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+
+#include "agent/job/conversation.h"
+#include "agent/job/frame.h"
+#include "agent/job/link.h"
+#include "agent/job/room_view.h"
+#include "audio/opus.h"
+#include "audio/pcm.h"
+#include "base/check.h"
+
+namespace {
+std::atomic<int64_t> allocations{0};
+}  // namespace
+
+void* operator new(size_t bytes) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+
+namespace parley::agent {
+namespace {
+
+namespace jobv1 = parley::job::v1;
+namespace roomv1 = parley::room::v1;
+
+constexpr int kWarm = 250;  // frames: buffers have found their size, one utterance is over
+constexpr int kFrames = 500;
+
+// The server's end: knows just enough to start a call.
+class HotPathTest : public ::testing::Test {
+ protected:
+  HotPathTest() {
+    PARLEY_CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, fds_.data()) == 0);
+    link_ = std::make_unique<JobLink>(
+        loop_, fds_[0],
+        JobLink::Callbacks{.on_message = [this](const jobv1::ToJob& m) { OnMessage(m); },
+                           .on_closed = [](const std::string& error) { FAIL() << error; }});
+    roomv1::Joined joined;
+    joined.mutable_participant()->set_identity("agent");
+    auto& person = *joined.add_others();
+    person.set_identity("ann");
+    person.set_kind(roomv1::PARTICIPANT_KIND_STANDARD);
+    room_.OnJoined(joined);
+    roomv1::RoomEvent event;
+    auto& started = *event.mutable_subscription_started();
+    started.set_participant_identity("ann");
+    started.set_track_number(1);
+    started.mutable_track()->set_kind(roomv1::TRACK_KIND_AUDIO);
+    started.mutable_track()->set_source(roomv1::TRACK_SOURCE_MICROPHONE);
+    room_.OnEvent(event);
+    auto& published = *event.mutable_track_published();
+    published.set_participant_identity("agent");
+    published.set_cid(kVoiceCid);
+    published.mutable_track()->set_sid("TR_agent");
+    room_.OnEvent(event);
+    SessionConfig config;
+    config.stt = {{.engine = "scripted"}};
+    config.llm = {{.engine = "scripted"}};
+    config.tts = {{.engine = "scripted"}};
+    config.greeting = "Good day.";
+    auto made = Conversation::Create(
+        loop_, std::make_shared<Mailbox>(&loop_),
+        {.send = [this](jobv1::FromJob& m) { link_->Send(m); },
+         .send_fresh = [this](jobv1::FromJob& m) { link_->SendFresh(m); },
+         .ended = [](session::EndReason, const std::string& error) { FAIL() << error; }},
+        room_, jobv1::Assignment(), config);
+    PARLEY_CHECK(made.ok());
+    conversation_ = *std::move(made);
+    conversation_->Start();
+  }
+  ~HotPathTest() override { close(fds_[1]); }
+
+  void OnMessage(const jobv1::ToJob& message) {
+    conversation_->OnMessage(message, loop_.NowMicros());
+    ++handled_;
+  }
+  // As the agent server: one frame of a voice or of silence.
+  void Give(int index, bool speech) {
+    std::vector<int16_t> samples(audio::kRoomFrameSamples);
+    for (size_t i = 0; speech && i < samples.size(); ++i) {
+      const double t = static_cast<double>(index * 960 + static_cast<int>(i)) / 48'000;
+      // Syllables of a buzzing voice.
+      const double loud = 0.6 + 0.4 * std::sin(2 * M_PI * 4 * t);
+      samples[i] = static_cast<int16_t>(6'000 * loud * std::sin(2 * M_PI * 140 * t) +
+                                        4'000 * loud * std::sin(2 * M_PI * 560 * t));
+    }
+    std::vector<uint8_t> packet(audio::OpusEncoder::kMaxPacketBytes);
+    const size_t bytes = *encoder_.Encode(samples, packet);
+    jobv1::ToJob message;
+    message.set_seq(++seq_);
+    jobv1::AudioIn& in = *message.mutable_audio();
+    in.set_track_number(1);
+    in.set_codec(roomv1::CODEC_OPUS);
+    in.set_timestamp(static_cast<uint32_t>(index) * 960);
+    in.set_data(packet.data(), bytes);
+    Send(message);
+  }
+  void Send(const jobv1::ToJob& message) {
+    std::string out;
+    AppendFrame(message.SerializeAsString(), out);
+    PARLEY_CHECK(send(fds_[1], out.data(), out.size(), 0) == static_cast<ssize_t>(out.size()));
+  }
+  void ReadAll() {
+    char buffer[65'536];
+    ssize_t got = 0;
+    while ((got = recv(fds_[1], buffer, sizeof buffer, MSG_DONTWAIT)) > 0) sent_ += got;
+  }
+  // The stream and the segment of the text that the job wants to hear.
+  std::pair<uint32_t, uint64_t> AwaitedSpeech() {
+    char buffer[65'536];
+    FrameReader reader;
+    jobv1::FromJob message;
+    const int64_t until_us = loop_.NowMicros() + 5'000'000;
+    while (loop_.NowMicros() < until_us) {
+      loop_.Turn();
+      const ssize_t got = recv(fds_[1], buffer, sizeof buffer, MSG_DONTWAIT);
+      if (got > 0) reader.Append({buffer, static_cast<size_t>(got)});
+      for (auto frame = reader.Next(); frame.ok() && frame->has_value(); frame = reader.Next()) {
+        PARLEY_CHECK(message.ParseFromArray((*frame)->data(), static_cast<int>((*frame)->size())));
+        if (message.tts().has_flush()) {
+          return {message.tts().stream(), message.tts().flush().segment()};
+        }
+      }
+    }
+    ADD_FAILURE() << "nothing is said";
+    return {};
+  }
+  // Allocations while the job takes one frame from its socket and does what is due.
+  int64_t Take() {
+    const int before_handled = handled_;
+    const int64_t before = allocations.load();
+    while (handled_ == before_handled) loop_.Turn();
+    return allocations.load() - before;
+  }
+
+  std::array<int, 2> fds_{};
+  event::Loop loop_;
+  RoomView room_;
+  std::unique_ptr<JobLink> link_;
+  std::unique_ptr<Conversation> conversation_;
+  audio::OpusEncoder encoder_ = *audio::OpusEncoder::Create();
+  uint64_t seq_ = 0;
+  int handled_ = 0;
+  int64_t sent_ = 0;  // bytes, by the job
+};
+
+TEST_F(HotPathTest, AnAllocationIsCounted) {
+  const int64_t before = allocations.load();
+  const auto made = std::make_unique<std::string>(100, 'x');
+  EXPECT_EQ(allocations.load() - before, 2);
+}
+
+TEST_F(HotPathTest, NothingIsAllocatedForAFrameOfSilence) {
+  int64_t counted = 0;
+  for (int i = 0; i < kWarm + kFrames; ++i) {
+    Give(i, false);
+    const int64_t now = Take();
+    if (i >= kWarm) counted += now;
+    ReadAll();
+  }
+  EXPECT_EQ(counted, 0);
+}
+
+TEST_F(HotPathTest, NothingIsAllocatedForAFrameOfSpeech) {
+  int64_t counted = 0;
+  for (int i = 0; i < kWarm + kFrames; ++i) {
+    Give(i, true);
+    const int64_t now = Take();
+    if (i >= kWarm) counted += now;
+    ReadAll();
+  }
+  EXPECT_EQ(counted, 0);
+  EXPECT_GT(sent_, kFrames * 640) << "the recogniser is to be fed";
+}
+
+// The greeting, at the pace of real time.
+TEST_F(HotPathTest, NothingIsAllocatedForAFrameThatIsSaid) {
+  const auto [stream, segment] = AwaitedSpeech();
+  jobv1::ToJob message;
+  message.set_seq(++seq_);
+  message.mutable_room_event()->mutable_track_subscribed()->set_track_sid("TR_agent");
+  Send(message);
+  Take();
+  message.set_seq(++seq_);
+  auto& audio = *message.mutable_tts()->mutable_response()->mutable_audio();
+  message.mutable_tts()->set_stream(stream);
+  audio.set_segment(segment);
+  audio.set_data(std::string(Playout::kFrameSamples * 2 * 80, '\x11'));
+  Send(message);
+  Take();
+  int allocating = 0;
+  int frames = 0;
+  const int64_t until_us = loop_.NowMicros() + 10'000'000;
+  while (frames < 60 && loop_.NowMicros() < until_us) {
+    const int64_t sent = sent_;
+    const int64_t before = allocations.load();
+    loop_.Turn();
+    const int64_t now = allocations.load() - before;
+    ReadAll();
+    if (sent_ > sent && ++frames > 10) allocating += now > 0 ? 1 : 0;
+  }
+  EXPECT_EQ(frames, 60);
+  EXPECT_LE(allocating, 2) << "the transcript's words, with which they go, and nothing else";
+}
+
+// Played at the pace of real time, a frame each 20 ms.
+TEST(PlayoutTest, NothingIsAllocatedForAFrameThatIsPlayed) {
+  event::Loop loop;
+  int frames = 0;
+  int64_t before = 0;
+  int64_t counted = -1;
+  Playout playout(loop, *Playout::MakeEncoder(),
+                  {.frame =
+                       [&](std::string_view, uint32_t, uint32_t) {
+                         if (++frames == 10) before = allocations.load();
+                         if (frames == 60) {
+                           counted = allocations.load() - before;
+                           loop.Stop();
+                         }
+                       },
+                   .progress = [](uint64_t, int64_t) {}});
+  playout.Begin();
+  playout.Append(std::vector<int16_t>(Playout::kFrameSamples * 70, 1'000));
+  playout.Start(1);
+  loop.Run();
+  EXPECT_EQ(counted, 0);
+}
+
+// When all is said the loop sleeps; what comes then is played at once, on the same media clock.
+TEST(PlayoutTest, SleepsWhenThereIsNothingToPlay) {
+  event::Loop loop;
+  std::vector<uint32_t> timestamps;
+  Playout playout(loop, *Playout::MakeEncoder(),
+                  {.frame = [&](std::string_view, uint32_t timestamp,
+                                uint32_t) { timestamps.push_back(timestamp); },
+                   .progress = [](uint64_t, int64_t) {}});
+  playout.Begin();
+  playout.Append(std::vector<int16_t>(Playout::kFrameSamples * 2, 1'000));
+  playout.Start(1);
+  event::Timer later(loop);
+  later.StartOnce(absl::Milliseconds(200), [&] {
+    EXPECT_EQ(timestamps.size(), 2U);
+    playout.Append(std::vector<int16_t>(Playout::kFrameSamples, 1'000));
+    EXPECT_EQ(timestamps.size(), 3U) << "not at the next tick of a clock that runs for nothing";
+    loop.Stop();
+  });
+  loop.Run();
+  EXPECT_EQ(timestamps[1] - timestamps[0], 960U);
+  const uint32_t pause_ms = (timestamps[2] - timestamps[1]) / 48;
+  EXPECT_GE(pause_ms, 140U);
+  EXPECT_EQ(pause_ms % 20, 0U);
+}
+
+}  // namespace
+}  // namespace parley::agent
