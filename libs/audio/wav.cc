@@ -158,6 +158,17 @@ absl::StatusOr<std::vector<int16_t>> ReadSpeech(const std::string& path, int rat
   return Resample(MixDown(wav.samples, wav.channels), wav.rate_hz, rate_hz);
 }
 
+std::string WavHeader(size_t bytes, int rate_hz) {
+  const auto u32 = [](uint32_t v) {
+    return std::string({char(v), char(v >> 8), char(v >> 16), char(v >> 24)});
+  };
+  const auto u16 = [](uint32_t v) { return std::string({char(v), char(v >> 8)}); };
+  const auto size = static_cast<uint32_t>(bytes);
+  const auto rate = static_cast<uint32_t>(rate_hz);
+  return "RIFF" + u32(36 + size) + "WAVEfmt " + u32(16) + u16(1) + u16(1) + u32(rate) +
+         u32(rate * 2) + u16(2) + u16(16) + "data" + u32(size);
+}
+
 absl::Status WriteWav(const std::string& path, const Wav& wav) {
   SF_INFO info{.samplerate = wav.rate_hz,
                .channels = wav.channels,

@@ -24,6 +24,9 @@ absl::StatusOr<Wav> ParseWav(std::string_view bytes);
 // One channel, brought to `rate_hz`: what callers and recognisers want.
 absl::StatusOr<std::vector<int16_t>> ReadSpeech(const std::string& path, int rate_hz);
 
+// What goes before `bytes` bytes of 16-bit mono PCM to make them a WAV file.
+std::string WavHeader(size_t bytes, int rate_hz);
+
 // Writes 16-bit PCM. Blocks on the disk.
 //   InvalidArgument   the path cannot be written
 absl::Status WriteWav(const std::string& path, const Wav& wav);

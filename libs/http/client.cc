@@ -19,6 +19,7 @@ namespace {
 constexpr size_t kMaxIdle = 32;    // warm handles per reach
 constexpr int kCancelPollMs = 50;  // how late a cancel may be noticed
 constexpr size_t kMaxHeaderBytes = 64 << 10;
+constexpr size_t kMaxErrorBytes = 64 << 10;
 
 bool Allowed(IpScope scope, Reach reach) {
   return reach == Reach::kAny || scope == IpScope::kPublic ||
@@ -41,6 +42,7 @@ struct Handle {
 
 // One call under way.
 struct Transfer {
+  CURL* easy = nullptr;
   const Call* call = nullptr;
   const std::function<bool(std::string_view)>* on_data = nullptr;
   Reply reply;
@@ -59,8 +61,13 @@ size_t OnBody(char* data, size_t, size_t size, void* user) {
     transfer.too_large = true;
     return 0;
   }
+  long status = 0;
+  curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
   if (transfer.on_data == nullptr) {
     transfer.reply.body.append(data, size);
+  } else if (status / 100 != 2) {
+    std::string& body = transfer.reply.body;
+    body.append(data, std::min(size, kMaxErrorBytes - body.size()));
   } else if (!(*transfer.on_data)({data, size})) {
     transfer.stopped = true;
     return 0;
@@ -244,6 +251,7 @@ struct Client::Impl {
     std::unique_ptr<Handle> handle = Take(call.reach);
     if (handle->easy == nullptr || handle->multi == nullptr) return Internal("curl cannot start");
     Transfer transfer;
+    transfer.easy = handle->easy;
     transfer.call = &call;
     transfer.on_data = on_data;
     curl_slist* headers = Setup(handle->easy, call, &transfer);

@@ -53,8 +53,9 @@ class Client {
   //   Unavailable (connect, TLS, cut), ResourceExhausted (answer too large), Cancelled (`cancelled`
   //   returned true).
   absl::StatusOr<Reply> Fetch(const Call& call, const std::function<bool()>& cancelled = {});
-  // As Fetch, but hands each piece of the body to `on_data` as it arrives; reply.body stays empty.
-  // `on_data` returns false to stop (Cancelled).
+  // As Fetch, but hands each piece of the body to `on_data` as it arrives; it returns false to stop
+  // (Cancelled). The body of an answer that is not 2xx is no part of the stream: its first 64 KiB
+  // are in reply.body, which else stays empty.
   absl::StatusOr<Reply> Stream(const Call& call,
                                const std::function<bool(std::string_view)>& on_data,
                                const std::function<bool()>& cancelled = {});

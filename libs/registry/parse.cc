@@ -287,7 +287,7 @@ class Parser {
     map.List("stt", kMaxChain, [&](const Node& node, const std::string& path) {
       MapReader fields(node, path, errors_);
       SttConfig stt;
-      Engine(fields, &stt.engine, {"pocketsphinx", "scripted"});
+      Engine(fields, &stt.engine, {"pocketsphinx", "openai", "scripted"});
       fields.Text("model", &stt.model);
       fields.Text("language", &stt.language, {2, 35});
       if (fields.Text("grammar", &stt.grammar, {1, 64}) &&
@@ -341,7 +341,7 @@ class Parser {
     map.List("tts", kMaxChain, [&](const Node& node, const std::string& path) {
       MapReader fields(node, path, errors_);
       TtsConfig tts;
-      Engine(fields, &tts.engine, {"flite", "espeak", "scripted"});
+      Engine(fields, &tts.engine, {"flite", "espeak", "openai", "scripted"});
       fields.Text("voice", &tts.voice);
       fields.Text("language", &tts.language, {2, 35});
       fields.Double("rate", &tts.rate, 0.5, 2);

@@ -19,18 +19,6 @@ absl::Status Allowed(const Backend& backend, const http::Request& request, auth:
   return claims.agent_admin ? absl::OkStatus() : auth::RequireRoomCreate(claims);
 }
 
-// 44 bytes: PCM16 mono.
-std::string WavHeader(size_t bytes, int rate_hz) {
-  const auto u32 = [](uint32_t v) {
-    return std::string({char(v), char(v >> 8), char(v >> 16), char(v >> 24)});
-  };
-  const auto u16 = [](uint32_t v) { return std::string({char(v), char(v >> 8)}); };
-  const auto size = static_cast<uint32_t>(bytes);
-  const auto rate = static_cast<uint32_t>(rate_hz);
-  return "RIFF" + u32(36 + size) + "WAVEfmt " + u32(16) + u16(1) + u16(1) + u32(rate) +
-         u32(rate * 2) + u16(2) + u16(16) + "data" + u32(size);
-}
-
 struct SpeechRequest {
   std::string input;
   std::string engine;
@@ -91,7 +79,7 @@ absl::StatusOr<http::Response> Speak(Backend& backend, const http::Request& requ
   http::Response response;
   const bool wav = speech.format == "wav";
   response.content_type = wav ? "audio/wav" : "audio/pcm";
-  response.body = wav ? WavHeader(pcm.size(), kSpeechRate) + pcm : pcm;
+  response.body = wav ? audio::WavHeader(pcm.size(), kSpeechRate) + pcm : pcm;
   return response;
 }
 

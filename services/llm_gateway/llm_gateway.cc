@@ -1,12 +1,9 @@
 #include "llm_gateway/llm_gateway.h"
 
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <utility>
 
 #include "base/status.h"
-#include "base/strings.h"
 #include "engines/openai/openai.h"
 #include "engines/rules/engine.h"
 #include "engines/scripted/scripted.h"
@@ -51,27 +48,15 @@ class Service final : public llm::v1::LanguageModelService::CallbackService {
   LlmGatewayParts& parts_;
 };
 
-absl::StatusOr<std::string> OpenAiKey(const LlmGatewayConfig& config) {
-  if (config.openai_key_file.empty()) return config.openai_key;
-  std::ifstream file(config.openai_key_file);
-  if (!file) {
-    return InvalidArgument("the key file {} (llm.openai.key_file) cannot be read",
-                           config.openai_key_file);
-  }
-  std::stringstream text;
-  text << file.rdbuf();
-  return std::string(Trim(text.str()));
-}
-
 absl::Status AddEngines(const LlmGatewayConfig& config,
                         speech::EngineTable<speech::LlmEngine>& engines) {
   engines.Add("rules", std::make_unique<engines::RulesEngine>());
-  if (!config.openai_base_url.empty()) {
+  PARLEY_ASSIGN_OR_RETURN(const gateway::ProviderConfig provider, config.openai.Resolve("llm"));
+  if (!provider.base_url.empty()) {
     engines::OpenAiOptions options;
-    options.base_url = config.openai_base_url;
-    while (!options.base_url.empty() && options.base_url.back() == '/') options.base_url.pop_back();
-    PARLEY_ASSIGN_OR_RETURN(options.key, OpenAiKey(config));
-    options.default_model = config.openai_model;
+    options.base_url = provider.base_url;
+    options.key = provider.key;
+    options.default_model = provider.model;
     options.timeout = config.timeout;
     engines.Add("openai", std::make_unique<engines::OpenAiEngine>(std::move(options)));
   }
@@ -89,14 +74,7 @@ void LlmGatewayConfig::Bind(config::Table& table) {
   table.Int("llm.max_chats", &max_chats, 1, 1024, "Answers that are made at a time");
   table.Duration("llm.timeout", &timeout, absl::Seconds(1), absl::Minutes(30),
                  "Longest time for one answer");
-  table.Text(
-      "llm.openai.base_url", &openai_base_url,
-      "Server of the engine openai, such as https://api.openai.com/v1; none: no such engine");
-  table.Text("llm.openai.key", &openai_key, "Its key");
-  table.NotAFlag();
-  table.AlsoFromEnv("OPENAI_API_KEY");
-  table.Text("llm.openai.key_file", &openai_key_file, "File that holds its key");
-  table.Text("llm.openai.model", &openai_model, "Model of requests that name none");
+  openai.Bind(table, "llm");
   table.Text("llm.script", &script,
              "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
 }

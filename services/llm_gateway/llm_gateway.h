@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "gateway/provider.h"
 #include "service/service.h"
 
 namespace parley {
@@ -13,10 +14,7 @@ struct LlmGatewayConfig {
   service::CommonConfig common;
   int max_chats = 128;
   absl::Duration timeout = absl::Minutes(2);
-  std::string openai_base_url;  // "" = there is no engine openai
-  std::string openai_key;
-  std::string openai_key_file;
-  std::string openai_model;
+  gateway::ProviderConfig openai;
   std::string script;
 
   void Bind(config::Table& table);

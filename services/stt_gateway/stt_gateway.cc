@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "engines/openai/speech_to_text.h"
 #include "engines/pocketsphinx/engine.h"
 #include "engines/scripted/scripted.h"
 #include "gateway/gateway.h"
@@ -68,6 +69,9 @@ void SttGatewayConfig::Bind(config::Table& table) {
   table.Duration("stt.idle_timeout", &idle_timeout, absl::Seconds(1), absl::Hours(24),
                  "Streams without audio for so long are closed");
   table.Bool("stt.preload", &preload, "Load the embedded models at the start; ready once loaded");
+  openai.Bind(table, "stt");
+  table.Duration("stt.openai.timeout", &openai_timeout, absl::Milliseconds(100), absl::Minutes(1),
+                 "How long it may take over one utterance before the chain goes on");
   table.Text("stt.script", &script,
              "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
 }
@@ -90,6 +94,16 @@ int Run(const SttGatewayConfig& config, service::Context& context,
   auto pocketsphinx = std::make_unique<engines::PocketsphinxEngine>(options);
   engines::PocketsphinxEngine* embedded = pocketsphinx.get();
   engines.Add("pocketsphinx", std::move(pocketsphinx));
+  const auto provider = config.openai.Resolve("stt");
+  if (!provider.ok()) return service::FailStart("stt-gateway", provider.status());
+  if (!provider->base_url.empty()) {
+    engines::OpenAiSttOptions remote;
+    remote.base_url = provider->base_url;
+    remote.key = provider->key;
+    remote.default_model = provider->model;
+    remote.timeout = config.openai_timeout;
+    engines.Add("openai", std::make_unique<engines::OpenAiStt>(std::move(remote)));
+  }
   if (!config.script.empty()) {
     const auto script = engines::Script::Load(config.script);
     if (!script.ok()) return service::FailStart("stt-gateway", script.status());

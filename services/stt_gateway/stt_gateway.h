@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "gateway/provider.h"
 #include "service/service.h"
 
 namespace parley {
@@ -20,6 +21,8 @@ struct SttGatewayConfig {
   absl::Duration final_timeout = absl::Seconds(10);
   absl::Duration idle_timeout = absl::Minutes(10);
   bool preload = true;
+  gateway::ProviderConfig openai;
+  absl::Duration openai_timeout = absl::Seconds(4);
   std::string script;
 
   void Bind(config::Table& table);

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "engines/espeak/espeak.h"
 #include "engines/flite/flite.h"
+#include "engines/openai/text_to_speech.h"
 #include "engines/scripted/scripted.h"
 #include "gateway/gateway.h"
 #include "parley/speech/v1/speech.grpc.pb.h"
@@ -57,6 +58,10 @@ void TtsGatewayConfig::Bind(config::Table& table) {
   table.Text("tts.espeak", &espeak, "The espeak-ng program: a path, or a name in PATH");
   table.Duration("tts.idle_timeout", &idle_timeout, absl::Seconds(1), absl::Hours(24),
                  "Streams with nothing to speak for so long are closed");
+  openai.Bind(table, "tts");
+  table.Duration("tts.openai.first_audio_timeout", &openai_first_audio, absl::Milliseconds(100),
+                 absl::Minutes(1), "How long its first audio may take before the chain goes on");
+  table.Text("tts.openai.voice", &openai_voice, "Voice of requests that name none");
   table.Text("tts.script", &script,
              "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
 }
@@ -74,6 +79,17 @@ int Run(const TtsGatewayConfig& config, service::Context& context,
   engines::EspeakOptions espeak;
   espeak.binary = config.espeak;
   engines.Add("espeak", std::make_unique<engines::EspeakEngine>(espeak));
+  const auto provider = config.openai.Resolve("tts");
+  if (!provider.ok()) return service::FailStart("tts-gateway", provider.status());
+  if (!provider->base_url.empty()) {
+    engines::OpenAiTtsOptions remote;
+    remote.base_url = provider->base_url;
+    remote.key = provider->key;
+    remote.default_model = provider->model;
+    remote.first_audio_timeout = config.openai_first_audio;
+    remote.default_voice = config.openai_voice;
+    engines.Add("openai", std::make_unique<engines::OpenAiTts>(std::move(remote)));
+  }
   if (!config.script.empty()) {
     const auto script = engines::Script::Load(config.script);
     if (!script.ok()) return service::FailStart("tts-gateway", script.status());

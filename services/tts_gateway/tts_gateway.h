@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "gateway/provider.h"
 #include "service/service.h"
 
 namespace parley {
@@ -15,6 +16,9 @@ struct TtsGatewayConfig {
   int voices = 8;  // sentences made at a time
   std::string espeak = "espeak-ng";
   absl::Duration idle_timeout = absl::Minutes(10);
+  gateway::ProviderConfig openai;
+  std::string openai_voice;
+  absl::Duration openai_first_audio = absl::Milliseconds(1600);
   std::string script;
 
   void Bind(config::Table& table);

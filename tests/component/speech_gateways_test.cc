@@ -19,6 +19,7 @@
 #include "gateway_fixture.h"
 #include "metrics/metrics.h"
 #include "parley/speech/v1/speech.grpc.pb.h"
+#include "provider.h"
 #include "stt_gateway/stt_gateway.h"
 #include "tts_gateway/tts_gateway.h"
 
@@ -31,6 +32,7 @@ using speech::v1::SynthesizeRequest;
 using speech::v1::SynthesizeResponse;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::Provider;
 using testing::RunningGateway;
 using testing::TextFile;
 
@@ -656,6 +658,169 @@ TEST_F(SttTest, EnginesAreListed) {
   grpc::ClientContext anonymous;
   EXPECT_EQ(stub->ListEngines(&anonymous, {}, &response).error_code(),
             grpc::StatusCode::UNAUTHENTICATED);
+}
+
+// What a provider may do to a call, and what a healthy one answers with `body`.
+struct Behaviour {
+  const char* name;
+  std::vector<std::string> pieces;
+  absl::Duration pause = absl::ZeroDuration();
+};
+std::string Ok(size_t length, const char* type) {
+  return "HTTP/1.1 200 OK\r\nContent-Type: " + std::string(type) +
+         "\r\nContent-Length: " + std::to_string(length) + "\r\nConnection: close\r\n\r\n";
+}
+std::vector<Behaviour> Faults(const std::string& body, const char* type) {
+  const std::string half = body.substr(0, body.size() / 2);
+  return {{"killed", {Ok(body.size(), type) + half}},
+          {"half open", {""}, absl::Seconds(20)},
+          {"slow drip", {Ok(body.size(), type) + body.substr(0, 2), "", ""}, absl::Seconds(5)},
+          {"empty success", {Ok(0, type)}},
+          {"429",
+           {"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
+            "Connection: close\r\n\r\n"}},
+          {"500",
+           {"HTTP/1.1 500 Oops\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
+            "sorry"}}};
+}
+
+TtsGatewayConfig RemoteVoice(const Provider& provider) {
+  TtsGatewayConfig config;
+  config.openai.base_url = provider.url();
+  config.openai.key = "secret-key";
+  config.openai.model = "voice-1";
+  config.openai_voice = "anna";
+  config.openai_first_audio = absl::Milliseconds(500);
+  return config;
+}
+
+// What the chain openai, flite says to `text`.
+Spoken Say(RunningGateway<TtsGatewayConfig>& gateway, const std::string& text) {
+  SynthesizeRequest request;
+  request.mutable_config()->set_sample_rate_hz(24000);
+  request.mutable_config()->add_voices()->set_engine("openai");
+  request.mutable_config()->add_voices()->set_engine("flite");
+  auto call = gateway.Call();
+  auto stub = speech::v1::TextToSpeechService::NewStub(gateway.channel());
+  auto stream = stub->Synthesize(call.get());
+  stream->Write(request);
+  request.set_text(text);
+  stream->Write(request);
+  request.mutable_flush()->set_segment(1);
+  stream->Write(request);
+  Spoken spoken;
+  SynthesizeResponse response;
+  while (spoken.done.empty() && stream->Read(&response)) {
+    if (response.has_done()) spoken.done.push_back(response.done());
+    audio::AppendSamples(response.audio().data(), spoken.samples);
+  }
+  stream->WritesDone();
+  EXPECT_TRUE(rpc::FromGrpcStatus(stream->Finish()).ok());
+  return spoken;
+}
+
+TEST(RemoteTtsTest, SpeaksWhatTheProviderSends) {
+  std::string pcm;
+  for (int i = 0; i < 24000; ++i) pcm += {static_cast<char>(i % 50), 3};
+  // An odd cut: half a sample in each piece.
+  const Provider provider({Ok(pcm.size(), "audio/pcm") + pcm.substr(0, 1001), pcm.substr(1001)},
+                          absl::Milliseconds(20));
+  RunningGateway<TtsGatewayConfig> gateway("tts-gateway", RemoteVoice(provider), tts_gateway::Run);
+  const Spoken spoken = Say(gateway, "Good day.");
+  ASSERT_EQ(spoken.done.size(), 1u);
+  EXPECT_EQ(spoken.done[0].engine(), "openai");
+  std::vector<int16_t> expected;
+  audio::AppendSamples(pcm, expected);
+  EXPECT_EQ(spoken.samples, expected);
+  const std::string asked = provider.asked();
+  EXPECT_THAT(asked, HasSubstr("POST /v1/audio/speech HTTP/1.1"));
+  EXPECT_THAT(asked, HasSubstr("authorization: Bearer secret-key"));
+  EXPECT_THAT(asked, HasSubstr(R"("input":"Good day.","model":"voice-1","response_format":"pcm",)"
+                               R"("voice":"anna")"));
+}
+
+TEST(RemoteTtsTest, WhateverItDoesTheNextVoiceGoesOn) {
+  for (const Behaviour& fault : Faults(std::string(96000, 1), "audio/pcm")) {
+    const Provider provider(fault.pieces, fault.pause);
+    RunningGateway<TtsGatewayConfig> gateway("tts-gateway", RemoteVoice(provider),
+                                             tts_gateway::Run);
+    const Spoken spoken = Say(gateway, "How much is a double room, please?");
+    ASSERT_EQ(spoken.done.size(), 1u) << fault.name;
+    EXPECT_EQ(spoken.done[0].engine(), "flite") << fault.name;
+    EXPECT_GT(spoken.samples.size(), 24000u) << fault.name;
+  }
+}
+
+SttGatewayConfig RemoteEar(const Provider& provider) {
+  SttGatewayConfig config;
+  config.decoder = std::string(std::getenv("PARLEY_BIN_DIR")) + "/parley-stt-decoder";
+  config.max_decoders = 2;
+  config.preload = false;
+  config.openai.base_url = provider.url();
+  config.openai.key = "secret-key";
+  config.openai.model = "ear-1";
+  config.openai_timeout = absl::Seconds(1);
+  return config;
+}
+
+class RemoteSttTest : public SttTest {
+ protected:
+  // What the chain openai, pocketsphinx hears in Question().
+  static RecognizeResponse Hear(RunningGateway<SttGatewayConfig>& gateway, std::string* engine) {
+    RecognizeRequest request;
+    request.mutable_config()->set_sample_rate_hz(48000);
+    auto* first = request.mutable_config()->add_engines();
+    first->set_engine("openai");
+    first->set_language("en-US");
+    first->add_phrases("double room");
+    auto* second = request.mutable_config()->add_engines();
+    second->set_engine("pocketsphinx");
+    second->set_grammar(kRooms);
+    auto call = gateway.Call();
+    auto stub = speech::v1::SpeechToTextService::NewStub(gateway.channel());
+    auto stream = stub->Recognize(call.get());
+    stream->Write(request);
+    request.set_audio(std::string(audio::AsBytes(Question())));
+    stream->Write(request);
+    request.mutable_end_utterance()->set_utterance(7);
+    stream->Write(request);
+    RecognizeResponse response;
+    while (stream->Read(&response) && !response.has_final()) {
+      if (response.has_started()) *engine = response.started().engine();
+    }
+    call->TryCancel();
+    return response;
+  }
+};
+
+TEST_F(RemoteSttTest, SendsEachUtteranceWhole) {
+  const std::string body = R"({"text": "a double room"})";
+  const Provider provider({Ok(body.size(), "application/json") + body});
+  RunningGateway<SttGatewayConfig> gateway("stt-gateway", RemoteEar(provider), stt_gateway::Run);
+  std::string engine;
+  const RecognizeResponse heard = Hear(gateway, &engine);
+  EXPECT_EQ(engine, "openai");
+  EXPECT_EQ(heard.final().text(), "a double room");
+  EXPECT_EQ(heard.final().utterance(), 7u);
+  const std::string asked = provider.asked();
+  EXPECT_THAT(asked, HasSubstr("POST /v1/audio/transcriptions HTTP/1.1"));
+  for (const char* part : {"name=\"model\"\r\n\r\near-1\r\n", "name=\"language\"\r\n\r\nen\r\n",
+                           "name=\"prompt\"\r\n\r\ndouble room\r\n", "RIFF"}) {
+    EXPECT_THAT(asked, HasSubstr(part));
+  }
+  // All of it, at 16 kHz.
+  EXPECT_GT(asked.size(), Question().size() / 3 * 2);
+}
+
+TEST_F(RemoteSttTest, WhateverItDoesTheNextEngineHearsTheUtterance) {
+  for (const Behaviour& fault : Faults(R"({"text": "a double room"})", "application/json")) {
+    const Provider provider(fault.pieces, fault.pause);
+    RunningGateway<SttGatewayConfig> gateway("stt-gateway", RemoteEar(provider), stt_gateway::Run);
+    std::string engine;
+    const RecognizeResponse heard = Hear(gateway, &engine);
+    EXPECT_EQ(engine, "pocketsphinx") << fault.name;
+    EXPECT_EQ(heard.final().text(), "how much is a double room") << fault.name;
+  }
 }
 
 }  // namespace

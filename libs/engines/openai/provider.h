@@ -1,0 +1,20 @@
+#pragma once
+// What the three engines for OpenAI-compatible servers share.
+#include <absl/status/status.h>
+
+#include <string>
+#include <string_view>
+
+#include "http/client.h"
+
+namespace parley::engines::openai {
+
+// To the operator's own address, wherever it is.
+http::Call Post(const std::string& base_url, const std::string& key, std::string_view path);
+// The call got no reply. Wherever it broke, the request is not to blame: `setting` is named when
+// the address is wrong.
+absl::Status OnTheWay(const absl::Status& status, std::string_view setting);
+// What a status other than 200 means.
+absl::Status ErrorOf(const http::Reply& reply);
+
+}  // namespace parley::engines::openai

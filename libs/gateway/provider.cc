@@ -1,0 +1,38 @@
+#include "gateway/provider.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "base/status.h"
+#include "base/strings.h"
+
+namespace parley::gateway {
+
+void ProviderConfig::Bind(config::Table& table, std::string_view kind) {
+  table.Text(
+      fmt::format("{}.openai.base_url", kind), &base_url,
+      "Server of the engine openai, such as https://api.openai.com/v1; none: no such engine");
+  table.Text(fmt::format("{}.openai.key", kind), &key, "Its key");
+  table.NotAFlag();
+  table.AlsoFromEnv("OPENAI_API_KEY");
+  table.Text(fmt::format("{}.openai.key_file", kind), &key_file, "File that holds its key");
+  table.Text(fmt::format("{}.openai.model", kind), &model, "Model of requests that name none");
+}
+
+absl::StatusOr<ProviderConfig> ProviderConfig::Resolve(std::string_view kind) const {
+  ProviderConfig resolved = *this;
+  while (resolved.base_url.ends_with('/')) resolved.base_url.pop_back();
+  if (key_file.empty()) return resolved;
+  std::ifstream file(key_file);
+  if (!file) {
+    return InvalidArgument("the key file {} ({}.openai.key_file) cannot be read", key_file, kind);
+  }
+  std::stringstream text;
+  text << file.rdbuf();
+  resolved.key = std::string(Trim(text.str()));
+  return resolved;
+}
+
+}  // namespace parley::gateway
