@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/status.h"
+#include "http/sse.h"
 
 namespace parley::cli {
 namespace {
@@ -86,9 +87,7 @@ absl::StatusOr<auth::ApiKey> Credentials(std::string_view server) {
   return auth::KeyRing::Development()->keys().front();
 }
 
-absl::StatusOr<std::string> Api::Send(const std::string& method, const std::string& path,
-                                      std::string content_type, std::string body, int* status_code,
-                                      absl::Duration timeout) {
+absl::StatusOr<http::Call> Api::MakeCall(const std::string& method, const std::string& path) const {
   PARLEY_ASSIGN_OR_RETURN(const auth::ApiKey key, Credentials(server_));
   auth::Claims claims;
   claims.identity = "parley-cli";
@@ -100,12 +99,19 @@ absl::StatusOr<std::string> Api::Send(const std::string& method, const std::stri
   call.method = method;
   call.url = server_ + path;
   call.headers = {{"Authorization", "Bearer " + auth::Sign(claims, key, absl::Minutes(5))}};
-  if (!content_type.empty()) call.headers.emplace_back("Content-Type", std::move(content_type));
-  call.body = std::move(body);
-  call.timeout = timeout;
   call.connect_timeout = absl::Seconds(3);
   call.max_response_bytes = 64 << 20;
   call.reach = http::Reach::kAny;  // the user named the server
+  return call;
+}
+
+absl::StatusOr<std::string> Api::Send(const std::string& method, const std::string& path,
+                                      std::string content_type, std::string body, int* status_code,
+                                      absl::Duration timeout) {
+  PARLEY_ASSIGN_OR_RETURN(http::Call call, MakeCall(method, path));
+  if (!content_type.empty()) call.headers.emplace_back("Content-Type", std::move(content_type));
+  call.body = std::move(body);
+  call.timeout = timeout;
   absl::StatusOr<http::Reply> reply = client_.Fetch(call);
   if (!reply.ok()) {
     if (reply.status().code() == absl::StatusCode::kUnavailable)
@@ -152,6 +158,32 @@ absl::StatusOr<Json> Api::List(const std::string& path, const std::string& field
     token = answer.value("nextPageToken", "");
   } while (!token.empty());
   return all;
+}
+
+absl::Status Api::Follow(const std::string& path,
+                         const std::function<bool(const Json&)>& on_event) {
+  PARLEY_ASSIGN_OR_RETURN(http::Call call, MakeCall("GET", path));
+  call.timeout = absl::Hours(24);
+  http::SseParser parser;
+  std::string other;  // what was answered instead of events
+  bool enough = false;
+  const absl::StatusOr<http::Reply> reply = client_.Stream(call, [&](std::string_view piece) {
+    if (other.size() < 4096) other += piece;
+    if (!parser.Append(piece)) return false;
+    while (const auto event = parser.Next()) {
+      const Json json = Json::parse(event->data, nullptr, false);
+      if (json.is_object() && !on_event(json)) enough = true;
+      if (enough) return false;
+    }
+    return true;
+  });
+  if (enough) return absl::OkStatus();
+  if (!reply.ok()) {
+    if (!absl::IsUnavailable(reply.status())) return reply.status();
+    return Unavailable("no Parley at {}, or it went away; start one with `parley dev`", server_);
+  }
+  if (reply->status / 100 != 2) return StatusOf({reply->status, {}, other});
+  return Unavailable("{} has ended the stream of events", server_);
 }
 
 bool Api::Reachable() {

@@ -3,6 +3,7 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -42,10 +43,15 @@ class Api {
                                    absl::Duration timeout = absl::Seconds(60));
   // All pages of a list: GET `path`, field `field` of each answer, joined.
   absl::StatusOr<Json> List(const std::string& path, const std::string& field);
+  // Server-sent events of `path`: each one's data goes to `on_event`, until that returns false (OK)
+  // or the server ends the stream (Unavailable).
+  absl::Status Follow(const std::string& path, const std::function<bool(const Json&)>& on_event);
   // Nothing but: does an api_server answer there within a second?
   bool Reachable();
 
  private:
+  absl::StatusOr<http::Call> MakeCall(const std::string& method, const std::string& path) const;
+
   http::Client client_;
   std::string server_;
 };

@@ -1,4 +1,4 @@
-// parley dispatch create|list|get|delete|watch, parley jobs list|get|delete
+// parley dispatch create|list|get|delete|watch|history, parley jobs list|get|delete
 #include <absl/time/clock.h>
 #include <fmt/format.h>
 
@@ -95,27 +95,60 @@ absl::Status Delete(const Command& command, const std::string& id) {
   return absl::OkStatus();
 }
 
-// One line per change, until the dispatch has ended. Asks four times a second.
+std::string EventLine(const Json& event) {
+  const std::string reason = Cell(event, "reason"), worker = Cell(event, "workerId");
+  return fmt::format(
+      "{}  {:<17} {}{}{}{}", Cell(event, "time"), Cell(event, "type"), Cell(event, "jobId"),
+      reason == "-" ? "" : "  " + reason, worker == "-" ? "" : "  " + worker,
+      Cell(event, "fencingToken") == "0" ? ""
+                                         : fmt::format("  attempt {}", Cell(event, "attempt")));
+}
+
+void PrintEvent(const Command& command, const Json& event) {
+  fmt::print("{}\n", command.output.json ? event.dump() : EventLine(event));
+  std::fflush(stdout);  // somebody watches
+}
+
+// One line per event, from its creation on, until the dispatch has ended.
 absl::Status Watch(const Command& command, const std::string& id) {
   Api api = command.MakeApi();
-  std::string last;
+  // Before anything else: an id that does not exist would be watched for ever.
+  PARLEY_RETURN_IF_ERROR(api.Get("/api/dispatches/" + http::UrlEncode(id)).status());
+  const std::string base = "/api/events/watch?dispatch=" + http::UrlEncode(id);
+  std::string position = "0";
   while (true) {
-    PARLEY_ASSIGN_OR_RETURN(const Json dispatch, api.Get("/api/dispatches/" + http::UrlEncode(id)));
-    std::string now = Cell(dispatch, "state");
-    for (const Json& job : dispatch["jobs"])
-      now += fmt::format("|{}|{}|{}", Cell(job, "id"), Cell(job, "state"), Cell(job, "attempt"));
-    if (now != last) {
-      if (command.output.json) {
-        fmt::print("{}\n", dispatch.dump());
-      } else {
-        PrintDispatch(command, dispatch);
-      }
-      std::fflush(stdout);
-    }
-    last = now;
-    if (Cell(dispatch, "state") == "ENDED") return absl::OkStatus();
-    absl::SleepFor(absl::Milliseconds(250));
+    bool ended = false;
+    const absl::Status status =
+        api.Follow(base + "&after=" + http::UrlEncode(position), [&](const Json& event) {
+          position = Cell(event, "position");
+          PrintEvent(command, event);
+          ended = Cell(event, "type") == "dispatch_ended";
+          return !ended;
+        });
+    if (ended) return absl::OkStatus();
+    if (!absl::IsUnavailable(status)) return status;
+    if (!api.Reachable()) return status;
+    absl::SleepFor(absl::Milliseconds(500));  // a broker went: on from where we stood
   }
+}
+
+struct HistoryQuery {
+  std::string dispatch;
+  std::string room;
+  std::string after;
+};
+
+absl::Status History(const Command& command, const HistoryQuery& query) {
+  Api api = command.MakeApi();
+  std::string path = "/api/events?page_size=500";
+  for (const auto& [name, value] :
+       {std::pair("dispatch", query.dispatch), std::pair("room", query.room),
+        std::pair("after", query.after)}) {
+    if (!value.empty()) path += fmt::format("&{}={}", name, http::UrlEncode(value));
+  }
+  PARLEY_ASSIGN_OR_RETURN(const Json events, api.List(path, "events"));
+  for (const Json& event : events) PrintEvent(command, event);
+  return absl::OkStatus();
 }
 
 absl::Status ListJobs(const Command& command, const std::string& room, const std::string& state) {
@@ -194,10 +227,16 @@ void AddDispatch(CLI::App& root, Command& command) {
              [&command, id] { return Delete(command, *id); })
       ->add_option("ID", *id, "AD_…")
       ->required();
-  AddCommand(dispatch, command, "watch", "Print every change until it has ended",
+  AddCommand(dispatch, command, "watch", "Print every event until it has ended",
              [&command, id] { return Watch(command, *id); })
       ->add_option("ID", *id, "AD_…")
       ->required();
+  auto query = std::make_shared<HistoryQuery>();
+  CLI::App* history = AddCommand(dispatch, command, "history", "What happened, oldest first",
+                                 [&command, query] { return History(command, *query); });
+  history->add_option("ID", query->dispatch, "AD_…; all of the project's when missing");
+  history->add_option("--room", query->room, "Only of this room");
+  history->add_option("--after", query->after, "On from an event's position");
   AddJobs(root, command);
 }
 

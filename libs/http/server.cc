@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <exception>
 #include <thread>
@@ -14,9 +15,9 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "event/loop.h"
+#include "http/encode.h"
 #include "http/listen.h"
 #include "http/routes.h"
-#include "http/status_text.h"
 #include "http/under_way.h"
 
 namespace parley::http {
@@ -45,6 +46,8 @@ struct Connection {
   std::string out;  // head and body, from `sent` on still to be written; LWS_PRE bytes in front
   size_t sent = 0;
   bool answered = false;
+  std::shared_ptr<BodyStream> stream;  // where the rest of the body comes from
+  bool last = true;                    // of the stream: `out` is its end
 };
 
 Response Plain(int status, std::string_view code, std::string_view message) {
@@ -112,25 +115,10 @@ void ReadQuery(struct lws* wsi, Request* request) {
   }
 }
 
-// Head and body, ready to send.
-std::string Encode(const Response& response, bool close, bool head_only) {
-  std::string out(LWS_PRE, '\0');
-  out += fmt::format("HTTP/1.1 {} {}\r\n", response.status, StatusText(response.status));
-  const bool bodiless = response.status == 204 || response.status == 304;
-  if (!bodiless) {
-    if (!response.content_type.empty()) {
-      out += fmt::format("content-type: {}\r\n", response.content_type);
-    }
-    out += fmt::format("content-length: {}\r\n", response.body.size());
-  }
-  for (const auto& [name, value] : response.headers) {
-    // A line break inside a value would let it add headers of its own.
-    if (value.find_first_of("\r\n") != std::string::npos) continue;
-    out += fmt::format("{}: {}\r\n", name, value);
-  }
-  out += close ? "connection: close\r\n\r\n" : "connection: keep-alive\r\n\r\n";
-  if (!bodiless && !head_only) out += response.body;
-  return out;
+bool HasLeft(int fd) {
+  char byte = 0;
+  const ssize_t got = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 }  // namespace
@@ -184,6 +172,9 @@ struct Server::Impl {
   int Refuse(Connection& connection, const Response& response);
   int Write(Connection& connection);
   void Done(Connection& connection);
+  void AttachStream(Connection& connection, std::shared_ptr<BodyStream> stream);
+  bool NextPiece(Connection& connection);
+  static void DetachStream(Connection& connection);
   int64_t After(absl::Duration wait, int64_t bytes = 0) const {
     return loop->NowMicros() + absl::ToInt64Microseconds(wait) +
            bytes * 1'000'000 / kSlowestBytesPerSecond;
@@ -262,6 +253,7 @@ void Server::Impl::Drain() {
   draining = true;
   for (const auto& [wsi, connection] : connections) {
     if (!connection->busy) connection->deadline_us = 0;
+    if (connection->stream != nullptr) connection->stream->End();
   }
   Sweep();
 }
@@ -300,7 +292,9 @@ void Server::Impl::Sweep() {
   const int64_t now_us = loop->NowMicros();
   std::vector<struct lws*> late;
   for (const auto& [wsi, connection] : connections) {
-    if (now_us < connection->deadline_us) continue;
+    // The library does not read while an answer is under way: it would miss that the client left.
+    const bool left = connection->stream != nullptr && HasLeft(lws_get_socket_fd(wsi));
+    if (now_us < connection->deadline_us && !left) continue;
     connection->deadline_us = kNever;
     late.push_back(wsi);
   }
@@ -327,6 +321,7 @@ int Server::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in
     case LWS_CALLBACK_WSI_DESTROY:
       if (const auto it = connections.find(wsi); it != connections.end()) {
         if (it->second->busy) under_way.Ended();
+        DetachStream(*it->second);
         connections.erase(it);
       }
       return 0;
@@ -443,7 +438,11 @@ void Server::Impl::RunHandler(Connection& connection, const Handler& handler, bo
     }
     loop->Post([this, wsi, serial, response = std::move(response)] {
       const auto it = connections.find(wsi);
-      if (it != connections.end() && it->second->serial == serial) Answer(*it->second, response);
+      if (it != connections.end() && it->second->serial == serial) {
+        Answer(*it->second, response);
+      } else if (response.stream != nullptr) {
+        response.stream->Detach();
+      }
     });
     keep->Leave();
   };
@@ -456,12 +455,47 @@ void Server::Impl::RunHandler(Connection& connection, const Handler& handler, bo
 }
 
 void Server::Impl::Answer(Connection& connection, const Response& response) {
-  connection.close_after |= draining;
-  connection.out = Encode(response, connection.close_after, connection.request.method == "HEAD");
+  connection.close_after |= draining || response.stream != nullptr;
+  connection.out =
+      Encode(response, LWS_PRE, connection.close_after, connection.request.method == "HEAD");
   connection.sent = LWS_PRE;
   connection.answered = true;
   connection.deadline_us = After(options.idle_timeout, static_cast<int64_t>(connection.out.size()));
+  if (response.stream != nullptr && !draining && connection.request.method != "HEAD") {
+    AttachStream(connection, response.stream);
+  } else if (response.stream != nullptr) {
+    response.stream->Detach();
+  }
   lws_callback_on_writable(connection.wsi);
+}
+
+void Server::Impl::AttachStream(Connection& connection, std::shared_ptr<BodyStream> stream) {
+  connection.stream = std::move(stream);
+  connection.last = false;
+  connection.deadline_us = kNever;  // it may be silent for as long as it likes
+  connection.stream->Attach([this, wsi = connection.wsi, serial = connection.serial] {
+    loop->Post([this, wsi, serial] {
+      const auto it = connections.find(wsi);
+      if (it == connections.end() || it->second->serial != serial) return;
+      lws_callback_on_writable(wsi);
+    });
+  });
+}
+
+void Server::Impl::DetachStream(Connection& connection) {
+  if (const auto stream = std::exchange(connection.stream, nullptr)) stream->Detach();
+}
+
+// Everything was sent: is there more? A client that does not read is cut off at a deadline.
+bool Server::Impl::NextPiece(Connection& connection) {
+  if (connection.stream == nullptr || connection.last) return false;
+  const std::string piece = connection.stream->Take(&connection.last);
+  connection.out.resize(LWS_PRE);
+  connection.out += piece;
+  connection.sent = LWS_PRE;
+  connection.deadline_us =
+      piece.empty() ? kNever : After(options.idle_timeout, static_cast<int64_t>(piece.size()));
+  return !piece.empty();
 }
 
 // Answers before the body has been read; what still comes of it is dropped for a moment.
@@ -475,7 +509,7 @@ int Server::Impl::Refuse(Connection& connection, const Response& response) {
 
 int Server::Impl::Write(Connection& connection) {
   if (!connection.answered) return 0;
-  while (connection.sent < connection.out.size()) {
+  while (connection.sent < connection.out.size() || NextPiece(connection)) {
     if (lws_send_pipe_choked(connection.wsi)) {
       lws_callback_on_writable(connection.wsi);
       return 0;
@@ -486,6 +520,8 @@ int Server::Impl::Write(Connection& connection) {
     if (lws_write(connection.wsi, data, size, LWS_WRITE_HTTP) < 0) return -1;
     connection.sent += size;
   }
+  if (connection.stream != nullptr && !connection.last) return 0;  // more will come
+  DetachStream(connection);
   if (connection.refused) return 0;  // closed once its body is through, or by the sweeper
   Done(connection);
   if (connection.close_after) return -1;

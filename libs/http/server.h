@@ -15,14 +15,15 @@
 #include <vector>
 
 #include "base/executor.h"
+#include "http/body_stream.h"
 #include "log/log.h"
 
 namespace parley::http {
 
 // Headers beyond those of HTTP that handlers see; others are dropped while parsing.
-inline constexpr std::array<std::string_view, 9> kExtensionHeaders = {
-    "idempotency-key",   "traceparent",  "x-api-key",    "x-forwarded-for",   "x-forwarded-host",
-    "x-forwarded-proto", "x-request-id", "x-sandbox-id", "x-twirp-timeout-ms"};
+inline constexpr std::array<std::string_view, 10> kExtensionHeaders = {
+    "idempotency-key",  "last-event-id",     "traceparent",  "x-api-key",    "x-forwarded-for",
+    "x-forwarded-host", "x-forwarded-proto", "x-request-id", "x-sandbox-id", "x-twirp-timeout-ms"};
 
 struct Request {
   std::string method;  // GET, POST, …
@@ -42,6 +43,8 @@ struct Response {
   std::string content_type = "application/json";
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers;
+  // Instead of `body`: it comes bit by bit, and the connection closes at its end.
+  std::shared_ptr<BodyStream> stream = nullptr;
 };
 
 using Handler = std::function<Response(const Request&)>;

@@ -68,6 +68,7 @@ std::vector<Route> MakeRoutes(Backend& backend) {
   AddAgentRoutes(backend, routes);
   AddSessionRoutes(backend, routes);
   AddDispatchRoutes(backend, routes);
+  AddEventRoutes(backend, routes);
   AddTokenRoutes(backend, routes);
   AddSpeechRoutes(backend, routes);
   routes.push_back({"GET", "/healthz", "The process lives", "", nullptr, 200,

@@ -301,6 +301,23 @@ Json ToJson(const dispatch::v1::Job& job) {
           {"endTime", TimeJson(job.end_time(), job.has_end_time())}};
 }
 
+Json ToJson(const dispatch::v1::Event& event) {
+  return {{"position", event.position()},
+          {"time", TimeJson(event.time(), event.has_time())},
+          {"type", event.type()},
+          {"project", event.project()},
+          {"dispatchId", event.dispatch_id()},
+          {"jobId", event.job_id()},
+          {"workerId", event.worker_id()},
+          {"room", event.room()},
+          {"agentName", event.agent_name()},
+          {"state", StateJson(event.state())},
+          {"reason", ReasonJson(event.reason())},
+          {"fencingToken", event.fencing_token()},
+          {"attempt", event.attempt()},
+          {"pool", event.pool()}};
+}
+
 Json ToJson(const dispatch::v1::Dispatch& dispatch) {
   return {
       {"id", dispatch.id()},

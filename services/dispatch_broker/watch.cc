@@ -66,7 +66,9 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventStream::Start(
       stream->StartSendInitialMetadata();
     }
     stream->broker_.AddWatcher(stream);
-    stream->Pull(stream->broker_.KnownPools());
+    if (!stream->request_.past_only()) return stream->Pull(stream->broker_.KnownPools());
+    if (stream->unread_.empty()) return stream->EndWhenSent();
+    stream->Pull({stream->unread_.begin(), stream->unread_.end()});
   });
   return raw;
 }
@@ -79,6 +81,10 @@ absl::Status EventStream::Begin() {
     for (const std::string& pool : pools) {
       PARLEY_ASSIGN_OR_RETURN(positions_[pool], broker_.store().LastEvent(pool));
     }
+  }
+  if (request_.past_only()) {
+    PARLEY_ASSIGN_OR_RETURN(const std::vector<std::string> pools, broker_.store().Pools());
+    unread_.insert(pools.begin(), pools.end());
   }
   begun_ = true;
   return absl::OkStatus();
@@ -97,14 +103,19 @@ bool EventStream::HasRoom() const {
 
 void EventStream::Pull(const std::vector<std::string>& pools) {
   if (!begun_) return;
-  for (const std::string& pool : pools) {
-    const absl::Status status = PullPool(pool);
+  // A reader of the past knows itself what it has still to read.
+  const std::vector<std::string> rest(unread_.begin(), unread_.end());
+  for (const std::string& pool : request_.past_only() ? rest : pools) {
+    bool at_end = false;
+    const absl::Status status = PullPool(pool, &at_end);
+    if (at_end) unread_.erase(pool);
     if (status.ok() || absl::IsUnavailable(status)) continue;  // the store comes back: so do we
     return End(rpc::ToGrpcStatus(status));
   }
+  if (request_.past_only() && unread_.empty()) EndWhenSent();
 }
 
-absl::Status EventStream::PullPool(const std::string& pool) {
+absl::Status EventStream::PullPool(const std::string& pool, bool* at_end) {
   while (HasRoom()) {
     PARLEY_ASSIGN_OR_RETURN(const job::JobStore::EventBatch batch,
                             broker_.store().ReadEvents(pool, positions_[pool], kBatch));
@@ -116,7 +127,10 @@ absl::Status EventStream::PullPool(const std::string& pool) {
       response.mutable_event()->set_position(PositionText(positions_));
       Push(std::move(response));
     }
-    if (static_cast<int>(batch.events.size()) < kBatch) break;
+    if (static_cast<int>(batch.events.size()) < kBatch) {
+      *at_end = true;
+      break;
+    }
   }
   if (positions_[pool].empty()) positions_[pool] = "0-0";
   return absl::OkStatus();
@@ -140,6 +154,14 @@ void EventStream::WriteNext() {
   StartWrite(&outbox_.front());
 }
 
+void EventStream::EndWhenSent() {
+  MutexLock lock(&mutex_);
+  ending_ = true;
+  if (ended_ || writing_) return;  // the last write ends it
+  ended_ = true;
+  Finish(grpc::Status::OK);
+}
+
 void EventStream::End(const grpc::Status& status) {
   MutexLock lock(&mutex_);
   if (ended_) return;
@@ -155,6 +177,10 @@ void EventStream::OnWriteDone(bool ok) {
     outbox_.pop_front();
     if (ended_) return;
     if (ok && !outbox_.empty()) return WriteNext();
+    if (ok && ending_) {
+      ended_ = true;
+      return Finish(grpc::Status::OK);
+    }
     drained = ok;
   }
   if (drained) return OnEvents(broker_.KnownPools());

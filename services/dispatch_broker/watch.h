@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,7 +44,9 @@ class EventStream : public grpc::ServerWriteReactor<v1::WatchEventsResponse>, pu
   // On the strand.
   absl::Status Begin();
   void Pull(const std::vector<std::string>& pools);
-  absl::Status PullPool(const std::string& pool);
+  // Sets `*at_end` when nothing was left to read.
+  absl::Status PullPool(const std::string& pool, bool* at_end);
+  void EndWhenSent();
   bool Wanted(const job::Event& event) const;
 
   void Push(v1::WatchEventsResponse response);
@@ -57,12 +60,14 @@ class EventStream : public grpc::ServerWriteReactor<v1::WatchEventsResponse>, pu
   Strand strand_;
   EventPositions positions_;           // strand
   bool begun_ = false;                 // strand
+  std::set<std::string> unread_;       // pools whose past is still to come; strand
   std::shared_ptr<EventStream> self_;  // until OnDone
   std::weak_ptr<EventStream> weak_;
   mutable Mutex mutex_;
   std::deque<v1::WatchEventsResponse> outbox_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;  // with what is in the outbox
 };
 
 }  // namespace parley::dispatch_broker

@@ -24,7 +24,7 @@ class Fields {
 
   std::string Text(const char* name, bool required = false) {
     const auto it = object_.find(name);
-    if (it == object_.end()) {
+    if (it == object_.end() || it->is_null()) {
       if (required) Fail(name);
       return {};
     }

@@ -552,6 +552,33 @@ TEST_F(DispatchBrokerTest, EventsAreWatchedAndResumed) {
   EXPECT_TRUE(bad.empty());
 }
 
+TEST_F(DispatchBrokerTest, ThePastEnds) {
+  PARLEY_ASSERT_OK_AND_ASSIGN(const v1::Dispatch first, Create(Wish()));
+  PARLEY_ASSERT_OK(Create(Wish("other")));  // another pool
+  const auto past = [&](const std::string& after, const std::string& dispatch) {
+    grpc::ClientContext context;
+    rpc::SetBearer(context, token_);
+    rpc::SetTimeout(context, absl::Seconds(10));
+    v1::WatchEventsRequest request;
+    request.set_after_position(after);
+    request.set_dispatch_id(dispatch);
+    request.set_past_only(true);
+    auto reader = stub_->WatchEvents(&context, request);
+    std::vector<v1::Event> events;
+    v1::WatchEventsResponse response;
+    while (reader->Read(&response)) events.push_back(response.event());
+    const grpc::Status status = reader->Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return events;
+  };
+  const std::vector<v1::Event> all = past("0", "");
+  EXPECT_EQ(all.size(), 4u);  // created and pending, twice
+  EXPECT_EQ(past("0", first.id()).size(), 2u);
+  EXPECT_EQ(past(all[2].position(), "").size(), 1u);
+  EXPECT_TRUE(past(all[3].position(), "").empty());
+  EXPECT_TRUE(past("", "").empty());
+}
+
 TEST_F(DispatchBrokerTest, RedisAwayRefusesCreatesAtOnceAndKeepsWorkers) {
   auto worker = Connect(EchoWorker("AW_1"));
   PARLEY_ASSERT_OK_AND_ASSIGN(const v1::Dispatch dispatch, Create(Wish()));

@@ -505,6 +505,73 @@ TEST_F(HttpTest, StreamsPieces) {
               HasCode(absl::StatusCode::kCancelled));
 }
 
+TEST_F(HttpTest, BodiesComeBitByBit) {
+  auto body = std::make_shared<BodyStream>();
+  server_ = std::make_unique<Server>(ServerOptions(), executor_, log::Logger());
+  server_->Handle("GET", "/stream", [body](const Request&) {
+    Response response;
+    response.content_type = "text/event-stream";
+    response.stream = body;
+    return response;
+  });
+  PARLEY_ASSERT_OK(server_->Start());
+  EXPECT_TRUE(body->Write("before;"));  // nobody reads yet
+  std::atomic<int> gone{0};
+  body->OnGone([&gone] { ++gone; });
+  RawClient client(server_->port());
+  client.Send("GET /stream HTTP/1.1\r\nhost: x\r\n\r\n");
+  const std::string head = client.ReadUntil("before;");
+  EXPECT_THAT(head, HasSubstr("content-type: text/event-stream"));
+  EXPECT_THAT(head, ::testing::Not(HasSubstr("content-length")));
+  EXPECT_TRUE(body->Write("first;"));
+  client.ReadUntil("first;");
+  const std::string large(300'000, 'x');
+  EXPECT_TRUE(body->Write(large + ";"));
+  EXPECT_EQ(client.ReadUntil(";").size(), large.size() + 1);
+  EXPECT_EQ(gone, 0);
+  body->Write("last;");
+  body->End();
+  EXPECT_EQ(client.ReadUntil(""), "last;");
+  EXPECT_TRUE(client.closed());
+  EXPECT_TRUE(Eventually([&] { return gone == 1; }));
+  EXPECT_FALSE(body->Write("late"));
+}
+
+TEST_F(HttpTest, StreamsEndWithTheirClientOrServer) {
+  std::atomic<int> gone{0};
+  std::vector<std::shared_ptr<BodyStream>> bodies;
+  server_ = std::make_unique<Server>(ServerOptions(), executor_, log::Logger());
+  server_->Handle("GET", "/stream", [&](const Request&) {
+    Response response;
+    response.stream = std::make_shared<BodyStream>();
+    response.stream->OnGone([&gone] { ++gone; });
+    response.stream->Write("here;");
+    bodies.push_back(response.stream);
+    return response;
+  });
+  PARLEY_ASSERT_OK(server_->Start());
+  const std::string request = "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n";
+  {
+    RawClient leaves(server_->port());
+    leaves.Send(request);
+    leaves.ReadUntil("here;");
+  }
+  EXPECT_TRUE(Eventually([&] { return gone == 1; }));
+  RawClient slow(server_->port());
+  slow.Send(request);
+  slow.ReadUntil("here;");
+  const std::string piece(100'000, 'x');  // never read: first the sockets fill, then the queue
+  int written = 0;
+  while (written < 1000 && bodies.back()->Write(piece)) ++written;
+  EXPECT_LT(written, 1000);
+  RawClient stays(server_->port());
+  stays.Send(request);
+  stays.ReadUntil("here;");
+  server_->Stop(absl::Seconds(1));
+  EXPECT_EQ(gone, 3);
+  EXPECT_FALSE(bodies.back()->Write("late"));
+}
+
 TEST_F(HttpTest, BadCallsAreRefused) {
   Start();
   Call call;

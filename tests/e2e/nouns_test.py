@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import unittest
 import urllib.request
@@ -51,10 +52,28 @@ class NounsTest(unittest.TestCase):
         listed = data(self.ok("--json", "dispatch", "list", "--room", "lobby"))
         self.assertEqual([d["id"] for d in listed], [dispatch["id"]])
         self.ok("dispatch", "delete", dispatch["id"])
-        last = [json.loads(line) for line in
-                self.ok("--json", "dispatch", "watch", dispatch["id"], timeout=30).stdout.splitlines()][-1]
-        self.assertEqual(last["state"], "ENDED")
-        self.assertEqual((last["jobs"][0]["state"], last["jobs"][0]["reason"]), ("CANCELLED", "TERMINATED"))
+        watched = [json.loads(line) for line in
+                   self.ok("--json", "dispatch", "watch", dispatch["id"], timeout=30).stdout.splitlines()]
+        self.assertEqual([watched[0]["type"], watched[-1]["type"]], ["dispatch_created", "dispatch_ended"])
+        self.assertEqual((watched[-2]["type"], watched[-2]["reason"]), ("job_cancelled", "TERMINATED"))
+        past = [json.loads(line) for line in
+                self.ok("--json", "dispatch", "history", dispatch["id"]).stdout.splitlines()]
+        self.assertEqual([event["type"] for event in past], [event["type"] for event in watched])
+        rest = self.ok("--json", "dispatch", "history", "--room", "lobby", "--after", past[1]["position"])
+        self.assertEqual([json.loads(line)["position"] for line in rest.stdout.splitlines()],
+                         [event["position"] for event in past[2:]])
+
+    def test_what_is_watched_arrives_as_it_happens(self):
+        dispatch = data(self.ok("--json", "dispatch", "create", "--room", "later", "--agent", "nobody"))
+        self.assertEqual(self.dev.run("dispatch", "watch", "AD_0010000000000000").returncode, 3)
+        command = [cluster.PARLEY, "--json", "dispatch", "watch", dispatch["id"]]
+        with subprocess.Popen(command, text=True, stdout=subprocess.PIPE,
+                              env=cluster.clean_environment({"PARLEY_SERVER": self.dev.url})) as watch:
+            lines = [json.loads(watch.stdout.readline())["type"] for _ in range(2)]
+            self.assertEqual(lines, ["dispatch_created", "job_pending"])
+            self.ok("dispatch", "delete", dispatch["id"])
+            rest = [json.loads(line)["type"] for line in watch.stdout]
+        self.assertEqual((watch.returncode, rest), (0, ["job_cancelled", "dispatch_ended"]))
 
     def test_an_unknown_agent_waits_and_then_fails_visibly(self):
         dispatch = data(self.ok("--json", "dispatch", "create", "--room", "nowhere", "--agent", "nobody",

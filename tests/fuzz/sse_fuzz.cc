@@ -3,11 +3,11 @@
 #include <string_view>
 
 #include "engines/openai/chat_codec.h"
-#include "engines/openai/sse.h"
+#include "http/sse.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string_view text(reinterpret_cast<const char*>(data), size);
-  parley::engines::SseParser parser;
+  parley::http::SseParser parser;
   parley::engines::ChatAssembler answer;
   // The first byte says how the stream is cut.
   const size_t piece = size > 0 ? 1 + data[0] % 64 : 1;

@@ -5,7 +5,7 @@
 #include "base/status.h"
 #include "engines/espeak/espeak.h"
 #include "engines/openai/chat_codec.h"
-#include "engines/openai/sse.h"
+#include "http/sse.h"
 #include "engines/pocketsphinx/frames.h"
 #include "engines/scripted/script.h"
 
@@ -16,7 +16,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::vector<std::string> Events(std::string_view stream, size_t piece) {
-  SseParser parser;
+  http::SseParser parser;
   std::vector<std::string> out;
   for (size_t i = 0; i < stream.size(); i += piece) {
     EXPECT_TRUE(parser.Append(stream.substr(i, piece)));
@@ -35,7 +35,7 @@ TEST(SseParserTest, EventsComeOutHoweverTheBytesCome) {
 }
 
 TEST(SseParserTest, EndlessEventsAreRefused) {
-  SseParser parser;
+  http::SseParser parser;
   const std::string line = "data: " + std::string(100'000, 'x') + "\n";
   bool taken = true;
   for (int i = 0; i < 40 && taken; ++i) {

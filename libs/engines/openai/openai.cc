@@ -7,7 +7,7 @@
 #include "base/status.h"
 #include "engines/openai/chat_codec.h"
 #include "engines/openai/provider.h"
-#include "engines/openai/sse.h"
+#include "http/sse.h"
 
 namespace parley::engines {
 namespace {
@@ -15,7 +15,7 @@ namespace {
 // One answer as it streams in.
 struct Answer {
   const speech::ChatSink& sink;
-  SseParser parser = {};
+  http::SseParser parser = {};
   ChatAssembler assembler = {};
   absl::Status failure = absl::OkStatus();
   bool any = false;
@@ -27,10 +27,10 @@ struct Answer {
     any = true;
     if (!parser.Append(bytes)) {
       failure = Unavailable("the provider sent an event of more than {} bytes",
-                            SseParser::kMaxEventBytes);
+                            http::SseParser::kMaxEventBytes);
       return false;
     }
-    while (std::optional<SseEvent> event = parser.Next()) {
+    while (std::optional<http::SseEvent> event = parser.Next()) {
       if (event->data == "[DONE]") {
         ended = true;
         return true;

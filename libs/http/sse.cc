@@ -1,8 +1,8 @@
-#include "engines/openai/sse.h"
+#include "http/sse.h"
 
 #include <utility>
 
-namespace parley::engines {
+namespace parley::http {
 
 bool SseParser::Append(std::string_view bytes) {
   if (buffer_.size() - taken_ + current_.data.size() + bytes.size() > 2 * kMaxEventBytes)
@@ -51,4 +51,4 @@ void SseParser::OnLine(std::string_view line) {
   }
 }
 
-}  // namespace parley::engines
+}  // namespace parley::http

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace parley::engines {
+namespace parley::http {
 
 struct SseEvent {
   std::string type;  // "message" unless the stream says otherwise
@@ -32,4 +32,4 @@ class SseParser {
   bool complete_ = false;  // current_ waits to be taken
 };
 
-}  // namespace parley::engines
+}  // namespace parley::http
