@@ -30,6 +30,8 @@
 #include <vector>
 
 #include "log/log.h"
+#include "session/commands.h"
+#include "session/events.h"
 #include "session/types.h"
 
 namespace parley::agent {
@@ -143,6 +145,7 @@ struct SessionConfig {
   std::function<void(session::AgentState)> on_agent_state;
   std::function<void(session::UserState)> on_user_state;
   std::function<void(std::string_view text, bool final)> on_user_text;
+  std::function<void(const session::command::SpeechDone&)> on_speech_done;
 };
 
 // A conversation in the job's room. Lives as long as its job.
@@ -151,10 +154,20 @@ class AgentSession {
   virtual ~AgentSession() = default;
   // Says `text`, after what is being said and waits to be said. Does not wait.
   virtual void Say(std::string text, bool allow_interruptions = true) = 0;
+  // The same with a handle of the program's own choice (not 0), which on_speech_done tells again
+  // when the speech is over, and a priority.
+  virtual void Say(session::event::Say say) = 0;
   // Lets the model speak, as an answer to `instructions` that only it sees. Does not wait.
   virtual void GenerateReply(std::string instructions) = 0;
   // Cuts what is being said and drops what waits.
   virtual void Interrupt() = 0;
+  // One speech alone, by its handle.
+  virtual void Interrupt(uint64_t handle) = 0;
+  // What ends the user's turn from now on.
+  virtual void SetTurnDetection(session::TurnDetection detection) = 0;
+  // The user's turn is over now; or what they have said in it does not count.
+  virtual void CommitUserTurn() = 0;
+  virtual void ClearUserTurn() = 0;
   // Blocks until the session is over. OK: an orderly end.
   virtual absl::Status Wait() = 0;
 };

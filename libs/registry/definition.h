@@ -41,12 +41,18 @@ struct TtsConfig {
   std::map<std::string, std::string> options;
 };
 
-enum class TurnMode { kVad, kManual };
+// What ends the caller's turn: silence; no new words; silence, longer where the words do not sound
+// finished; the caller's own word.
+enum class TurnMode { kVad, kStt, kSemantic, kManual };
+std::string_view Name(TurnMode mode);  // as in a definition: vad, stt, semantic, manual
 
 struct TurnDetection {
   TurnMode mode = TurnMode::kVad;
-  absl::Duration min_delay = absl::Milliseconds(500);  // endpointing, from the end of speech
+  // Endpointing, from the end of speech. Where a definition says nothing: these, and 300 ms and
+  // 2.5 s for kSemantic.
+  absl::Duration min_delay = absl::Milliseconds(500);
   absl::Duration max_delay = absl::Seconds(3);
+  bool dynamic = false;  // the minimum follows the caller's own pauses
 };
 
 struct Interruption {
@@ -54,6 +60,7 @@ struct Interruption {
   absl::Duration min_duration = absl::Milliseconds(500);
   int min_words = 0;
   absl::Duration resume_false_after = absl::Seconds(2);  // 0 = never resume
+  bool ignore_backchannels = true;                       // "mhm", "okay" do not stop the agent
 };
 
 // How a tool is run: one HTTP call. `{name}` in the URL stands for a parameter, URL-encoded.
@@ -106,6 +113,7 @@ struct AgentDefinition {
   std::vector<TtsConfig> tts;
   TurnDetection turn_detection;
   Interruption interruption;
+  bool preemptive_generation = false;  // ask the model before the turn is taken
   std::vector<Tool> tools;
   bool transcription_enabled = true;
   Limits limits;

@@ -15,6 +15,8 @@
 namespace parley::registry {
 namespace {
 
+constexpr std::array<TurnMode, 4> kTurnModes = {TurnMode::kVad, TurnMode::kStt, TurnMode::kSemantic,
+                                                TurnMode::kManual};
 constexpr size_t kMaxChain = 8;
 constexpr size_t kMaxTools = 64;
 constexpr size_t kMaxRules = 500;
@@ -36,6 +38,7 @@ class Parser {
     ReadTts(map);
     ReadTurns(map);
     ReadInterruption(map);
+    map.Bool("preemptive_generation", &definition_.preemptive_generation);
     ReadTranscription(map);
     ReadLimits(map);
     ReadSession(map);
@@ -365,16 +368,25 @@ class Parser {
       MapReader fields(node, path, errors_);
       std::string mode = "vad";
       if (fields.Text("mode", &mode)) {
-        if (mode == "stt" || mode == "semantic") {
-          fields.Fail("mode", "mode {} is not built yet in this version; there are: vad, manual",
-                      mode);
-        } else if (mode != "vad" && mode != "manual") {
-          fields.Fail("mode", "\"{}\" is none of vad, manual, stt, semantic", mode);
+        const auto* const known = std::find_if(kTurnModes.begin(), kTurnModes.end(),
+                                               [&](TurnMode one) { return Name(one) == mode; });
+        if (known == kTurnModes.end()) {
+          fields.Fail("mode", "\"{}\" is none of vad, stt, semantic, manual", mode);
+        } else {
+          turns.mode = *known;
         }
       }
-      turns.mode = mode == "manual" ? TurnMode::kManual : TurnMode::kVad;
+      if (turns.mode == TurnMode::kSemantic) {
+        turns.min_delay = absl::Milliseconds(300);
+        turns.max_delay = absl::Milliseconds(2500);
+      }
       fields.Map("endpointing", [&](const Node& delays, const std::string& at) {
         MapReader endpointing(delays, at, errors_);
+        std::string kind = "fixed";
+        if (endpointing.Text("mode", &kind) && kind != "fixed" && kind != "dynamic") {
+          endpointing.Fail("mode", "\"{}\" is none of fixed, dynamic", kind);
+        }
+        turns.dynamic = kind == "dynamic";
         endpointing.Duration("min_delay", &turns.min_delay, absl::Milliseconds(50),
                              absl::Seconds(10));
         endpointing.Duration("max_delay", &turns.max_delay, absl::Milliseconds(50),
@@ -399,6 +411,7 @@ class Parser {
       fields.Int("min_words", &interruption.min_words, 0, 100);
       fields.Duration("resume_false_after", &interruption.resume_false_after, absl::ZeroDuration(),
                       absl::Seconds(60));
+      fields.Bool("ignore_backchannels", &interruption.ignore_backchannels);
       fields.Finish();
     });
   }
@@ -441,6 +454,11 @@ class Parser {
 };
 
 }  // namespace
+
+std::string_view Name(TurnMode mode) {
+  static constexpr std::array<std::string_view, 4> kNames = {"vad", "stt", "semantic", "manual"};
+  return kNames.at(static_cast<size_t>(mode));
+}
 
 const Tool* AgentDefinition::FindTool(std::string_view tool_name) const {
   for (const Tool& tool : tools) {

@@ -204,6 +204,20 @@ class Parser {
     scenario_.steps.push_back({at_us, std::move(event)});
   }
 
+  static void ReadHandle(MapReader& fields, uint64_t* handle, session::Priority* priority) {
+    int number = 0;
+    if (fields.Int("handle", &number, 1, 1'000'000)) *handle = static_cast<uint64_t>(number);
+    std::string name;
+    if (!fields.Text("priority", &name)) return;
+    if (name == "low") {
+      *priority = session::Priority::kLow;
+    } else if (name == "high") {
+      *priority = session::Priority::kHigh;
+    } else if (name != "normal") {
+      fields.Fail("priority", "\"{}\" is none of low, normal, high", name);
+    }
+  }
+
   // How many things it was.
   int ReadStep(MapReader& fields, int64_t at_us, bool* has_join) {
     int count = 0;
@@ -230,12 +244,37 @@ class Parser {
       ++count;
       event::Say say{.text = text};
       fields.Bool("interruptible", &say.allow_interruptions);
+      ReadHandle(fields, &say.handle, &say.priority);
       Add(at_us, say);
     }
     if (fields.Text("generate", &text, {0, kMaxText})) {
-      ++count, Add(at_us, event::GenerateReply{text});
+      ++count;
+      event::GenerateReply generate{.instructions = text};
+      ReadHandle(fields, &generate.handle, &generate.priority);
+      Add(at_us, generate);
     }
-    if (fields.Bool("interrupt", &yes)) ++count, Add(at_us, event::Interrupt{});
+    if (fields.Bool("interrupt", &yes)) {
+      ++count;
+      event::Interrupt interrupt;
+      session::Priority unused{};
+      ReadHandle(fields, &interrupt.handle, &unused);
+      Add(at_us, interrupt);
+    }
+    if (fields.Bool("commit", &yes)) ++count, Add(at_us, event::CommitTurn{});
+    if (fields.Bool("clear", &yes)) ++count, Add(at_us, event::ClearTurn{});
+    if (fields.Text("detect", &text)) {
+      ++count;
+      event::SetTurnDetection set;
+      bool known = false;
+      for (const auto one : {session::TurnDetection::kVad, session::TurnDetection::kStt,
+                             session::TurnDetection::kSemantic, session::TurnDetection::kManual}) {
+        if (session::Name(one) != text) continue;
+        set.detection = one;
+        known = true;
+      }
+      if (!known) fields.Fail("detect", "\"{}\" is none of vad, stt, semantic, manual", text);
+      Add(at_us, set);
+    }
     if (fields.Bool("shutdown", &yes)) ++count, Add(at_us, event::Shutdown{});
     if (fields.Bool("close_room", &yes)) ++count, Add(at_us, event::RoomClosed{});
     if (fields.Text("user_data", &text, {0, kMaxText})) {

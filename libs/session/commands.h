@@ -106,6 +106,12 @@ struct ItemAdded {
 struct TurnDone {
   TurnReport report;
 };
+// A speech with a handle is over: said, cut, or dropped before it began.
+struct SpeechDone {
+  uint64_t handle = 0;
+  bool interrupted = false;
+  std::string heard;  // what the user has heard of it
+};
 struct FalseInterruption {
   bool resumed = true;
 };
@@ -128,7 +134,7 @@ using Command =
     std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel, CallTool,
                  CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
                  PlayResume, PlayClear, SetState, SetUserState, UserText, AgentText, ItemAdded,
-                 TurnDone, FalseInterruption, SaveCheckpoint, Log, End>;
+                 TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End>;
 
 }  // namespace parley::session::command
 

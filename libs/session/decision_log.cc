@@ -118,6 +118,9 @@ struct Line {
         r.turn_id, r.interrupted ? " cut" : "", r.endpointing_us, r.transcript_us, r.llm_us,
         r.tts_us, r.output_us, r.total_us, r.tool_calls);
   }
+  S operator()(const command::SpeechDone& c) const {
+    return fmt::format("speech {} {}: {}", c.handle, c.interrupted ? "cut" : "done", c.heard);
+  }
   S operator()(const command::FalseInterruption&) const { return "false interruption"; }
   S operator()(const command::SaveCheckpoint& c) const {
     Hash hash;

@@ -7,6 +7,23 @@ namespace parley::session {
 Options OptionsOf(const registry::AgentDefinition& definition) {
   Options options;
   const registry::TurnDetection& turns = definition.turn_detection;
+  switch (turns.mode) {
+    case registry::TurnMode::kVad:
+      options.turn_detection = TurnDetection::kVad;
+      break;
+    case registry::TurnMode::kStt:
+      options.turn_detection = TurnDetection::kStt;
+      break;
+    case registry::TurnMode::kSemantic:
+      options.turn_detection = TurnDetection::kSemantic;
+      break;
+    case registry::TurnMode::kManual:
+      options.turn_detection = TurnDetection::kManual;
+      break;
+  }
+  options.dynamic_endpointing = turns.dynamic;
+  options.preemptive_generation = definition.preemptive_generation;
+  options.ignore_backchannels = definition.interruption.ignore_backchannels;
   options.min_endpointing_delay = turns.min_delay;
   options.max_endpointing_delay = turns.max_delay;
   // The recogniser is asked for its final a moment before the turn is taken, so that the answer is

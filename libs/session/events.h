@@ -111,15 +111,30 @@ struct Chat {
   std::string text;
 };
 
-// What the program asks for.
+// What the program asks for. `handle` is the program's own number for a speech, told again in
+// command::SpeechDone; 0: it does not want to know.
 struct Say {
   std::string text;
   bool allow_interruptions = true;
+  uint64_t handle = 0;
+  Priority priority = Priority::kNormal;
 };
 struct GenerateReply {
   std::string instructions;
+  uint64_t handle = 0;
+  Priority priority = Priority::kNormal;
 };
-struct Interrupt {};
+// Cuts what is being said and drops what waits; with a handle, that speech alone.
+struct Interrupt {
+  uint64_t handle = 0;
+};
+struct SetTurnDetection {
+  TurnDetection detection = TurnDetection::kVad;
+};
+// The user's turn is over, whatever the detection thinks: it is taken once its transcript is there.
+struct CommitTurn {};
+// What the user has said in this turn does not count.
+struct ClearTurn {};
 struct SetUserData {
   std::string data;
 };
@@ -128,10 +143,11 @@ struct Shutdown {
   std::string error;
 };
 
-using Event = std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice,
-                           SttPartial, SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone,
-                           LlmFailed, TtsAudio, TtsSegmentDone, TtsClosed, TtsFailed, ToolDone,
-                           Played, Chat, Say, GenerateReply, Interrupt, SetUserData, Shutdown>;
+using Event =
+    std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice, SttPartial,
+                 SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone, LlmFailed, TtsAudio,
+                 TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat, Say, GenerateReply,
+                 Interrupt, SetTurnDetection, CommitTurn, ClearTurn, SetUserData, Shutdown>;
 
 }  // namespace parley::session::event
 

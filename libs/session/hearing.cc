@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/strings.h"
 #include "session/text.h"
@@ -16,7 +17,12 @@ std::string SegmentId(uint64_t utterance) { return "u" + std::to_string(utteranc
 }  // namespace
 
 Hearing::Hearing(const Options& options, std::vector<Command>& out)
-    : options_(options), out_(out), gate_(options) {}
+    : options_(options),
+      out_(out),
+      gate_(options),
+      detection_(options.turn_detection),
+      min_delay_us_(absl::ToInt64Microseconds(options.min_endpointing_delay)),
+      delay_us_(min_delay_us_) {}
 
 void Hearing::Open(int64_t now_us) {
   open_ = true;
@@ -40,15 +46,18 @@ void Hearing::Reset() {
   finals_.clear();
   partial_.clear();
   partial_shown_ = false;
+  commit_us_ = 0;
+  wordless_ = false;
+  Judge();
 }
 
 void Hearing::OnVoice(bool speech, int64_t now_us) {
   switch (gate_.Add(speech, now_us)) {
     case SpeechGate::Edge::kStarted:
-      turn_open_ = true;
-      if (open_) Begin(now_us);
+      Started(now_us);
       break;
     case SpeechGate::Edge::kStopped:
+      wordless_ = false;
       End(now_us);
       break;
     case SpeechGate::Edge::kNone:
@@ -61,16 +70,41 @@ void Hearing::OnVoice(bool speech, int64_t now_us) {
   }
 }
 
+void Hearing::Started(int64_t now_us) {
+  if (options_.dynamic_endpointing) {
+    // A pause inside a turn, or one that was taken for its end when it was none: the agent has not
+    // begun to answer, or only just.
+    constexpr int64_t kAtOnceUs = 1'000'000;
+    const bool cut_in = answered_us_ < turn_end_us_ || now_us - answered_us_ < kAtOnceUs;
+    const int64_t from_us = turn_open_ ? last_end_us_ : turn_end_us_;
+    const int64_t gap_us = gate_.start_us() - from_us;
+    if ((turn_open_ || cut_in) && from_us > 0 && gap_us > 0 && gap_us <= LongestUs()) {
+      const double alpha = options_.endpointing_alpha;
+      const auto pause_us = static_cast<double>(gap_us);
+      const auto mean_us =
+          static_cast<int64_t>(alpha * static_cast<double>(min_delay_us_) + (1 - alpha) * pause_us);
+      min_delay_us_ = std::clamp(mean_us, absl::ToInt64Microseconds(options_.min_endpointing_delay),
+                                 LongestUs());
+    }
+  }
+  turn_open_ = true;
+  text_us_ = now_us;
+  if (open_) Begin(now_us);
+}
+
 void Hearing::Begin(int64_t now_us) {
   feeding_ = true;
   ++utterance_;
   partial_.clear();
   partial_shown_ = false;
   const auto since_start = absl::Microseconds(now_us - gate_.start_us());
-  out_.emplace_back(command::SttStart{stream_, options_.preroll + since_start});
+  // After sound without words the beginning of the sound is long past.
+  const absl::Duration since = std::min(since_start, absl::Seconds(1));
+  out_.emplace_back(command::SttStart{stream_, options_.preroll + since});
 }
 
 void Hearing::End(int64_t now_us) {
+  last_end_us_ = gate_.last_speech_us();
   if (!feeding_) {
     final_us_ = now_us;
     return;
@@ -79,10 +113,12 @@ void Hearing::End(int64_t now_us) {
   out_.emplace_back(command::SttEnd{stream_, utterance_});
 }
 
-bool Hearing::OnPartial(uint32_t stream, const std::string& text) {
+bool Hearing::OnPartial(uint32_t stream, const std::string& text, int64_t now_us) {
   if (stream != stream_ || !open_ || answered_ >= utterance_ || text == partial_) return false;
   partial_ = text;
   partial_shown_ = true;
+  text_us_ = now_us;
+  Judge();
   out_.emplace_back(command::UserText{SegmentId(utterance_), text, false});
   return true;
 }
@@ -100,9 +136,9 @@ bool Hearing::OnFinal(uint32_t stream, uint64_t utterance, const std::string& te
     out_.emplace_back(command::UserText{SegmentId(utterance), std::string(words), true});
   }
   if (current) partial_.clear();
-  if (words.empty()) return false;
-  finals_ = JoinText(finals_, words);
-  return true;
+  if (!words.empty()) finals_ = JoinText(finals_, words);
+  Judge();
+  return !words.empty();
 }
 
 bool Hearing::OnFailed(uint32_t stream, int64_t now_us) {
@@ -114,6 +150,7 @@ bool Hearing::OnFailed(uint32_t stream, int64_t now_us) {
   partial_.clear();
   answered_ = utterance_;
   final_us_ = now_us;
+  Judge();
   // At once, then ever later.
   constexpr int64_t kFirstUs = 100'000;
   constexpr int64_t kLongestUs = 2'000'000;
@@ -124,46 +161,98 @@ bool Hearing::OnFailed(uint32_t stream, int64_t now_us) {
 
 void Hearing::Advance(int64_t now_us) {
   if (gate_.Expire(now_us) == SpeechGate::Edge::kStopped) End(now_us);
+  ConsiderWordless(now_us);
   if (!open_ && reopen_us_ != 0 && now_us >= reopen_us_) {
     reopen_us_ = 0;
     Open(now_us);
   }
 }
 
-std::optional<Turn> Hearing::TakeTurn(int64_t now_us) {
-  if (!turn_open_ || gate_.speaking()) return std::nullopt;
-  const int64_t end_us = gate_.last_speech_us();
-  const int64_t decide_us = end_us + absl::ToInt64Microseconds(options_.min_endpointing_delay);
-  if (now_us < std::max(decide_us, gate_.starting_until_us())) return std::nullopt;
-  const bool complete = answered_ == utterance_;
-  if (!complete && now_us < end_us + absl::ToInt64Microseconds(options_.max_endpointing_delay)) {
-    return std::nullopt;
+// Sound without new words does not keep a turn open where only words count.
+void Hearing::ConsiderWordless(int64_t now_us) {
+  if (detection_ != TurnDetection::kStt || !gate_.speaking() || wordless_ || words() == 0) return;
+  if (now_us < text_us_ + delay_us_) return;
+  wordless_ = true;
+  End(now_us);
+}
+
+void Hearing::SetDetection(TurnDetection detection) {
+  detection_ = detection;
+  Judge();
+}
+
+void Hearing::Commit(int64_t now_us) {
+  if (!turn_open_) return;
+  commit_us_ = now_us;
+  if (!gate_.speaking()) return;
+  gate_.Reset();
+  End(now_us);
+}
+
+int64_t Hearing::LongestUs() const {
+  return std::max(absl::ToInt64Microseconds(options_.min_endpointing_delay),
+                  absl::ToInt64Microseconds(options_.max_endpointing_delay));
+}
+
+// How long to wait for more, as far as the words so far tell.
+void Hearing::Judge() {
+  delay_us_ = min_delay_us_;
+  if (detection_ != TurnDetection::kSemantic) return;
+  const std::string text = Transcript();
+  if (!text.empty()) delay_us_ = PatienceUs(EndOfTurn(text), min_delay_us_, LongestUs());
+}
+
+// Since when there has been nothing of the turn.
+int64_t Hearing::EndUs() const {
+  if (detection_ == TurnDetection::kStt && words() > 0) {
+    return std::min(gate_.last_speech_us(), text_us_);
   }
+  return gate_.last_speech_us();
+}
+
+std::optional<Turn> Hearing::TakeTurn(int64_t now_us) {
+  const int64_t due_us = turn_deadline_us();
+  if (due_us == kNever || now_us < due_us) return std::nullopt;
+  const int64_t end_us = EndUs();
+  const int64_t decide_us = commit_us_ > 0 ? commit_us_ : end_us + delay_us_;
   Turn turn{.text = Transcript(), .speech_end_us = end_us, .committed_us = now_us};
   // When the last final was there in time, all of the wait is endpointing.
-  turn.decided_us = complete && final_us_ <= decide_us ? now_us : decide_us;
-  if (!complete && partial_shown_) {
+  turn.decided_us = complete() && final_us_ <= decide_us ? now_us : decide_us;
+  if (!complete() && partial_shown_) {
     out_.emplace_back(command::UserText{SegmentId(utterance_), partial_, true});
   }
+  turn_end_us_ = end_us;
   answered_ = utterance_;
   turn_open_ = false;
+  commit_us_ = 0;
   finals_.clear();
   partial_.clear();
   partial_shown_ = false;
+  Judge();
+  if (std::exchange(wordless_, false) && gate_.speaking()) {
+    // The sound goes on: new words in it are a new turn.
+    turn_open_ = true;
+    text_us_ = now_us;
+    if (open_) Begin(now_us);
+  }
   return turn;
 }
 
 int64_t Hearing::deadline_us() const {
-  return !open_ && reopen_us_ != 0 ? std::min(gate_.expiry_us(), reopen_us_) : gate_.expiry_us();
+  int64_t deadline_us = gate_.expiry_us();
+  if (!open_ && reopen_us_ != 0) deadline_us = std::min(deadline_us, reopen_us_);
+  if (detection_ == TurnDetection::kStt && gate_.speaking() && !wordless_ && words() > 0) {
+    deadline_us = std::min(deadline_us, text_us_ + delay_us_);
+  }
+  return deadline_us;
 }
 
 int64_t Hearing::turn_deadline_us() const {
-  if (!turn_open_ || gate_.speaking()) return kNever;
-  const absl::Duration delay = answered_ == utterance_ ? options_.min_endpointing_delay
-                                                       : std::max(options_.min_endpointing_delay,
-                                                                  options_.max_endpointing_delay);
-  return std::max(gate_.last_speech_us() + absl::ToInt64Microseconds(delay),
-                  gate_.starting_until_us());
+  if (!turn_open_ || (gate_.speaking() && !wordless_)) return kNever;
+  if (commit_us_ > 0) return complete() ? commit_us_ : commit_us_ + LongestUs();
+  if (detection_ == TurnDetection::kManual) return kNever;
+  const int64_t delay_us = complete() ? delay_us_ : std::max(delay_us_, LongestUs());
+  return std::max(EndUs() + delay_us, gate_.starting_until_us());
 }
 
 std::string Hearing::Transcript() const { return JoinText(finals_, partial_); }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "session/commands.h"
+#include "session/end_of_turn.h"
 #include "session/gate.h"
 #include "session/types.h"
 
@@ -35,7 +36,7 @@ class Hearing {
 
   void OnVoice(bool speech, int64_t now_us);
   // True when the transcript of the open turn has more text.
-  bool OnPartial(uint32_t stream, const std::string& text);
+  bool OnPartial(uint32_t stream, const std::string& text, int64_t now_us);
   bool OnFinal(uint32_t stream, uint64_t utterance, const std::string& text, int64_t now_us);
   // True when it was the stream in use; what it had heard of the utterance is lost, its last
   // partial stands.
@@ -45,6 +46,12 @@ class Hearing {
   void Advance(int64_t now_us);
   // The user's turn, once it is over. An empty text: there was sound, and no words in it.
   std::optional<Turn> TakeTurn(int64_t now_us);
+  void SetDetection(TurnDetection detection);
+  TurnDetection detection() const { return detection_; }
+  // The turn is over now; it is taken once its transcript is there.
+  void Commit(int64_t now_us);
+  // The agent began to answer: the pause before what the user says next tells how they speak.
+  void OnAnswered(int64_t now_us) { answered_us_ = now_us; }
   // When Advance, and when TakeTurn, may have something to do.
   int64_t deadline_us() const;
   int64_t turn_deadline_us() const;
@@ -59,11 +66,26 @@ class Hearing {
   int64_t last_speech_us() const { return gate_.last_speech_us(); }
   bool turn_open() const { return turn_open_; }
   int words() const;  // in the open turn's transcript so far
+  std::string Transcript() const;
+  // Every final that was asked for in the open turn is in.
+  bool complete() const { return answered_ == utterance_; }
+  // Somebody speaks, or has just spoken and may have said something.
+  bool busy() const {
+    if (detection_ == TurnDetection::kManual) return false;
+    if (detection_ == TurnDetection::kStt) return words() > 0;
+    return gate_.speaking() || turn_open_;
+  }
+  // How long a silence ends the turn as it stands.
+  int64_t delay_us() const { return delay_us_; }
 
  private:
   void Begin(int64_t now_us);
   void End(int64_t now_us);
-  std::string Transcript() const;
+  void Started(int64_t now_us);
+  void Judge();
+  int64_t EndUs() const;
+  int64_t LongestUs() const;
+  void ConsiderWordless(int64_t now_us);
 
   const Options& options_;
   std::vector<Command>& out_;
@@ -78,9 +100,19 @@ class Hearing {
   uint64_t answered_ = 0;   // finals up to here are in, or given up
   bool partial_shown_ = false;
   bool turn_open_ = false;
+  bool wordless_ = false;  // the utterance was ended while there is still sound
   std::string finals_;
   std::string partial_;
   int64_t final_us_ = 0;
+  int64_t last_end_us_ = 0;  // of speech, before what is said now
+  int64_t text_us_ = 0;      // when the transcript last had more words
+
+  TurnDetection detection_;
+  int64_t min_delay_us_;     // follows the speaker where it may
+  int64_t delay_us_;         // of the turn as it stands
+  int64_t commit_us_ = 0;    // when the program ended the turn; 0: it has not
+  int64_t answered_us_ = 0;  // when the agent last began to answer
+  int64_t turn_end_us_ = 0;  // end of speech of the last turn that was taken
 };
 
 }  // namespace parley::session

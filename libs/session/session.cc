@@ -62,6 +62,7 @@ void Session::Advance() {
   hearing_.Advance(now_us_);
   ConsiderPause();
   TakeUserTurn();
+  ConsiderDraft();
   ConsiderResume();
   Pump();
   while (active_ == nullptr && StartNext()) Pump();
@@ -187,12 +188,12 @@ void Session::LinkTo(const Person& person) {
   linked_us_ = now_us_;
   out_.emplace_back(command::Link{linked_});
   if (greeted_ != linked_ && !character_.greeting.empty()) {
-    Enqueue({.text = character_.greeting}, false);
+    Enqueue({.text = character_.greeting});
   } else if (restored_ && history_.LastUserMessage() != nullptr) {
     // The attempt before this one was lost while it owed an answer.
     Speech speech{.answer = true, .turn_id = std::to_string(turns_)};
     speech.times = {.speech_end_us = now_us_, .decided_us = now_us_, .committed_us = now_us_};
-    Enqueue(std::move(speech), false);
+    Enqueue(std::move(speech));
   }
   greeted_ = linked_;
   restored_ = false;
@@ -200,7 +201,8 @@ void Session::LinkTo(const Person& person) {
 
 void Session::Unlink() {
   Cut();
-  queue_.clear();
+  DropQueue();
+  DropDraft();
   hearing_.Reset();
   linked_.clear();
   subscribed_ = subscribed_ && !people_.empty();
@@ -216,7 +218,7 @@ void Session::On(const event::Voice& voice) {
 }
 
 void Session::On(const event::SttPartial& partial) {
-  hearing_.OnPartial(partial.stream, partial.text);
+  hearing_.OnPartial(partial.stream, partial.text, now_us_);
 }
 
 void Session::On(const event::SttFinal& final) {
@@ -239,7 +241,7 @@ void Session::On(const event::SttFailed& failed) {
   if (!lost_words || hearing_.words() > 0 || active_ != nullptr || linked_.empty()) return;
   Speech speech{.text = options_.apology};
   speech.apology = true;
-  Enqueue(std::move(speech), false);
+  Enqueue(std::move(speech));
 }
 
 bool Session::EnoughWords() const {
@@ -252,8 +254,20 @@ bool Session::TurnWaits() const {
   return active_ != nullptr && active_->heard() && hearing_.words() > 0 && !EnoughWords();
 }
 
+// So far the user only shows that they listen, and the agent is not about to end.
+bool Session::OnlyBackchannel() const {
+  if (!options_.ignore_backchannels || active_ == nullptr || !active_->heard()) return false;
+  if (hearing_.detection() == TurnDetection::kManual || hearing_.words() == 0) return false;
+  const bool complete = active_->text_complete && active_->spoken.all_done();
+  const int64_t left_us = active_->spoken.audio_us() - active_->played_us;
+  if (complete && left_us < Micros(options_.backchannel_boundary)) return false;
+  return IsBackchannel(hearing_.Transcript(), !hearing_.complete());
+}
+
 void Session::ConsiderPause() {
   if (active_ == nullptr || !active_->playing || paused_ || !active_->interruptible) return;
+  if (hearing_.detection() == TurnDetection::kManual || OnlyBackchannel()) return;
+  if (hearing_.detection() == TurnDetection::kStt && hearing_.words() == 0) return;
   if (hearing_.speech_us() < Micros(options_.min_interruption) || !EnoughWords()) return;
   if (options_.resume_false_after <= absl::ZeroDuration()) return Cut();
   paused_ = true;
@@ -261,13 +275,19 @@ void Session::ConsiderPause() {
 }
 
 void Session::ConsiderCut() {
+  if (hearing_.detection() == TurnDetection::kManual || OnlyBackchannel()) return;
   if (active_ != nullptr && active_->heard() && active_->interruptible && EnoughWords()) Cut();
 }
 
 void Session::ConsiderResume() {
   if (!paused_ || active_ == nullptr || hearing_.speaking()) return;
+  if (OnlyBackchannel() && hearing_.complete()) return Resume();
   if (hearing_.turn_open() && !TurnWaits()) return;
   if (now_us_ < hearing_.last_speech_us() + Micros(options_.resume_false_after)) return;
+  Resume();
+}
+
+void Session::Resume() {
   paused_ = false;
   out_.emplace_back(command::PlayResume{});
   out_.emplace_back(command::FalseInterruption{true});
@@ -275,8 +295,14 @@ void Session::ConsiderResume() {
 
 void Session::TakeUserTurn() {
   if (TurnWaits()) return;
+  const bool backchannel = OnlyBackchannel();
   std::optional<Turn> turn = hearing_.TakeTurn(now_us_);
+  if (turn) drafts_ = 0;
   if (!turn || turn->text.empty()) return;
+  if (backchannel) {
+    if (paused_) Resume();
+    return;
+  }
   Commit(std::move(*turn));
 }
 
@@ -297,14 +323,52 @@ void Session::Commit(Turn turn) {
     AddItem({.role = "user", .text = turn.text});
   }
   // An answer that never began is replaced by this one.
-  std::erase_if(queue_, [](const Speech& speech) { return !speech.turn_id.empty(); });
+  std::erase_if(queue_, [this](const Speech& speech) {
+    if (speech.turn_id.empty()) return false;
+    Discard(speech);
+    return true;
+  });
   ++usage_.turns;
   Speech answer{.answer = true, .turn_id = std::to_string(++turns_)};
-  answer.times = {.speech_end_us = turn.speech_end_us,
-                  .decided_us = turn.decided_us,
-                  .committed_us = turn.committed_us};
-  Enqueue(std::move(answer), true);
+  if (draft_ != nullptr && PromptFor(answer) == draft_prompt_) {
+    answer = std::move(*draft_);
+    draft_.reset();
+  }
+  DropDraft();
+  answer.times.speech_end_us = turn.speech_end_us;
+  answer.times.decided_us = turn.decided_us;
+  answer.times.committed_us = turn.committed_us;
+  Enqueue(std::move(answer));
   SaveCheckpoint();
+}
+
+// Asks the model before the turn is taken, where its words are already there.
+void Session::ConsiderDraft() {
+  constexpr int kMaxDrafts = 3;
+  if (!options_.preemptive_generation) return;
+  const bool asks = hearing_.turn_open() && hearing_.complete() && hearing_.words() > 0 &&
+                    hearing_.detection() != TurnDetection::kManual && active_ == nullptr &&
+                    queue_.empty() && !linked_.empty() && !closing_;
+  if (draft_ != nullptr) {
+    if (!hearing_.turn_open() || draft_text_ != hearing_.Transcript()) DropDraft();
+    if (draft_ != nullptr) return;
+  }
+  if (!asks || hearing_.speaking() || drafts_ >= kMaxDrafts) return;
+  ++drafts_;
+  draft_ = std::make_unique<Speech>();
+  draft_->answer = true;
+  draft_->turn_id = std::to_string(turns_ + 1);
+  draft_prompt_ = PromptFor(*draft_);
+  draft_prompt_.push_back({.role = "user", .text = hearing_.Transcript()});
+  draft_text_ = hearing_.Transcript();
+  RequestAnswer(*draft_, draft_prompt_);
+}
+
+void Session::DropDraft() {
+  if (draft_ != nullptr && draft_->llm_stream != 0) {
+    out_.emplace_back(command::LlmCancel{draft_->llm_stream});
+  }
+  draft_.reset();
 }
 
 void Session::On(const event::Chat& chat) {
@@ -319,17 +383,41 @@ void Session::On(const event::Chat& chat) {
 
 void Session::On(const event::Say& say) {
   if (closing_) return;
-  Enqueue({.text = say.text, .interruptible = say.allow_interruptions}, false);
+  Enqueue({.text = say.text,
+           .interruptible = say.allow_interruptions,
+           .handle = say.handle,
+           .priority = say.priority});
 }
 
 void Session::On(const event::GenerateReply& generate) {
   if (closing_) return;
-  Enqueue({.answer = true, .instructions = generate.instructions}, false);
+  Enqueue({.answer = true,
+           .instructions = generate.instructions,
+           .handle = generate.handle,
+           .priority = generate.priority});
 }
 
-void Session::On(const event::Interrupt&) {
-  queue_.clear();
-  Cut();
+void Session::On(const event::Interrupt& interrupt) {
+  if (interrupt.handle == 0) {
+    DropQueue();
+    return Cut();
+  }
+  if (active_ != nullptr && active_->handle == interrupt.handle) return Cut();
+  const auto found = std::find_if(queue_.begin(), queue_.end(), [&](const Speech& one) {
+    return one.handle == interrupt.handle;
+  });
+  if (found == queue_.end()) return;
+  Discard(*found);
+  queue_.erase(found);
+}
+
+void Session::On(const event::SetTurnDetection& set) { hearing_.SetDetection(set.detection); }
+
+void Session::On(const event::CommitTurn&) { hearing_.Commit(now_us_); }
+
+void Session::On(const event::ClearTurn&) {
+  hearing_.Reset();
+  DropDraft();
 }
 
 void Session::On(const event::SetUserData& data) {
@@ -364,7 +452,8 @@ bool Session::Failed(Engine engine, const std::string& error) {
 void Session::End(EndReason reason, std::string error) {
   if (ended_) return;
   Cut();
-  queue_.clear();
+  DropQueue();
+  DropDraft();
   hearing_.Close();
   // An end that another attempt may follow leaves it everything.
   if (reason == EndReason::kDrained || reason == EndReason::kError) SaveCheckpoint();

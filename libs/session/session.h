@@ -81,6 +81,9 @@ class Session {
   void On(const event::Say& say);
   void On(const event::GenerateReply& generate);
   void On(const event::Interrupt& interrupt);
+  void On(const event::SetTurnDetection& set);
+  void On(const event::CommitTurn& commit);
+  void On(const event::ClearTurn& clear);
   void On(const event::SetUserData& data);
   void On(const event::Shutdown& shutdown);
 
@@ -105,11 +108,19 @@ class Session {
   void Commit(Turn turn);
   bool EnoughWords() const;
   bool TurnWaits() const;
+  bool OnlyBackchannel() const;
+  void ConsiderDraft();
+  void DropDraft();
+  void Resume();
 
   // The agent's turn (session_speaking.cc).
-  Speech& Enqueue(Speech speech, bool first);
+  Speech& Enqueue(Speech speech);
+  void DropQueue();
+  void Discard(const Speech& speech);
+  void Over(const Speech& speech, bool interrupted);
+  std::vector<ChatItem> PromptFor(const Speech& speech) const;
   bool StartNext();
-  void RequestAnswer(Speech& speech);
+  void RequestAnswer(Speech& speech, std::vector<ChatItem> prompt);
   void AddText(Speech& speech, std::vector<std::string> sentences);
   void EndRound(Speech& speech);
   void CallTools(Speech& speech);
@@ -148,6 +159,11 @@ class Session {
   int64_t linked_us_ = 0;
 
   std::unique_ptr<Speech> active_;
+  // The answer to a turn that is not taken yet, being made; and what it was asked.
+  std::unique_ptr<Speech> draft_;
+  std::vector<ChatItem> draft_prompt_;
+  std::string draft_text_;  // the transcript it answers
+  int drafts_ = 0;          // of this turn
   std::deque<Speech> queue_;
   bool paused_ = false;
   AgentState state_ = AgentState::kInitializing;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "session/session.h"
+#include "session/text.h"
 
 namespace parley::session {
 namespace {
@@ -17,15 +18,39 @@ constexpr size_t kMaxAnswerBytes = 32 * 1024;
 
 }  // namespace
 
-Speech& Session::Enqueue(Speech speech, bool first) {
+Speech& Session::Enqueue(Speech speech) {
   speech.id = ++speeches_;
   speech.interruptible = speech.interruptible && options_.allow_interruptions;
   if (queue_.size() >= kMaxQueue) {
     out_.emplace_back(
         command::Log{command::Log::Level::kWarn, "too much to say; the oldest is dropped", ""});
+    Discard(queue_.front());
     queue_.pop_front();
   }
-  return first ? queue_.emplace_front(std::move(speech)) : queue_.emplace_back(std::move(speech));
+  const auto after = std::find_if(queue_.begin(), queue_.end(),
+                                  [&](const Speech& one) { return one.rank() < speech.rank(); });
+  return *queue_.insert(after, std::move(speech));
+}
+
+void Session::DropQueue() {
+  for (const Speech& speech : queue_) Discard(speech);
+  queue_.clear();
+}
+
+// It never began.
+void Session::Discard(const Speech& speech) {
+  if (speech.llm_stream != 0) out_.emplace_back(command::LlmCancel{speech.llm_stream});
+  Over(speech, true);
+}
+
+// Whoever holds the speech's handle learns its end.
+void Session::Over(const Speech& speech, bool interrupted) {
+  if (speech.handle == 0) return;
+  std::string heard;
+  for (int part = 0; part <= speech.part; ++part) {
+    heard = JoinText(heard, speech.spoken.Heard(part));
+  }
+  out_.emplace_back(command::SpeechDone{speech.handle, interrupted, std::move(heard)});
 }
 
 bool Session::StartNext() {
@@ -34,7 +59,8 @@ bool Session::StartNext() {
   queue_.pop_front();
   paused_ = false;
   if (active_->answer) {
-    RequestAnswer(*active_);
+    if (!active_->asked) RequestAnswer(*active_, PromptFor(*active_));
+    if (std::exchange(active_->round_waits, false)) CallTools(*active_);
   } else {
     AddText(*active_, active_->splitter.Add(active_->text));
     AddText(*active_, active_->splitter.Finish());
@@ -45,20 +71,30 @@ bool Session::StartNext() {
 
 // ---- thinking ----
 
-void Session::RequestAnswer(Speech& speech) {
+std::vector<ChatItem> Session::PromptFor(const Speech& speech) const {
+  return history_.Prompt(character_.instructions, speech.instructions);
+}
+
+void Session::RequestAnswer(Speech& speech, std::vector<ChatItem> prompt) {
+  speech.asked = true;
   speech.llm_stream = ++streams_;
   speech.llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
   out_.emplace_back(command::LlmChat{
       .stream = speech.llm_stream,
       .turn_id = speech.turn_id,
-      .items = history_.Prompt(character_.instructions, speech.instructions),
+      .items = std::move(prompt),
       .allow_tools = !character_.tools.empty() && speech.rounds < options_.max_tool_steps,
       .timeout = options_.llm_timeout});
 }
 
 Speech* Session::OfLlm(uint32_t stream) {
-  return active_ != nullptr && stream != 0 && active_->llm_stream == stream ? active_.get()
-                                                                            : nullptr;
+  if (stream == 0) return nullptr;
+  if (active_ != nullptr && active_->llm_stream == stream) return active_.get();
+  if (draft_ != nullptr && draft_->llm_stream == stream) return draft_.get();
+  // A turn was taken, and its answer waits for what is being said.
+  const auto waits = std::find_if(queue_.begin(), queue_.end(),
+                                  [stream](const Speech& one) { return one.llm_stream == stream; });
+  return waits == queue_.end() ? nullptr : &*waits;
 }
 
 void Session::On(const event::LlmText& text) {
@@ -104,6 +140,7 @@ void Session::On(const event::LlmFailed& failed) {
   if (speech == nullptr) return;
   speech->llm_stream = 0;
   speech->tools.clear();
+  if (speech == draft_.get()) return DropDraft();
   if (Failed(Engine::kLlm, failed.error)) return;
   AddText(*speech, speech->splitter.Finish());
   Apologise(*speech);
@@ -131,8 +168,10 @@ void Session::EndRound(Speech& speech) {
   AddText(speech, speech.splitter.Finish());
   if (speech.tools.empty()) {
     speech.text_complete = true;
-  } else {
+  } else if (&speech == active_.get()) {
     CallTools(speech);
+  } else {
+    speech.round_waits = true;  // nothing is done for a turn that may not be one
   }
 }
 
@@ -188,7 +227,7 @@ void Session::ToolsDone(Speech& speech) {
   for (ToolRun& run : speech.tools) AddItem(std::move(run.result));
   speech.tools.clear();
   ++speech.rounds;
-  RequestAnswer(speech);
+  RequestAnswer(speech, PromptFor(speech));
 }
 
 // ---- speaking ----
@@ -283,8 +322,9 @@ bool Session::OutputReady() const {
 void Session::StartPlaying(Speech& speech) {
   if (speech.playing || speech.spoken.audio_us() == 0 || !OutputReady()) return;
   // Somebody speaks, or has just spoken and may have said something: first hear what.
-  if (speech.interruptible && (hearing_.speaking() || hearing_.turn_open())) return;
+  if (speech.interruptible && hearing_.busy()) return;
   speech.playing = true;
+  hearing_.OnAnswered(now_us_);
   out_.emplace_back(command::PlayStart{speech.id});
 }
 
@@ -293,6 +333,7 @@ void Session::Finish() {
   ShowText(speech, speech.spoken.TakeRest(), true);
   Remember(speech, false);
   Report(speech, false);
+  Over(speech, false);
   const bool turn = !speech.turn_id.empty();
   active_.reset();
   paused_ = false;
@@ -306,6 +347,7 @@ void Session::Cut() {
   ShowText(speech, "", true);
   Remember(speech, true);
   Report(speech, true);
+  Over(speech, true);
   active_.reset();
   paused_ = false;
 }

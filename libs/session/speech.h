@@ -39,10 +39,14 @@ struct Speech {
   std::string instructions;  // for this answer alone
   std::string turn_id;       // the user's turn that it answers; empty: none
   bool interruptible = true;
+  uint64_t handle = 0;  // the program's; 0: none
+  Priority priority = Priority::kNormal;
   AnswerTimes times;
 
   // Making it.
-  uint32_t llm_stream = 0;  // in flight; 0: none
+  uint32_t llm_stream = 0;   // in flight; 0: none
+  bool asked = false;        // the model was
+  bool round_waits = false;  // of a draft: the model is done, its tools are not called yet
   int64_t llm_deadline_us = 0;
   int rounds = 0;                    // of tools, done
   int part = 0;                      // the current answer of the model
@@ -63,6 +67,8 @@ struct Speech {
   bool shown = false;  // some of its text
 
   bool heard() const { return played_us > 0; }
+  // Answers to the user come before whatever the program wants to say.
+  int rank() const { return turn_id.empty() ? static_cast<int>(priority) : 100; }
 };
 
 // Parts that sum to the total.

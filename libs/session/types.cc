@@ -30,6 +30,20 @@ std::string_view Name(UserState state) {
   return "";
 }
 
+std::string_view Name(TurnDetection detection) {
+  switch (detection) {
+    case TurnDetection::kVad:
+      return "vad";
+    case TurnDetection::kStt:
+      return "stt";
+    case TurnDetection::kSemantic:
+      return "semantic";
+    case TurnDetection::kManual:
+      return "manual";
+  }
+  return "";
+}
+
 std::string_view Name(EndReason reason) {
   switch (reason) {
     case EndReason::kParticipantsLeft:

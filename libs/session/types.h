@@ -56,6 +56,18 @@ struct Character {
   std::vector<ToolSpec> tools;
 };
 
+// What ends the user's turn.
+enum class TurnDetection {
+  kVad,       // silence
+  kStt,       // no new words, whatever else there is to hear: for lines that are never silent
+  kSemantic,  // silence, longer where the words so far do not sound finished
+  kManual,    // the program, or the caller's own button
+};
+std::string_view Name(TurnDetection detection);
+
+// In which order what waits to be said is said: the higher first, in one priority the older first.
+enum class Priority { kLow = 0, kNormal = 5, kHigh = 10 };
+
 // How turns are taken and how long things may take. Durations count in the time that events carry.
 struct Options {
   // Speech has begun once `min_speech` of the last 200 ms was speech, and is over after
@@ -66,16 +78,29 @@ struct Options {
       absl::Milliseconds(400);  // audio from before the start that the recogniser gets too
   absl::Duration max_utterance = absl::Seconds(60);  // longer speech is cut into pieces
 
+  TurnDetection turn_detection = TurnDetection::kVad;
+
   // The turn is taken `min_delay` after the end of speech when its transcript is there, else when
   // it comes, at `max_delay` at the latest (with the partial transcript, if there is one).
   absl::Duration min_endpointing_delay = absl::Milliseconds(500);
   absl::Duration max_endpointing_delay = absl::Seconds(3);
+  // The minimum follows the pauses this caller makes inside a turn: an exponential average with
+  // this weight on what was before, never under the configured minimum or over the maximum.
+  bool dynamic_endpointing = false;
+  double endpointing_alpha = 0.9;
+  // The model is asked as soon as the transcript is there, before the turn is taken; its answer is
+  // thrown away when the user goes on. At most three times a turn.
+  bool preemptive_generation = false;
 
   bool allow_interruptions = true;
   absl::Duration min_interruption =
       absl::Milliseconds(500);                           // speech as long as this pauses the agent
   int min_interruption_words = 0;                        // … and so many words, when more than 0
   absl::Duration resume_false_after = absl::Seconds(2);  // 0: the agent is cut, not paused
+  // "mhm", "yeah", "okay" over the agent's speech neither stop it nor are they a turn; within
+  // `backchannel_boundary` of its end they may be an answer, and are one.
+  bool ignore_backchannels = true;
+  absl::Duration backchannel_boundary = absl::Seconds(1);
 
   int max_tool_steps = 3;
   bool close_on_disconnect = true;

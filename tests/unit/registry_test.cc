@@ -144,8 +144,9 @@ greeting: Good day.
 stt: [{engine: pocketsphinx, grammar: rooms, language: en, phrases: [suite], options: {a: b}}]
 llm: [{engine: openai, model: m, temperature: 0.3, max_tokens: 200}, {engine: rules, rules: rooms}]
 tts: [{engine: flite, voice: slt, rate: 1.5}, {engine: espeak, voice: en-us, pitch: 0.5}]
-turn_detection: {mode: manual, endpointing: {min_delay: 0.3s, max_delay: 2s}}
-interruption: {enabled: false, min_duration: 250ms, min_words: 2, resume_false_after: 0s}
+turn_detection: {mode: semantic, endpointing: {mode: dynamic, min_delay: 0.3s, max_delay: 2s}}
+interruption: {enabled: false, min_duration: 250ms, min_words: 2, resume_false_after: 0s, ignore_backchannels: false}
+preemptive_generation: true
 tools:
   - name: room_rate
     description: Rate
@@ -176,7 +177,10 @@ rules:
   EXPECT_EQ(d.llm[0].temperature, 0.3);
   EXPECT_EQ(d.llm[1].rules, "rooms");
   EXPECT_EQ(d.tts[1].pitch, 0.5);
-  EXPECT_EQ(d.turn_detection.mode, TurnMode::kManual);
+  EXPECT_EQ(d.turn_detection.mode, TurnMode::kSemantic);
+  EXPECT_TRUE(d.turn_detection.dynamic);
+  EXPECT_FALSE(d.interruption.ignore_backchannels);
+  EXPECT_TRUE(d.preemptive_generation);
   EXPECT_EQ(d.turn_detection.min_delay, absl::Milliseconds(300));
   EXPECT_FALSE(d.interruption.enabled);
   EXPECT_EQ(d.interruption.min_words, 2);
@@ -291,8 +295,9 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{With("session: {record: true}\n"), "a.yaml:3: session.record: not built yet"},
         Refusal{With("transcription: {translate_to: de}\n"),
                 "a.yaml:3: transcription.translate_to: not built yet"},
-        Refusal{With("turn_detection: {mode: semantic}\n"),
-                "a.yaml:3: turn_detection.mode: mode semantic is not built yet"},
+        Refusal{
+            With("turn_detection: {mode: realtime}\n"),
+            "a.yaml:3: turn_detection.mode: \"realtime\" is none of vad, stt, semantic, manual"},
         Refusal{With("stt: [{engine: deepgram}]\n"),
                 "a.yaml:3: stt[0].engine: engine deepgram is not built yet in this version; there "
                 "are: pocketsphinx"},
@@ -443,7 +448,9 @@ TEST(SchemaTest, AgreesWithTheParser) {
       {R"({"id": "x", "limits": {"memory": "64MiB", "max_tool_steps": 51}})", false},
       {R"({"id": "x", "session": {"away_after": "0"}})", true},
       {R"({"id": "x", "session": {"away_after": "1 s"}})", false},
-      {R"({"id": "x", "turn_detection": {"mode": "stt"}})", false},
+      {R"({"id": "x", "turn_detection": {"mode": "stt"}, "preemptive_generation": true})", true},
+      {R"({"id": "x", "turn_detection": {"mode": "realtime"}})", false},
+      {R"({"id": "x", "turn_detection": {"endpointing": {"mode": "quick"}}})", false},
       {R"({"id": "x", "tools": [{"name": "t"}]})", false},
       {R"({"id": "x", "tools": [{"name": "t", "http": {"url": "ftp://a.example"}}]})", false},
       {R"({"id": "x", "rules": {"r": []}})", false},

@@ -68,10 +68,6 @@ std::vector<TtsEngine> TtsOf(const registry::AgentDefinition& definition) {
 absl::StatusOr<SessionConfig> ConfigOf(const std::string& definition_json) {
   PARLEY_ASSIGN_OR_RETURN(const registry::AgentDefinition definition,
                           registry::FromJson(definition_json));
-  if (definition.turn_detection.mode == registry::TurnMode::kManual) {
-    return InvalidArgument(
-        "turn_detection.mode: manual is not built yet for configured agents; use vad");
-  }
   SessionConfig config;
   config.instructions = definition.instructions;
   config.greeting = definition.greeting;

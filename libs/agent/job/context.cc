@@ -176,7 +176,14 @@ void Context::Say(std::string text, bool allow_interruptions) {
 void Context::GenerateReply(std::string instructions) {
   Tell(session::event::GenerateReply{std::move(instructions)});
 }
+void Context::Say(session::event::Say say) { Tell(std::move(say)); }
 void Context::Interrupt() { Tell(session::event::Interrupt{}); }
+void Context::Interrupt(uint64_t handle) { Tell(session::event::Interrupt{handle}); }
+void Context::SetTurnDetection(session::TurnDetection detection) {
+  Tell(session::event::SetTurnDetection{detection});
+}
+void Context::CommitUserTurn() { Tell(session::event::CommitTurn{}); }
+void Context::ClearUserTurn() { Tell(session::event::ClearTurn{}); }
 
 absl::Status Context::Wait() {
   MutexLock lock(&state_->mutex);

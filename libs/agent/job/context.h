@@ -80,8 +80,13 @@ class Context final : public JobContext, private AgentSession {
  private:
   // AgentSession
   void Say(std::string text, bool allow_interruptions) override;
+  void Say(session::event::Say say) override;
   void GenerateReply(std::string instructions) override;
   void Interrupt() override;
+  void Interrupt(uint64_t handle) override;
+  void SetTurnDetection(session::TurnDetection detection) override;
+  void CommitUserTurn() override;
+  void ClearUserTurn() override;
   absl::Status Wait() override;
 
   void Tell(session::Event event);

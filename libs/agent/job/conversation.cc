@@ -20,6 +20,7 @@ namespace roomv1 = parley::room::v1;
 namespace speechv1 = parley::speech::v1;
 
 constexpr char kChatTopic[] = "lk.chat";
+constexpr char kTurnTopic[] = "parley.turn";
 constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxChatBytes = 16 * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
@@ -204,6 +205,8 @@ void Conversation::OnRoomEvent(const roomv1::RoomEvent& event, int64_t now_us) {
       return Handle(event_::OutputSubscribed{}, now_us);
     case roomv1::RoomEvent::kText:
       return OnText(event.text(), now_us);
+    case roomv1::RoomEvent::kData:
+      return OnData(event.data(), now_us);
     case roomv1::RoomEvent::kDisconnected: {
       event_::RoomClosed closed;
       closed.reason = EndOf(event.disconnected(), closed.error);
@@ -224,6 +227,13 @@ void Conversation::OnText(const roomv1::TextPacket& packet, int64_t now_us) {
   event_::Chat chat{packet.from_identity(), std::move(text)};
   chats_.erase(packet.stream_id());
   Handle(std::move(chat), now_us);
+}
+
+// The caller's own button, where turns are taken by hand.
+void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
+  if (packet.topic() != kTurnTopic || packet.from_identity() != linked_) return;
+  if (packet.payload() == "commit") return Handle(event_::CommitTurn{}, now_us);
+  if (packet.payload() == "clear") return Handle(event_::ClearTurn{}, now_us);
 }
 
 void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t) {
@@ -496,6 +506,10 @@ void Conversation::Do(const command::TurnDone& done) {
   jobv1::FromJob message;
   *message.mutable_turn() = ReportOf(done.report);
   host_.send(message);
+}
+
+void Conversation::Do(const command::SpeechDone& done) {
+  if (config_.on_speech_done) config_.on_speech_done(done);
 }
 
 void Conversation::Do(const command::FalseInterruption&) {}

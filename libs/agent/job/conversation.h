@@ -60,6 +60,7 @@ class Conversation {
   void Arm();
   void OnRoomEvent(const parley::room::v1::RoomEvent& event, int64_t now_us);
   void OnText(const parley::room::v1::TextPacket& packet, int64_t now_us);
+  void OnData(const parley::room::v1::DataPacket& packet, int64_t now_us);
   void OnAudio(const parley::job::v1::AudioIn& audio, int64_t now_us);
   void OnStt(const parley::job::v1::SttEvent& event, int64_t now_us);
   void OnLlm(const parley::job::v1::LlmEvent& event, int64_t now_us);
@@ -90,6 +91,7 @@ class Conversation {
   void Do(const session::command::AgentText& text);
   void Do(const session::command::ItemAdded& added);
   void Do(const session::command::TurnDone& done);
+  void Do(const session::command::SpeechDone& done);
   void Do(const session::command::FalseInterruption& interruption);
   void Do(const session::command::SaveCheckpoint& save);
   void Do(const session::command::Log& log);
