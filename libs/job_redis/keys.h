@@ -22,11 +22,12 @@ class PoolKeys {
   std::string worker(std::string_view id) const;      // w: hash
   std::string reservations(std::string_view worker) const;  // wr: hash, job → token
   std::string room(std::string_view project, std::string_view room) const;  // r: set of dispatches
-  std::string live(std::string_view project) const;  // zset: dispatch → create ms
-  std::string past(std::string_view project) const;  // the same of ended ones, newest 10,000
-  std::string leases() const;                        // zset: worker → ms of the last heartbeat
-  std::string events() const;                        // stream
-  std::string inbox(std::string_view broker) const;  // stream
+  std::string live(std::string_view project) const;     // zset: dispatch → create ms
+  std::string past(std::string_view project) const;     // the same of ended ones, newest 10,000
+  std::string leases() const;                           // zset: worker → ms of the last heartbeat
+  std::string events() const;                           // stream
+  std::string inbox(std::string_view broker) const;     // stream
+  std::string webhook(std::string_view webhook) const;  // hook: hash of owner, until ms, position
 
  private:
   std::string Key(std::string_view kind, std::string_view id) const;

@@ -7,6 +7,7 @@
 #include "dispatch_broker/broker.h"
 #include "dispatch_broker/dispatch_service.h"
 #include "dispatch_broker/metrics.h"
+#include "dispatch_broker/webhooks.h"
 #include "dispatch_broker/worker_service.h"
 #include "dispatch_broker/worker_session.h"
 #include "dispatch_broker/worker_table.h"
@@ -31,6 +32,11 @@ void DispatchBrokerConfig::Bind(config::Table& table) {
                  "Heartbeats that arrive within it are stored together");
   table.Duration("broker.room_token_ttl", &room_token_ttl, absl::Minutes(1), absl::Hours(48),
                  "How long the token that admits an agent into its room is valid");
+  table.List("webhooks.urls", &webhook_urls,
+             "URLs that are told, signed, when dispatches are made and jobs start and end");
+  table.Bool(
+      "webhooks.metadata", &webhook_metadata,
+      "Tell webhooks the metadata and attributes of dispatches, too, not only ids and states");
   table.Choice("broker.placement", &placement, {"spread", "pack"},
                "Of two workers with free slots: spread takes the emptier one, pack the fuller one");
   table.Int("broker.pool_max_jobs", &pool_max_jobs, 0, 10'000'000,
@@ -40,6 +46,10 @@ void DispatchBrokerConfig::Bind(config::Table& table) {
 }
 
 namespace dispatch_broker {
+namespace {
+// Longer than a request of a webhook may take: a broker that waits for one keeps its place.
+constexpr absl::Duration kWebhookLease = absl::Seconds(15);
+}  // namespace
 
 int Run(const DispatchBrokerConfig& config, service::Context& context,
         std::function<void(int grpc_port, int admin_port)> started) {
@@ -48,8 +58,9 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
   registry_redis::RedisAgentStore agents(redis);
   WorkerTable workers;
   Broker* broker_or_null = nullptr;  // nothing calls back before its first use
+  const std::string broker_id = "B" + RandomBase62(12);
   job::RedisJobStore store(
-      redis, "B" + RandomBase62(12),
+      redis, broker_id,
       {[&workers](const job::Message& message) { workers.Deliver(message); },
        [&broker_or_null](const std::string& pool) { broker_or_null->OnRecovering(pool); }});
   Broker broker(config, context, store, agents, workers, metrics);
@@ -57,6 +68,13 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
   DispatchServiceImpl dispatch_service(broker);
   WorkerServiceImpl worker_service(broker);
   broker.Start();
+  job::WebhookCursors cursors(redis, broker_id, kWebhookLease);
+  WebhookOptions webhook_options;
+  webhook_options.urls = config.webhook_urls;
+  webhook_options.metadata = config.webhook_metadata;
+  const auto webhooks = std::make_shared<Webhooks>(std::move(webhook_options), broker, cursors);
+  if (!config.webhook_urls.empty()) broker.AddWatcher(webhooks);
+  webhooks->Start();
   service::Context::Hooks hooks;
   hooks.ready = [&broker] { return broker.store_available(); };
   // Streams end with the server; agent servers connect to another broker and keep their jobs.
@@ -68,6 +86,7 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
   };
   hooks.started = std::move(started);
   const int code = context.Serve({&dispatch_service, &worker_service}, std::move(hooks));
+  webhooks->Stop();
   broker.Stop();
   context.executor().Stop();  // what still runs there uses the store
   return code;

@@ -4,6 +4,8 @@
 #include <absl/time/time.h>
 
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "redis/redis.h"
 #include "service/service.h"
@@ -21,6 +23,8 @@ struct DispatchBrokerConfig {
   std::string placement = "spread";  // or "pack"
   int pool_max_jobs = 0;             // 0 = as many as there are slots
   int pool_max_queued = 1'000'000;
+  std::vector<std::string> webhook_urls;  // told what happens; see webhooks.h
+  bool webhook_metadata = false;
 
   void Bind(config::Table& table);
 };

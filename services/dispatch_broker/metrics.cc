@@ -41,6 +41,11 @@ DispatchBrokerMetrics::DispatchBrokerMetrics(prometheus::Registry& r)
       replayed_ends(metrics::Counter(r, kReplayed, kReplayedHelp, {{"fact", "end"}})),
       workers_refused(metrics::Counter(r, "parley_worker_refused_total",
                                        "Connections of agent servers that were refused")),
+      webhooks_sent(metrics::Counter(r, "parley_webhook_sent_total", "Events that a webhook took")),
+      webhook_retries(metrics::Counter(r, "parley_webhook_retries_total",
+                                       "Events that a webhook did not take and is told again")),
+      webhooks_dropped(metrics::Counter(r, "parley_webhook_dropped_total",
+                                        "Events that a webhook never took, or nobody could sign")),
       streams(
           metrics::Gauge(r, "parley_worker_streams", "Streams of agent servers on this broker")),
       store_available(

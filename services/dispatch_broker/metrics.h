@@ -29,6 +29,9 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
   prometheus::Counter& replayed_creates;      // parley_dispatch_replayed_total{fact="create"}
   prometheus::Counter& replayed_ends;         // …{fact="end"}
   prometheus::Counter& workers_refused;       // parley_worker_refused_total
+  prometheus::Counter& webhooks_sent;         // parley_webhook_sent_total
+  prometheus::Counter& webhook_retries;       // parley_webhook_retries_total
+  prometheus::Counter& webhooks_dropped;      // parley_webhook_dropped_total
   prometheus::Gauge& streams;                 // parley_worker_streams
   prometheus::Gauge& store_available;         // parley_dispatch_store_available
   prometheus::Histogram& queue_wait_seconds;  // parley_dispatch_queue_wait_seconds

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "auth/token.h"
+#include "auth/webhook.h"
 #include "testing/fake_clock.h"
 #include "testing/matchers.h"
 #include "testing/redis_fixture.h"
@@ -224,6 +225,22 @@ TEST_F(KeysFileTest, Loads) {
   EXPECT_EQ(ring->Find("devkey")->project, "default");
   EXPECT_TRUE(ring->has_development_key());
   EXPECT_EQ(ring->Find("nobody"), nullptr);
+}
+
+TEST_F(TokenTest, WebhooksAreSignedForTheirBody) {
+  const std::string token = SignWebhook("hello", key_);
+  const auto claims = Verify(token, *ring_);
+  PARLEY_ASSERT_OK(claims);
+  EXPECT_EQ(claims->sha256,
+            "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=");  // by sha256sum, base64
+  PARLEY_EXPECT_OK(VerifyWebhook("hello", token, *ring_));
+  EXPECT_THAT(VerifyWebhook("hello!", token, *ring_), HasReason("BODY_CHANGED"));
+  EXPECT_THAT(VerifyWebhook("hello", Sign({}, key_, absl::Hours(1)), *ring_),
+              HasReason("BODY_CHANGED"));
+  ApiKey other = key_;
+  other.secret = "another secret, long enough for it";
+  EXPECT_THAT(VerifyWebhook("hello", SignWebhook("hello", other), *ring_),
+              HasReason("SIGNATURE_WRONG"));
 }
 
 TEST_F(KeysFileTest, QuotasOfProjects) {
