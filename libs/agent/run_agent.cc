@@ -2,14 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstdio>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "agent/job/run_job.h"
+#include "agent/server/connect.h"
 #include "agent/server/program.h"
+#include "agent/server/reload.h"
 #include "agent/server/serve.h"
+#include "base/ids.h"
 #include "base/status.h"
 #include "service/service.h"
 
@@ -26,22 +31,54 @@ std::string_view TakeCommand(std::vector<const char*>& arguments) {
   return command;
 }
 
+void Develop(AgentServerConfig& config) {
+  config.common.dev = true;
+  config.common.log_format = "text";
+  config.common.drain = absl::Seconds(5);
+  config.health_port = 0;
+  config.load_threshold = 1;
+  config.tools_allow_loopback = true;
+}
+
 absl::Status ApplyCommand(std::string_view command, AgentServerConfig& config) {
   if (command.empty() || command == "start") return absl::OkStatus();
   if (command == "dev") {
-    config.common.dev = true;
-    config.common.log_format = "text";
-    config.common.drain = absl::Seconds(5);
-    config.health_port = 0;
-    config.load_threshold = 1;
-    config.tools_allow_loopback = true;
+    const absl::Duration patient = config.common.drain;
+    Develop(config);
+    // Asked to stop by its successor: its calls may end. Who wants it gone asks twice.
+    if (IsReloadingChild()) config.common.drain = patient;
     return absl::OkStatus();
   }
-  if (command == "console" || command == "connect") {
-    return InvalidArgument("`{}` is not built yet; run `dev` and talk to it with `parley call`",
-                           command);
+  if (command == "connect") {
+    if (config.serves_configured) {
+      return InvalidArgument("`connect` is for programs with an agent name of their own");
+    }
+    Develop(config);
+    // Under a name that nobody else serves, so that the job comes here.
+    config.agent_names = {config.agent_names[0] + "-" + RandomHex(6)};
+    return absl::OkStatus();
   }
-  return InvalidArgument("unknown command \"{}\"; there are start (the default) and dev", command);
+  if (command == "console") {
+    return InvalidArgument(
+        "`console` is not built yet; run `dev` and talk to it with `parley call`");
+  }
+  return InvalidArgument("unknown command \"{}\"; there are start (the default), dev and connect",
+                         command);
+}
+
+int Connect(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
+            service::Context& context, const std::string& room) {
+  std::atomic<bool> failed{false};
+  const auto go = [&] {
+    const absl::Status status = RunInRoom(config, context, room);
+    failed = !status.ok();
+    if (failed) context.log().Error("cannot be in the room", {{"error", Message(status)}});
+    context.RequestStop();
+  };
+  const int code = ServeAgents(zygote, config, context, [&] {
+    if (!context.executor().Post(go)) context.RequestStop();
+  });
+  return failed ? 1 : code;
 }
 
 }  // namespace
@@ -73,6 +110,9 @@ absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptio
 int RunAgent(int argc, char** argv, AgentOptions options) {
   int exit_code = 0;
   if (HandledDeathReport(argc, argv, &exit_code)) return exit_code;
+  if (argc > 1 && argv[1] == std::string_view("dev") && !IsReloadingChild()) {
+    return RunReloading(argv);
+  }
   AgentServerConfig config = ConfigFor(options);
   auto zygote = SplitProgram(std::move(options));
   if (!zygote.ok()) return service::FailStart(kService, zygote.status());
@@ -86,6 +126,8 @@ int RunAgent(int argc, char** argv, AgentOptions options) {
   config::Table table("parley-agent-server",
                       "Runs agents: takes jobs from the broker, each in a process of its own");
   config.Bind(table);
+  std::string room;
+  if (command == "connect") table.Text("room", &room, "The room to go into");
   const config::Table::Outcome outcome =
       table.Parse(static_cast<int>(arguments.size()), arguments.data());
   if (!outcome.status.ok()) return service::FailStart(kService, outcome.status);
@@ -93,7 +135,9 @@ int RunAgent(int argc, char** argv, AgentOptions options) {
   auto context = service::Context::Create(kService, config.common);
   if (!context.ok()) return service::FailStart(kService, context.status());
   service::WatchSignals(**context);
-  return ServeAgents(**zygote, config, **context);
+  if (command != "connect") return ServeAgents(**zygote, config, **context);
+  if (room.empty()) return service::FailStart(kService, InvalidArgument("connect needs --room"));
+  return Connect(**zygote, config, **context, room);
 }
 
 }  // namespace parley::agent

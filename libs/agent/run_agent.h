@@ -8,9 +8,12 @@
 
 namespace parley::agent {
 
-// Runs the program: `start` (the default) serves until SIGTERM and then drains, `dev` does so with
-// development keys, readable logs and a short drain; settings follow as flags (--help). Call it
-// first thing in main(), before any thread exists. Returns the exit code.
+// Runs the program; settings follow the command as flags (--help). Call it first thing in main(),
+// before any thread exists. Returns the exit code.
+//   start    (the default) serves until SIGTERM and then drains
+//   dev      development keys, readable logs; when the program is rebuilt, the new build takes the
+//            next jobs and the old one ends with its last
+//   connect  --room NAME: as dev, with one job, in that room, at once; ends with it
 int RunAgent(int argc, char** argv, AgentOptions options);
 
 // What the stock program serves: the agents of a pool that are defined in the registry.

@@ -63,7 +63,8 @@ std::string WorkerToken(const AgentServerConfig& config, service::Context& conte
 class Serving {
  public:
   Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
-          service::Context& context, AuditLog& audit, std::map<std::string, std::string> labels);
+          service::Context& context, AuditLog& audit, std::map<std::string, std::string> labels,
+          std::function<void()> on_registered);
   ~Serving();
 
   absl::Status StartHealth();
@@ -81,6 +82,7 @@ class Serving {
   supervise::ZygoteClient& zygote_;
   const AgentServerConfig& config_;
   service::Context& context_;
+  const std::function<void()> on_registered_;
   const AgentServer::Identity identity_;
   AgentServerMetrics metrics_;
   Executor tool_threads_;
@@ -103,16 +105,22 @@ class Serving {
 
 Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
                  service::Context& context, AuditLog& audit,
-                 std::map<std::string, std::string> labels)
+                 std::map<std::string, std::string> labels, std::function<void()> on_registered)
     : zygote_(zygote),
       config_(config),
       context_(context),
+      on_registered_(std::move(on_registered)),
       identity_{NewId(kWorkerPrefix), RandomHex(16)},
       metrics_(context.registry()),
       tool_threads_(kToolThreads, kToolQueue),
       loop_(std::make_shared<event::Loop>()),
       gateways_({config.stt_address, config.tts_address, config.llm_address},
-                [&context](const std::string& project) { return context.ServiceToken(project); }) {
+                // A program has an API key, not the cluster's.
+                [this](const std::string& project) {
+                  return config_.serves_configured
+                             ? context_.ServiceToken(project)
+                             : WorkerToken(config_, context_, identity_.worker_id);
+                }) {
   MediaHub::Options media;
   media.default_url = config.rooms_address;
   media.worker_id = identity_.worker_id;
@@ -148,6 +156,7 @@ AgentServer::Callbacks Serving::MakeCallbacks() {
   callbacks.on_registered = [this] {
     const int64_t took_us = Clock::Real().MonotonicMicros() - started_us_;
     context_.log().Info("ready for jobs", {{"start_ms", took_us / 1000}});
+    if (on_registered_) on_registered_();
   };
   callbacks.on_failed = [this](const absl::Status& status) { Over(status); };
   callbacks.on_ready = [this](bool ready) { grpc_health_.SetReady(ready); };
@@ -263,14 +272,14 @@ absl::Status Serving::WaitAndDrain() {
 }  // namespace
 
 int ServeAgents(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
-                service::Context& context) {
+                service::Context& context, std::function<void()> on_registered) {
   RaiseFileLimit();
   HideMemory(config);
   auto labels = config.LabelMap();
   if (!labels.ok()) return service::FailStart("agent-server", labels.status());
   auto audit = AuditLog::Open(config.audit_log, context.clock());
   if (!audit.ok()) return service::FailStart("agent-server", audit.status());
-  Serving serving(zygote, config, context, **audit, *std::move(labels));
+  Serving serving(zygote, config, context, **audit, *std::move(labels), std::move(on_registered));
   if (absl::Status status = serving.StartHealth(); !status.ok()) {
     return service::FailStart("agent-server", status);
   }
