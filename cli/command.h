@@ -40,7 +40,7 @@ void AddDispatch(CLI::App& root, Command& command);  // dispatch and jobs
 void AddRunning(CLI::App& root, Command& command);   // workers, rooms, status
 void AddSessions(CLI::App& root, Command& command);
 void AddSpeech(CLI::App& root, Command& command);  // stt, tts
-void AddTest(CLI::App& root, Command& command);
+void AddTest(CLI::App& root, Command& command);  // test, replay
 void AddToken(CLI::App& root, Command& command);
 
 }  // namespace parley::cli

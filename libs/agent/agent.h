@@ -146,6 +146,9 @@ struct SessionConfig {
   std::function<void(session::UserState)> on_user_state;
   std::function<void(std::string_view text, bool final)> on_user_text;
   std::function<void(const session::command::SpeechDone&)> on_speech_done;
+  // Lines of the session's recording (session/recording.h), for `parley replay`. They hold all that
+  // is said, and what the model and the tools were told: keep them like it. Empty: no recording.
+  std::function<void(std::string_view line)> on_recording;
 };
 
 // A conversation in the job's room. Lives as long as its job.

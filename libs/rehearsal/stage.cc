@@ -34,11 +34,15 @@ class Stage {
         used_(scenario.model.size()),
         taken_(scenario.sounds.size()) {}
 
-  Outcome Run() {
+  Outcome Run(session::Recorder* recorder) {
+    if (recorder != nullptr) session_.RecordTo(recorder);
     session_.Start(now_us_);
     Collect();
     Send(event::Joined{});
     while (!ended_ && Advance()) {
+    }
+    if (recorder != nullptr && !ended_) {
+      Send(event::Shutdown{session::EndReason::kTerminated, ""});
     }
     for (const ChatItem& item : session_.history().items()) {
       outcome_.history.push_back(HistoryLine(item));
@@ -360,6 +364,8 @@ std::string Outcome::LogText() const {
   return text;
 }
 
-Outcome Perform(const Scenario& scenario, const Cast& cast) { return Stage(scenario, cast).Run(); }
+Outcome Perform(const Scenario& scenario, const Cast& cast, session::Recorder* recorder) {
+  return Stage(scenario, cast).Run(recorder);
+}
 
 }  // namespace parley::rehearsal

@@ -47,8 +47,9 @@ struct Outcome {
   std::string LogText() const;
 };
 
-// Runs to the scenario's end, or to the session's.
-Outcome Perform(const Scenario& scenario, const Cast& cast);
+// Runs to the scenario's end, or to the session's. With a `recorder` the session is recorded; a
+// scenario that ends before its session does shuts it down.
+Outcome Perform(const Scenario& scenario, const Cast& cast, session::Recorder* recorder = nullptr);
 
 // "user: text", "assistant (cut): text", "call NAME {…}", "result NAME: text", "error NAME: text".
 std::string HistoryLine(const session::ChatItem& item);

@@ -25,8 +25,14 @@ Session::Session(Options options, Character character)
     : options_(std::move(options)), character_(std::move(character)), hearing_(options_, out_) {}
 Session::~Session() = default;
 
+void Session::RecordTo(Recorder* recorder) {
+  recorder_ = recorder;
+  recorder_->Begin(options_, character_);
+}
+
 absl::Status Session::Restore(std::string_view checkpoint) {
   PARLEY_ASSIGN_OR_RETURN(Checkpoint saved, ParseCheckpoint(checkpoint));
+  if (recorder_ != nullptr) recorder_->Restored(checkpoint);
   for (ChatItem& item : saved.items) history_.Add(std::move(item));
   user_data_ = std::move(saved.user_data);
   greeted_ = std::move(saved.greeted);
@@ -37,12 +43,14 @@ absl::Status Session::Restore(std::string_view checkpoint) {
 }
 
 void Session::Start(int64_t now_us) {
+  if (recorder_ != nullptr) recorder_->Started(now_us);
   now_us_ = started_us_ = now_us;
   out_.emplace_back(command::SetState{state_});
   hearing_.Open(now_us_);
 }
 
 void Session::Handle(const Event& event, int64_t now_us) {
+  if (recorder_ != nullptr && !ended_) recorder_->Happened(event, now_us);
   now_us_ = std::max(now_us_, now_us);
   if (ended_) return;
   std::visit([this](const auto& one) { On(one); }, event);
@@ -50,11 +58,17 @@ void Session::Handle(const Event& event, int64_t now_us) {
 }
 
 void Session::Tick(int64_t now_us) {
+  if (recorder_ != nullptr && !ended_) recorder_->Ticked(now_us);
   now_us_ = std::max(now_us_, now_us);
   Advance();
 }
 
-std::vector<Command> Session::Take() { return std::exchange(out_, {}); }
+std::vector<Command> Session::Take() {
+  if (recorder_ != nullptr) {
+    for (const Command& one : out_) recorder_->Decided(now_us_, one);
+  }
+  return std::exchange(out_, {});
+}
 
 void Session::Advance() {
   if (!ended_) CheckLimits();

@@ -23,6 +23,7 @@
 #include "session/events.h"
 #include "session/hearing.h"
 #include "session/history.h"
+#include "session/recording.h"
 #include "session/speech.h"
 #include "session/types.h"
 
@@ -34,6 +35,10 @@ class Session {
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
+
+  // Writes down all that comes and, at the end, a sum of what was decided. Before anything else;
+  // the recorder outlives the session.
+  void RecordTo(Recorder* recorder);
 
   // Takes up where an earlier attempt left off: history, user data, nobody greeted twice, and a
   // question that was left unanswered gets its answer. Before Start.
@@ -140,6 +145,7 @@ class Session {
   Speech* OfLlm(uint32_t stream);
   Speech* OfTts(uint32_t stream);
 
+  Recorder* recorder_ = nullptr;  // null: nothing is recorded
   const Options options_;
   const Character character_;
   std::vector<Command> out_;

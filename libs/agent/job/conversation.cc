@@ -93,6 +93,7 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
       chat_request_(ChatRequestOf(config_)),
       session_(config_.options, CharacterOf(config_)),
       timer_(loop) {
+  if (config_.on_recording) session_.RecordTo(&recorder_.emplace(config_.on_recording));
   const std::string& checkpoint = assignment.job().checkpoint();
   if (!assignment.job().resuming() || checkpoint.empty()) return;
   if (const absl::Status restored = session_.Restore(checkpoint); !restored.ok()) {

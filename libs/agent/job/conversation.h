@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -112,6 +113,7 @@ class Conversation {
   const std::string participant_identity_;  // the only one to talk with; empty: anybody
   const std::string segment_prefix_;
   const parley::llm::v1::ChatRequest chat_request_;
+  std::optional<session::Recorder> recorder_;
   session::Session session_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<Playout> playout_;
