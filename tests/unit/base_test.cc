@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "base/executor.h"
 #include "base/ids.h"
@@ -92,6 +94,46 @@ TEST(StrandTest, KeepsOrderAcrossThreads) {
   executor.Stop();
   ASSERT_EQ(order.size(), 1'000u);
   for (int i = 0; i < 1'000; ++i) EXPECT_EQ(order[static_cast<size_t>(i)], i);
+}
+
+TEST(StrandTest, WhatIsPostedWaitsForWhoeverEntered) {
+  Executor executor(2, 16);
+  std::atomic<bool> ran{false};
+  Strand strand(executor);
+  ASSERT_TRUE(strand.TryEnter());
+  strand.Post([&ran] { ran = true; });
+  EXPECT_FALSE(strand.TryEnter());
+  EXPECT_EQ(executor.queued(), 0u);
+  EXPECT_FALSE(ran);
+  strand.Leave();
+  executor.Stop();
+  EXPECT_TRUE(ran);
+}
+
+TEST(StrandTest, OneAtATimeWhetherEnteredOrPosted) {
+  constexpr int kEach = 20'000;
+  Executor executor(2, 16);
+  int64_t sum = 0;  // of the strand
+  int64_t entered = 0;
+  Strand strand(executor);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int n = 0; n < kEach; ++n) {
+        if (strand.TryEnter()) {
+          ++sum;
+          ++entered;
+          strand.Leave();
+        } else {
+          strand.Post([&sum] { ++sum; });
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  executor.Stop();
+  EXPECT_EQ(sum, 4 * kEach);
+  EXPECT_GT(entered, 0);
 }
 
 }  // namespace
