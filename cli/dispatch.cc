@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/status.h"
+#include "base/strings.h"
 #include "command.h"
 
 namespace parley::cli {
@@ -18,7 +19,36 @@ struct NewDispatch {
   std::string wait;  // queue deadline
   std::string key;
   int priority = 5;
+  std::string type = "ROOM";
+  std::string identity;
+  bool while_present = false;
+  bool unique = false;
+  std::string deployment;
+  std::string region;
+  std::vector<std::string> labels;  // key=value
+  std::string delay;                // not before
 };
+
+absl::Status AddPlace(const NewDispatch& wish, Json& body) {
+  body["jobType"] = wish.type;
+  if (!wish.identity.empty()) body["participantIdentity"] = wish.identity;
+  if (wish.while_present) body["whilePresent"] = true;
+  if (wish.unique) body["uniqueInRoom"] = true;
+  if (!wish.deployment.empty()) body["deployment"] = wish.deployment;
+  if (!wish.region.empty()) body["preferredRegion"] = wish.region;
+  for (const std::string& label : wish.labels) {
+    const size_t equals = label.find('=');
+    if (equals == label.npos) return InvalidArgument("--label: want KEY=VALUE, not \"{}\"", label);
+    body["labels"][label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  if (wish.delay.empty()) return absl::OkStatus();
+  const auto delay = ParseDuration(wish.delay);
+  if (!delay)
+    return InvalidArgument("--delay: want a duration such as 30s, not \"{}\"", wish.delay);
+  body["notBefore"] =
+      absl::FormatTime(absl::RFC3339_sec, absl::Now() + *delay, absl::UTCTimeZone());
+  return absl::OkStatus();
+}
 
 void PrintJobs(const Json& jobs) {
   Table table({"JOB", "STATE", "REASON", "ATTEMPT", "WORKER", "ROOM", "AGENT", "AGE"});
@@ -52,6 +82,7 @@ absl::Status Create(const Command& command, const NewDispatch& wish) {
                {"restartPolicy", wish.policy},
                {"priority", wish.priority}};
   if (!wish.wait.empty()) body["queueDeadline"] = wish.wait;
+  PARLEY_RETURN_IF_ERROR(AddPlace(wish, body));
   Api api = command.MakeApi();
   PARLEY_ASSIGN_OR_RETURN(const Json dispatch, api.Post("/api/dispatches", body, wish.key));
   PrintDispatch(command, dispatch);
@@ -70,7 +101,7 @@ absl::Status List(const Command& command, const std::string& room, bool ended) {
   Table table({"DISPATCH", "STATE", "AGENT", "ROOM", "JOB", "ATTEMPT", "AGE"});
   for (const Json& dispatch : dispatches) {
     if (command.output.quiet) fmt::print("{}\n", Cell(dispatch, "id"));
-    const Json job = dispatch["jobs"].empty() ? Json::object() : dispatch["jobs"].back();
+    const Json job = dispatch["jobs"].empty() ? Json::object() : dispatch["jobs"].front();
     const std::string reason = Cell(job, "reason");
     table.Row({Cell(dispatch, "id"), Cell(dispatch, "state"), Cell(dispatch, "agentName"),
                Cell(dispatch, "room"), Cell(job, "state") + (reason == "-" ? "" : "/" + reason),
@@ -215,6 +246,15 @@ void AddDispatch(CLI::App& root, Command& command) {
   create->add_option("--priority", wish->priority, "0 to 9, 9 first")->check(CLI::Range(0, 9));
   create->add_option("--queue-deadline", wish->wait, "How long it may wait, e.g. 30s");
   create->add_option("--idempotency-key", wish->key, "The same key makes one dispatch only");
+  create->add_option("--type", wish->type, "One job for the room, or one for each person in it")
+      ->check(CLI::IsMember({"ROOM", "PUBLISHER", "PARTICIPANT"}));
+  create->add_option("--identity", wish->identity, "Only for this person (PUBLISHER, PARTICIPANT)");
+  create->add_flag("--while-present", wish->while_present, "Be there whenever a person is");
+  create->add_flag("--unique", wish->unique, "Not if such a dispatch is active in the room");
+  create->add_option("--deployment", wish->deployment, "Only on workers of this deployment");
+  create->add_option("--label", wish->labels, "Only on workers with KEY=VALUE; repeatable");
+  create->add_option("--region", wish->region, "Preferred for at most 500 ms");
+  create->add_option("--delay", wish->delay, "Not before so much time has passed, e.g. 30s");
   CLI::App* list = AddCommand(dispatch, command, "list", "Dispatches, newest first",
                               [&command, room, ended] { return List(command, *room, *ended); });
   list->add_option("--room", *room, "Only of this room");

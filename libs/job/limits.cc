@@ -44,8 +44,13 @@ absl::Status Validate(const NewDispatch& d, absl::Time now) {
   PARLEY_RETURN_IF_ERROR(CheckName("room", d.room, true));
   PARLEY_RETURN_IF_ERROR(CheckName("agent_name", d.agent_name, false));
   PARLEY_RETURN_IF_ERROR(CheckName("idempotency_key", d.idempotency_key, false));
-  PARLEY_RETURN_IF_ERROR(
-      CheckName("participant_identity", d.participant_identity, d.type != Type::kRoom));
+  PARLEY_RETURN_IF_ERROR(CheckName("participant_identity", d.participant_identity, false));
+  if (d.while_present && d.type != Type::kRoom) {
+    return InvalidArgument("while_present is for ROOM dispatches; others stay anyway");
+  }
+  if (d.stays() && d.not_before != absl::InfinitePast()) {
+    return InvalidArgument("not_before is for dispatches of one job");
+  }
   PARLEY_RETURN_IF_ERROR(CheckName("room_sid", d.room_sid, false));
   PARLEY_RETURN_IF_ERROR(CheckName("session_id", d.session_id, false));
   if (d.metadata.size() > kMaxMetadataBytes) {
@@ -66,6 +71,20 @@ absl::Status Validate(const NewDispatch& d, absl::Time now) {
   return SelectorText(d.selector).status();
 }
 
+absl::Status Validate(const RoomPresence& presence) {
+  PARLEY_RETURN_IF_ERROR(CheckName("project", presence.project, true));
+  PARLEY_RETURN_IF_ERROR(CheckName("room", presence.room, true));
+  PARLEY_RETURN_IF_ERROR(CheckName("room_sid", presence.room_sid, true));
+  if (presence.version == 0) return InvalidArgument("version counts from 1");
+  if (presence.people.size() > kMaxPeople) {
+    return InvalidArgument("people: at most {}, not {}", kMaxPeople, presence.people.size());
+  }
+  for (const RoomPresence::Person& person : presence.people) {
+    PARLEY_RETURN_IF_ERROR(CheckName("identity", person.identity, true));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Validate(const Registration& r) {
   if (PoolTagOf(r.worker_id + "AAA", "AW_").empty()) {
     return InvalidArgument("worker_id: want AW_ and letters and digits, not \"{}\"", r.worker_id);
@@ -74,6 +93,9 @@ absl::Status Validate(const Registration& r) {
     return InvalidArgument("instance: want 32 to 256 hexadecimal digits (16 random bytes or more)");
   }
   if (r.connect_seq == 0) return InvalidArgument("connect_seq counts from 1");
+  if (!(r.load_threshold > 0 && r.load_threshold <= 1)) {
+    return InvalidArgument("load_threshold: above 0, at most 1");
+  }
   if (r.slots < 1 || r.slots > kMaxSlots) {
     return InvalidArgument("slots: 1 to {}, not {}", kMaxSlots, r.slots);
   }

@@ -20,10 +20,17 @@ inline constexpr size_t kMaxAgentNames = 64;
 inline constexpr absl::Duration kDefaultQueueDeadline = absl::Seconds(60);
 inline constexpr absl::Duration kMaxQueueDeadline = absl::Hours(24);
 inline constexpr int kDefaultPriority = 5;
+inline constexpr size_t kMaxCreates = 100;        // in one call
+inline constexpr size_t kMaxPresenceRooms = 500;  // in one report
+inline constexpr size_t kMaxPeople = 1000;        // of one room in it
+// CPU load, 0 to 1, above which a worker that says nothing else gets no job. CPU is a brake only:
+// slots are the capacity.
+inline constexpr double kDefaultLoadThreshold = 0.9;
 
 // Names, sizes, ranges, times. `now` only for not_before, which may be 24 h ahead.
 absl::Status Validate(const NewDispatch& dispatch, absl::Time now);
 absl::Status Validate(const Registration& registration);
+absl::Status Validate(const RoomPresence& presence);
 // `what` is the field's name.
 absl::Status CheckName(std::string_view what, std::string_view name, bool required);
 

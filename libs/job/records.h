@@ -23,8 +23,10 @@ struct DispatchSpec {
   RestartPolicy restart_policy = RestartPolicy::kOnFailure;
   int priority = 5;  // 0 to 9, 9 first
   Type type = Type::kRoom;
-  std::string participant_identity;
+  std::string participant_identity;  // of dispatches that stay: only this one; "" = anybody
   Selector selector;
+  bool while_present = false;   // there while a person is; many jobs
+  bool unique_in_room = false;  // one such dispatch of the agent at a time
   std::string idempotency_key;
   std::string pool;
   std::string agent_id;        // of the definition; empty for programs
@@ -34,6 +36,8 @@ struct DispatchSpec {
 
   // Any agent server of the pool that runs definitions may take it, else workers of the name.
   bool configured() const { return !agent_id.empty(); }
+  // It has as many jobs as it takes, until it is deleted or its room closes.
+  bool stays() const { return type != Type::kRoom || while_present; }
 };
 
 // What the operator grants a project in each pool. 0 = any number.
@@ -132,6 +136,20 @@ struct ReportedJob {
   Assignment record;
 };
 
+// Who is in a room at one moment; complete.
+struct RoomPresence {
+  struct Person {
+    std::string identity;
+    bool publishing = false;
+  };
+  std::string project;
+  std::string room;
+  std::string room_sid;
+  uint64_t version = 0;  // rises with each report; older ones change nothing
+  bool closed = false;
+  std::vector<Person> people;
+};
+
 // What an agent server says of itself when it connects.
 struct Registration {
   std::string worker_id;     // AW_…
@@ -149,6 +167,7 @@ struct Registration {
   bool accepts_all = false;  // a match assigns at once
   std::string hostname;
   double load = 0;
+  double load_threshold = 0;  // above it the worker gets no job
   std::vector<ReportedJob> report;
 };
 
@@ -198,6 +217,7 @@ struct Worker {
   int slots = 0;
   int slots_used = 0;
   double load = 0;
+  double load_threshold = 0;
   bool draining = false;
   bool accepting = true;
   std::string version;

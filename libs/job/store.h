@@ -54,9 +54,19 @@ class JobStore {
   //                               selectors for one agent; or there are too many pools
   virtual absl::StatusOr<Created> Create(const NewDispatch& dispatch) = 0;
 
+  // The same for many: one decision for each pool. One answer per dispatch, in order.
+  virtual std::vector<absl::StatusOr<Created>> CreateMany(
+      const std::vector<NewDispatch>& dispatches) = 0;
+
+  // Who is in these rooms: brings and ends the jobs of dispatches that stay there, in every pool.
+  // True for rooms that have any: say it again within 2 minutes, or the room counts as closed.
+  virtual absl::StatusOr<std::vector<bool>> SetPresence(const std::vector<RoomPresence>& rooms) = 0;
+
   // NotFound: never was, or ended more than an hour ago.
   virtual absl::StatusOr<Dispatch> GetDispatch(std::string_view dispatch_id) = 0;
   virtual absl::StatusOr<Job> GetJob(std::string_view job_id) = 0;
+  // Those of `job_ids` that there are, in one round trip for each pool.
+  virtual absl::StatusOr<std::vector<Job>> GetJobs(const std::vector<std::string>& job_ids) = 0;
   // For sending an offer or a go. Aborted: `token` is not the job's newest any more, or it ended.
   virtual absl::StatusOr<Assignment> GetAssignment(std::string_view job_id, uint64_t token) = 0;
 
@@ -148,6 +158,7 @@ class JobStore {
     int slots = 0;
     int used = 0;
     int closed_slots = 0;  // free ones that take no job: draining, quiet or not accepting
+    int jobs = 0;          // that workers hold; below `used` while given-up copies still end
   };
   virtual absl::StatusOr<PoolStats> Stats(std::string_view pool) = 0;
 
@@ -182,6 +193,8 @@ class JobStore {
 
   // Merges: fields that are empty in `record` keep what is stored. An erased session stays erased.
   virtual absl::Status SaveSession(const SessionRecord& record) = 0;
+  // The same for many, in one round trip for each project.
+  virtual absl::Status SaveSessions(const std::vector<SessionRecord>& records) = 0;
   virtual absl::StatusOr<SessionRecord> GetSession(std::string_view project,
                                                    std::string_view session_id) = 0;  // NotFound
   virtual absl::StatusOr<Page<SessionRecord>> ListSessions(std::string_view project, int limit,

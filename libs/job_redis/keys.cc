@@ -16,6 +16,10 @@ std::string PoolKeys::meta() const { return Key("meta", ""); }
 std::string PoolKeys::dispatch(std::string_view id) const { return Key("d:", id); }
 std::string PoolKeys::payload(std::string_view id) const { return Key("m:", id); }
 std::string PoolKeys::job(std::string_view id) const { return Key("j:", id); }
+std::string PoolKeys::jobs_of(std::string_view dispatch) const { return Key("dj:", dispatch); }
+std::string PoolKeys::staying(std::string_view project, std::string_view room) const {
+  return fmt::format("{}stay:{}:{}", prefix_, Escape(project), Escape(room));
+}
 std::string PoolKeys::checkpoint(std::string_view id) const { return Key("c:", id); }
 std::string PoolKeys::worker(std::string_view id) const { return Key("w:", id); }
 std::string PoolKeys::reservations(std::string_view worker) const { return Key("wr:", worker); }
@@ -29,6 +33,9 @@ std::string PoolKeys::events() const { return Key("events", ""); }
 std::string PoolKeys::webhook(std::string_view webhook) const { return Key("hook:", webhook); }
 std::string PoolKeys::inbox(std::string_view broker) const { return Key("inbox:", broker); }
 
+std::string Presence(std::string_view project, std::string_view room) {
+  return fmt::format("parley:{{{}}}:presence:{}", Escape(project), Escape(room));
+}
 std::string Session(std::string_view project, std::string_view id) {
   return fmt::format("parley:{{{}}}:session:{}", Escape(project), id);
 }

@@ -15,9 +15,11 @@ class PoolKeys {
  public:
   explicit PoolKeys(std::string_view pool);
   std::string meta() const;
-  std::string dispatch(std::string_view id) const;    // d: hash
-  std::string payload(std::string_view id) const;     // m: string
-  std::string job(std::string_view id) const;         // j: hash
+  std::string dispatch(std::string_view id) const;       // d: hash
+  std::string payload(std::string_view id) const;        // m: string
+  std::string job(std::string_view id) const;            // j: hash
+  std::string jobs_of(std::string_view dispatch) const;  // dj: zset: job → create ms; that stay
+  std::string staying(std::string_view project, std::string_view room) const;  // stay: set
   std::string checkpoint(std::string_view id) const;  // c: hash of token, blob; erased at the end
   std::string worker(std::string_view id) const;      // w: hash
   std::string reservations(std::string_view worker) const;  // wr: hash, job → token
@@ -33,6 +35,9 @@ class PoolKeys {
   std::string Key(std::string_view kind, std::string_view id) const;
   std::string prefix_;
 };
+
+// The last report of who is in a room, for dispatches made later: string, 2 min.
+std::string Presence(std::string_view project, std::string_view room);
 
 // One project's session records.
 std::string Session(std::string_view project, std::string_view id);

@@ -34,6 +34,8 @@ void FillSpec(const Fields& fields, std::string_view pool, DispatchSpec& spec) {
     spec.selector = *std::move(selector);
   }
   spec.idempotency_key = Get(fields, "key");
+  spec.while_present = Get(fields, "present") == "1";
+  spec.unique_in_room = Get(fields, "unique") == "1";
   spec.pool = pool;
   spec.agent_id = Get(fields, "agent_id");
   spec.agent_version = static_cast<uint64_t>(GetInt(fields, "agent_version"));
@@ -114,6 +116,8 @@ void AppendRecord(const DispatchSpec& spec, const Fields& extra, std::vector<std
       {"selector", selector},
       {"relaxed", RelaxedSelectorText(selector)},
       {"key", spec.idempotency_key},
+      {"present", spec.while_present ? "1" : ""},
+      {"unique", spec.unique_in_room ? "1" : ""},
       {"agent_id", spec.agent_id},
       {"agent_version", std::to_string(spec.agent_version)},
       {"session", spec.session_id},
@@ -194,6 +198,7 @@ Worker ToWorker(const Fields& w, std::string_view id, std::string_view pool) {
   worker.slots = static_cast<int>(GetInt(w, "slots"));
   const std::string load(Get(w, "load"));
   worker.load = std::strtod(load.c_str(), nullptr);
+  worker.load_threshold = std::strtod(std::string(Get(w, "threshold")).c_str(), nullptr);
   worker.draining = Get(w, "draining") == "1";
   worker.accepting = Get(w, "accepting") != "0";
   worker.version = Get(w, "version");

@@ -3,6 +3,7 @@
 #include <absl/status/statusor.h>
 
 #include <atomic>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,8 +33,12 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<std::string> NewJobId(const std::string& pool) override;
 
   absl::StatusOr<Created> Create(const NewDispatch& dispatch) override;
+  std::vector<absl::StatusOr<Created>> CreateMany(
+      const std::vector<NewDispatch>& dispatches) override;
+  absl::StatusOr<std::vector<bool>> SetPresence(const std::vector<RoomPresence>& rooms) override;
   absl::StatusOr<Dispatch> GetDispatch(std::string_view dispatch_id) override;
   absl::StatusOr<Job> GetJob(std::string_view job_id) override;
+  absl::StatusOr<std::vector<Job>> GetJobs(const std::vector<std::string>& job_ids) override;
   absl::StatusOr<Assignment> GetAssignment(std::string_view job_id, uint64_t token) override;
   absl::StatusOr<Page<Dispatch>> ListDispatches(const ListQuery& query) override;
   absl::StatusOr<Dispatch> Terminate(std::string_view id) override;
@@ -67,6 +72,7 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<std::string> LastEvent(std::string_view pool) override;
 
   absl::Status SaveSession(const SessionRecord& record) override;
+  absl::Status SaveSessions(const std::vector<SessionRecord>& records) override;
   absl::StatusOr<SessionRecord> GetSession(std::string_view project,
                                            std::string_view session_id) override;
   absl::StatusOr<Page<SessionRecord>> ListSessions(std::string_view project, int limit,
@@ -88,6 +94,11 @@ class RedisJobStore : public JobStore {
       const std::vector<std::vector<std::string>>& commands);
   // The pool that an id's tag names. NotFound when the id is none.
   absl::StatusOr<std::string> PoolOf(std::string_view id, std::string_view prefix);
+  // What create.lua said of one dispatch: 8 parts from `at`.
+  absl::StatusOr<Created> ToCreated(const NewDispatch& dispatch,
+                                    const std::vector<redis::Reply>& parts, size_t at);
+  absl::StatusOr<bool> TellPresence(const std::string& pool, const RoomPresence& presence);
+  absl::Status CatchUpPresence(const NewDispatch& dispatch);
   absl::StatusOr<Dispatch> ReadDispatch(const std::string& pool, std::string_view id);
   absl::StatusOr<std::vector<Dispatch>> ReadDispatches(const std::string& pool,
                                                        const std::vector<std::string>& ids);
@@ -97,6 +108,7 @@ class RedisJobStore : public JobStore {
   void KeepCreate(const Dispatch& stored, std::vector<std::string> arguments);
   void KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict);
   void Saw(uint64_t token);
+  void RememberJob(const NewDispatch& dispatch);
 
   redis::Pool& redis_;
   const std::string broker_id_;
@@ -104,6 +116,10 @@ class RedisJobStore : public JobStore {
   PoolTable pools_;
   std::atomic<uint64_t> highest_token_{0};
   Ring ring_;
+  // Which dispatch a job made here is of, so that its offer needs one round trip; bounded.
+  Mutex fresh_mutex_;
+  std::map<std::string, std::string, std::less<>> fresh_ ABSL_GUARDED_BY(fresh_mutex_);
+  std::deque<std::string> fresh_order_ ABSL_GUARDED_BY(fresh_mutex_);  // oldest first
   Mutex positions_mutex_;
   std::map<std::string, std::string> positions_ ABSL_GUARDED_BY(positions_mutex_);  // stream → id
 };

@@ -7,11 +7,7 @@ namespace {
 
 constexpr int64_t kKeepSeconds = 7 * 24 * 3600;
 
-}  // namespace
-
-absl::Status RedisJobStore::SaveSession(const SessionRecord& record) {
-  std::vector<std::string> arguments = {record.id, TimeText(record.create_time),
-                                        std::to_string(kKeepSeconds)};
+void AppendSession(const SessionRecord& record, std::vector<std::string>& out) {
   const std::pair<std::string_view, std::string> fields[] = {
       {"project", record.project},
       {"room", record.room},
@@ -24,19 +20,42 @@ absl::Status RedisJobStore::SaveSession(const SessionRecord& record) {
       {"end", record.end_time == absl::InfinitePast() ? "" : TimeText(record.end_time)},
       {"report", record.report},
   };
+  out.push_back(record.id);
+  out.push_back(TimeText(record.create_time));
+  const size_t count_at = out.size();
+  int count = 0;
+  out.emplace_back();
   for (const auto& [name, value] : fields) {
     if (value.empty()) continue;
-    arguments.emplace_back(name);
-    arguments.push_back(value);
+    out.emplace_back(name);
+    out.push_back(value);
+    ++count;
   }
-  absl::StatusOr<redis::Reply> reply =
-      redis_.Eval(scripts::save_session,
-                  {keys::Session(record.project, record.id), keys::Sessions(record.project),
-                   keys::Erased(record.project, record.id)},
-                  arguments);
-  return FromRedis(reply.status());
+  out[count_at] = std::to_string(count);
 }
 
+}  // namespace
+
+absl::Status RedisJobStore::SaveSessions(const std::vector<SessionRecord>& records) {
+  std::map<std::string, std::vector<const SessionRecord*>> by_project;
+  for (const SessionRecord& record : records) by_project[record.project].push_back(&record);
+  for (const auto& [project, sessions] : by_project) {
+    std::vector<std::string> keys = {keys::Sessions(project)};
+    std::vector<std::string> arguments = {std::to_string(kKeepSeconds)};
+    for (const SessionRecord* record : sessions) {
+      keys.push_back(keys::Session(project, record->id));
+      keys.push_back(keys::Erased(project, record->id));
+      AppendSession(*record, arguments);
+    }
+    const auto reply = redis_.Eval(scripts::save_session, keys, arguments);
+    PARLEY_RETURN_IF_ERROR(FromRedis(reply.status()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RedisJobStore::SaveSession(const SessionRecord& record) {
+  return SaveSessions({record});
+}
 absl::StatusOr<SessionRecord> RedisJobStore::GetSession(std::string_view project,
                                                         std::string_view session_id) {
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,

@@ -132,19 +132,73 @@ absl::StatusOr<std::string> RedisJobStore::NewJobId(const std::string& pool) {
   return NewRoutedId(kJobPrefix, *tag);
 }
 
-absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispatch) {
+namespace {
+
+constexpr size_t kCreatesPerCall = 25;  // so that no other script waits long
+constexpr size_t kCreateParts = 8;
+
+void AppendCreate(const NewDispatch& dispatch, std::vector<std::string>& arguments) {
   const int64_t not_before = std::max<int64_t>(0, absl::ToUnixMillis(dispatch.not_before));
-  std::vector<std::string> arguments = {
-      dispatch.dispatch_id, dispatch.job_id,
-      dispatch.not_before == absl::InfinitePast() ? "0" : std::to_string(not_before)};
+  arguments.push_back(dispatch.dispatch_id);
+  arguments.push_back(dispatch.job_id);
+  arguments.push_back(dispatch.not_before == absl::InfinitePast() ? "0"
+                                                                  : std::to_string(not_before));
   AppendRecord(dispatch,
                {{"hash", dispatch.request_hash},
                 {"wait", std::to_string(absl::ToInt64Milliseconds(dispatch.queue_deadline))}},
                arguments);
-  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
-                          Run(scripts::create, dispatch.pool, arguments, 2, 3));
-  const std::string& outcome = reply.elements[0].text;
-  const std::string& id = reply.elements[1].text;
+}
+
+absl::Time ToTime(std::string_view ms) {
+  return absl::FromUnixMillis(static_cast<int64_t>(ToToken(ms)));
+}
+
+// The job as create.lua left it, without reading it back.
+Job FreshJob(const NewDispatch& dispatch, const redis::Reply* parts) {
+  Job job;
+  job.id = dispatch.job_id;
+  job.dispatch_id = dispatch.dispatch_id;
+  job.project = dispatch.project;
+  job.agent_name = dispatch.agent_name;
+  job.room = dispatch.room;
+  job.state = StateFromText(parts[2].text);
+  job.fencing_token = ToToken(parts[3].text);
+  job.worker_id = parts[4].text;
+  job.attempt = static_cast<int>(ToToken(parts[5].text));
+  job.type = dispatch.type;
+  job.participant_identity = dispatch.participant_identity;
+  job.pool = dispatch.pool;
+  job.agent_id = dispatch.agent_id;
+  job.agent_version = dispatch.agent_version;
+  job.session_id = dispatch.session_id;
+  job.create_time = job.update_time = ToTime(parts[6].text);
+  job.deadline = ToTime(parts[7].text);
+  return job;
+}
+
+absl::Status OverSelectors(const NewDispatch& dispatch) {
+  return WithReason(
+      ResourceExhausted(
+          "jobs with 64 different selectors wait for agent \"{}\" already; try again later",
+          dispatch.agent_name),
+      "OVER_QUOTA");
+}
+
+absl::Status OverQuota(const NewDispatch& dispatch) {
+  return WithReason(
+      ResourceExhausted("as many jobs wait as project \"{}\" or pool \"{}\" may have; try again "
+                        "later",
+                        dispatch.project, dispatch.pool),
+      "OVER_QUOTA");
+}
+
+}  // namespace
+
+absl::StatusOr<JobStore::Created> RedisJobStore::ToCreated(const NewDispatch& dispatch,
+                                                           const std::vector<redis::Reply>& parts,
+                                                           size_t at) {
+  const std::string& outcome = parts[at].text;
+  const std::string& id = parts[at + 1].text;
   if (outcome == "HOLD") return Recovering();
   if (outcome == "KEY_REUSED") {
     return WithReason(
@@ -152,47 +206,83 @@ absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispa
                       dispatch.idempotency_key, id),
         "KEY_REUSED", {{"dispatch_id", id}});
   }
-  if (outcome == "OVER_SELECTORS") {
-    return WithReason(
-        ResourceExhausted(
-            "jobs with 64 different selectors wait for agent \"{}\" already; try again later",
-            dispatch.agent_name),
-        "OVER_QUOTA");
-  }
-  if (outcome == "OVER_QUOTA") {
-    return WithReason(
-        ResourceExhausted("as many jobs wait as project \"{}\" or pool \"{}\" may have; try again "
-                          "later",
-                          dispatch.project, dispatch.pool),
-        "OVER_QUOTA");
-  }
+  if (outcome == "OVER_SELECTORS") return OverSelectors(dispatch);
+  if (outcome == "OVER_QUOTA") return OverQuota(dispatch);
   Created created;
+  static_cast<DispatchSpec&>(created.dispatch) = dispatch;
+  created.dispatch.id = id;
+  if (outcome == "CREATED") {
+    created.dispatch.create_time = ToTime(parts[at + 6].text);
+    if (!dispatch.stays()) {
+      created.dispatch.jobs.push_back(FreshJob(dispatch, &parts[at]));
+      return created;
+    }
+    PARLEY_RETURN_IF_ERROR(CatchUpPresence(dispatch));
+  }
   created.existed = outcome == "EXISTS";
   absl::StatusOr<Dispatch> stored = ReadDispatch(dispatch.pool, id);
   if (stored.ok()) {
     created.dispatch = *std::move(stored);
   } else if (absl::IsNotFound(stored.status())) {  // its key outlives it
-    static_cast<DispatchSpec&>(created.dispatch) = dispatch;
-    created.dispatch.id = id;
     created.dispatch.ended = true;
   } else {
     return stored.status();
   }
-  if (!created.dispatch.jobs.empty()) KeepCreate(created.dispatch, std::move(arguments));
   return created;
 }
 
-// `arguments` as `create` took them; the ids and times are the stored ones'.
+// `arguments` as create.lua took them for this dispatch; the ids and times are the stored ones'.
 void RedisJobStore::KeepCreate(const Dispatch& stored, std::vector<std::string> arguments) {
   constexpr size_t kCount = 3;
-  const Job& job = stored.jobs.front();
+  absl::Time deadline = stored.create_time + kDefaultQueueDeadline;  // of one that stays: unused
   arguments[0] = stored.id;
-  arguments[1] = job.id;
+  if (!stored.stays()) {
+    arguments[1] = stored.jobs.front().id;
+    deadline = stored.jobs.front().deadline;
+  }
   arguments[kCount] = std::to_string(ToToken(arguments[kCount]) + 2);
   arguments.insert(arguments.end(),
-                   {"create", TimeText(stored.create_time), "deadline", TimeText(job.deadline)});
+                   {"create", TimeText(stored.create_time), "deadline", TimeText(deadline)});
   arguments.insert(arguments.begin(), "create");
   ring_.Add(stored.pool, std::move(arguments));
+}
+
+absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispatch) {
+  return std::move(CreateMany({dispatch}).front());
+}
+
+std::vector<absl::StatusOr<JobStore::Created>> RedisJobStore::CreateMany(
+    const std::vector<NewDispatch>& dispatches) {
+  std::map<std::string, std::vector<size_t>> by_pool;
+  for (size_t i = 0; i < dispatches.size(); ++i) by_pool[dispatches[i].pool].push_back(i);
+  std::vector<absl::StatusOr<Created>> created(dispatches.size(), Created());
+  for (const auto& [pool, all] : by_pool) {
+    for (size_t first = 0; first < all.size(); first += kCreatesPerCall) {
+      const size_t last = std::min(all.size(), first + kCreatesPerCall);
+      std::vector<std::string> arguments;
+      std::vector<size_t> starts;
+      for (size_t i = first; i < last; ++i) {
+        starts.push_back(arguments.size());
+        AppendCreate(dispatches[all[i]], arguments);
+        RememberJob(dispatches[all[i]]);
+      }
+      starts.push_back(arguments.size());
+      const absl::StatusOr<redis::Reply> reply = Run(scripts::create, pool, arguments, 0, 2);
+      for (size_t i = first; i < last; ++i) {
+        absl::StatusOr<Created>& one = created[all[i]];
+        one = reply.ok() ? ToCreated(dispatches[all[i]], reply->elements[1].elements,
+                                     (i - first) * kCreateParts)
+                         : reply.status();
+        if (!one.ok() || (one->dispatch.jobs.empty() && !one->dispatch.stays())) continue;
+        // Another one that was unique in the room: its own create is not this one.
+        if (one->existed && dispatches[all[i]].unique_in_room) continue;
+        const auto begin = arguments.begin() + static_cast<std::ptrdiff_t>(starts[i - first]);
+        const auto end = arguments.begin() + static_cast<std::ptrdiff_t>(starts[i - first + 1]);
+        KeepCreate(one->dispatch, {begin, end});
+      }
+    }
+  }
+  return created;
 }
 
 absl::StatusOr<Dispatch> RedisJobStore::ReadDispatch(const std::string& pool, std::string_view id) {
@@ -211,19 +301,29 @@ absl::StatusOr<std::vector<Dispatch>> RedisJobStore::ReadDispatches(
   }
   PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies, Pipeline(commands));
   std::vector<Dispatch> dispatches;
-  std::vector<std::string> job_ids;
+  std::vector<std::pair<size_t, std::string>> wanted;  // whose, job
   commands.clear();
   for (size_t i = 0; i < ids.size(); ++i) {
     const Fields fields = ToFields(replies[2 * i]);
     if (fields.empty()) continue;
     dispatches.push_back(ToDispatch(fields, ids[i], replies[2 * i + 1].text, pool));
-    job_ids.emplace_back(Get(fields, "job"));
-    commands.push_back({"HGETALL", keys.job(job_ids.back())});
+    std::vector<std::string> jobs = {std::string(Get(fields, "job"))};
+    if (dispatches.back().stays()) {
+      PARLEY_ASSIGN_OR_RETURN(const redis::Reply newest,
+                              Command({"ZREVRANGE", keys.jobs_of(ids[i]), "0", "99"}));
+      jobs.clear();
+      for (const redis::Reply& job : newest.elements) jobs.push_back(job.text);
+    }
+    for (std::string& job : jobs) {
+      commands.push_back({"HGETALL", keys.job(job)});
+      wanted.emplace_back(dispatches.size() - 1, std::move(job));
+    }
   }
   PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> jobs, Pipeline(commands));
   for (size_t i = 0; i < jobs.size(); ++i) {
     const Fields fields = ToFields(jobs[i]);
-    if (!fields.empty()) dispatches[i].jobs.push_back(ToJob(fields, job_ids[i], pool));
+    if (fields.empty()) continue;
+    dispatches[wanted[i].first].jobs.push_back(ToJob(fields, wanted[i].second, pool));
   }
   return dispatches;
 }
@@ -242,22 +342,70 @@ absl::StatusOr<Job> RedisJobStore::GetJob(std::string_view job_id) {
   return ToJob(fields, job_id, pool);
 }
 
+absl::StatusOr<std::vector<Job>> RedisJobStore::GetJobs(const std::vector<std::string>& job_ids) {
+  std::map<std::string, std::vector<std::string>> by_pool;
+  for (const std::string& id : job_ids) {
+    const absl::StatusOr<std::string> pool = PoolOf(id, kJobPrefix);
+    if (absl::IsNotFound(pool.status())) continue;
+    if (!pool.ok()) return pool.status();
+    by_pool[*pool].push_back(id);
+  }
+  std::vector<Job> jobs;
+  for (const auto& [pool, ids] : by_pool) {
+    const keys::PoolKeys keys(pool);
+    std::vector<std::vector<std::string>> commands;
+    for (const std::string& id : ids) commands.push_back({"HGETALL", keys.job(id)});
+    PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies, Pipeline(commands));
+    for (size_t i = 0; i < replies.size(); ++i) {
+      const Fields fields = ToFields(replies[i]);
+      if (!fields.empty()) jobs.push_back(ToJob(fields, ids[i], pool));
+    }
+  }
+  return jobs;
+}
+
+void RedisJobStore::RememberJob(const NewDispatch& dispatch) {
+  constexpr size_t kMaxFresh = 10'000;
+  MutexLock lock(&fresh_mutex_);
+  if (!fresh_.emplace(dispatch.job_id, dispatch.dispatch_id).second) return;
+  fresh_order_.push_back(dispatch.job_id);
+  if (fresh_order_.size() <= kMaxFresh) return;
+  fresh_.erase(fresh_order_.front());
+  fresh_order_.pop_front();
+}
+
 absl::StatusOr<Assignment> RedisJobStore::GetAssignment(std::string_view job_id, uint64_t token) {
   PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
   const keys::PoolKeys keys(pool);
-  PARLEY_ASSIGN_OR_RETURN(const Job job, GetJob(job_id));
+  std::string dispatch_id;
+  {
+    MutexLock lock(&fresh_mutex_);
+    if (const auto it = fresh_.find(job_id); it != fresh_.end()) dispatch_id = it->second;
+  }
+  if (dispatch_id.empty()) {
+    PARLEY_ASSIGN_OR_RETURN(const redis::Reply known,
+                            Command({"HGET", keys.job(job_id), "dispatch"}));
+    if (known.nil()) return NotFound("job {} does not exist", job_id);
+    dispatch_id = known.text;
+  }
+  PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies,
+                          Pipeline({{"HGETALL", keys.dispatch(dispatch_id)},
+                                    {"GET", keys.payload(dispatch_id)},
+                                    {"HGET", keys.checkpoint(job_id), "blob"},
+                                    {"HGETALL", keys.job(job_id)}}));
+  const Fields fields = ToFields(replies[3]);
+  if (fields.empty()) return NotFound("job {} does not exist", job_id);
+  const Job job = ToJob(fields, job_id, pool);
   if (job.fencing_token != token || !IsLeased(job.state)) {
     return Aborted("job {} is {} under token {}, not {}", job_id, Text(job.state),
                    job.fencing_token, token);
   }
-  PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies,
-                          Pipeline({{"HGETALL", keys.dispatch(job.dispatch_id)},
-                                    {"GET", keys.payload(job.dispatch_id)},
-                                    {"HGET", keys.checkpoint(job_id), "blob"}}));
   Assignment assignment;
   const Dispatch dispatch =
       ToDispatch(ToFields(replies[0]), job.dispatch_id, replies[1].text, pool);
   static_cast<DispatchSpec&>(assignment) = dispatch;
+  assignment.participant_identity = job.participant_identity;
+  assignment.session_id = job.session_id;
   assignment.job_id = job_id;
   assignment.dispatch_id = job.dispatch_id;
   assignment.fencing_token = token;

@@ -100,7 +100,7 @@ absl::StatusOr<JobStore::Registered> RedisJobStore::Register(const Registration&
   std::vector<std::string> arguments = {r.worker_id,
                                         r.instance,
                                         std::to_string(r.connect_seq),
-                                        "11",
+                                        "12",
                                         "project",
                                         r.project,
                                         "slots",
@@ -122,7 +122,9 @@ absl::StatusOr<JobStore::Registered> RedisJobStore::Register(const Registration&
                                         "hostname",
                                         r.hostname,
                                         "load",
-                                        fmt::format("{:.3f}", r.load)};
+                                        fmt::format("{:.3f}", r.load),
+                                        "threshold",
+                                        fmt::format("{:.3f}", r.load_threshold)};
   for (const ReportedJob& job : r.report) {
     Saw(job.fencing_token);
     AppendReport(job, arguments);
@@ -196,17 +198,21 @@ void RedisJobStore::KeepEnd(std::string_view pool, const Word& word, const WordV
 
 absl::StatusOr<JobStore::Renewed> RedisJobStore::Renew(std::string_view pool,
                                                        const std::vector<Renewal>& renewals) {
-  std::vector<std::string> arguments;
-  for (const Renewal& renewal : renewals) {
-    arguments.insert(arguments.end(),
-                     {renewal.worker_id, std::to_string(renewal.connect_seq),
-                      fmt::format("{:.3f}", renewal.load), renewal.accepting ? "1" : "0"});
-  }
-  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
-                          Run(scripts::renew, std::string(pool), arguments, 0, 2));
+  constexpr size_t kSlice = 250;  // so that no other script waits long
   Renewed renewed;
-  for (const redis::Reply& id : reply.elements[1].elements) renewed.refused.push_back(id.text);
-  for (const redis::Reply& id : reply.elements[3].elements) renewed.owing.push_back(id.text);
+  for (size_t first = 0; first < renewals.size(); first += kSlice) {
+    std::vector<std::string> arguments;
+    for (size_t i = first; i < std::min(renewals.size(), first + kSlice); ++i) {
+      const Renewal& renewal = renewals[i];
+      arguments.insert(arguments.end(),
+                       {renewal.worker_id, std::to_string(renewal.connect_seq),
+                        fmt::format("{:.3f}", renewal.load), renewal.accepting ? "1" : "0"});
+    }
+    PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                            Run(scripts::renew, std::string(pool), arguments, 0, 2));
+    for (const redis::Reply& id : reply.elements[1].elements) renewed.refused.push_back(id.text);
+    for (const redis::Reply& id : reply.elements[3].elements) renewed.owing.push_back(id.text);
+  }
   return renewed;
 }
 
@@ -320,14 +326,20 @@ absl::StatusOr<JobStore::TickResult> RedisJobStore::Tick(std::string_view pool) 
 }
 
 absl::StatusOr<JobStore::PoolStats> RedisJobStore::Stats(std::string_view pool) {
-  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
-                          Run(scripts::stats, std::string(pool), {}, -1, -1));
+  constexpr int kSlice = 250;
   PoolStats stats;
-  stats.workers = static_cast<int>(reply.elements[0].integer);
-  stats.slots = static_cast<int>(reply.elements[1].integer);
-  stats.used = static_cast<int>(reply.elements[2].integer);
-  stats.closed_slots = static_cast<int>(reply.elements[3].integer);
-  return stats;
+  while (true) {
+    PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                            Run(scripts::stats, std::string(pool),
+                                {std::to_string(stats.workers), std::to_string(kSlice)}, -1, -1));
+    const int workers = static_cast<int>(reply.elements[0].integer);
+    stats.workers += workers;
+    stats.slots += static_cast<int>(reply.elements[1].integer);
+    stats.used += static_cast<int>(reply.elements[2].integer);
+    stats.closed_slots += static_cast<int>(reply.elements[3].integer);
+    stats.jobs = static_cast<int>(reply.elements[4].integer);
+    if (workers < kSlice) return stats;
+  }
 }
 
 absl::StatusOr<JobStore::Replayed> RedisJobStore::Replay(std::string_view pool) {

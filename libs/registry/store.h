@@ -68,6 +68,10 @@ class AgentStore {
   // Version 0 = newest. NotFound.
   virtual absl::StatusOr<AgentRecord> Get(std::string_view project, std::string_view id,
                                           uint64_t version) = 0;
+  // The same for a job that is pinned to a version: also when that was deleted or pushed out by
+  // newer ones since, for a week after it was last asked for.
+  virtual absl::StatusOr<AgentRecord> GetPinned(std::string_view project, std::string_view id,
+                                                uint64_t version) = 0;
   // The newest version of the definition with this dispatch name. NotFound.
   virtual absl::StatusOr<AgentRecord> GetByAgentName(std::string_view project,
                                                      std::string_view agent_name) = 0;

@@ -26,6 +26,11 @@ inline std::string SequenceKey(std::string_view project) { return Key(project, "
 inline std::string VersionsKey(std::string_view project, std::string_view id) {
   return Key(project, "versions:" + std::string(id));
 }
+// Hash: version → record, of versions of one agent that were deleted or pushed out: kept for jobs
+// that are pinned to them, for kPinnedSeconds after the last of them was read or deleted.
+inline std::string PinnedKey(std::string_view project, std::string_view id) {
+  return Key(project, "pinned:" + std::string(id));
+}
 // A record is "1 <create time, ms> <content hash> <canonical definition>"; the leading number is
 // the form of the record.
 

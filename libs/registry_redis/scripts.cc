@@ -4,10 +4,10 @@ namespace parley::registry_redis {
 
 // register.lua: a definition becomes the newest version of its agent, unless it already is.
 // ARGV: 1 id, 2 agent_name, 3 content hash, 4 canonical definition, 5 versions kept, 6 changes
-// kept. Returns {created, "<version> <record>"}, or {-1, owner} when the name is taken ("d <id>",
-// "p"). Invariants: versions of an id rise by one and are never given out twice; an agent_name
-// belongs to one definition or to programs; every version has one change, in the order of the
-// versions.
+// kept, 7 seconds to keep pinned versions. Returns {created, "<version> <record>"}, or {-1, owner}
+// when the name is taken ("d <id>", "p"). Invariants: versions of an id rise by one and are never
+// given out twice; an agent_name belongs to one definition or to programs; every version has one
+// change, in the order of the versions.
 const redis::Script kRegister = {"register.lua", R"lua(
 local id, name = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
@@ -34,15 +34,22 @@ redis.call('HSET', KEYS[3], name, 'd ' .. id)
 redis.call('HSET', KEYS[1], id, version .. ' ' .. record)
 redis.call('ZADD', KEYS[2], 0, id)
 redis.call('HSET', KEYS[7], version, record)
-redis.call('HDEL', KEYS[7], version - ARGV[5])
+local oldest = version - ARGV[5]
+local pushed_out = redis.call('HGET', KEYS[7], oldest)
+if pushed_out then
+  redis.call('HSET', KEYS[8], oldest, pushed_out)
+  redis.call('EXPIRE', KEYS[8], ARGV[7])
+  redis.call('HDEL', KEYS[7], oldest)
+end
 local sequence = redis.call('INCR', KEYS[6])
 redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], sequence .. '-0', 'id', id, 'version', version)
 return {1, version .. ' ' .. record}
 )lua"};
 
 // delete.lua: an agent and its versions are gone, its name is free.
-// ARGV: 1 id, 2 changes kept. Returns 1 deleted, 0 there is none.
-// Invariant: the id's counter stays, so that its versions go on rising.
+// ARGV: 1 id, 2 changes kept, 3 seconds to keep pinned versions. Returns 1 deleted, 0 there is
+// none. Invariants: the id's counter stays, so that its versions go on rising; a job that is pinned
+// to a version still finds it.
 const redis::Script kDelete = {"delete.lua", R"lua(
 local id = ARGV[1]
 if redis.call('HDEL', KEYS[1], id) == 0 then return 0 end
@@ -50,6 +57,10 @@ redis.call('ZREM', KEYS[2], id)
 for _, name in ipairs(redis.call('HKEYS', KEYS[3])) do
   if redis.call('HGET', KEYS[3], name) == 'd ' .. id then redis.call('HDEL', KEYS[3], name) end
 end
+for _, version in ipairs(redis.call('HKEYS', KEYS[7])) do
+  redis.call('HSET', KEYS[8], version, redis.call('HGET', KEYS[7], version))
+end
+redis.call('EXPIRE', KEYS[8], ARGV[3])
 redis.call('DEL', KEYS[7])
 local sequence = redis.call('INCR', KEYS[6])
 redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[2], sequence .. '-0', 'id', id, 'version', 0)

@@ -20,8 +20,9 @@ constexpr int kScanSize = 100;    // ids looked at in one step of a filtered lis
 constexpr int kMaxChanges = 100;  // answered at once
 
 std::vector<std::string> KeysOf(std::string_view project, std::string_view id) {
-  return {HeadsKey(project),   IndexKey(project),    NamesKey(project),       CountersKey(project),
-          ChangesKey(project), SequenceKey(project), VersionsKey(project, id)};
+  return {HeadsKey(project),        IndexKey(project),     NamesKey(project),
+          CountersKey(project),     ChangesKey(project),   SequenceKey(project),
+          VersionsKey(project, id), PinnedKey(project, id)};
 }
 
 template <typename Number>
@@ -124,7 +125,8 @@ absl::StatusOr<registry::RegisterOutcome> RedisAgentStore::Register(const AgentR
       const redis::Reply reply,
       pool_.Eval(kRegister, KeysOf(record.project, record.id),
                  {record.id, record.agent_name, record.content_hash, record.definition_json,
-                  std::to_string(kVersionsKept), std::to_string(kChangesKept)}));
+                  std::to_string(kVersionsKept), std::to_string(kChangesKept),
+                  std::to_string(kPinnedSeconds)}));
   if (reply.elements.size() != 2) return Internal("register.lua answered something else");
   const int64_t outcome = reply.elements[0].integer;
   if (outcome < 0) return NameTaken(record.agent_name, reply.elements[1].text);
@@ -148,6 +150,18 @@ absl::StatusOr<AgentRecord> RedisAgentStore::Get(std::string_view project, std::
   if (record.nil()) {
     return WithReason(NotFound("agent \"{}\" has no version {}", id, version), "AGENT_UNKNOWN");
   }
+  return ParseRecord(project, version, record.text);
+}
+
+absl::StatusOr<AgentRecord> RedisAgentStore::GetPinned(std::string_view project,
+                                                       std::string_view id, uint64_t version) {
+  absl::StatusOr<AgentRecord> found = Get(project, id, version);
+  if (!absl::IsNotFound(found.status())) return found;
+  const std::string key = PinnedKey(project, id);
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply record,
+                          pool_.Command({"HGET", key, std::to_string(version)}));
+  if (record.nil()) return found;
+  PARLEY_RETURN_IF_ERROR(pool_.Command({"EXPIRE", key, std::to_string(kPinnedSeconds)}).status());
   return ParseRecord(project, version, record.text);
 }
 
@@ -198,7 +212,8 @@ absl::StatusOr<registry::ListPage> RedisAgentStore::List(std::string_view projec
 absl::Status RedisAgentStore::Delete(std::string_view project, std::string_view id) {
   PARLEY_ASSIGN_OR_RETURN(
       const redis::Reply reply,
-      pool_.Eval(kDelete, KeysOf(project, id), {std::string(id), std::to_string(kChangesKept)}));
+      pool_.Eval(kDelete, KeysOf(project, id),
+                 {std::string(id), std::to_string(kChangesKept), std::to_string(kPinnedSeconds)}));
   return reply.integer == 1 ? absl::OkStatus() : NoAgent(id);
 }
 

@@ -11,6 +11,8 @@ namespace parley::registry_redis {
 
 inline constexpr int kVersionsKept = 200;    // per agent
 inline constexpr int kChangesKept = 10'000;  // per project, about
+// A job may wait 24 h and run for days before its next attempt asks for its definition again.
+inline constexpr int kPinnedSeconds = 7 * 24 * 3600;
 
 // `pool` must outlive the store.
 class RedisAgentStore : public registry::AgentStore {
@@ -20,6 +22,8 @@ class RedisAgentStore : public registry::AgentStore {
   absl::StatusOr<registry::RegisterOutcome> Register(const registry::AgentRecord& record) override;
   absl::StatusOr<registry::AgentRecord> Get(std::string_view project, std::string_view id,
                                             uint64_t version) override;
+  absl::StatusOr<registry::AgentRecord> GetPinned(std::string_view project, std::string_view id,
+                                                  uint64_t version) override;
   absl::StatusOr<registry::AgentRecord> GetByAgentName(std::string_view project,
                                                        std::string_view agent_name) override;
   absl::StatusOr<registry::ListPage> List(std::string_view project,

@@ -7,6 +7,37 @@
 namespace parley::api_server {
 namespace {
 
+// For whom, which workers, and when.
+absl::Status ReadPlace(Body& body, dispatch::v1::CreateDispatchRequest& call) {
+  const std::string type = body.Text("job_type", "ROOM");
+  dispatch::v1::JobType value = dispatch::v1::JOB_TYPE_UNSPECIFIED;
+  if (!dispatch::v1::JobType_Parse("JOB_TYPE_" + type, &value) || value == 0) {
+    return InvalidArgument("the body: job_type must be ROOM, PUBLISHER or PARTICIPANT");
+  }
+  call.set_job_type(value);
+  call.set_participant_identity(body.Text("participant_identity"));
+  call.set_while_present(body.Flag("while_present", false));
+  call.set_unique_in_room(body.Flag("unique_in_room", false));
+  dispatch::v1::Selector& selector = *call.mutable_selector();
+  selector.set_deployment(body.Text("deployment"));
+  selector.set_preferred_region(body.Text("preferred_region"));
+  for (const auto& [key, label] : body.TextMap("labels")) {
+    (*selector.mutable_labels())[key] = label;
+  }
+  for (const auto& [key, label] : body.TextMap("preferred_labels")) {
+    (*selector.mutable_preferred_labels())[key] = label;
+  }
+  const std::string not_before = body.Text("not_before");
+  if (not_before.empty()) return absl::OkStatus();
+  absl::Time time;
+  std::string error;
+  if (!absl::ParseTime(absl::RFC3339_full, not_before, &time, &error)) {
+    return InvalidArgument("the body: not_before must be a time such as 2030-01-31T12:00:00Z");
+  }
+  call.mutable_not_before()->set_seconds(absl::ToUnixSeconds(time));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<dispatch::v1::CreateDispatchRequest> ReadCreate(const http::Request& request) {
   PARLEY_ASSIGN_OR_RETURN(Body body, Body::Parse(request.body));
   dispatch::v1::CreateDispatchRequest call;
@@ -24,6 +55,7 @@ absl::StatusOr<dispatch::v1::CreateDispatchRequest> ReadCreate(const http::Reque
   if (body.Has("priority"))
     call.set_priority(static_cast<int32_t>(body.Integer("priority", 5, 0, 9)));
   call.set_idempotency_key(body.Text("idempotency_key"));
+  PARLEY_RETURN_IF_ERROR(ReadPlace(body, call));
   const std::string wait = body.Text("queue_deadline");
   if (!wait.empty()) {
     const auto duration = ParseDuration(wait);
@@ -167,7 +199,13 @@ const Json& CreateSchema() {
       "agentName": {"type": "string"}, "room": {"type": "string", "maxLength": 256},
       "metadata": {"type": "string"}, "attributes": {"type": "object", "additionalProperties": {"type": "string"}},
       "restartPolicy": {"enum": ["ON_FAILURE", "NEVER"]}, "priority": {"type": "integer", "minimum": 0, "maximum": 9},
-      "queueDeadline": {"type": "string", "example": "60s"}, "idempotencyKey": {"type": "string", "maxLength": 256}}})json");
+      "queueDeadline": {"type": "string", "example": "60s"}, "idempotencyKey": {"type": "string", "maxLength": 256},
+      "jobType": {"enum": ["ROOM", "PUBLISHER", "PARTICIPANT"]}, "participantIdentity": {"type": "string"},
+      "whilePresent": {"type": "boolean"}, "uniqueInRoom": {"type": "boolean"},
+      "deployment": {"type": "string"}, "preferredRegion": {"type": "string"},
+      "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+      "preferredLabels": {"type": "object", "additionalProperties": {"type": "string"}},
+      "notBefore": {"type": "string", "format": "date-time"}}})json");
   return schema;
 }
 

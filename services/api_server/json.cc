@@ -332,6 +332,8 @@ Json ToJson(const dispatch::v1::Dispatch& dispatch) {
       {"pool", dispatch.pool()},
       {"agentId", dispatch.agent_id()},
       {"agentVersion", dispatch.agent_version()},
+      {"jobType", EnumJson(dispatch::v1::JobType_Name(dispatch.job_type()), "JOB_TYPE_")},
+      {"whilePresent", dispatch.while_present()},
       {"createTime", TimeJson(dispatch.create_time(), dispatch.has_create_time())},
       {"endTime", TimeJson(dispatch.end_time(), dispatch.has_end_time())},
       {"jobs", ArrayJson(dispatch.jobs())}};
@@ -345,6 +347,7 @@ Json ToJson(const dispatch::v1::Worker& worker) {
           {"slots", worker.slots()},
           {"slotsUsed", worker.slots_used()},
           {"load", worker.load()},
+          {"loadThreshold", worker.load_threshold()},
           {"state", worker.state()},
           {"draining", worker.draining()},
           {"accepting", worker.accepting()},

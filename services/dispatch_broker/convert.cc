@@ -73,6 +73,8 @@ job::Assignment FromProto(const v1::Assignment& a) {
   out.selector = FromProto(a.selector());
   out.idempotency_key = a.idempotency_key();
   out.traceparent = a.traceparent();
+  out.while_present = a.while_present();
+  out.unique_in_room = a.unique_in_room();
   if (a.has_create_time()) out.create_time = FromTime(a.create_time());
   if (a.has_deadline()) out.deadline = FromTime(a.deadline());
   return out;
@@ -153,6 +155,9 @@ v1::Dispatch ToProto(const job::Dispatch& dispatch) {
   out.set_pool(dispatch.pool);
   out.set_agent_id(dispatch.agent_id);
   out.set_agent_version(dispatch.agent_version);
+  out.set_while_present(dispatch.while_present);
+  out.set_unique_in_room(dispatch.unique_in_room);
+  out.set_participant_identity(dispatch.participant_identity);
   for (const job::Job& job : dispatch.jobs) *out.add_jobs() = ToProto(job);
   return out;
 }
@@ -166,6 +171,7 @@ v1::Worker ToProto(const job::Worker& worker) {
   out.set_slots(worker.slots);
   out.set_slots_used(worker.slots_used);
   out.set_load(worker.load);
+  out.set_load_threshold(worker.load_threshold);
   out.set_draining(worker.draining);
   out.set_accepting(worker.accepting && !worker.draining);
   out.set_version(worker.version);
@@ -228,6 +234,8 @@ v1::Assignment ToProto(const job::Assignment& a) {
   out.set_idempotency_key(a.idempotency_key);
   out.set_traceparent(a.traceparent);
   Fill(a.selector, out.mutable_selector());
+  out.set_while_present(a.while_present);
+  out.set_unique_in_room(a.unique_in_room);
   if (a.deadline != absl::InfiniteFuture()) SetTime(a.deadline, out.mutable_deadline());
   return out;
 }
@@ -253,14 +261,24 @@ v1::WordVerdict ToProto(const job::WordVerdict& verdict) {
   return out;
 }
 
-absl::StatusOr<job::NewDispatch> FromProto(const v1::CreateDispatchRequest& request) {
-  if (request.job_type() != v1::JOB_TYPE_UNSPECIFIED && request.job_type() != v1::JOB_TYPE_ROOM) {
-    return InvalidArgument("job_type {} is not built yet: only ROOM dispatches are",
-                           v1::JobType_IsValid(request.job_type())
-                               ? v1::JobType_Name(request.job_type())
-                               : std::to_string(request.job_type()));
+job::RoomPresence FromProto(const v1::RoomPresence& presence) {
+  job::RoomPresence out;
+  out.project = presence.project();
+  out.room = presence.room();
+  out.room_sid = presence.room_sid();
+  out.version = presence.version();
+  out.closed = presence.closed();
+  for (const v1::RoomPresence::Person& person : presence.people()) {
+    out.people.push_back({person.identity(), person.publishing()});
   }
+  return out;
+}
+
+job::NewDispatch FromProto(const v1::CreateDispatchRequest& request) {
   job::NewDispatch out;
+  out.type = FromProto(request.job_type());
+  out.while_present = request.while_present();
+  out.unique_in_room = request.unique_in_room() || request.while_present();
   out.agent_name = request.agent_name();
   out.room = request.room();
   out.room_sid = request.room_sid();
@@ -321,6 +339,8 @@ job::Registration FromProto(const v1::Register& request) {
   out.accepts_all = request.accepts_all();
   out.hostname = request.hostname();
   out.load = request.load() >= 0 && request.load() <= 1 ? request.load() : 0;
+  out.load_threshold =
+      request.load_threshold() == 0 ? job::kDefaultLoadThreshold : request.load_threshold();
   out.report = FromProto(request.report());
   if (out.pool.empty()) {
     const bool one = !out.serves_configured && out.agent_names.size() == 1;

@@ -25,8 +25,9 @@ v1::Assignment ToProto(const job::Assignment& assignment);
 v1::ResumeVerdict ToProto(const job::ResumeVerdict& verdict);
 v1::WordVerdict ToProto(const job::WordVerdict& verdict);
 
-// The asker's part; project, pool and ids are filled in later. InvalidArgument: what is not built.
-absl::StatusOr<job::NewDispatch> FromProto(const v1::CreateDispatchRequest& request);
+// The asker's part; project, pool and ids are filled in later.
+job::NewDispatch FromProto(const v1::CreateDispatchRequest& request);
+job::RoomPresence FromProto(const v1::RoomPresence& presence);
 // Of everything that makes two requests the same: all fields but request_id and session_id.
 std::string RequestHash(const v1::CreateDispatchRequest& request);
 

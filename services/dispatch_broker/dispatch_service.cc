@@ -33,9 +33,9 @@ absl::StatusOr<auth::Claims> DispatchServiceImpl::Caller(
 
 // ---- create ----
 
-absl::StatusOr<job::Dispatch> DispatchServiceImpl::Create(
+absl::StatusOr<job::NewDispatch> DispatchServiceImpl::Prepare(
     const auth::Claims& caller, const v1::CreateDispatchRequest& request) {
-  PARLEY_ASSIGN_OR_RETURN(job::NewDispatch dispatch, FromProto(request));
+  job::NewDispatch dispatch = FromProto(request);
   if (!request.project().empty() && !caller.is_service() && request.project() != caller.project) {
     return PermissionDenied("the token's project is \"{}\", not \"{}\"", caller.project,
                             request.project());
@@ -53,26 +53,12 @@ absl::StatusOr<job::Dispatch> DispatchServiceImpl::Create(
   PARLEY_ASSIGN_OR_RETURN(dispatch.job_id, broker_.store().NewJobId(dispatch.pool));
   dispatch.request_hash = RequestHash(request);
   if (dispatch.session_id.empty()) dispatch.session_id = NewId(kSessionPrefix);
-
-  absl::StatusOr<job::JobStore::Created> created = broker_.store().Create(dispatch);
-  if (absl::IsUnavailable(created.status())) {
-    // Perhaps it was written: whoever asked may look, or say the same again under its key.
-    ErrorReason why = parley::ReasonOf(created.status());
-    why.metadata["dispatch_id"] = dispatch.dispatch_id;
-    return WithReason(created.status(), why.reason, why.metadata);
-  }
-  PARLEY_RETURN_IF_ERROR(created.status());
-  broker_.Touch(dispatch.pool);
-  if (created->existed) {
-    broker_.metrics().existed.Increment();
-    return std::move(created->dispatch);
-  }
-  broker_.metrics().created.Increment();
-  PARLEY_RETURN_IF_ERROR(CreateSession(created->dispatch, !request.session_id().empty()));
-  return std::move(created->dispatch);
+  return dispatch;
 }
 
-absl::Status DispatchServiceImpl::CreateSession(const job::Dispatch& dispatch, bool wait) {
+namespace {
+
+job::SessionRecord SessionOf(const job::Dispatch& dispatch) {
   job::SessionRecord record;
   record.id = dispatch.session_id;
   record.project = dispatch.project;
@@ -82,16 +68,65 @@ absl::Status DispatchServiceImpl::CreateSession(const job::Dispatch& dispatch, b
   record.agent_id = dispatch.agent_id;
   record.agent_version = dispatch.agent_version;
   record.create_time = dispatch.create_time;
-  if (!wait) {  // nobody knows its id yet; its end writes it once more
-    broker_.context().executor().PostAdmitted([&broker = broker_, record] {
-      if (absl::Status status = broker.store().SaveSession(record); !status.ok()) {
-        broker.context().log().Warn("session record not kept",
-                                    {{"session_id", record.id}, {"error", Message(status)}});
-      }
-    });
-    return absl::OkStatus();
+  return record;
+}
+
+// Perhaps it was written: whoever asked may look, or say the same again under its key.
+absl::Status WithDispatchId(const absl::Status& status, const std::string& dispatch_id) {
+  if (!absl::IsUnavailable(status)) return status;
+  ErrorReason why = parley::ReasonOf(status);
+  why.metadata["dispatch_id"] = dispatch_id;
+  return WithReason(status, why.reason, why.metadata);
+}
+
+}  // namespace
+
+std::vector<absl::StatusOr<job::Dispatch>> DispatchServiceImpl::Create(
+    const std::vector<const v1::CreateDispatchRequest*>& requests,
+    std::vector<absl::StatusOr<job::NewDispatch>> prepared) {
+  std::vector<job::NewDispatch> wanted;
+  for (const auto& one : prepared) {
+    if (one.ok()) wanted.push_back(*one);
   }
-  return broker_.store().SaveSession(record);
+  const auto created = broker_.store().CreateMany(wanted);
+  std::vector<absl::StatusOr<job::Dispatch>> answers;
+  std::vector<job::SessionRecord> now, soon;
+  size_t at = 0;
+  for (size_t i = 0; i < prepared.size(); ++i) {
+    if (!prepared[i].ok()) {
+      broker_.metrics().CountRefusal(prepared[i].status());
+      answers.emplace_back(StoreError(prepared[i].status()));
+      continue;
+    }
+    const job::NewDispatch& asked = wanted[at];
+    const absl::StatusOr<job::JobStore::Created>& outcome = created[at++];
+    if (!outcome.ok()) {
+      broker_.metrics().CountRefusal(outcome.status());
+      answers.emplace_back(StoreError(WithDispatchId(outcome.status(), asked.dispatch_id)));
+      continue;
+    }
+    (outcome->existed ? broker_.metrics().existed : broker_.metrics().created).Increment();
+    broker_.Touch(asked.pool);
+    answers.emplace_back(outcome->dispatch);
+    if (outcome->existed || asked.stays()) continue;  // jobs of those that stay have one each
+    (requests[i]->session_id().empty() ? soon : now).push_back(SessionOf(outcome->dispatch));
+  }
+  CreateSessions(std::move(now), true);
+  CreateSessions(std::move(soon), false);
+  return answers;
+}
+
+void DispatchServiceImpl::CreateSessions(std::vector<job::SessionRecord> records, bool wait) {
+  if (records.empty()) return;
+  auto save = [&broker = broker_, records = std::move(records)] {
+    if (absl::Status status = broker.store().SaveSessions(records); !status.ok()) {
+      broker.context().log().Warn("session records not kept",
+                                  {{"sessions", records.size()}, {"error", Message(status)}});
+    }
+  };
+  if (wait) return save();
+  // Nobody knows their ids yet; their ends write them once more.
+  broker_.context().executor().PostAdmitted(std::move(save));
 }
 
 grpc::ServerUnaryReactor* DispatchServiceImpl::CreateDispatch(
@@ -100,16 +135,71 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::CreateDispatch(
   return rpc::Unary(broker_.context().executor(), context,
                     [this, context, request, response]() -> absl::Status {
                       const int64_t start_us = Clock::Real().MonotonicMicros();
-                      absl::StatusOr<auth::Claims> caller = Caller(*context);
-                      absl::StatusOr<job::Dispatch> dispatch =
-                          caller.ok() ? Create(*caller, *request) : caller.status();
-                      if (!dispatch.ok()) {
-                        broker_.metrics().CountRefusal(dispatch.status());
-                        return StoreError(dispatch.status());
+                      const absl::StatusOr<auth::Claims> caller = Caller(*context);
+                      if (!caller.ok()) {
+                        broker_.metrics().CountRefusal(caller.status());
+                        return StoreError(caller.status());
                       }
-                      *response->mutable_dispatch() = ToProto(*dispatch);
+                      const auto answers = Create({request}, {Prepare(*caller, *request)});
+                      PARLEY_RETURN_IF_ERROR(answers[0].status());
+                      *response->mutable_dispatch() = ToProto(*answers[0]);
                       broker_.metrics().create_seconds.Observe(
                           static_cast<double>(Clock::Real().MonotonicMicros() - start_us) / 1e6);
+                      return absl::OkStatus();
+                    });
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::CreateDispatches(
+    grpc::CallbackServerContext* context, const v1::CreateDispatchesRequest* request,
+    v1::CreateDispatchesResponse* response) {
+  return rpc::Unary(broker_.context().executor(), context,
+                    [this, context, request, response]() -> absl::Status {
+                      PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+                      if (request->requests_size() > static_cast<int>(job::kMaxCreates)) {
+                        return InvalidArgument("at most {} requests in one call, not {}",
+                                               job::kMaxCreates, request->requests_size());
+                      }
+                      std::vector<const v1::CreateDispatchRequest*> requests;
+                      std::vector<absl::StatusOr<job::NewDispatch>> prepared;
+                      for (const v1::CreateDispatchRequest& one : request->requests()) {
+                        requests.push_back(&one);
+                        prepared.push_back(Prepare(caller, one));
+                      }
+                      for (const auto& answer : Create(requests, std::move(prepared))) {
+                        v1::CreateDispatchesResponse::Result& result = *response->add_results();
+                        if (answer.ok()) {
+                          *result.mutable_dispatch() = ToProto(*answer);
+                          continue;
+                        }
+                        result.set_code(static_cast<int32_t>(answer.status().code()));
+                        result.set_message(std::string(Message(answer.status())));
+                        result.set_reason(parley::ReasonOf(answer.status()).reason);
+                      }
+                      return absl::OkStatus();
+                    });
+}
+
+grpc::ServerUnaryReactor* DispatchServiceImpl::ReportPresence(
+    grpc::CallbackServerContext* context, const v1::ReportPresenceRequest* request,
+    v1::ReportPresenceResponse* response) {
+  return rpc::Unary(broker_.context().executor(), context,
+                    [this, context, request, response]() -> absl::Status {
+                      PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+                      PARLEY_RETURN_IF_ERROR(auth::RequireService(caller));
+                      if (request->rooms_size() > static_cast<int>(job::kMaxPresenceRooms)) {
+                        return InvalidArgument("at most {} rooms in one report, not {}",
+                                               job::kMaxPresenceRooms, request->rooms_size());
+                      }
+                      std::vector<job::RoomPresence> rooms;
+                      for (const v1::RoomPresence& room : request->rooms()) {
+                        rooms.push_back(FromProto(room));
+                        PARLEY_RETURN_IF_ERROR(job::Validate(rooms.back()));
+                      }
+                      PARLEY_ASSIGN_OR_RETURN(const std::vector<bool> watched,
+                                              broker_.store().SetPresence(rooms));
+                      for (size_t i = 0; i < rooms.size(); ++i) {
+                        if (watched[i]) response->add_watched_room_sids(rooms[i].room_sid);
+                      }
                       return absl::OkStatus();
                     });
 }

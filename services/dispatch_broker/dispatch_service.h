@@ -17,6 +17,9 @@ class DispatchServiceImpl : public v1::DispatchService::CallbackService {
   grpc::ServerUnaryReactor* CreateDispatch(grpc::CallbackServerContext* context,
                                            const v1::CreateDispatchRequest* request,
                                            v1::CreateDispatchResponse* response) override;
+  grpc::ServerUnaryReactor* CreateDispatches(grpc::CallbackServerContext* context,
+                                             const v1::CreateDispatchesRequest* request,
+                                             v1::CreateDispatchesResponse* response) override;
   grpc::ServerUnaryReactor* GetDispatch(grpc::CallbackServerContext* context,
                                         const v1::GetDispatchRequest* request,
                                         v1::GetDispatchResponse* response) override;
@@ -52,12 +55,22 @@ class DispatchServiceImpl : public v1::DispatchService::CallbackService {
   grpc::ServerUnaryReactor* DeleteSession(grpc::CallbackServerContext* context,
                                           const v1::DeleteSessionRequest* request,
                                           v1::DeleteSessionResponse* response) override;
+  grpc::ServerUnaryReactor* ReportPresence(grpc::CallbackServerContext* context,
+                                           const v1::ReportPresenceRequest* request,
+                                           v1::ReportPresenceResponse* response) override;
 
  private:
   absl::StatusOr<auth::Claims> Caller(const grpc::CallbackServerContext& context) const;
-  absl::StatusOr<job::Dispatch> Create(const auth::Claims& caller,
-                                       const v1::CreateDispatchRequest& request);
-  absl::Status CreateSession(const job::Dispatch& dispatch, bool wait);
+  // Everything of a create but the store's decision.
+  absl::StatusOr<job::NewDispatch> Prepare(const auth::Claims& caller,
+                                           const v1::CreateDispatchRequest& request);
+  // The dispatches of those requests that could be prepared, created and counted; one answer per
+  // request.
+  std::vector<absl::StatusOr<job::Dispatch>> Create(
+      const std::vector<const v1::CreateDispatchRequest*>& requests,
+      std::vector<absl::StatusOr<job::NewDispatch>> prepared);
+  // Waits when somebody knows a session's id already.
+  void CreateSessions(std::vector<job::SessionRecord> records, bool wait);
   absl::StatusOr<job::Dispatch> FindDispatch(const auth::Claims& caller, std::string_view id);
   absl::StatusOr<v1::Session> ToSession(const job::SessionRecord& record);
 

@@ -27,6 +27,14 @@ DispatchBrokerMetrics::DispatchBrokerMetrics(prometheus::Registry& r)
       refused_quota(metrics::Counter(r, kRefused, kRefusedHelp, {{"reason", "quota"}})),
       automatic_unserved(metrics::Counter(r, "parley_dispatch_automatic_unserved_total",
                                           "Rooms without an agent name that nobody serves")),
+      matches(metrics::Counter(r, "parley_dispatch_matches_total",
+                               "Jobs that were leased to a worker with its stream here")),
+      offers(metrics::Counter(r, "parley_dispatch_offers_total",
+                              "Matches that the worker was asked about first")),
+      rejections(metrics::Counter(r, "parley_dispatch_rejections_total",
+                                  "Offers that workers turned down")),
+      attempts_lost(metrics::Counter(r, "parley_dispatch_attempts_lost_total",
+                                     "Attempts that ended badly and are tried again")),
       redispatches(metrics::Counter(r, "parley_dispatch_redispatched_total",
                                     "Attempts after the first that were handed to a worker")),
       deadlines_passed(metrics::Counter(r, "parley_dispatch_deadline_passed_total",
@@ -76,7 +84,9 @@ void DispatchBrokerMetrics::CountRefusal(const absl::Status& status) {
 }
 
 DispatchBrokerMetrics::PoolGauges::PoolGauges(prometheus::Registry& r, const std::string& pool)
-    : pending_jobs(metrics::Gauge(r, "parley_dispatch_pending_jobs", "Jobs that wait for a worker",
+    : held_jobs(metrics::Gauge(r, "parley_dispatch_held_jobs", "Jobs that workers hold",
+                               {{"pool", pool}})),
+      pending_jobs(metrics::Gauge(r, "parley_dispatch_pending_jobs", "Jobs that wait for a worker",
                                   {{"pool", pool}})),
       oldest_pending_seconds(metrics::Gauge(r, "parley_dispatch_oldest_pending_seconds",
                                             "How long the job that waits longest has waited",
@@ -100,6 +110,7 @@ void DispatchBrokerMetrics::PoolGauges::Set(const job::JobStore::PoolStats& stat
   slots_closed.Set(stats.closed_slots);
   slots_free.Set(std::max(0, stats.slots - stats.used - stats.closed_slots));
   workers.Set(stats.workers);
+  held_jobs.Set(stats.jobs);
   // As many as hold what runs and waits, at the size of those that are there; one when none is.
   const double size = stats.workers == 0 ? 1.0 : static_cast<double>(stats.slots) / stats.workers;
   const double jobs = stats.used + pending;

@@ -21,6 +21,10 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
   prometheus::Counter& refused_unavailable;   // …{reason="unavailable"}
   prometheus::Counter& refused_quota;         // …{reason="quota"}
   prometheus::Counter& automatic_unserved;    // parley_dispatch_automatic_unserved_total
+  prometheus::Counter& matches;               // parley_dispatch_matches_total
+  prometheus::Counter& offers;                // parley_dispatch_offers_total
+  prometheus::Counter& rejections;            // parley_dispatch_rejections_total
+  prometheus::Counter& attempts_lost;         // parley_dispatch_attempts_lost_total
   prometheus::Counter& redispatches;          // parley_dispatch_redispatched_total
   prometheus::Counter& deadlines_passed;      // parley_dispatch_deadline_passed_total
   prometheus::Counter& leases_lost;           // parley_worker_leases_lost_total
@@ -47,6 +51,7 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
     void Set(const job::JobStore::TickResult& tick);
     void Set(const job::JobStore::PoolStats& stats, int pending);
 
+    prometheus::Gauge& held_jobs;               // parley_dispatch_held_jobs{pool}
     prometheus::Gauge& pending_jobs;            // parley_dispatch_pending_jobs{pool}
     prometheus::Gauge& oldest_pending_seconds;  // parley_dispatch_oldest_pending_seconds{pool}
     prometheus::Gauge& slots_used;              // parley_worker_slots{pool,state="used"}

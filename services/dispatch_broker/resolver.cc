@@ -1,5 +1,7 @@
 #include "dispatch_broker/resolver.h"
 
+#include <absl/time/clock.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +12,8 @@ namespace parley::dispatch_broker {
 namespace {
 
 constexpr size_t kMaxDefinitions = 256;  // of at most 1 MiB
+constexpr size_t kMaxServed = 10'000;
+constexpr absl::Duration kServedFor = absl::Seconds(1);  // only "yes" is remembered
 
 // `agentId` of metadata that is a JSON object; "" otherwise.
 std::string AgentIdIn(const std::string& metadata) {
@@ -76,12 +80,23 @@ absl::Status Resolver::ResolveUnnamed(job::DispatchSpec& spec) {
 }
 
 absl::StatusOr<bool> Resolver::ServesUnnamed(const std::string& pool, const std::string& project) {
+  const absl::Time now = absl::Now();
+  {
+    MutexLock lock(&mutex_);
+    if (const auto it = served_.find({pool, project}); it != served_.end() && now < it->second) {
+      return true;
+    }
+  }
   PARLEY_ASSIGN_OR_RETURN(const std::vector<job::Worker> workers, jobs_.ListWorkers(pool));
-  return std::any_of(workers.begin(), workers.end(), [&](const job::Worker& worker) {
+  const bool served = std::any_of(workers.begin(), workers.end(), [&](const job::Worker& worker) {
     return (worker.project.empty() || worker.project == project) &&
            std::find(worker.agent_names.begin(), worker.agent_names.end(), "") !=
                worker.agent_names.end();
   });
+  MutexLock lock(&mutex_);
+  if (served_.size() >= kMaxServed) served_.clear();
+  if (served) served_[{pool, project}] = now + kServedFor;
+  return served;
 }
 
 absl::StatusOr<std::string> Resolver::Definition(const std::string& project,
@@ -91,7 +106,8 @@ absl::StatusOr<std::string> Resolver::Definition(const std::string& project,
     MutexLock lock(&mutex_);
     if (const auto it = definitions_.find(key); it != definitions_.end()) return it->second;
   }
-  PARLEY_ASSIGN_OR_RETURN(registry::AgentRecord record, agents_.Get(project, agent_id, version));
+  PARLEY_ASSIGN_OR_RETURN(registry::AgentRecord record,
+                          agents_.GetPinned(project, agent_id, version));
   MutexLock lock(&mutex_);
   if (definitions_.emplace(key, record.definition_json).second) definition_order_.push_back(key);
   if (definition_order_.size() > kMaxDefinitions) {

@@ -1,11 +1,13 @@
 #pragma once
 #include <absl/status/statusor.h>
+#include <absl/time/time.h>
 
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/mutex.h"
 #include "job/records.h"
@@ -25,7 +27,7 @@ class Resolver {
   absl::Status Resolve(job::DispatchSpec& spec);
 
   // The pinned definition of a job, as canonical JSON. Kept in memory: versions never change.
-  // NotFound: it was deleted since.
+  // NotFound: deleted, and not asked for in a week.
   absl::StatusOr<std::string> Definition(const std::string& project, const std::string& agent_id,
                                          uint64_t version);
 
@@ -38,6 +40,8 @@ class Resolver {
   registry::AgentStore& agents_;
   job::JobStore& jobs_;
   Mutex mutex_;
+  // (pool, project) → until when it is taken for served; asking costs a look at every worker.
+  std::map<std::pair<std::string, std::string>, absl::Time> served_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> definitions_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::string> definition_order_ ABSL_GUARDED_BY(mutex_);  // oldest first
 };

@@ -17,7 +17,6 @@ constexpr absl::Duration kLease = absl::Seconds(12);
 constexpr absl::Duration kHeartbeat = absl::Seconds(1);
 constexpr absl::Duration kStopGrace = absl::Seconds(10);
 constexpr absl::Duration kNameClaim = absl::Seconds(60);
-constexpr double kLoadThreshold = 0.75;
 
 absl::Status Replaced(std::string_view worker_id) {
   return WithReason(
@@ -160,7 +159,7 @@ absl::Status WorkerSession::RegisterWith(const job::Registration& registration) 
     *answer.add_jobs() = ToProto(verdict);
   }
   answer.set_pool(pool_);
-  answer.set_load_threshold(kLoadThreshold);
+  answer.set_load_threshold(registration_.load_threshold);
   SendOrClose(std::move(response));
   awaiting_report_ = false;
   // While the store recovers, reported ends were kept back; else they are recorded already, and
@@ -227,7 +226,7 @@ void WorkerSession::OnHeartbeat(const v1::Heartbeat& heartbeat) {
   renewal.worker_id = worker_id_;
   renewal.connect_seq = registration_.connect_seq;
   renewal.load = MedianLoad(heartbeat.load());
-  renewal.accepting = heartbeat.accepting();
+  renewal.accepting = heartbeat.accepting() && renewal.load <= registration_.load_threshold;
   broker_.QueueRenewal(Self<WorkerSession>(), renewal, heartbeat.seq());
   if (broker_.store_available() &&
       broker_.context().clock().Now() - names_claimed_ > kNameClaim / 3) {
@@ -294,6 +293,7 @@ void WorkerSession::ApplyHeld() {
       return Fail(verdicts.status());
     }
     v1::ConnectResponse response;
+    std::vector<HeldWord> ended;
     for (size_t i = 0; i < count; ++i) {
       const job::WordVerdict& verdict = (*verdicts)[i];
       if (verdict.outcome == job::WordVerdict::Outcome::kHeld) {
@@ -301,9 +301,13 @@ void WorkerSession::ApplyHeld() {
       } else {
         NoteVerdict(held_.front(), verdict);
         *response.mutable_verdicts()->add_verdicts() = ToProto(verdict);
+        const bool over =
+            held_.front().word.kind == job::WordKind::kEnded && job::IsTerminal(verdict.state);
+        if (over) ended.push_back(std::move(held_.front()));
       }
       held_.pop_front();
     }
+    SaveSessionEnds(std::move(ended));
     if (response.has_verdicts()) SendOrClose(std::move(response));
   }
   held_.insert(held_.begin(), std::make_move_iterator(kept.begin()),
@@ -316,6 +320,7 @@ void WorkerSession::NoteVerdict(const HeldWord& held, const job::WordVerdict& ve
     starting_.erase(held.word.job_id);
     return;
   }
+  NoteOutcome(held, verdict);
   const auto it = starting_.find(held.word.job_id);
   if (it != starting_.end() && it->second.token == held.word.fencing_token) {
     if (held.word.kind == job::WordKind::kStarted) {
@@ -324,16 +329,18 @@ void WorkerSession::NoteVerdict(const HeldWord& held, const job::WordVerdict& ve
     }
     if (held.word.kind != job::WordKind::kAccepted) starting_.erase(it);
   }
-  if (held.word.kind == job::WordKind::kEnded && job::IsTerminal(verdict.state)) {
-    SaveSessionEnd(held);
-  }
+}
+
+void WorkerSession::NoteOutcome(const HeldWord& held, const job::WordVerdict& verdict) {
+  if (held.word.kind == job::WordKind::kRejected) broker_.metrics().rejections.Increment();
+  const bool lost = held.word.kind == job::WordKind::kEnded && !job::IsTerminal(verdict.state);
+  if (lost) broker_.metrics().attempts_lost.Increment();
 }
 
 namespace {
 
 // What is kept of the session that `job` was: its facts as of now, and the worker's report of it.
-void KeepSession(Broker& broker, const job::Job& job, const std::string& report) {
-  if (job.session_id.empty()) return;
+job::SessionRecord RecordOf(const job::Job& job, const std::string& report) {
   job::SessionRecord record;
   record.id = job.session_id;
   record.project = job.project;
@@ -346,9 +353,14 @@ void KeepSession(Broker& broker, const job::Job& job, const std::string& report)
   record.start_time = job.start_time;
   record.end_time = job.end_time;
   record.report = report;
-  if (absl::Status status = broker.store().SaveSession(record); !status.ok()) {
-    broker.context().log().Warn("session record not kept",
-                                {{"session_id", record.id}, {"error", Message(status)}});
+  return record;
+}
+
+void KeepSessions(Broker& broker, const std::vector<job::SessionRecord>& records) {
+  if (records.empty()) return;
+  if (absl::Status status = broker.store().SaveSessions(records); !status.ok()) {
+    broker.context().log().Warn("session records not kept",
+                                {{"sessions", records.size()}, {"error", Message(status)}});
   }
 }
 
@@ -359,16 +371,42 @@ void WorkerSession::SaveReport(const HeldWord& held) {
   if (held.word.kind != job::WordKind::kEnded || held.session_report.empty()) return;
   const absl::StatusOr<job::Job> job = broker_.store().GetJob(held.word.job_id);
   if (!job.ok() || job->fencing_token != held.word.fencing_token) return;  // a stale copy's
-  KeepSession(broker_, *job, held.session_report);
+  if (!job->session_id.empty()) KeepSessions(broker_, {RecordOf(*job, held.session_report)});
 }
 
-void WorkerSession::SaveSessionEnd(const HeldWord& held) {
+// Dispatches that stay have a session for each job.
+void WorkerSession::SaveStart(const job::Assignment& assignment) {
+  if (!assignment.stays() || assignment.attempt > 1) return;
+  job::SessionRecord record;
+  record.id = assignment.session_id;
+  record.project = assignment.project;
+  record.room = assignment.room;
+  record.dispatch_id = assignment.dispatch_id;
+  record.agent_name = assignment.agent_name;
+  record.agent_id = assignment.agent_id;
+  record.agent_version = assignment.agent_version;
+  record.create_time = assignment.create_time;
+  KeepSessions(broker_, {record});
+}
+
+void WorkerSession::SaveSessionEnds(std::vector<HeldWord> ended) {
+  if (ended.empty()) return;
   // Beside the strand: the worker need not wait for it.
-  broker_.context().executor().PostAdmitted(
-      [&broker = broker_, job_id = held.word.job_id, report = held.session_report] {
-        const absl::StatusOr<job::Job> job = broker.store().GetJob(job_id);
-        if (job.ok()) KeepSession(broker, *job, report);
-      });
+  broker_.context().executor().PostAdmitted([&broker = broker_, ended = std::move(ended)] {
+    std::vector<std::string> ids;
+    std::map<std::string, const std::string*> reports;
+    for (const HeldWord& held : ended) {
+      ids.push_back(held.word.job_id);
+      reports[held.word.job_id] = &held.session_report;
+    }
+    const absl::StatusOr<std::vector<job::Job>> jobs = broker.store().GetJobs(ids);
+    if (!jobs.ok()) return;
+    std::vector<job::SessionRecord> records;
+    for (const job::Job& job : *jobs) {
+      if (!job.session_id.empty()) records.push_back(RecordOf(job, *reports[job.id]));
+    }
+    KeepSessions(broker, records);
+  });
 }
 
 void WorkerSession::OnCheckpoints(const v1::Checkpoints& checkpoints) {
@@ -420,6 +458,8 @@ void WorkerSession::SendOffer(const job::Message& message) {
       broker_.store().GetAssignment(message.job_id, message.fencing_token);
   if (absl::IsUnavailable(assignment.status())) return KeepUntold(message);
   if (!assignment.ok()) return;  // over already
+  broker_.metrics().matches.Increment();
+  broker_.metrics().offers.Increment();
   v1::ConnectResponse response;
   *response.mutable_offer()->mutable_assignment() = ToProto(*assignment);
   SendOrClose(std::move(response));
@@ -468,6 +508,8 @@ void WorkerSession::SendGo(const job::Message& message) {
     if (!found.ok()) return KeepUntold(message);
     definition = *std::move(found);
   }
+  if (registration_.accepts_all) broker_.metrics().matches.Increment();
+  SaveStart(*assignment);
   const absl::Duration waited = broker_.context().clock().Now() - assignment->create_time;
   if (assignment->attempt > 1) {
     broker_.metrics().redispatches.Increment();

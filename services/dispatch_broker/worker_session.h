@@ -60,7 +60,9 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void ApplyHeld();
   void NoteVerdict(const HeldWord& held, const job::WordVerdict& verdict);
   void SaveReport(const HeldWord& held);
-  void SaveSessionEnd(const HeldWord& held);
+  void SaveStart(const job::Assignment& assignment);
+  void SaveSessionEnds(std::vector<HeldWord> ended);
+  void NoteOutcome(const HeldWord& held, const job::WordVerdict& verdict);
 
   void Handle(const job::Message& message);
   void KeepUntold(const job::Message& message);
@@ -80,7 +82,6 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   bool registered_ = false;
   bool awaiting_report_ = false;
   bool report_due_ = false;  // the store went away before it was asked for, or before it was stored
-  bool accepting_ = true;
   std::deque<double> loads_;  // the last five
   std::deque<HeldWord> held_;
   std::deque<job::Message> untold_;  // the store went away before their records could be read

@@ -50,7 +50,11 @@ Host::Host(const RoomServerConfig& config, service::Context& context,
       dispatcher_(
           rpc::MakeChannel(config.dispatch_address),
           [&context](const std::string& project) { return context.ServiceToken(project); },
-          metrics_, context.log(), context.clock()) {}
+          metrics_, context.log(), context.clock()),
+      presence_(
+          rpc::MakeChannel(config.dispatch_address),
+          [&context](const std::string& project) { return context.ServiceToken(project); }, rooms_,
+          metrics_, context.log()) {}
 
 Host::~Host() { Stop(); }
 
@@ -263,6 +267,7 @@ void Host::Drain(absl::Duration drain) {
     MutexLock lock(&mutex_);
     wake_.WaitFor(&mutex_, absl::Milliseconds(50));
   }
+  presence_.Stop();
   for (const auto& room : rooms_.ListAll()) {
     rooms_.Close(room->project(), room->name(), room::LeaveReason::kServerShutdown,
                  "the room server is stopping");
@@ -280,6 +285,7 @@ void Host::Stop() {
   }
   if (housekeeper_.joinable()) housekeeper_.join();
   dispatcher_.Stop();
+  presence_.Stop();
   control_.Stop();
   admissions_.Stop();
   ticker_.Stop();

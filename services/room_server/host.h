@@ -21,6 +21,7 @@
 #include "room_server/admission_log.h"
 #include "room_server/dispatcher.h"
 #include "room_server/metrics.h"
+#include "room_server/presence.h"
 #include "room_server/room_server.h"
 #include "room_server/ticker.h"
 
@@ -110,6 +111,7 @@ class Host {
   Executor admissions_;  // of its own: a broker that is slow to answer CreateRoom delays no join
   Ticker ticker_;
   Dispatcher dispatcher_;
+  PresenceReporter presence_;
   std::atomic<bool> draining_{false};
 
   // Opening and forgetting a room of one name happen one after the other.

@@ -139,6 +139,52 @@ TEST_F(RoomDispatchTest, WishesEndWithTheirRoom) {
   EXPECT_EQ(broker_.requests().size(), requests);
 }
 
+TEST_F(RoomDispatchTest, BrokerHearsWhoIsThereAndMissesNothing) {
+  std::string sid;
+  const auto people = [&] {
+    std::string text;
+    const auto known = broker_.presence();
+    const auto it = known.find(sid);
+    if (it == known.end()) return text;
+    if (it->second.closed()) return std::string("closed");
+    for (const auto& person : it->second.people()) {
+      text += (person.publishing() ? "*" : "") + person.identity() + " ";
+    }
+    return text;
+  };
+  const auto become = [&](const std::string& want) {
+    return Eventually([&] { return people() == want; }, absl::Seconds(10));
+  };
+  Peer ann = Join(Joiner("ann"));
+  sid = ann.connection().joined().room().sid();
+  ASSERT_TRUE(become("ann ")) << people();
+  EXPECT_EQ(broker_.presence()[sid].room(), "lobby");
+  EXPECT_EQ(broker_.presence()[sid].project(), "default");
+  const auto claims = server().context().AuthenticateToken(broker_.presence_token());
+  PARLEY_ASSERT_OK(claims);
+  EXPECT_TRUE(claims->is_service());
+  AgentStream agents(server(), server().context().ServiceToken("default"));
+  agents.Open(1, JobToken("AJ_1", 1));
+  agents.Opened(1);
+  {
+    Peer bob = Join(Joiner("bob"));
+    ASSERT_TRUE(become("ann bob ")) << "people only: " << people();
+    const uint64_t version = broker_.presence()[sid].version();
+    bob.Publish("microphone");
+    ASSERT_TRUE(become("ann *bob ")) << people();
+    EXPECT_GT(broker_.presence()[sid].version(), version);
+    broker_.Answer(Unavailable("away"));
+  }
+  absl::SleepFor(absl::Milliseconds(150));  // he left while nobody took the report
+  broker_.Answer(absl::OkStatus());
+  ASSERT_TRUE(become("ann ")) << people();
+  pb::DeleteRoomRequest del;
+  del.set_name("lobby");
+  pb::DeleteRoomResponse deleted;
+  PARLEY_ASSERT_OK(Call(*Rooms(), &pb::RoomService::Stub::DeleteRoom, AdminToken(), del, &deleted));
+  EXPECT_TRUE(become("closed")) << people();
+}
+
 TEST_F(RoomDispatchTest, RefusedWishesAreNotRepeated) {
   broker_.Answer(InvalidArgument("no such thing"));
   EXPECT_THAT(CreateRoom({"front-desk"}), HasCode(absl::StatusCode::kInvalidArgument));

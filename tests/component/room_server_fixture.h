@@ -39,6 +39,28 @@ class FakeBroker final : public dispatch::v1::DispatchService::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status ReportPresence(grpc::ServerContext* context,
+                              const dispatch::v1::ReportPresenceRequest* request,
+                              dispatch::v1::ReportPresenceResponse* response) override {
+    MutexLock lock(&mutex_);
+    if (!answer_.ok()) return rpc::ToGrpcStatus(answer_);
+    presence_token_ = rpc::BearerOf(*context);
+    for (const auto& room : request->rooms()) {
+      presence_[room.room_sid()] = room;
+      response->add_watched_room_sids(room.room_sid());
+    }
+    return grpc::Status::OK;
+  }
+  // The last report of each room, by sid.
+  std::map<std::string, dispatch::v1::RoomPresence> presence() const {
+    MutexLock lock(&mutex_);
+    return presence_;
+  }
+  std::string presence_token() const {
+    MutexLock lock(&mutex_);
+    return presence_token_;
+  }
+
   void Start(int port = 0) {
     server_ = std::make_unique<rpc::Server>();
     PARLEY_ASSERT_OK(server_->Start({.address = "127.0.0.1", .port = port}, {this}));
@@ -65,6 +87,8 @@ class FakeBroker final : public dispatch::v1::DispatchService::Service {
   std::vector<dispatch::v1::CreateDispatchRequest> requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> tokens_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> ids_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, dispatch::v1::RoomPresence> presence_ ABSL_GUARDED_BY(mutex_);
+  std::string presence_token_ ABSL_GUARDED_BY(mutex_);
   int port_ = 0;
   std::unique_ptr<rpc::Server> server_;
 };

@@ -146,7 +146,30 @@ TEST_F(ValidateTest, DispatchLimits) {
   EXPECT_EQ(Refusal(d), "not_before is at most 24 h ahead");
   d = Good();
   d.type = Type::kPublisher;
-  EXPECT_EQ(Refusal(d), "participant_identity is missing");
+  d.while_present = true;
+  EXPECT_EQ(Refusal(d), "while_present is for ROOM dispatches; others stay anyway");
+  d.while_present = false;
+  d.not_before = absl::FromUnixSeconds(0);
+  EXPECT_EQ(Refusal(d), "not_before is for dispatches of one job");
+}
+
+TEST_F(ValidateTest, PresenceReports) {
+  RoomPresence good;
+  good.project = "default";
+  good.room = "lobby";
+  good.room_sid = "RM_1";
+  good.version = 1;
+  good.people = {{"ann", true}};
+  EXPECT_TRUE(Validate(good).ok());
+  RoomPresence bad = good;
+  bad.version = 0;
+  EXPECT_EQ(parley::Message(Validate(bad)), "version counts from 1");
+  bad = good;
+  bad.people.push_back({"", false});
+  EXPECT_EQ(parley::Message(Validate(bad)), "identity is missing");
+  bad = good;
+  bad.people.resize(kMaxPeople + 1);
+  EXPECT_EQ(parley::Message(Validate(bad)), "people: at most 1000, not 1001");
 }
 
 }  // namespace

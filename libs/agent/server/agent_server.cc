@@ -100,6 +100,7 @@ void AgentServer::FillRegister(dispatchv1::Register& request) {
   request.set_accepts_all(true);
   request.set_hostname(Hostname());
   request.set_load(load_);
+  request.set_load_threshold(config.load_threshold);
 }
 
 void AgentServer::OnBroker(const ConnectResponse& response) {

@@ -45,7 +45,8 @@ void AgentServerConfig::Bind(config::Table& table) {
                  "A job that has not answered for so long is killed");
   table.Duration("job.stop_grace", &stop_grace, absl::ZeroDuration(), absl::Minutes(30),
                  "How long a job may take to end when told to");
-  table.Double("load_threshold", &load_threshold, 0, 1, "CPU load above which no job is taken");
+  table.Double("load_threshold", &load_threshold, 0.01, 1,
+               "CPU load above which no job is taken; the broker keeps to it, too, and shows it");
   table.Text("worker.audit_log", &audit_log,
              "File to which a line is appended for each attempt started and ended");
   table.Bool("tools.allow_loopback", &tools_allow_loopback,

@@ -1,29 +1,56 @@
--- create.lua: a dispatch and its job, durable and queued, then matched.
--- KEYS: 1 parley:{POOL}:meta.  ARGV: 1 epoch, 2 broker, 3 dispatch, 4 job, 5 not before (ms since 1970, 0 = now),
--- 6 count of pairs, then field, value … (see record.cc).
--- Returns {CREATED | EXISTS | KEY_REUSED | HOLD | OVER_SELECTORS | OVER_QUOTA, dispatch, more, messages}.
+-- create.lua: dispatches and their jobs, durable and queued, then matched.
+-- KEYS: 1 parley:{POOL}:meta.  ARGV: 1 epoch, 2 broker, then per dispatch: dispatch, job, not before (ms since 1970, 0 = now),
+-- count of pairs, then field, value … (see record.cc).
+-- Returns {more, {CREATED | EXISTS | KEY_REUSED | HOLD | OVER_SELECTORS | OVER_QUOTA, dispatch, job's state or '', token,
+-- worker, attempt, create ms, deadline ms, …}, messages}.
 -- Invariant: one key, one dispatch. Ids are chosen before the call: a retry is the same create.
-local dispatch, id, not_before, pairs_count = arg(), arg(), tonumber(arg()), tonumber(arg())
-local r = read_record(pairs_count)
-if call('EXISTS', TAG .. 'd:' .. dispatch) == 1 then return {'EXISTS', dispatch, 0, messages} end
-if r.key ~= '' then
-  local stored = call('GET', TAG .. 'k:' .. r.qproject .. ':' .. r.key)
-  if stored then
-    local known, hash = string.match(stored, '^(%S+) (%S+)$')
-    return {hash == r.hash and 'EXISTS' or 'KEY_REUSED', known, 0, messages}
+local function create(dispatch, id, not_before, r)
+  if call('EXISTS', TAG .. 'd:' .. dispatch) == 1 then return 'EXISTS', dispatch end
+  if r.key ~= '' then
+    local stored = call('GET', TAG .. 'k:' .. r.qproject .. ':' .. r.key)
+    if stored then
+      local known, hash = string.match(stored, '^(%S+) (%S+)$')
+      return hash == r.hash and 'EXISTS' or 'KEY_REUSED', known
+    end
   end
-end
-if hold then return {'HOLD', dispatch, 0, messages} end
-local subs = TAG .. 'subs:' .. r.qagent .. ':' .. r.qproject
-if call('ZCARD', subs) >= 64 and not call('ZSCORE', subs, r.selector) then return {'OVER_SELECTORS', dispatch, 0, messages} end
-local most, all = project_limit(r.qproject).queued, pool_limit().queued
-if (most > 0 and tonumber(call('HGET', TAG .. 'caps', 'q:' .. r.qproject) or '0') >= most)
-  or (all > 0 and call('ZCARD', TAG .. 'pending') >= all) then
-  return {'OVER_QUOTA', dispatch, 0, messages}
+  if hold then return 'HOLD', dispatch end
+  if r.unique == '1' then
+    local there = call('GET', TAG .. 'u:' .. r.qproject .. ':' .. r.qroom .. ':' .. r.qagent)
+    if there then return 'EXISTS', there end
+  end
+  local subs = TAG .. 'subs:' .. r.qagent .. ':' .. r.qproject
+  if call('ZCARD', subs) >= 64 and not call('ZSCORE', subs, r.selector) then return 'OVER_SELECTORS', dispatch end
+  local most, all = project_limit(r.qproject).queued, pool_limit().queued
+  if (most > 0 and tonumber(call('HGET', TAG .. 'caps', 'q:' .. r.qproject) or '0') >= most)
+    or (all > 0 and call('ZCARD', TAG .. 'pending') >= all) then
+    return 'OVER_QUOTA', dispatch
+  end
+  r.create, r.deadline = text(now), text(math.max(now, not_before) + tonumber(r.wait))
+  if stays(r) then
+    write_staying(dispatch, r)
+    return 'CREATED', dispatch
+  end
+  local j = write_records(dispatch, id, r)
+  queue_new(j, r, not_before)
+  return 'CREATED', dispatch, j
 end
 
-r.create, r.deadline = text(now), text(math.max(now, not_before) + tonumber(r.wait))
-local j = write_records(dispatch, id, r)
-queue_new(j, r, not_before)
+local outcomes, made = {}, {}
+while at < #ARGV do
+  local dispatch, id, not_before, pairs_count = arg(), arg(), tonumber(arg()), tonumber(arg())
+  local r = read_record(pairs_count)
+  local outcome, known, j = create(dispatch, id, not_before, r)
+  for _, part in ipairs({outcome, known, '', '0', '', '0', r.create or '0', r.deadline or '0'}) do
+    outcomes[#outcomes + 1] = part
+  end
+  made[#made + 1] = j or false
+end
 local more = match(MATCH_LIMIT)
-return {'CREATED', dispatch, more, messages}
+for i, j in ipairs(made) do
+  if j then
+    local first = (i - 1) * 8
+    outcomes[first + 3], outcomes[first + 4], outcomes[first + 5] = j.state, j.token, j.worker or ''
+    outcomes[first + 6] = tostring(j.attempt)
+  end
+end
+return {more, outcomes, messages}

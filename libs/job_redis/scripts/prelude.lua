@@ -272,37 +272,61 @@ local function to_pending(j, delay_ms, reason, fields)
   end
 end
 
--- A job whose records were just written goes into its queue.
-local function queue_new(j, r, not_before)
-  event('dispatch_created', {project = j.project, dispatch = j.dispatch, job = j.id, room = j.room, agent = j.agent})
+-- A job enters the queue for the first time.
+local function queue_job(j, r, not_before)
   to_pending(j, not_before - now, '')
   if j.sel ~= r.relaxed then
     save_job(j, {'relaxed', r.relaxed})
     set_timer('relax', j.id, math.max(now, not_before) + PREFER_MS)
   end
 end
+-- A job whose records were just written goes into its queue.
+local function queue_new(j, r, not_before)
+  event('dispatch_created', {project = j.project, dispatch = j.dispatch, job = j.id, room = j.room, agent = j.agent})
+  queue_job(j, r, not_before)
+end
+
+-- `r`: the dispatch's record or that of its last job; `job` may be ''.
+local function end_dispatch(dispatch, r, job, state, reason)
+  call('HSET', TAG .. 'd:' .. dispatch, 'state', 'ENDED', 'end', text(now))
+  for _, kind in ipairs({'d:', 'm:'}) do call('EXPIRE', TAG .. kind .. dispatch, KEEP_S) end
+  if r.unique == '1' then
+    local key = TAG .. 'u:' .. r.qproject .. ':' .. r.qroom .. ':' .. r.qagent
+    if call('GET', key) == dispatch then call('DEL', key) end
+  end
+  if r.stay == '1' then
+    call('EXPIRE', TAG .. 'dj:' .. dispatch, KEEP_S)
+    call('DEL', TAG .. 'who:' .. dispatch, TAG .. 'seat:' .. dispatch)
+    call('SREM', TAG .. 'stay:' .. r.qproject .. ':' .. r.qroom, dispatch)
+    drop_timers(dispatch, 'absent')
+  end
+  call('SREM', TAG .. 'r:' .. r.qproject .. ':' .. r.qroom, dispatch)
+  local past = TAG .. 'past:' .. r.qproject
+  call('ZREM', TAG .. 'live:' .. r.qproject, dispatch)
+  call('ZADD', past, r.create, dispatch)
+  call('ZREMRANGEBYRANK', past, 0, -PAST_MAX - 1)
+  call('EXPIRE', past, KEEP_S)
+  event('dispatch_ended', {project = r.project, dispatch = dispatch, job = job, room = r.room, agent = r.agent,
+    state = state, reason = reason})
+end
 
 local EVENT_OF = {SUCCEEDED = 'job_succeeded', FAILED = 'job_failed', CANCELLED = 'job_cancelled'}
+local seat_left
 local function finish(j, state, reason, detail)
   leave(j)
   save_job(j, {'state', state, 'reason', reason, 'end', now, 'update', now, 'error', detail or j.error or ''})
   job_event(EVENT_OF[state], j, reason)
-  call('HSET', TAG .. 'd:' .. j.dispatch, 'state', 'ENDED', 'end', text(now))
   call('DEL', TAG .. 'c:' .. j.id)
-  for _, key in ipairs({'j:' .. j.id, 'd:' .. j.dispatch, 'm:' .. j.dispatch}) do call('EXPIRE', TAG .. key, KEEP_S) end
-  call('SREM', TAG .. 'r:' .. j.qproject .. ':' .. j.qroom, j.dispatch)
-  local past = TAG .. 'past:' .. j.qproject
-  call('ZREM', TAG .. 'live:' .. j.qproject, j.dispatch)
-  call('ZADD', past, j.create, j.dispatch)
-  call('ZREMRANGEBYRANK', past, 0, -PAST_MAX - 1)
-  call('EXPIRE', past, KEEP_S)
-  event('dispatch_ended', {project = j.project, dispatch = j.dispatch, job = j.id, room = j.room, agent = j.agent,
-    state = state, reason = reason})
+  call('EXPIRE', TAG .. 'j:' .. j.id, KEEP_S)
+  if j.stay == '1' then return seat_left(j, state, reason) end
+  end_dispatch(j.dispatch, j, j.id, state, reason)
 end
 
+local seat_empty
 local function lose(j, reason, detail)
   local attempt = tonumber(j.attempt)
   if j.stop == '1' then return finish(j, 'CANCELLED', 'TERMINATED', detail) end
+  if j.stay == '1' and seat_empty(j) then return finish(j, 'SUCCEEDED', 'PARTICIPANTS_LEFT', detail) end
   if j.policy == 'NEVER' or attempt >= MAX_ATTEMPTS or FINAL[reason] then return finish(j, 'FAILED', reason, detail) end
   local backoff = attempt <= 1 and 0 or math.min(30, 2 ^ math.min(attempt - 2, 5)) * 1000
   to_pending(j, backoff, reason, {'previous', reason, 'error', detail or '', 'tried', '',
@@ -410,17 +434,40 @@ local function end_session(w)
   end
 end
 
--- Writes the records of a dispatch and its job, from pairs of the broker (see record.cc).
-local function write_records(dispatch, id, r)
-  local seq = call('HINCRBY', KEYS[1], 'seq', 1)
+-- Writes the record of a dispatch, from pairs of the broker (see record.cc). `r.stay`: it has as many jobs as it takes, and
+-- keeps what they are made from.
+local DISPATCH_FIELDS = {'project', 'agent', 'room', 'room_sid', 'policy', 'priority', 'type', 'identity', 'selector', 'key',
+  'agent_id', 'agent_version', 'session', 'trace', 'create'}
+local STAYING_FIELDS = {'stay', 'present', 'unique', 'wait', 'relaxed', 'qagent', 'qproject', 'qroom'}
+local function stays(r) return r.type ~= '1' or r.present == '1' end
+local function write_dispatch(dispatch, id, r)
+  r.stay = stays(r) and '1' or ''
   local d = {'job', id, 'state', 'ACTIVE'}
-  for _, field in ipairs({'project', 'agent', 'room', 'room_sid', 'policy', 'priority', 'type', 'identity', 'selector', 'key',
-    'agent_id', 'agent_version', 'session', 'trace', 'create'}) do
-    d[#d + 1] = field
-    d[#d + 1] = r[field] or ''
+  local function add(fields)
+    for _, field in ipairs(fields) do
+      d[#d + 1] = field
+      d[#d + 1] = r[field] or ''
+    end
+  end
+  add(DISPATCH_FIELDS)
+  if r.stay == '1' then
+    add(STAYING_FIELDS)
+    call('SADD', TAG .. 'stay:' .. r.qproject .. ':' .. r.qroom, dispatch)
+  elseif r.unique == '1' then
+    add({'unique'})
   end
   call('HSET', TAG .. 'd:' .. dispatch, unpack(d))
   if r.payload ~= '' then call('SET', TAG .. 'm:' .. dispatch, r.payload) end
+  call('SADD', TAG .. 'r:' .. r.qproject .. ':' .. r.qroom, dispatch)
+  call('ZADD', TAG .. 'live:' .. r.qproject, r.create, dispatch)
+  if r.key ~= '' then
+    call('SET', TAG .. 'k:' .. r.qproject .. ':' .. r.key, dispatch .. ' ' .. r.hash, 'EX', 86400, 'NX')
+  end
+  if r.unique == '1' then call('SET', TAG .. 'u:' .. r.qproject .. ':' .. r.qroom .. ':' .. r.qagent, dispatch) end
+end
+-- `r`: the dispatch's fields, with those of this job.
+local function write_job(dispatch, id, r)
+  local seq = call('HINCRBY', KEYS[1], 'seq', 1)
   call('DEL', TAG .. 'j:' .. id)
   local j = {id = id}
   jobs[id] = j
@@ -429,13 +476,105 @@ local function write_records(dispatch, id, r)
     'identity', r.identity, 'agent_id', r.agent_id, 'agent_version', r.agent_version, 'session', r.session,
     'score', (9 - tonumber(r.priority)) * 2 ^ 45 + seq, 'wait', r.wait, 'create', r.create, 'deadline', r.deadline,
     'state', '', 'reason', '', 'previous', '', 'error', '', 'token', '0', 'worker', '', 'attempt', r.attempt or '0',
-    'counted', '', 'offers', '0', 'stop', '0', 'tried', '', 'cap', ''})
-  call('SADD', TAG .. 'r:' .. r.qproject .. ':' .. r.qroom, dispatch)
-  call('ZADD', TAG .. 'live:' .. r.qproject, r.create, dispatch)
-  if r.key ~= '' then
-    call('SET', TAG .. 'k:' .. r.qproject .. ':' .. r.key, dispatch .. ' ' .. r.hash, 'EX', 86400, 'NX')
+    'counted', '', 'offers', '0', 'stop', '0', 'tried', '', 'cap', '', 'stay', r.stay, 'unique', r.unique or ''})
+  if r.stay == '1' then
+    call('ZADD', TAG .. 'dj:' .. dispatch, r.create, id)
+    call('HSET', TAG .. 'd:' .. dispatch, 'job', id)
   end
   return j
+end
+local function write_records(dispatch, id, r)
+  write_dispatch(dispatch, id, r)
+  local j = write_job(dispatch, id, r)
+  if r.stay == '1' then
+    call('HSET', TAG .. 'seat:' .. dispatch, r.type ~= '1' and r.identity or '*', id)
+    set_timer('absent', dispatch, now + 120000)
+  end
+  return j
+end
+
+-- Dispatches that stay. A seat is what wants a job: a person (publisher and participant dispatches) or '*', anybody (those
+-- that are there while a person is). who:AD holds the people, seat:AD the job of each seat: a live one, an ended one whose
+-- `again` timer runs, or '-': it ended of its own will and comes back with the person.
+local AGAIN_MS = {PARTICIPANTS_LEFT = 1000}  -- the person came back before the agent had left
+local WILL = {SHUTDOWN = true, ROOM_CLOSED = true, TERMINATED = true}
+local AGAIN_FAILED_MS, ABSENT_MS = 30000, 120000
+local JOBS_KEPT = 100
+
+local function seat_of(j) return j.type ~= '1' and j.identity or '*' end
+local function seat_wanted(d, dispatch, seat)
+  local who = TAG .. 'who:' .. dispatch
+  if seat == '*' then return call('EXISTS', who) == 1 end
+  local there = call('HGET', who, seat)
+  return (there == '2' or (there == '1' and d.type == '3')) and (d.identity == '' or d.identity == seat)
+end
+function seat_empty(j)
+  local d = load_hash(TAG .. 'd:' .. j.dispatch)
+  return not d or d.state == 'ENDED' or d.closing or not seat_wanted(d, j.dispatch, seat_of(j))
+end
+local function take_seat(dispatch, d, seat)
+  local token = mint()
+  local id = 'AJ_' .. string.sub(dispatch, 4, 6) .. token
+  local r = {}
+  for field, value in pairs(d) do r[field] = value end
+  r.identity = seat ~= '*' and seat or ''
+  r.session = 'AS_' .. token
+  r.create, r.deadline = text(now), text(now + tonumber(d.wait))
+  local j = write_job(dispatch, id, r)
+  call('HSET', TAG .. 'seat:' .. dispatch, seat, id)
+  local jobs_of = TAG .. 'dj:' .. dispatch
+  if call('ZCARD', jobs_of) > JOBS_KEPT then call('ZREMRANGEBYRANK', jobs_of, 0, -JOBS_KEPT - 1) end
+  queue_job(j, r, now)
+end
+-- A job of a dispatch that stays has ended: does its seat want another one?
+function seat_left(j, state, reason)
+  local dispatch = j.dispatch
+  local d, seat = load_hash(TAG .. 'd:' .. dispatch), seat_of(j)
+  if not d or d.state == 'ENDED' then return end
+  local seats = TAG .. 'seat:' .. dispatch
+  if d.closing then
+    call('HDEL', seats, seat)
+    if call('EXISTS', seats) == 0 then end_dispatch(dispatch, d, j.id, d.closing_state, d.closing) end
+  elseif not seat_wanted(d, dispatch, seat) then
+    call('HDEL', seats, seat)
+  elseif WILL[reason] then
+    call('HSET', seats, seat, '-')
+  else
+    set_timer('again', j.id, now + (AGAIN_MS[reason] or AGAIN_FAILED_MS))
+  end
+end
+-- The dispatch ends with its last job; those that wait end now.
+local function close_dispatch(dispatch, d, state, reason)
+  call('HSET', TAG .. 'd:' .. dispatch, 'closing', reason, 'closing_state', state)
+  call('DEL', TAG .. 'who:' .. dispatch)
+  local seats = load_hash(TAG .. 'seat:' .. dispatch) or {}
+  local live = {}
+  for seat, id in pairs(seats) do
+    local j = id ~= '-' and load_job(id)
+    if j and not TERMINAL[j.state] then
+      live[#live + 1] = j
+    else
+      if j then drop_timers(id, 'again') end
+      call('HDEL', TAG .. 'seat:' .. dispatch, seat)
+    end
+  end
+  if #live == 0 then end_dispatch(dispatch, d, '', state, reason) end
+  return live
+end
+-- Asks one to end; false: there is no such dispatch.
+local function stop_staying(dispatch)
+  local d = load_hash(TAG .. 'd:' .. dispatch)
+  if not d or d.stay ~= '1' then return false end
+  if d.state ~= 'ENDED' and not d.closing then
+    for _, j in ipairs(close_dispatch(dispatch, d, 'CANCELLED', 'TERMINATED')) do request_stop(j) end
+  end
+  return true
+end
+-- One that has no job yet, and ends when no room of its name is seen for a day.
+local function write_staying(dispatch, r)
+  write_dispatch(dispatch, '', r)
+  event('dispatch_created', {project = r.project, dispatch = dispatch, room = r.room, agent = r.agent})
+  set_timer('absent', dispatch, now + 86400000)
 end
 local function read_record(pairs_count)
   local r = {}
@@ -626,7 +765,7 @@ local function end_hold()
   call('DEL', TAG .. 'held')
   for _, id in ipairs(call('HKEYS', TAG .. 'stops')) do
     local j = load_job(id)
-    if j then request_stop(j) end
+    if j then request_stop(j) else stop_staying(id) end
   end
   for _, agent in ipairs(call('SMEMBERS', TAG .. 'agents')) do touch(agent) end
 end

@@ -8,12 +8,14 @@
 -- still missing wait for it.
 local created, ended = 0, 0
 local function replay_create(dispatch, id, not_before, r)
-  if call('EXISTS', TAG .. 'j:' .. id) == 1 then return end
+  local stay = stays(r)
+  if call('EXISTS', TAG .. (stay and 'd:' .. dispatch or 'j:' .. id)) == 1 then return end
   if r.key ~= '' then  -- a retry under the key came first: that one is the dispatch
     local stored = call('GET', TAG .. 'k:' .. r.qproject .. ':' .. r.key)
     if stored and string.match(stored, '^%S+') ~= dispatch then return end
   end
   created = created + 1
+  if stay then return write_staying(dispatch, r) end  -- its room is reported again
   local j = write_records(dispatch, id, r)
   queue_new(j, r, not_before)
   apply_facts(j)
@@ -35,9 +37,9 @@ while at < #ARGV do
   elseif kind == 'stop' then
     local id = arg()
     local j = load_job(id)
-    if hold or not j then
+    if hold or not (j or stop_staying(id)) then
       keep_fact('stops', id, '1')
-    else
+    elseif j then
       request_stop(j)
     end
   else

@@ -67,6 +67,25 @@ local fire = {
   end,
 }
 
+function fire.again(j)
+  local dispatch, seat = j.dispatch, seat_of(j)
+  local d = load_hash(TAG .. 'd:' .. dispatch)
+  if not d or d.state == 'ENDED' or d.closing or call('HGET', TAG .. 'seat:' .. dispatch, seat) ~= j.id then return end
+  if seat_wanted(d, dispatch, seat) then
+    take_seat(dispatch, d, seat)
+  else
+    call('HDEL', TAG .. 'seat:' .. dispatch, seat)
+  end
+end
+-- No room server has said for long that the room is there.
+local function absent(dispatch)
+  local d = load_hash(TAG .. 'd:' .. dispatch)
+  if not d or d.state == 'ENDED' or d.closing then return end
+  for _, j in ipairs(close_dispatch(dispatch, d, 'SUCCEEDED', 'ROOM_CLOSED')) do
+    if j.state == 'PENDING' then finish(j, 'SUCCEEDED', 'ROOM_CLOSED') end
+  end
+end
+
 if not hold then
   call('HSET', KEYS[1], 'beat', text(now), 'hwm', text(math.max(hwm, clock[1] * 1000000 + clock[2])))
   hwm = math.max(hwm, clock[1] * 1000000 + clock[2])
@@ -80,8 +99,8 @@ if not hold then
   for _, name in ipairs(due) do
     call('ZREM', TAG .. 'timers', name)
     local kind, id = string.match(name, '^(%l+):(.*)$')
-    local j = load_job(id)
-    if j then fire[kind](j) end
+    local j = kind ~= 'absent' and load_job(id)
+    if j then fire[kind](j) elseif kind == 'absent' then absent(id) end
   end
   for _, agent in ipairs(call('SMEMBERS', TAG .. 'agents')) do touch(agent) end
   if match(MATCH_LIMIT) == 1 then more = 1 end
