@@ -31,6 +31,7 @@ local function create(dispatch, id, not_before, r)
     return 'CREATED', dispatch
   end
   local j = write_records(dispatch, id, r)
+  if not_before <= now and lease_at_once(j) then return 'CREATED', dispatch, j end
   queue_new(j, r, not_before)
   return 'CREATED', dispatch, j
 end

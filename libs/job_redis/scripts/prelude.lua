@@ -193,6 +193,7 @@ local function refresh_head(agent, project, sel)
 end
 -- A job of `project` has left its worker (nil: limits changed): who waited at a cap is ready again.
 function uncap(project)
+  if project and project_limit(project).jobs == 0 and pool_limit().jobs == 0 then return end
   local capped = TAG .. 'capped'
   for _, member in ipairs(call('SMEMBERS', capped)) do
     local waiting, agent = string.match(member, '^(%S+) (%S+)$')
@@ -249,6 +250,7 @@ end
 
 -- State changes. Each writes one event.
 local function leave(j)  -- whatever state it was in
+  if j.state == '' then return end  -- none: it was just made, or has left already
   if j.state == 'PENDING' then
     dequeue(j)
     call('ZREM', TAG .. 'pending', j.id)
@@ -340,28 +342,29 @@ local function refuse(j, worker, final, detail)
   to_pending(j, 0, '', {'tried', tried})
 end
 
--- Counts an attempt once per token, whichever word or report comes first.
-local function count_attempt(j)
-  if j.counted == j.token then return end
-  save_job(j, {'attempt', tonumber(j.attempt) + 1, 'counted', j.token})
+-- Saves that a worker has the job. `begun`: this is an attempt, counted once per token, whichever word or report comes first.
+local function save_leased(j, w, state, begun, ...)
+  local fields = {'state', state, 'worker', w.id, 'update', now, 'token', j.token, 'offers', j.offers, ...}
+  if begun and j.counted ~= j.token then
+    for _, part in ipairs({'attempt', tonumber(j.attempt) + 1, 'counted', j.token}) do fields[#fields + 1] = part end
+  end
+  save_job(j, fields)
 end
 local function to_offered(j, w)
   leave(j)
-  save_job(j, {'state', 'OFFERED', 'worker', w.id, 'update', now})
+  save_leased(j, w, 'OFFERED', false)
   set_timer('offer', j.id, now + OFFER_MS)
   job_event('job_offered', j)
 end
 local function to_assigned(j, w)
   leave(j)
-  count_attempt(j)
-  save_job(j, {'state', 'ASSIGNED', 'worker', w.id, 'update', now})
+  save_leased(j, w, 'ASSIGNED', true)
   set_timer('start', j.id, now + START_MS)
   job_event('job_assigned', j)
 end
 local function to_running(j, w)
   leave(j)
-  count_attempt(j)
-  save_job(j, {'state', 'RUNNING', 'worker', w.id, 'update', now, 'start', now})
+  save_leased(j, w, 'RUNNING', true, 'start', now)
   if j.stop == '1' then set_timer('stop', j.id, now + STOP_MS) end
   job_event('job_running', j)
 end
@@ -636,8 +639,7 @@ end
 local function lease(j, w)
   local token = mint()
   leave(j)
-  j.state = ''
-  save_job(j, {'token', token, 'offers', tonumber(j.offers) + 1})
+  j.state, j.token, j.offers = '', token, text(tonumber(j.offers) + 1)
   reserve(w, j.id, token)
   if w.all == '1' then
     to_assigned(j, w)
@@ -673,6 +675,22 @@ local function at_cap(project)
   local limit = project_limit(project).jobs
   return limit > 0 and tonumber(call('HGET', TAG .. 'caps', 'j:' .. project) or '0') >= limit
 end
+local function pool_full()
+  local most = pool_limit().jobs
+  return most > 0 and tonumber(call('HGET', TAG .. 'caps', 'j') or '0') >= most
+end
+-- A job that was just made, while nobody waits before it and somebody is free, need not go through the queue.
+local function lease_at_once(j)
+  if hold or call('EXISTS', TAG .. 'ready:' .. j.qagent) == 1 or pool_full() or at_cap(j.qproject) then return false end
+  local w = pick(j.qagent, j)
+  if not w then return false end
+  event('dispatch_created', {project = j.project, dispatch = j.dispatch, job = j.id, room = j.room, agent = j.agent})
+  j.state = 'PENDING'
+  job_event('job_pending', j)
+  j.state = ''
+  lease(j, w)
+  return true
+end
 local PAGE = 64
 -- Leases the first job of `agent` that somebody fits. False: there is none.
 local function match_one(agent, unfit)
@@ -701,13 +719,10 @@ end
 local function match(limit)
   if hold then return 0 end
   local done = 0
-  local function pool_full()
-    local most = pool_limit().jobs
-    return most > 0 and tonumber(call('HGET', TAG .. 'caps', 'j') or '0') >= most
-  end
   for _, agent in ipairs(touch_list) do
     local unfit = {}
-    while call('EXISTS', free_key(agent)) == 1 and not pool_full() and match_one(agent, unfit) do
+    local waiting = call('EXISTS', TAG .. 'ready:' .. agent) == 1
+    while waiting and call('EXISTS', free_key(agent)) == 1 and not pool_full() and match_one(agent, unfit) do
       done = done + 1
       if done >= limit then return 1 end
     end
