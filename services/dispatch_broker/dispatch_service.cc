@@ -111,22 +111,13 @@ std::vector<absl::StatusOr<job::Dispatch>> DispatchServiceImpl::Create(
     if (outcome->existed || asked.stays()) continue;  // jobs of those that stay have one each
     (requests[i]->session_id().empty() ? soon : now).push_back(SessionOf(outcome->dispatch));
   }
-  CreateSessions(std::move(now), true);
-  CreateSessions(std::move(soon), false);
-  return answers;
-}
-
-void DispatchServiceImpl::CreateSessions(std::vector<job::SessionRecord> records, bool wait) {
-  if (records.empty()) return;
-  auto save = [&broker = broker_, records = std::move(records)] {
-    if (absl::Status status = broker.store().SaveSessions(records); !status.ok()) {
-      broker.context().log().Warn("session records not kept",
-                                  {{"sessions", records.size()}, {"error", Message(status)}});
+  if (!now.empty()) {  // somebody knows their ids already and may ask at once
+    if (absl::Status status = broker_.store().SaveSessions(now); !status.ok()) {
+      broker_.context().log().Warn("session records not kept", {{"error", Message(status)}});
     }
-  };
-  if (wait) return save();
-  // Nobody knows their ids yet; their ends write them once more.
-  broker_.context().executor().PostAdmitted(std::move(save));
+  }
+  if (!soon.empty()) sessions_.Add(std::move(soon));
+  return answers;
 }
 
 grpc::ServerUnaryReactor* DispatchServiceImpl::CreateDispatch(

@@ -47,6 +47,15 @@ absl::StatusOr<bool> Resolver::TakeDefinition(absl::StatusOr<registry::AgentReco
 
 absl::Status Resolver::Resolve(job::DispatchSpec& spec) {
   if (spec.agent_name.empty()) return ResolveUnnamed(spec);
+  const std::pair<std::string, std::string> name(spec.project, spec.agent_name);
+  const absl::Time now = absl::Now();
+  {
+    MutexLock lock(&mutex_);
+    if (const auto it = programs_.find(name); it != programs_.end() && now < it->second.until) {
+      spec.pool = it->second.pool;
+      return absl::OkStatus();
+    }
+  }
   PARLEY_ASSIGN_OR_RETURN(
       const bool defined,
       TakeDefinition(agents_.GetByAgentName(spec.project, spec.agent_name), spec));
@@ -54,6 +63,10 @@ absl::Status Resolver::Resolve(job::DispatchSpec& spec) {
   PARLEY_ASSIGN_OR_RETURN(const std::optional<std::string> pool,
                           jobs_.PoolOfName(spec.project, spec.agent_name));
   spec.pool = pool.value_or(spec.agent_name);
+  if (!pool) return absl::OkStatus();
+  MutexLock lock(&mutex_);
+  if (programs_.size() >= kMaxServed) programs_.clear();
+  programs_[name] = {spec.pool, now + kServedFor};
   return absl::OkStatus();
 }
 

@@ -40,6 +40,13 @@ class Resolver {
   registry::AgentStore& agents_;
   job::JobStore& jobs_;
   Mutex mutex_;
+  // (project, name) → the pool of the programs that serve it. For a moment only, and only those
+  // that are: a definition cannot take a name while a program of the project claims it.
+  struct Program {
+    std::string pool;
+    absl::Time until;
+  };
+  std::map<std::pair<std::string, std::string>, Program> programs_ ABSL_GUARDED_BY(mutex_);
   // (pool, project) → until when it is taken for served; asking costs a look at every worker.
   std::map<std::pair<std::string, std::string>, absl::Time> served_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> definitions_ ABSL_GUARDED_BY(mutex_);
