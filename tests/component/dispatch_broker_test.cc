@@ -132,6 +132,7 @@ TEST_F(DispatchBrokerTest, WhatIsTooLargeIsRefusedByName) {
   EXPECT_THAT(Create(wish), HasCode(absl::StatusCode::kInvalidArgument));
   wish = Wish();
   wish.set_job_type(v1::JOB_TYPE_PUBLISHER);
+  wish.set_while_present(true);
   EXPECT_THAT(Create(wish), HasCode(absl::StatusCode::kInvalidArgument));
 }
 
