@@ -313,9 +313,11 @@ class Player {
     } else {
       session_->Handle(MakeEvent(At<size_t>(line, 1), line.at(2)), at_us);
     }
-    out_.duration_us = std::max(out_.duration_us, at_us - started_us_);
+    // As in the session: a time before an earlier one counts as that one.
+    now_us_ = std::max(now_us_, at_us);
+    out_.duration_us = std::max<int64_t>(now_us_ - started_us_, 0);
     for (const Command& command : session_->Take()) {
-      out_.log.push_back(DecisionLine(std::max<int64_t>(at_us - started_us_, 0), command));
+      out_.log.push_back(DecisionLine(out_.duration_us, command));
       hash_ = AddTo(hash_, out_.log.back());
     }
   }
@@ -326,6 +328,7 @@ class Player {
   std::optional<Session> session_;
   Replayed out_;
   int64_t started_us_ = 0;
+  int64_t now_us_ = 0;
   uint64_t hash_ = 0xcbf29ce484222325;
 };
 

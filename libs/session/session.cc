@@ -47,6 +47,7 @@ void Session::Start(int64_t now_us) {
   now_us_ = started_us_ = now_us;
   out_.emplace_back(command::SetState{state_});
   hearing_.Open(now_us_);
+  RecordDecisions();
 }
 
 void Session::Handle(const Event& event, int64_t now_us) {
@@ -55,19 +56,25 @@ void Session::Handle(const Event& event, int64_t now_us) {
   if (ended_) return;
   std::visit([this](const auto& one) { On(one); }, event);
   Advance();
+  RecordDecisions();
 }
 
 void Session::Tick(int64_t now_us) {
   if (recorder_ != nullptr && !ended_) recorder_->Ticked(now_us);
   now_us_ = std::max(now_us_, now_us);
   Advance();
+  RecordDecisions();
 }
 
 std::vector<Command> Session::Take() {
-  if (recorder_ != nullptr) {
-    for (const Command& one : out_) recorder_->Decided(now_us_, one);
-  }
+  recorded_ = 0;
   return std::exchange(out_, {});
+}
+
+// Whoever drives the session may take its commands late: they were decided now.
+void Session::RecordDecisions() {
+  if (recorder_ == nullptr) return;
+  for (; recorded_ < out_.size(); ++recorded_) recorder_->Decided(now_us_, out_[recorded_]);
 }
 
 void Session::Advance() {

@@ -92,6 +92,7 @@ class Session {
   void On(const event::SetUserData& data);
   void On(const event::Shutdown& shutdown);
 
+  void RecordDecisions();
   void Advance();
   void CheckLimits();
   void UpdateState();
@@ -146,6 +147,7 @@ class Session {
   Speech* OfTts(uint32_t stream);
 
   Recorder* recorder_ = nullptr;  // null: nothing is recorded
+  size_t recorded_ = 0;           // of out_
   const Options options_;
   const Character character_;
   std::vector<Command> out_;

@@ -1,12 +1,18 @@
 // A job process, forked as the zygote would, talked to as its agent server would.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <sstream>
 
 #include "audio/level.h"
 #include "audio/wav.h"
 #include "base/status.h"
 #include "job_peer.h"
 #include "registry/definition.h"
+#include "session/recording.h"
 
 namespace parley::agent {
 namespace {
@@ -317,6 +323,66 @@ rules:
     if (!message.stt().has_open()) continue;
     EXPECT_THAT(message.stt().open().engines(0).grammar(), HasSubstr("#JSGF V1.0"));
   }
+}
+
+TEST(JobTest, TurnsTakenByHandEndWhenTheCallerSaysSo) {
+  if (Recording().empty()) GTEST_SKIP() << "alsa-utils is not installed";
+  const auto definition = registry::ParseDefinition(R"(
+id: radio
+stt: [{engine: scripted}]
+llm: [{engine: scripted}]
+tts: [{engine: scripted}]
+turn_detection: {mode: manual}
+)",
+                                                    "test.yaml");
+  ASSERT_TRUE(definition.ok()) << definition.status();
+  JobPeer peer({.entrypoint = RunConfiguredAgent});
+  peer.finals = {"front center"};
+  peer.answers = {Text("Over.")};
+  peer.Assign(registry::ToJson(*definition));
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  peer.Speak(Recording());
+  peer.Speak(Silence(1'500));
+  ASSERT_TRUE(peer.Until([&] { return peer.user_said == "front center|"; })) << peer.user_said;
+  EXPECT_TRUE(peer.chats.empty()) << "nobody has said that the turn is over";
+  roomv1::RoomEvent button;
+  button.mutable_data()->set_topic("parley.turn");
+  button.mutable_data()->set_payload("commit");
+  button.mutable_data()->set_from_identity("somebody else");
+  peer.RoomEvent(button);
+  EXPECT_FALSE(peer.Until([&] { return !peer.chats.empty(); }, 300)) << "not theirs to say";
+  button.mutable_data()->set_from_identity("ann");
+  peer.RoomEvent(button);
+  EXPECT_TRUE(peer.Until([&] { return peer.agent_said == "Over.|"; })) << peer.agent_said;
+}
+
+TEST(JobTest, ARealCallIsDecidedAgainToTheByte) {
+  if (Recording().empty()) GTEST_SKIP() << "alsa-utils is not installed";
+  const std::string path = ::testing::TempDir() + "/recording-" + std::to_string(getpid());
+  SessionConfig config = Engines();
+  config.greeting = "One two three four five six seven eight nine ten.";
+  config.on_recording = [path](std::string_view line) {  // in the job's process
+    std::ofstream(path, std::ios::app) << line;
+  };
+  JobPeer peer(Talker(config));
+  peer.finals = {"front center"};
+  peer.answers = {Text("Yes.")};
+  peer.Assign();
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 10; }));
+  peer.Speak(Recording());
+  peer.Speak(Silence(1'000));
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  peer.PersonLeaves(roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
+  EndOf(peer);
+  EXPECT_EQ(peer.Exit(), 0);
+  std::ostringstream recording;
+  recording << std::ifstream(path).rdbuf();
+  std::remove(path.c_str());
+  const auto replayed = session::Replay(recording.str());
+  ASSERT_TRUE(replayed.ok()) << replayed.status();
+  EXPECT_TRUE(replayed->complete);
+  EXPECT_TRUE(replayed->identical);
 }
 
 TEST(JobTest, BadDefinitionsAreNotTriedAgain) {
