@@ -1,5 +1,6 @@
 #include "supervise/child.h"
 
+#include <execinfo.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/prctl.h>
@@ -13,6 +14,8 @@
 #include <cstring>
 #include <exception>
 #include <new>
+
+#include "supervise/refusals.h"
 
 namespace parley::supervise {
 namespace {
@@ -44,17 +47,54 @@ void OutOfMemory() {
   _exit(kExitOutOfMemory);
 }
 
-void TakeDescriptors(int socket_fd, int output_fd) {
+// Returns where the report channel is now.
+int TakeDescriptors(const JobChannels& channels) {
   // High numbers first, so that no dup2 below hits one that is still needed.
-  socket_fd = fcntl(socket_fd, F_DUPFD, 16);
-  output_fd = fcntl(output_fd, F_DUPFD, 16);
+  const int socket_fd = fcntl(channels.socket, F_DUPFD, 16);
+  const int output_fd = fcntl(channels.output, F_DUPFD, 16);
+  const int report_fd = fcntl(channels.report, F_DUPFD, 16);
   const int null_fd = open("/dev/null", O_RDONLY);
-  if (socket_fd < 0 || output_fd < 0 || null_fd < 0) _exit(kExitSetup);
+  if (socket_fd < 0 || output_fd < 0 || report_fd < 0 || null_fd < 0) _exit(kExitSetup);
   dup2(null_fd, STDIN_FILENO);
   dup2(output_fd, STDOUT_FILENO);
   dup2(output_fd, STDERR_FILENO);
   dup2(socket_fd, kJobSocket);
-  close_range(kJobSocket + 1, ~0U, 0);
+  constexpr int kReport = kJobSocket + 1;
+  dup2(report_fd, kReport);
+  close_range(kReport + 1, ~0U, 0);
+  return kReport;
+}
+
+// Async-signal-safe: digits by hand, one write for each address.
+void WriteStack(int) {
+  const int saved = errno;
+  void* stack[48];
+  const int depth = backtrace(stack, 48);
+  char line[64 + 48 * 20];
+  char* at = line;
+  const auto text = [&at](const char* s) {
+    while (*s != '\0') *at++ = *s++;
+  };
+  const auto number = [&at](uint64_t value, unsigned base) {
+    char digits[24];
+    int count = 0;
+    do {
+      digits[count++] = "0123456789abcdef"[value % base];
+      value /= base;
+    } while (value != 0);
+    while (count > 0) *at++ = digits[--count];
+  };
+  text("stack of thread ");
+  number(static_cast<uint64_t>(syscall(SYS_gettid)), 10);
+  text(":");
+  for (int i = 2; i < depth; ++i) {  // after this function and the kernel's return
+    text(" 0x");
+    number(reinterpret_cast<uint64_t>(stack[i]), 16);
+  }
+  text("\n");
+  if (write(STDERR_FILENO, line, static_cast<size_t>(at - line)) < 0) {
+  }
+  errno = saved;
 }
 
 void ResetSignals() {
@@ -65,6 +105,10 @@ void ResetSignals() {
   std::signal(SIGTERM, SIG_IGN);
   std::signal(SIGINT, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);
+  struct sigaction stacks {};
+  stacks.sa_handler = WriteStack;
+  stacks.sa_flags = SA_RESTART;
+  sigaction(kStackSignal, &stacks, nullptr);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -77,6 +121,23 @@ void DropCapabilities() {
   __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   if (syscall(SYS_capset, &head, none) != 0) Die("capabilities", errno, kExitSetup);
+}
+
+// With a network a job keeps what its program has, but for what opens other processes to it.
+void DropCapabilitiesOverOthers() {
+  __user_cap_header_struct head{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct now[_LINUX_CAPABILITY_U32S_3] = {};
+  if (syscall(SYS_capget, &head, now) != 0) Die("capabilities", errno, kExitSetup);
+  for (int capability : {CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_KILL,
+                         CAP_PERFMON, CAP_BPF}) {
+    const uint32_t mask = ~CAP_TO_MASK(capability);
+    __user_cap_data_struct& word = now[CAP_TO_INDEX(capability)];
+    word.effective &= mask;
+    word.permitted &= mask;
+    word.inheritable &= mask;
+  }
+  prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  if (syscall(SYS_capset, &head, now) != 0) Die("capabilities", errno, kExitSetup);
 }
 
 void PreferAsOomVictim() {
@@ -101,7 +162,7 @@ int64_t DataBytes() {
   return kib * 1024;
 }
 
-void BecomeJob(pid_t zygote, int socket_fd, int output_fd, const JobLimits& limits,
+void BecomeJob(pid_t zygote, const JobChannels& channels, const JobLimits& limits,
                const Sandbox& sandbox, const std::function<int(int)>& run_job) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -109,7 +170,7 @@ void BecomeJob(pid_t zygote, int socket_fd, int output_fd, const JobLimits& limi
   prctl(PR_SET_CHILD_SUBREAPER, 0);
   prctl(PR_SET_NAME, "parley-job");
   ResetSignals();
-  TakeDescriptors(socket_fd, output_fd);
+  const int report_fd = TakeDescriptors(channels);
   std::setvbuf(stdout, nullptr, _IOLBF, 4096);
   PreferAsOomVictim();
   Limit(RLIMIT_NOFILE, limits.open_files, "limit of open files");
@@ -118,8 +179,17 @@ void BecomeJob(pid_t zygote, int socket_fd, int output_fd, const JobLimits& limi
     Limit(RLIMIT_DATA, DataBytes() + limits.memory_bytes + kMemorySlack, "limit of memory");
     std::set_new_handler(OutOfMemory);
   }
-  if (limits.network == Network::kNone) DropCapabilities();
-  if (const int error = sandbox.Apply(); error != 0) Die("system call filter", error, kExitSetup);
+  if (limits.hide_memory) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  if (limits.network == Network::kNone) {
+    DropCapabilities();
+  } else {
+    DropCapabilitiesOverOthers();
+  }
+  int listener = -1;
+  const int error = sandbox.Apply(getpid(), limits.report_refusals ? &listener : nullptr);
+  if (error != 0) Die("system call filter", error, kExitSetup);
+  if (limits.report_refusals) SendListener(report_fd, listener);
+  close(report_fd);
   int code = kExitException;
   try {
     code = run_job(kJobSocket);

@@ -21,12 +21,13 @@ JobForked ForkedFrom(wire::Message message) {
   if (body.error != 0) {
     event.status =
         ResourceExhausted("cannot start a job process: {}", message.body.substr(sizeof(body)));
-  } else if (message.fds.size() != 2) {
+  } else if (message.fds.size() != 3) {
     event.status = ResourceExhausted(
         "cannot take the descriptors of a job process: raise the limit of open files (ulimit -n)");
   } else {
     event.socket = std::move(message.fds[0]);
     event.output = std::move(message.fds[1]);
+    event.report = std::move(message.fds[2]);
   }
   return event;
 }
@@ -63,11 +64,17 @@ absl::Status ZygoteClient::Fork(uint64_t request, const JobLimits& limits) {
   body.cpu_seconds = limits.cpu_seconds;
   body.open_files = limits.open_files;
   body.network_none = limits.network == Network::kNone ? 1 : 0;
+  body.report_refusals = limits.report_refusals ? 1 : 0;
+  body.hide_memory = limits.hide_memory ? 1 : 0;
   return Send(wire::kFork, wire::BytesOf(body));
 }
 
 absl::Status ZygoteClient::Signal(pid_t pid, int signal) {
   return Send(wire::kSignal, wire::BytesOf(wire::SignalBody{pid, signal}));
+}
+
+absl::Status ZygoteClient::DumpStacks(pid_t pid) {
+  return Send(wire::kStacks, wire::BytesOf(wire::StacksBody{pid}));
 }
 
 absl::Status ZygoteClient::SetDeathNotice(std::string_view flag, std::string_view input) {

@@ -10,7 +10,7 @@
 
 namespace parley::supervise::wire {
 namespace {
-constexpr size_t kMaxFds = 2;
+constexpr size_t kMaxFds = 3;
 }
 
 absl::Status Send(int fd, uint32_t kind, std::string_view body, const std::vector<int>& fds,

@@ -19,9 +19,10 @@ enum Kind : uint32_t {
   kSignal = 3,  // SignalBody
   kNotice = 4,  // flag, '\0', input
   kLeave = 5,
+  kStacks = 6,  // StacksBody
   // zygote → server
   kReady = 16,   // error text; empty = fine
-  kForked = 17,  // ForkedBody, error text; descriptors socket and output
+  kForked = 17,  // ForkedBody, error text; descriptors socket, output and report
   kExited = 18,  // ExitedBody
 };
 
@@ -30,12 +31,17 @@ struct ForkBody {
   int64_t memory_bytes;
   int64_t cpu_seconds;
   int64_t open_files;
-  uint32_t network_none;
-  uint32_t reserved;
+  uint8_t network_none;
+  uint8_t report_refusals;
+  uint8_t hide_memory;
+  uint8_t reserved[5];
 };
 struct SignalBody {
   int32_t pid;
   int32_t signal;
+};
+struct StacksBody {
+  int32_t pid;
 };
 struct ForkedBody {
   uint64_t request;

@@ -1,10 +1,12 @@
 #include "supervise/zygote.h"
 
 #include <dirent.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -120,6 +122,11 @@ void ZygoteProcess::OnRequest(const wire::Message& message) {
       }
       return;
     }
+    case wire::kStacks: {
+      wire::StacksBody body{};
+      if (wire::ReadStruct(message.body, body) && jobs_.contains(body.pid)) DumpStacks(body.pid);
+      return;
+    }
     case wire::kNotice: {
       const size_t border = message.body.find('\0');
       if (border == std::string::npos) return;
@@ -160,13 +167,16 @@ void ZygoteProcess::Prewarm() {
         threads);
   }
   for (Network network : {Network::kHost, Network::kNone}) {
-    absl::StatusOr<Sandbox> sandbox = Sandbox::Make(network);
+    absl::StatusOr<Sandbox> sandbox = Sandbox::Make(network, options_.executes);
     if (sandbox.ok()) {
       sandboxes_[static_cast<int>(network)] = *std::move(sandbox);
     } else if (error.empty()) {
       error = std::string(Message(sandbox.status()));
     }
   }
+  // Loads what reading a stack needs: a job may not open the library any more.
+  void* stack[1];
+  backtrace(stack, 1);
   std::fflush(nullptr);  // or each job would write what is buffered here
   Post(wire::kReady, std::move(error));
 }
@@ -188,6 +198,12 @@ void ZygoteProcess::Fork(const wire::ForkBody& request) {
   }
   UniqueFd output_read(output[0]);
   UniqueFd output_write(output[1]);
+  int report[2] = {-1, -1};
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report) != 0) {
+    return AnswerFork(request.request, 0, errno, std::strerror(errno), {});
+  }
+  UniqueFd report_read(report[0]);
+  UniqueFd report_write(report[1]);
   fcntl(ours.get(), F_SETFL, O_NONBLOCK);
   fcntl(output_read.get(), F_SETFL, O_NONBLOCK);
   const pid_t pid = fork();
@@ -198,12 +214,16 @@ void ZygoteProcess::Fork(const wire::ForkBody& request) {
     limits.cpu_seconds = request.cpu_seconds;
     limits.open_files = request.open_files;
     limits.network = request.network_none != 0 ? Network::kNone : Network::kHost;
-    BecomeJob(self_, job_end.get(), output_write.get(), limits, *sandbox, options_.run_job);
+    limits.hide_memory = request.hide_memory != 0;
+    limits.report_refusals = request.report_refusals != 0;
+    BecomeJob(self_, {job_end.get(), output_write.get(), report_write.get()}, limits, *sandbox,
+              options_.run_job);
   }
   jobs_.insert(pid);
   std::vector<UniqueFd> fds;
   fds.push_back(std::move(ours));
   fds.push_back(std::move(output_read));
+  fds.push_back(std::move(report_read));
   AnswerFork(request.request, pid, 0, {}, std::move(fds));
 }
 
@@ -212,6 +232,17 @@ void ZygoteProcess::AnswerFork(uint64_t request, pid_t pid, int error, std::stri
   std::string body(wire::BytesOf(wire::ForkedBody{request, pid, error}));
   body.append(what);
   Post(wire::kForked, std::move(body), std::move(fds));
+}
+
+void ZygoteProcess::DumpStacks(pid_t pid) const {
+  if (options_.executes) return;
+  DIR* tasks = opendir(fmt::format("/proc/{}/task", pid).c_str());
+  if (tasks == nullptr) return;
+  while (const dirent* entry = readdir(tasks)) {
+    const int id = std::atoi(entry->d_name);
+    if (id > 0) syscall(SYS_tgkill, pid, id, kStackSignal);
+  }
+  closedir(tasks);
 }
 
 void ZygoteProcess::Reap() {

@@ -41,7 +41,8 @@ inline constexpr int kExitSetup = 88;        // limits or filters could not be a
 
 enum class Network {
   kHost,  // as the program's
-  kNone,  // no sockets at all: the job's only channel is the one to its server; no capabilities
+  // No sockets and no files: the job's only channel is the one to its server. No capabilities.
+  kNone,
 };
 
 // Of one job process, set by the kernel before the job's first instruction. 0 = none.
@@ -50,6 +51,11 @@ struct JobLimits {
   int64_t cpu_seconds = 0;   // CPU time; over it the process dies by SIGXCPU
   int64_t open_files = 256;
   Network network = Network::kHost;
+  // Other processes of this user may not look into it (PR_SET_DUMPABLE); neither may debuggers.
+  bool hide_memory = true;
+  // Refused system calls come to the server (refusals.h), which must answer each: until then the
+  // job's thread waits.
+  bool report_refusals = false;
 };
 
 struct ZygoteOptions {
@@ -63,6 +69,8 @@ struct ZygoteOptions {
   // …PASSWORD…, …CREDENTIAL…, …_KEY). Everything else that looks like one is wiped from the memory
   // of zygote and jobs.
   std::vector<std::string> keep_environment;
+  // run_job executes another program: jobs may do that once.
+  bool executes = false;
 };
 
 // Events of the zygote.
@@ -74,6 +82,7 @@ struct JobForked {  // answer to Fork()
   pid_t pid = 0;
   UniqueFd socket;      // the server's end; non-blocking
   UniqueFd output;      // what the job writes to stdout and stderr; non-blocking
+  UniqueFd report;      // with report_refusals: brings the listener (refusals.h)
   absl::Status status;  // ResourceExhausted: no memory, processes or descriptors left
 };
 struct JobExited {  // reaped: the pid may be reused from here on
@@ -105,6 +114,10 @@ class ZygoteClient {
   // Sends `signal` to the job and everything it started. Safe against reused pids: only the zygote,
   // which has not reaped it yet, knows who it is. No effect on processes that are gone.
   absl::Status Signal(pid_t pid, int signal);
+  // Lets each thread of the job write where it stands to standard error: "stack of thread N: 0x…"
+  // (addresses as in this process, which has the same code at the same places). Comes soon or, from
+  // a thread that takes no signals, never. Programs that were executed are left alone.
+  absl::Status DumpStacks(pid_t pid);
   // What the zygote does should this process die without Leave(): runs this program again as
   // `<program> <flag>` with `input` on its standard input, once all jobs are gone. At most 64 KiB.
   // Replaces the notice before; an empty flag takes it back.

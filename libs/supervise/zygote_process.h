@@ -37,6 +37,7 @@ class ZygoteProcess {
   void Fork(const wire::ForkBody& request);
   void AnswerFork(uint64_t request, pid_t pid, int error, std::string_view what,
                   std::vector<UniqueFd> fds);
+  void DumpStacks(pid_t pid) const;
   void Reap();
   void OnExit(pid_t pid, int status, const rusage& usage);
   void Post(uint32_t kind, std::string body, std::vector<UniqueFd> fds = {});

@@ -12,6 +12,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "supervise/environment.h"
+#include "supervise/refusals.h"
 
 namespace parley::supervise {
 namespace {
@@ -76,8 +78,28 @@ int TestJob(int socket_fd) {
       thread.join();
       int pair[2];
       if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) return 34;
-      if (std::ifstream("/proc/self/status").fail()) return 35;
+      if (fork() >= 0 || errno != EPERM) return 36;
+      if (kill(getppid(), 0) == 0 || errno != EPERM) return 37;
+      if (kill(getpid(), 0) != 0) return 38;
+      const int file = open("/proc/self/status", O_RDONLY);
+      if (file < 0) return errno == EACCES ? 29 : 35;
       return 30;
+    }
+    case 'k': {  // another job, whose number follows
+      pid_t other = 0;
+      if (read(socket_fd, &other, sizeof(other)) != sizeof(other)) return 2;
+      char byte = 0;
+      iovec ours = {&byte, 1};
+      iovec theirs = {&byte, 1};  // a fork of the same process: something is there
+      if (ptrace(PTRACE_ATTACH, other, nullptr, nullptr) == 0) return 61;
+      if (process_vm_readv(other, &ours, 1, &theirs, 1, 0) >= 0) return 62;
+      const std::string folder = "/proc/" + std::to_string(other);
+      if (open((folder + "/mem").c_str(), O_RDONLY) >= 0) return 63;
+      if (open((folder + "/environ").c_str(), O_RDONLY) >= 0) return 64;
+      if (kill(other, SIGKILL) == 0) return 65;
+      rlimit one = {1, 1};
+      if (prlimit(other, RLIMIT_NOFILE, &one, nullptr) == 0) return 66;
+      return 60;
     }
     case 'o': {  // the server's memory: the first child of our parent
       std::ifstream children("/proc/" + std::to_string(getppid()) + "/task/" +
@@ -86,6 +108,7 @@ int TestJob(int socket_fd) {
       children >> server;
       const int fd = open(("/proc/" + std::to_string(server) + "/environ").c_str(), O_RDONLY);
       char byte = 0;
+      if (!children) return 50;  // not even that
       return server > 0 && (fd < 0 || read(fd, &byte, 1) < 0) ? 50 : 51;
     }
     case 'v': {  // secrets of the environment
@@ -334,13 +357,125 @@ TEST(ZygoteTest, JobsAreFencedIn) {
     no_network.network = Network::kNone;
     REQUIRE(server.RunJob('n', no_network)->exit_code == 20);
     REQUIRE(server.RunJob('s')->exit_code == 30);
-    REQUIRE(server.RunJob('s', no_network)->exit_code == 30);
+    REQUIRE(server.RunJob('s', no_network)->exit_code == 29);
     if (geteuid() == 0) {  // others are kept out by the server itself, see serve.cc
-      REQUIRE(server.RunJob('o')->exit_code == 51);
+      REQUIRE(server.RunJob('o')->exit_code == 50);
       REQUIRE(server.RunJob('o', no_network)->exit_code == 50);
     }
     REQUIRE(server.RunJob('v')->exit_code == 40);
     REQUIRE(server.RunJob('f')->exit_code == 104);  // stdin, stdout, stderr, socket
+    return "";
+  });
+  EXPECT_EQ(outcome.error, "");
+}
+
+TEST(ZygoteTest, JobsCannotReachEachOther) {
+  const Outcome outcome = RunSplit({}, [](Server& server) -> std::string {
+    REQUIRE(server.Start().ok());
+    for (Network network : {Network::kHost, Network::kNone}) {
+      JobLimits limits;
+      limits.network = network;
+      auto victim = server.Fork(limits);
+      auto other = server.Fork(limits);
+      REQUIRE(victim.has_value() && Server::Hello(*victim));
+      REQUIRE(other.has_value() && Server::Hello(*other));
+      REQUIRE(write(other->socket.get(), "k", 1) == 1);
+      REQUIRE(write(other->socket.get(), &victim->pid, sizeof(pid_t)) == sizeof(pid_t));
+      const auto exited = server.AwaitExit(other->pid);
+      REQUIRE(exited.has_value());
+      if (exited->exit_code != 60) return "got through: " + std::to_string(exited->exit_code);
+      REQUIRE(Alive(victim->pid));
+    }
+    return "";
+  });
+  EXPECT_EQ(outcome.error, "");
+}
+
+// Answers what `job` is refused until it has ended; the names of the calls.
+std::vector<std::string> AnswerAll(Server& server, JobForked& job, bool allow_exec,
+                                   int* exit_code) {
+  absl::StatusOr<UniqueFd> listener = ReceiveListener(job.report.get());
+  std::vector<std::string> calls;
+  for (int i = 0; i < 2000; ++i) {
+    if (listener.ok()) {
+      while (auto refusal = AnswerRefusal(listener->get(), allow_exec)) {
+        calls.push_back(refusal->call + (refusal->error == 0 ? " allowed" : ""));
+        if (refusal->error == 0) allow_exec = false;
+      }
+    } else if (absl::IsUnavailable(listener.status())) {
+      listener = ReceiveListener(job.report.get());
+    }
+    if (auto exited = server.AwaitExit(job.pid, 5)) {
+      *exit_code = exited->exit_code;
+      break;
+    }
+  }
+  return calls;
+}
+
+TEST(ZygoteTest, TheServerHearsWhatAJobWasRefused) {
+  const Outcome outcome = RunSplit({}, [](Server& server) -> std::string {
+    REQUIRE(server.Start().ok());
+    JobLimits limits;
+    limits.network = Network::kNone;
+    limits.report_refusals = true;
+    auto job = server.Fork(limits);
+    REQUIRE(job.has_value() && Server::Hello(*job));
+    REQUIRE(write(job->socket.get(), "s", 1) == 1);
+    int exit_code = -1;
+    const std::vector<std::string> calls = AnswerAll(server, *job, false, &exit_code);
+    REQUIRE(exit_code == 29);
+    const std::vector<std::string> wanted = {"ptrace", "execve", "mount",
+                                             "clone",  "kill",   "openat"};
+    std::string heard;
+    for (const std::string& call : calls) heard += call + " ";
+    if (calls != wanted) return "heard " + heard;
+    return "";
+  });
+  EXPECT_EQ(outcome.error, "");
+}
+
+TEST(ZygoteTest, AJobMayExecuteItsProgramOnceAndNoOther) {
+  ZygoteOptions options;
+  options.executes = true;
+  options.run_job = [](int) {
+    execl("/bin/sh", "sh", "-c", "exec /bin/true", nullptr);
+    return 90;
+  };
+  const Outcome outcome = RunSplit(std::move(options), [](Server& server) -> std::string {
+    REQUIRE(server.Start().ok());
+    JobLimits limits;
+    limits.report_refusals = true;
+    auto job = server.Fork(limits);
+    REQUIRE(job.has_value());
+    int exit_code = -1;
+    const std::vector<std::string> calls = AnswerAll(server, *job, true, &exit_code);
+    REQUIRE(calls.size() >= 2 && calls[0] == "execve allowed" && calls[1] == "execve");
+    REQUIRE(exit_code == 126);  // the shell could not
+    return "";
+  });
+  EXPECT_EQ(outcome.error, "");
+}
+
+TEST(ZygoteTest, AHungJobSaysWhereItStands) {
+  const Outcome outcome = RunSplit({}, [](Server& server) -> std::string {
+    REQUIRE(server.Start().ok());
+    JobLimits limits;
+    limits.network = Network::kNone;
+    auto job = server.Fork(limits);
+    REQUIRE(job.has_value() && Server::Hello(*job));
+    REQUIRE(write(job->socket.get(), "l", 1) == 1);
+    std::string output;
+    REQUIRE(Eventually([&] {
+      if (!server.zygote().DumpStacks(job->pid).ok()) return false;
+      char buffer[4096];
+      const ssize_t got = read(job->output.get(), buffer, sizeof(buffer));
+      if (got > 0) output.append(buffer, static_cast<size_t>(got));
+      return output.find('\n') != std::string::npos;
+    }));
+    REQUIRE(output.rfind("stack of thread " + std::to_string(job->pid) + ": 0x", 0) == 0);
+    REQUIRE(server.zygote().Signal(job->pid, SIGKILL).ok());
+    REQUIRE(server.AwaitExit(job->pid).has_value());
     return "";
   });
   EXPECT_EQ(outcome.error, "");
