@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -46,6 +47,18 @@ Needs NeedsOf(std::string_view service) {
              "--llm-address"}};
   }
   return {};
+}
+
+// Adds `--flag value` pairs; one that is there already is replaced.
+void AddArguments(std::vector<std::string>& argv, const std::vector<std::string>& more) {
+  for (const std::string& argument : more) {
+    const auto old = std::find(argv.begin() + 1, argv.end(), argument);
+    if (argument.starts_with("--") && old != argv.end() && old + 1 != argv.end() &&
+        !(old + 1)->starts_with("--")) {
+      argv.erase(old, old + 2);
+    }
+    argv.push_back(argument);
+  }
 }
 
 int Field(const std::string& line, const char* name) {
@@ -107,8 +120,7 @@ absl::Status Cluster::StartService(const std::string& name) {
       argv.insert(argv.end(), {flag, Address(it->first)});
   }
   const auto extra = options_.extra_arguments.find(name);
-  if (extra != options_.extra_arguments.end())
-    argv.insert(argv.end(), extra->second.begin(), extra->second.end());
+  if (extra != options_.extra_arguments.end()) AddArguments(argv, extra->second);
   const std::string log = fmt::format("{}/{}.{}.log", options_.work_dir, name, RandomHex(4));
   auto process = Process::Start(argv, log);
   if (!process.ok()) return Annotate(process.status(), name);
@@ -127,7 +139,7 @@ absl::Status Cluster::StartService(const std::string& name) {
   return ready.ok() ? absl::OkStatus() : Annotate(ready.status(), name);
 }
 
-absl::Status Cluster::StartAgentServer() {
+absl::Status Cluster::StartAgentServer(const std::vector<std::string>& arguments) {
   std::vector<std::string> argv = {options_.bin_dir + "/" + options_.agent_binary, "start"};
   if (options_.agent_binary == "parley-agent-server") argv.pop_back();
   for (const std::string& argument : CommonArguments()) argv.push_back(argument);
@@ -137,7 +149,8 @@ absl::Status Cluster::StartAgentServer() {
     const auto it = services_.find(Neighbours().at(flag));
     if (it != services_.end()) argv.insert(argv.end(), {flag, Address(it->first)});
   }
-  argv.insert(argv.end(), options_.agent_arguments.begin(), options_.agent_arguments.end());
+  AddArguments(argv, options_.agent_arguments);
+  AddArguments(argv, arguments);
   const std::string log =
       fmt::format("{}/agent-server-{}.log", options_.work_dir, agent_servers_.size());
   auto process = Process::Start(argv, log);

@@ -23,7 +23,8 @@ struct ClusterOptions {
   std::vector<std::string> services = {"agent-registry", "dispatch-broker", "room-server",
                                        "stt-gateway",    "tts-gateway",     "llm-gateway",
                                        "api-server"};
-  std::map<std::string, std::vector<std::string>> extra_arguments;  // by service name
+  // By service name; a flag that the cluster sets itself is replaced.
+  std::map<std::string, std::vector<std::string>> extra_arguments;
   std::vector<std::string> redis_arguments;
 };
 
@@ -47,7 +48,8 @@ class Cluster {
 
   // Starts a service again after it was killed, on the same ports.
   absl::Status Restart(std::string_view service);
-  absl::Status StartAgentServer();  // one more; returns once it is registered
+  // One more; returns once it is registered. `arguments` come after those of all.
+  absl::Status StartAgentServer(const std::vector<std::string>& arguments = {});
 
  private:
   Cluster() = default;

@@ -3,6 +3,7 @@
 // write down what they see.
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -66,6 +67,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
   std::function<std::optional<dispatchv1::WordVerdict>(const dispatchv1::Word&)> judge =
       [](const dispatchv1::Word&) { return dispatchv1::WordVerdict(); };
   std::function<void(const dispatchv1::Register&, dispatchv1::Registered&)> on_register;
+  std::atomic<bool> store_available{true};  // as heartbeats are answered
   // Not OK: the registration is refused with it.
   std::function<grpc::Status(const dispatchv1::Register&)> admit;
 
@@ -141,7 +143,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
       heartbeats.Add(request.heartbeat());
       dispatchv1::ConnectResponse response;
       response.mutable_heartbeat_ack()->set_seq(request.heartbeat().seq());
-      response.mutable_heartbeat_ack()->set_store_available(true);
+      response.mutable_heartbeat_ack()->set_store_available(store_available);
       Send(response);
     }
     for (const auto& checkpoint : request.checkpoints().checkpoints()) checkpoints.Add(checkpoint);

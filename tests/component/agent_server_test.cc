@@ -399,6 +399,37 @@ TEST_F(AgentServerTest, BrokenStreamEndsNothing) {
   EXPECT_THAT(JobPids(), ::testing::IsSupersetOf(jobs));
 }
 
+TEST_F(AgentServerTest, KeepsABrokerWithoutItsStoreUntilAnotherTakesIt) {
+  std::atomic<int> refused{0};
+  std::atomic<bool> open{true};
+  broker().admit = [&](const dispatchv1::Register&) {
+    if (open) return grpc::Status::OK;
+    ++refused;
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the store is out of reach");
+  };
+  StartProgram();
+  broker().Go("AJ_1", 7, "run");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  const std::vector<pid_t> jobs = JobPids();
+  open = false;
+  broker().store_available = false;
+  const absl::Time away = absl::Now();
+  ASSERT_TRUE(broker().heartbeats.Await([&](const auto&) { return refused >= 2; }).has_value());
+  EXPECT_GE(absl::Now() - away, absl::Seconds(1.5));  // a hiccup moves nobody
+  // None is better off: the old stream is still in use.
+  EXPECT_FALSE(broker().registers.Await([](const auto&) { return true; }, 0).has_value());
+  open = true;
+  const auto moved = broker().registers.Await([](const auto&) { return true; });
+  ASSERT_TRUE(moved.has_value());
+  broker().store_available = true;
+  EXPECT_EQ(moved->worker_id(), registered_->worker_id());
+  EXPECT_GT(moved->connect_seq(), 2U);
+  ASSERT_EQ(moved->report().jobs_size(), 1);
+  EXPECT_EQ(moved->report().jobs(0).status(), ReportedJob::RUNNING);
+  EXPECT_THAT(JobPids(), ::testing::IsSupersetOf(jobs));
+  EXPECT_EQ(RunJob("end").reason(), dispatchv1::JOB_REASON_SHUTDOWN);
+}
+
 TEST_F(AgentServerTest, ComesBackAsANewWorkerWhenItsSessionWasEnded) {
   StartProgram();
   broker().Go("AJ_1", 7, "run");

@@ -23,6 +23,7 @@ constexpr absl::Duration kShortestBeat = absl::Milliseconds(10);
 constexpr absl::Duration kWatch = absl::Milliseconds(250);
 constexpr absl::Duration kWarmDelay = absl::Milliseconds(20);  // the job that came goes first
 constexpr int64_t kBrokerSilentUs = 5'000'000;                 // five answers to heartbeats missing
+constexpr int64_t kStoreAwayUs = 2'000'000;                    // then another broker is asked
 constexpr int kWarmFailures = 5;
 constexpr int kSayAgainBeats = 3;
 constexpr absl::Duration kLeaveTimeout = absl::Seconds(5);
@@ -109,7 +110,12 @@ void AgentServer::OnBroker(const ConnectResponse& response) {
       return OnRegistered(response.registered());
     case ConnectResponse::kHeartbeatAck:
       store_available_ = response.heartbeat_ack().store_available();
-      if (store_available_) around_.audit.Renew(response.heartbeat_ack().seq());
+      if (store_available_) {
+        around_.audit.Renew(response.heartbeat_ack().seq());
+        store_away_since_us_ = 0;
+      } else if (store_away_since_us_ == 0) {
+        store_away_since_us_ = around_.loop->NowMicros();
+      }
       return;
     case ConnectResponse::kVerdicts:
       return OnVerdicts(response.verdicts());
@@ -174,6 +180,8 @@ void AgentServer::OnRegistered(const dispatchv1::Registered& registered) {
     broker_.Send(std::move(request));
   }
   beats_ = 0;
+  store_available_ = true;
+  store_away_since_us_ = 0;
   absl::Duration beat = absl::Seconds(registered.heartbeat_interval().seconds()) +
                         absl::Nanoseconds(registered.heartbeat_interval().nanos());
   if (beat < kShortestBeat) beat = kBeat;
@@ -323,6 +331,8 @@ void AgentServer::Beat() {
     around_.log.Warn("the broker is silent; connecting again");
     broker_.Break();
   }
+  // Perhaps it alone is cut off. If none is better off, nothing is lost by asking.
+  if (store_away_since_us_ != 0 && now - store_away_since_us_ >= kStoreAwayUs) broker_.Move();
   ConnectRequest request;
   request.mutable_heartbeat()->set_seq(++beats_);
   request.mutable_heartbeat()->set_load(load_);

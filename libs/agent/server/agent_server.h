@@ -111,6 +111,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   event::Timer drain_timer_;
   uint64_t beats_ = 0;
   bool store_available_ = true;  // the broker's, as it said last
+  int64_t store_away_since_us_ = 0;
   uint64_t fork_requests_ = 0;
   int forks_under_way_ = 0;
   bool warm_pending_ = false;

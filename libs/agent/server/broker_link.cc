@@ -31,10 +31,12 @@ BrokerLink::BrokerLink(std::shared_ptr<event::Loop> loop, const std::string& add
       token_(std::move(token)),
       handler_(handler),
       stub_(parley::dispatch::v1::WorkerService::NewStub(rpc::MakeChannel(address))),
-      timer_(*loop_) {}
+      timer_(*loop_),
+      candidate_timer_(*loop_) {}
 
 BrokerLink::~BrokerLink() {
   *self_ = nullptr;
+  DropCandidate();
   if (stream_ != nullptr) stream_->Cancel();
 }
 
@@ -46,21 +48,18 @@ void BrokerLink::Start() {
 
 void BrokerLink::Connect() {
   if (closed_ || stream_ != nullptr) return;
-  const uint64_t seq = ++connect_seq_;
+  connect_seq_ = ++last_seq_;
   registered_ = false;
+  stream_ = Open(connect_seq_);
+  timer_.StartOnce(kRegisterTimeout, [this] { Break(); });
+}
+
+std::shared_ptr<BrokerLink::Stream> BrokerLink::Open(uint64_t seq) {
   Stream::Options options;
   options.bearer = token_();
   options.on_message = [loop = loop_, self = self_, seq](const ConnectResponse& response) {
     loop->Post([self, seq, response] {
-      BrokerLink* const link = *self;
-      if (link == nullptr || link->connect_seq_ != seq) return;
-      link->heard_us_ = link->loop_->NowMicros();
-      if (response.has_registered()) {
-        link->registered_ = true;
-        link->retry_at_once_ = true;
-        link->timer_.Stop();
-      }
-      link->handler_.OnBroker(response);
+      if (*self != nullptr) (*self)->OnMessage(seq, response);
     });
   };
   options.on_done = [loop = loop_, self = self_, seq](const absl::Status& status) {
@@ -68,22 +67,59 @@ void BrokerLink::Connect() {
       if (*self != nullptr) (*self)->OnDone(seq, status);
     });
   };
-  stream_ = Stream::Open(
+  auto stream = Stream::Open(
       [this](auto* context, auto* reactor) { stub_->async()->Connect(context, reactor); },
       std::move(options));
   ConnectRequest request;
   request.mutable_register_()->set_connect_seq(seq);
   handler_.FillRegister(*request.mutable_register_());
-  stream_->Send(std::move(request));
-  timer_.StartOnce(kRegisterTimeout, [this] { Break(); });
+  stream->Send(std::move(request));
+  return stream;
+}
+
+void BrokerLink::Move() {
+  if (closed_ || !registered_ || candidate_ != nullptr) return;
+  candidate_seq_ = ++last_seq_;
+  candidate_ = Open(candidate_seq_);
+  candidate_timer_.StartOnce(kRegisterTimeout, [this] { DropCandidate(); });
+}
+
+void BrokerLink::DropCandidate() {
+  candidate_timer_.Stop();
+  if (candidate_ != nullptr) candidate_->Cancel();
+  candidate_.reset();
+}
+
+void BrokerLink::OnMessage(uint64_t seq, const ConnectResponse& response) {
+  if (candidate_ != nullptr && seq == candidate_seq_ && response.has_registered()) {
+    candidate_timer_.Stop();
+    const std::shared_ptr<Stream> old = std::exchange(stream_, std::move(candidate_));
+    candidate_.reset();
+    connect_seq_ = seq;  // whatever the old one still says is over
+    old->Cancel();
+  }
+  if (seq != connect_seq_) return;
+  heard_us_ = loop_->NowMicros();
+  if (response.has_registered()) {
+    registered_ = true;
+    retry_at_once_ = true;
+    timer_.Stop();
+  }
+  handler_.OnBroker(response);
 }
 
 void BrokerLink::OnDone(uint64_t seq, const absl::Status& status) {
+  if (candidate_ != nullptr && seq == candidate_seq_) return DropCandidate();
   if (connect_seq_ != seq || stream_ == nullptr) return;
+  DropCandidate();
   stream_.reset();
   timer_.Stop();
   const bool was_registered = std::exchange(registered_, false);
-  if (closed_ || !handler_.OnBrokerLost(status, was_registered) || closed_) return;
+  // A stream of Move() whose answer was lost may be what replaced this one. If our session has
+  // ended after all, the next registration hears it.
+  const bool by_us = was_registered && absl::IsAborted(status) && last_seq_ > seq;
+  if (!by_us && (closed_ || !handler_.OnBrokerLost(status, was_registered))) return;
+  if (closed_) return;
   if (std::exchange(retry_at_once_, false)) return Connect();
   timer_.StartOnce(Jitter(), [this] { Connect(); });
 }
@@ -98,6 +134,7 @@ void BrokerLink::Break() {
 
 void BrokerLink::Close() {
   closed_ = true;
+  DropCandidate();
   timer_.Stop();
   if (stream_ != nullptr) stream_->HalfClose();
 }

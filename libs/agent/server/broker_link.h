@@ -40,6 +40,9 @@ class BrokerLink {
   int64_t heard_us() const { return heard_us_; }  // when the broker last said anything
   // Breaks the stream, to open another.
   void Break();
+  // Looks for a better broker: registers over another stream and leaves this one only once that has
+  // been answered. Does nothing while it is at it.
+  void Move();
   // An orderly end: no more requests, no more streams.
   void Close();
 
@@ -52,15 +55,22 @@ class BrokerLink {
   using Stream =
       rpc::ClientBidi<parley::dispatch::v1::ConnectRequest, parley::dispatch::v1::ConnectResponse>;
   void Connect();
+  std::shared_ptr<Stream> Open(uint64_t seq);
+  void OnMessage(uint64_t seq, const parley::dispatch::v1::ConnectResponse& response);
   void OnDone(uint64_t seq, const absl::Status& status);
+  void DropCandidate();
 
   const std::shared_ptr<event::Loop> loop_;
   const std::function<std::string()> token_;
   Handler& handler_;
   std::unique_ptr<parley::dispatch::v1::WorkerService::Stub> stub_;
   std::shared_ptr<Stream> stream_;
-  event::Timer timer_;  // to the next attempt, or the answer to register
-  uint64_t connect_seq_ = 0;
+  std::shared_ptr<Stream> candidate_;  // Move: opened, not registered yet
+  event::Timer timer_;                 // to the next attempt, or the answer to register
+  event::Timer candidate_timer_;       // to the answer to its register
+  uint64_t connect_seq_ = 0;           // of stream_
+  uint64_t candidate_seq_ = 0;
+  uint64_t last_seq_ = 0;  // ever sent
   int64_t heard_us_ = 0;
   bool registered_ = false;
   bool closed_ = false;
