@@ -1,5 +1,6 @@
 #pragma once
 // Agent servers that exist only as their streams to a broker: their jobs end at once.
+#include <absl/status/statusor.h>
 #include <parley/dispatch/v1/worker.grpc.pb.h>
 
 #include <atomic>
