@@ -4,9 +4,6 @@
 #include <fmt/format.h>
 #include <parley/dispatch/v1/dispatch.grpc.pb.h>
 #include <parley/room/v1/room.grpc.pb.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -17,6 +14,7 @@
 #include "base/ids.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "mailbox.h"
 #include "options.h"
 #include "report.h"
 #include "rpc/bidi.h"
@@ -27,38 +25,6 @@ namespace parley::bench {
 namespace {
 
 int64_t NowMicros() { return Clock::Real().MonotonicMicros(); }
-
-// Where the agents' entrypoints report.
-class Mailbox {
- public:
-  explicit Mailbox(const std::string& path)
-      : path_(path), fd_(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    PARLEY_CHECK(path.size() < sizeof address.sun_path);
-    std::strcpy(address.sun_path, path.c_str());
-    PARLEY_CHECK(bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-  }
-  ~Mailbox() { close(fd_); }
-
-  // The entrypoint's clock reading of the next report, in microseconds.
-  absl::StatusOr<int64_t> Next(absl::Duration timeout) {
-    pollfd wait{fd_, POLLIN, 0};
-    if (poll(&wait, 1, static_cast<int>(absl::ToInt64Milliseconds(timeout))) != 1) {
-      return DeadlineExceeded("no entrypoint reported within {}", absl::FormatDuration(timeout));
-    }
-    char text[256];
-    const ssize_t size = recv(fd_, text, sizeof text - 1, 0);
-    PARLEY_CHECK(size > 0);
-    text[size] = 0;
-    return std::strtoll(std::strchr(text, ' ') + 1, nullptr, 10);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  const std::string path_;
-  const int fd_;
-};
 
 // A person in a room who notes when an agent becomes visible.
 class Watcher {
@@ -209,9 +175,10 @@ absl::Status Run(const Options& options) {
   for (int i = 0; i < n + 10; ++i) {
     const int64_t start = NowMicros();
     PARLEY_ASSIGN_OR_RETURN(const std::string id, client.Create("bench-" + RandomHex(6), wait));
-    PARLEY_ASSIGN_OR_RETURN(const int64_t entered, mailbox.Next(absl::Seconds(10)));
+    PARLEY_ASSIGN_OR_RETURN(const Mailbox::Entry entered, mailbox.Next(absl::Seconds(10)));
     if (i >= 10)
-      running_ms.push_back(static_cast<double>(entered - start) / 1000);  // the first ten warm up
+      running_ms.push_back(static_cast<double>(entered.at_us - start) /
+                           1000);  // the first ten warm up
     PARLEY_RETURN_IF_ERROR(client.EndAndWait(id));
   }
 
