@@ -1,9 +1,12 @@
 #include "agent/run_agent.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,12 +19,14 @@
 #include "agent/server/serve.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "service/service.h"
 
 namespace parley::agent {
 namespace {
 
 constexpr char kService[] = "agent-server";
+constexpr int kCannotExecute = 63;
 
 // Takes the command off the arguments; "" when the first one is a flag or there is none.
 std::string_view TakeCommand(std::vector<const char*>& arguments) {
@@ -29,6 +34,31 @@ std::string_view TakeCommand(std::vector<const char*>& arguments) {
   const std::string_view command = arguments[1];
   arguments.erase(arguments.begin() + 1);
   return command;
+}
+
+// The value of --exec: jobs are forked before the settings are read.
+std::string ExecOf(int argc, char** argv) {
+  constexpr std::string_view kFlag = "--exec";
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == kFlag && i + 1 < argc) return argv[i + 1];
+    if (argument.substr(0, kFlag.size() + 1) == "--exec=") {
+      return std::string(argument.substr(kFlag.size() + 1));
+    }
+  }
+  return "";
+}
+
+// Becomes the program; its end of the socket is descriptor 3 still.
+int Execute(const std::string& command) {
+  std::vector<std::string> words = Split(command, ' ');
+  std::erase(words, "");
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  if (argv[0] != nullptr) execvp(argv[0], argv.data());
+  fmt::print(stderr, "cannot execute {}: {}\n", command, std::strerror(errno));
+  return kCannotExecute;
 }
 
 void Develop(AgentServerConfig& config) {
@@ -98,11 +128,13 @@ AgentServerConfig ConfigFor(const AgentOptions& options) {
   return config;
 }
 
-absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptions options) {
+absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptions options,
+                                                                      std::string exec) {
   supervise::ZygoteOptions zygote;
   zygote.prewarm = options.prewarm;
-  zygote.run_job = [options = std::move(options)](int socket_fd) {
-    return RunJob(socket_fd, options);
+  zygote.executes = !exec.empty();
+  zygote.run_job = [options = std::move(options), exec = std::move(exec)](int socket_fd) {
+    return exec.empty() ? RunJob(socket_fd, options) : Execute(exec);
   };
   return supervise::Split(std::move(zygote));
 }
@@ -114,7 +146,13 @@ int RunAgent(int argc, char** argv, AgentOptions options) {
     return RunReloading(argv);
   }
   AgentServerConfig config = ConfigFor(options);
-  auto zygote = SplitProgram(std::move(options));
+  const std::string exec = ExecOf(argc, argv);
+  if (!exec.empty()) {
+    config.executes = true;
+    config.serves_configured = false;
+    config.job_network = true;  // it must load itself
+  }
+  auto zygote = SplitProgram(std::move(options), exec);
   if (!zygote.ok()) return service::FailStart(kService, zygote.status());
 
   service::BlockSignals();
