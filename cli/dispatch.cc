@@ -1,4 +1,4 @@
-// parley dispatch create|list|get|delete|watch|history, parley jobs list|get|delete
+// parley dispatch create|list|get|delete|watch|history, parley jobs list|get|logs|delete
 #include <absl/time/clock.h>
 #include <fmt/format.h>
 
@@ -209,6 +209,54 @@ absl::Status OneJob(const Command& command, const std::string& id, bool stop) {
   return absl::OkStatus();
 }
 
+// "12:30:05.123 info  a tool failed tool=room_rate error=…"
+void PrintLine(const Json& line) {
+  std::string text =
+      fmt::format("{}  {:<5} {}", Cell(line, "time"), Cell(line, "level"), Cell(line, "message"));
+  for (const auto& [key, value] : line["fields"].items()) {
+    const std::string shown = value.get<std::string>();
+    if (!shown.empty()) text += fmt::format("  {}={}", key, shown);
+  }
+  fmt::print("{}\n", text);
+}
+
+// What the job wrote so far; with `follow` until it has ended, asking four times a second.
+absl::Status JobLogs(const Command& command, const std::string& id, bool follow) {
+  Api api = command.MakeApi();
+  const std::string job_path = "/api/jobs/" + http::UrlEncode(id);
+  std::string next = "0";
+  while (true) {
+    // Before the lines: what a job says last is there once it shows as ended.
+    bool ended = !follow;
+    if (follow) {
+      PARLEY_ASSIGN_OR_RETURN(const Json job, api.Get(job_path));
+      const std::string state = Cell(job, "state");
+      ended = state == "SUCCEEDED" || state == "FAILED" || state == "CANCELLED";
+    }
+    const absl::StatusOr<Json> answer = api.Get(job_path + "/logs?after=" + next);
+    // One that waits, or moves to another agent server, has no lines just now.
+    const bool later =
+        follow && !ended &&
+        (absl::IsFailedPrecondition(answer.status()) || absl::IsUnavailable(answer.status()));
+    if (!answer.ok() && !later) return answer.status();
+    const bool more = answer.ok() && !(*answer)["lines"].empty();
+    if (more) {
+      for (const Json& line : (*answer)["lines"]) {
+        if (command.output.json) {
+          fmt::print("{}\n", line.dump());
+        } else {
+          PrintLine(line);
+        }
+      }
+      std::fflush(stdout);
+      next = Cell(*answer, "next");
+    }
+    if (more) continue;  // perhaps not all of them fitted into one answer
+    if (ended) return absl::OkStatus();
+    absl::SleepFor(absl::Milliseconds(250));
+  }
+}
+
 void AddJobs(CLI::App& root, Command& command) {
   CLI::App& jobs = *root.add_subcommand("jobs", "Jobs: single runs of dispatches");
   auto id = std::make_shared<std::string>();
@@ -222,6 +270,12 @@ void AddJobs(CLI::App& root, Command& command) {
              [&command, id] { return OneJob(command, *id, false); })
       ->add_option("ID", *id, "AJ_…")
       ->required();
+  auto follow = std::make_shared<bool>(false);
+  CLI::App* logs =
+      AddCommand(jobs, command, "logs", "What a job wrote, while its agent server lives",
+                 [&command, id, follow] { return JobLogs(command, *id, *follow); });
+  logs->add_option("ID", *id, "AJ_…")->required();
+  logs->add_flag("-f,--follow", *follow, "Go on until the job has ended");
   AddCommand(jobs, command, "delete", "Stop a job",
              [&command, id] { return OneJob(command, *id, true); })
       ->add_option("ID", *id, "AJ_…")

@@ -80,7 +80,7 @@ absl::Status ApplyCommand(std::string_view command, AgentServerConfig& config) {
     return absl::OkStatus();
   }
   if (command == "connect") {
-    if (config.serves_configured) {
+    if (config.serves_configured || config.agent_names.empty()) {
       return InvalidArgument("`connect` is for programs with an agent name of their own");
     }
     Develop(config);

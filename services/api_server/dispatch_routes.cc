@@ -1,4 +1,6 @@
 // /api/dispatches, /api/jobs, /api/workers, /api/rooms: what runs.
+#include <charconv>
+
 #include "api_server/routes.h"
 #include "base/status.h"
 #include "base/strings.h"
@@ -156,6 +158,42 @@ absl::StatusOr<http::Response> GetJob(Backend& backend, const http::Request& req
   return JsonResponse(ToJson(response.job()));
 }
 
+constexpr size_t kMaxLogBytes = 1 << 20;  // of one answer; the next one goes on from there
+
+absl::StatusOr<http::Response> JobLogs(Backend& backend, const http::Request& request) {
+  dispatch::v1::ReadJobLogsRequest call;
+  call.set_job_id(request.params.at("id"));
+  if (const auto it = request.query.find("after"); it != request.query.end()) {
+    int64_t after = 0;
+    const char* const end = it->second.data() + it->second.size();
+    if (std::from_chars(it->second.data(), end, after).ptr != end || after < 0) {
+      return InvalidArgument("after must be the `next` of an earlier answer");
+    }
+    call.set_after(after);
+  }
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  Json lines = Json::array();
+  int64_t next = call.after();
+  size_t bytes = 0;
+  const auto reader = backend.dispatch->ReadJobLogs(&context, call);
+  dispatch::v1::ReadJobLogsResponse response;
+  while (bytes < kMaxLogBytes && reader->Read(&response)) {
+    for (const auto& line : response.lines()) {
+      lines.push_back(ToJson(line));
+      next = line.seq();
+    }
+    bytes += response.ByteSizeLong();
+  }
+  if (bytes >= kMaxLogBytes) {
+    context.TryCancel();
+    reader->Finish();
+  } else {
+    PARLEY_RETURN_IF_ERROR(rpc::FromGrpcStatus(reader->Finish()));
+  }
+  return JsonResponse({{"lines", std::move(lines)}, {"next", std::to_string(next)}});
+}
+
 absl::StatusOr<http::Response> TerminateJob(Backend& backend, const http::Request& request) {
   dispatch::v1::TerminateJobRequest call;
   call.set_job_id(request.params.at("id"));
@@ -229,6 +267,9 @@ void AddDispatchRoutes(Backend& backend, std::vector<Route>& routes) {
       ListJobs);
   add("GET", "/api/jobs/{id}", "One job", kRoom, GetJob);
   add("DELETE", "/api/jobs/{id}", "Stop a job", kRoom, TerminateJob);
+  add("GET", "/api/jobs/{id}/logs",
+      "Newest lines of a job while its agent server lives; ?after= the last answer's next",
+      "agent.admin", JobLogs);
   add("GET", "/api/workers",
       "Agent servers with slots, load and heartbeat age; ?pool=", "video.roomList", ListWorkers);
   add("GET", "/api/rooms", "Rooms of the project, on all replicas", "video.roomList", ListRooms);

@@ -339,6 +339,16 @@ Json ToJson(const dispatch::v1::Dispatch& dispatch) {
       {"jobs", ArrayJson(dispatch.jobs())}};
 }
 
+Json ToJson(const dispatch::v1::JobLogLine& line) {
+  return {{"seq", std::to_string(line.seq())},
+          {"time", TimeUtil::ToString(TimeUtil::MicrosecondsToTimestamp(line.seq()))},
+          {"attempt", line.attempt()},
+          {"level", line.level()},
+          {"source", line.source()},
+          {"message", line.message()},
+          {"fields", MapJson(line.fields())}};
+}
+
 Json ToJson(const dispatch::v1::Worker& worker) {
   return {{"id", worker.id()},
           {"pool", worker.pool()},

@@ -58,6 +58,7 @@ Json ToJson(const registry::v1::Agent& agent, bool with_definition);
 Json ToJson(const dispatch::v1::Dispatch& dispatch);
 Json ToJson(const dispatch::v1::Job& job);
 Json ToJson(const dispatch::v1::Event& event);
+Json ToJson(const dispatch::v1::JobLogLine& line);
 Json ToJson(const dispatch::v1::Worker& worker);
 Json ToJson(const dispatch::v1::Session& session);
 Json ToJson(const room::v1::Room& room);

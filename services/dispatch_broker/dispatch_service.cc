@@ -2,6 +2,7 @@
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "dispatch_broker/log_stream.h"
 #include "dispatch_broker/watch.h"
 #include "job/limits.h"
 #include "rpc/bidi.h"
@@ -364,6 +365,14 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::DrainWorker(grpc::CallbackServerC
         }
         return NotFound("worker {} does not exist or has ended", request->worker_id());
       });
+}
+
+grpc::ServerWriteReactor<v1::ReadJobLogsResponse>* DispatchServiceImpl::ReadJobLogs(
+    grpc::CallbackServerContext* context, const v1::ReadJobLogsRequest* request) {
+  absl::StatusOr<auth::Claims> caller = Caller(*context);
+  absl::Status status = caller.status();
+  if (status.ok()) status = auth::RequireAgentAdmin(*caller);
+  return LogStream::Start(broker_, status, status.ok() ? caller->project : "", *request);
 }
 
 grpc::ServerWriteReactor<v1::WatchEventsResponse>* DispatchServiceImpl::WatchEvents(

@@ -49,6 +49,8 @@ class DispatchServiceImpl : public v1::DispatchService::CallbackService {
                                         v1::DrainWorkerResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchEventsResponse>* WatchEvents(
       grpc::CallbackServerContext* context, const v1::WatchEventsRequest* request) override;
+  grpc::ServerWriteReactor<v1::ReadJobLogsResponse>* ReadJobLogs(
+      grpc::CallbackServerContext* context, const v1::ReadJobLogsRequest* request) override;
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext* context,
                                          const v1::ListSessionsRequest* request,
                                          v1::ListSessionsResponse* response) override;

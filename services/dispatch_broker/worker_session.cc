@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "dispatch_broker/log_stream.h"
 #include "job/limits.h"
 
 namespace parley::dispatch_broker {
@@ -73,12 +74,20 @@ void WorkerSession::OnMessage(const v1::ConnectRequest& message) {
       return OnReport(message.report());
     case v1::ConnectRequest::kCheckpoints:
       return OnCheckpoints(message.checkpoints());
+    case v1::ConnectRequest::kLog:
+      return OnLog(message.log());
     default:
-      return;  // of a newer worker, or an answer to what this broker never asks
+      return;  // of a newer worker
   }
 }
 
 void WorkerSession::OnClosed() {
+  for (const auto& [request, reader] : std::exchange(readers_, {})) {
+    if (const auto stream = reader.stream.lock()) {
+      stream->End(grpc::Status(grpc::StatusCode::UNAVAILABLE,
+                               "the stream of the job's agent server broke; ask again"));
+    }
+  }
   if (!registered_) return;
   broker_.workers().Remove(worker_id_, this);
   broker_.Reported(pool_, worker_id_);
@@ -417,6 +426,47 @@ void WorkerSession::OnCheckpoints(const v1::Checkpoints& checkpoints) {
     broker_.context().log().Warn("checkpoint refused",
                                  {{"job_id", checkpoint.job_id()}, {"error", Message(status)}});
   }
+}
+
+// ---- logs of jobs ----
+
+void WorkerSession::ReadLogs(std::weak_ptr<LogStream> reader, v1::ReadLogs request) {
+  strand().Post([self = Self<WorkerSession>(), reader = std::move(reader),
+                 request = std::move(request)]() mutable {
+    const std::shared_ptr<LogStream> stream = reader.lock();
+    if (stream == nullptr) return;
+    request.set_request(++self->log_requests_);
+    v1::ConnectResponse response;
+    *response.mutable_read_logs() = request;
+    if (!self->registered_ || !self->Send(std::move(response))) {
+      return stream->End(grpc::Status(grpc::StatusCode::UNAVAILABLE,
+                                      "the job's agent server takes no questions; ask again"));
+    }
+    self->readers_[request.request()] = {stream.get(), reader};
+  });
+}
+
+void WorkerSession::ForgetReader(const LogStream* reader) {
+  strand().Post([self = Self<WorkerSession>(), reader] {
+    for (auto it = self->readers_.begin(); it != self->readers_.end(); ++it) {
+      if (it->second.key != reader) continue;
+      v1::ConnectResponse response;
+      response.mutable_read_logs()->set_request(it->first);
+      response.mutable_read_logs()->set_cancel(true);
+      self->Send(std::move(response));
+      self->readers_.erase(it);
+      return;
+    }
+  });
+}
+
+void WorkerSession::OnLog(const v1::JobLogChunk& chunk) {
+  const auto it = readers_.find(chunk.request());
+  if (it == readers_.end()) return;
+  const std::shared_ptr<LogStream> stream = it->second.stream.lock();
+  // One that was left cancels by itself.
+  if (stream != nullptr) stream->OnChunk(chunk);
+  if (chunk.end()) readers_.erase(it);
 }
 
 // ---- to the worker ----

@@ -14,6 +14,8 @@
 
 namespace parley::dispatch_broker {
 
+class LogStream;
+
 // One agent server's stream. Its calls to the store block, so all of it runs on a strand of the
 // executor. Words that the store cannot take wait here, bounded; a stream that ends loses none of
 // them, because the worker's next report says them again.
@@ -33,6 +35,10 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   // asking once.
   void AskForReport();
   void OnStoreBack();
+  // Asks the worker for lines of a job; `request`'s number is filled in. `reader` gets them, or an
+  // end when the stream is over.
+  void ReadLogs(std::weak_ptr<LogStream> reader, v1::ReadLogs request);
+  void ForgetReader(const LogStream* reader);
 
  private:
   struct HeldWord {
@@ -56,6 +62,7 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void OnReport(const v1::Report& report);
   void HoldEnds(const v1::Report& report);
   void OnWords(const v1::Words& words);
+  void OnLog(const v1::JobLogChunk& chunk);
   void OnCheckpoints(const v1::Checkpoints& checkpoints);
   void ApplyHeld();
   void NoteVerdict(const HeldWord& held, const job::WordVerdict& verdict);
@@ -86,6 +93,12 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   std::deque<HeldWord> held_;
   std::deque<job::Message> untold_;  // the store went away before their records could be read
   std::map<std::string, Started> starting_;  // jobs that have not said that they run
+  struct Reader {
+    const LogStream* key = nullptr;
+    std::weak_ptr<LogStream> stream;
+  };
+  std::map<uint64_t, Reader> readers_;  // by the number of their request
+  uint64_t log_requests_ = 0;
   absl::Time names_claimed_ = absl::InfinitePast();
 };
 

@@ -63,6 +63,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
   Journal<dispatchv1::WorkerDrain> drains;
   Journal<dispatchv1::Checkpoint> checkpoints;
   Journal<dispatchv1::ReportDeathRequest> deaths;
+  Journal<dispatchv1::JobLogChunk> logs;
   // What a word is answered with; nothing: not at all.
   std::function<std::optional<dispatchv1::WordVerdict>(const dispatchv1::Word&)> judge =
       [](const dispatchv1::Word&) { return dispatchv1::WordVerdict(); };
@@ -80,7 +81,8 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
     if (context_ != nullptr) context_->TryCancel();
   }
   void Go(const std::string& job, uint64_t token, const std::string& script,
-          const std::string& definition = "") {
+          const std::string& definition = "",
+          const std::map<std::string, std::string>& attributes = {}) {
     dispatchv1::ConnectResponse response;
     dispatchv1::Go& go = *response.mutable_go();
     go.set_job_id(job);
@@ -94,6 +96,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
     go.mutable_assignment()->set_agent_name("tester");
     go.mutable_assignment()->set_room("lobby");
     go.mutable_assignment()->set_metadata(script);
+    go.mutable_assignment()->mutable_attributes()->insert(attributes.begin(), attributes.end());
     Send(response);
   }
   std::optional<dispatchv1::Word> AwaitWord(const std::string& job, dispatchv1::Word::Kind kind,
@@ -139,6 +142,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
  private:
   void OnRequest(const dispatchv1::ConnectRequest& request) {
     if (request.has_drain()) drains.Add(request.drain());
+    if (request.has_log()) logs.Add(request.log());
     if (request.has_heartbeat()) {
       heartbeats.Add(request.heartbeat());
       dispatchv1::ConnectResponse response;

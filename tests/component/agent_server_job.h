@@ -1,12 +1,19 @@
 #pragma once
 // The job process of the agent server's tests: does what the metadata of its assignment says.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <ctime>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "agent/job/frame.h"
@@ -29,16 +36,59 @@ class TestJob {
     const jobv1::ToJob assignment = Next([](const auto& m) { return m.has_assignment(); });
     const std::string script = assignment.assignment().job().metadata();
     if (script == "never") Forever();
+    if (script == "crash at start") std::abort();
     jobv1::FromJob entered;
     entered.mutable_entered();
     Say(entered);
     if (script == "crash") std::abort();
     if (script == "exit") return 3;
     if (script == "hang") Forever();
+    if (script == "segfault") *static_cast<volatile int*>(nullptr) = 1;  // NOLINT
+    if (script == "spin") {  // on a thread of its own, as tools do; the loop goes on
+      std::thread([] {
+        for (volatile int i = 0;;) i = i + 1;
+      }).detach();
+      Next([](const auto&) { return false; });
+    }
+    if (script == "forks") {
+      for (;;) {
+        if (fork() == 0) _exit(0);
+      }
+    }
+    if (script == "exec") {
+      execl("/bin/true", "true", nullptr);
+      return End(strerror(errno));
+    }
+    if (script == "ptrace") {  // the process whose number stands in an attribute
+      const pid_t other = std::atoi(assignment.assignment().attributes().at("pid").c_str());
+      return End(ptrace(PTRACE_ATTACH, other, nullptr, nullptr) == 0 ? "traced" : strerror(errno));
+    }
+    if (script.rfind("read:", 0) == 0) {
+      const int fd = open(script.c_str() + 5, O_RDONLY);
+      char byte = 0;
+      return End(fd >= 0 && read(fd, &byte, 1) >= 0 ? "read" : strerror(errno));
+    }
+    if (script == "talk") return Talk();
     if (script == "print") std::printf("this is the output of a job\n");
+    if (script == "flood") {
+      for (int i = 0; i < 20'000; ++i) std::printf("line %d\n", i);
+    }
+    if (script == "log") {
+      jobv1::FromJob message;
+      message.mutable_log()->set_level("warn");
+      message.mutable_log()->set_message("the guest is in a hurry");
+      (*message.mutable_log()->mutable_fields())["floor"] = "3";
+      Say(message);
+      Next([](const auto& m) { return m.has_shutdown(); });
+    }
     if (script == "hoard") {
       std::vector<std::string> hoard;
       for (;;) hoard.emplace_back(16 << 20, 'x');
+    }
+    if (script == "swell") {
+      const std::string much(53 << 20, 'x');
+      Next([](const auto& m) { return m.has_shutdown(); });
+      return End(std::to_string(much.size()));
     }
     if (script == "socket") return End(socket(AF_INET, SOCK_STREAM, 0) < 0 ? "denied" : "allowed");
     if (script == "identity") return End(assignment.assignment().context().project());
@@ -159,6 +209,42 @@ class TestJob {
     Say(message);
     const auto result = Next([](const auto& m) { return m.has_tool_result(); }).tool_result();
     return (result.is_error() ? "error: " : "") + result.output();
+  }
+  // A frame each 20 ms until told to go; every one of them comes back once, in order.
+  int Talk() {
+    jobv1::FromJob message;
+    message.mutable_join()->mutable_options()->set_auto_subscribe(true);
+    Say(message);
+    Next([](const auto& m) { return m.has_joined(); });
+    int sent = 0;
+    int heard = 0;
+    int wrong = 0;
+    bool going = true;
+    int64_t next_us = NowUs();
+    int64_t until_us = 0;  // for what is still on its way, once told to go
+    while (going || (heard < sent && NowUs() < until_us)) {
+      const int64_t now = NowUs();
+      if (going && now >= next_us) {
+        message.Clear();
+        message.mutable_audio()->set_data(std::to_string(sent++));
+        Say(message);
+        next_us += 20'000;
+      }
+      pollfd watched = {fd_, POLLIN, 0};
+      if (poll(&watched, 1, 2) != 1) continue;
+      const jobv1::ToJob got = Next([](const auto&) { return true; });
+      if (got.has_audio()) wrong += got.audio().data() == std::to_string(heard++) ? 0 : 1;
+      if (!got.has_shutdown()) continue;
+      going = false;
+      until_us = NowUs() + 5'000'000;
+    }
+    return End("sent " + std::to_string(sent) + " missed " + std::to_string(sent - heard) +
+               " wrong " + std::to_string(wrong));
+  }
+  static int64_t NowUs() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000;
   }
   // In, say something, have it back; then until told to go.
   int Room() {

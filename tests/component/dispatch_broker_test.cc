@@ -16,6 +16,66 @@ using testing::Eventually;
 using testing::HasCode;
 using testing::HasReason;
 
+TEST_F(DispatchBrokerTest, LinesOfAJobComeFromItsAgentServer) {
+  const auto read = [this](const std::string& job, const std::string& token, auto on_line) {
+    grpc::ClientContext context;
+    rpc::SetBearer(context, token);
+    rpc::SetTimeout(context, absl::Seconds(10));
+    v1::ReadJobLogsRequest request;
+    request.set_job_id(job);
+    request.set_after(5);
+    request.set_follow(true);
+    const auto reader = stub_->ReadJobLogs(&context, request);
+    v1::ReadJobLogsResponse response;
+    while (reader->Read(&response)) {
+      for (const v1::JobLogLine& line : response.lines()) on_line(line);
+    }
+    return rpc::FromGrpcStatus(reader->Finish());
+  };
+  auth::Claims claims;
+  claims.agent_admin = true;
+  const std::string admin =
+      auth::Sign(claims, broker_->context().keys()->keys()[0], absl::Hours(1));
+  const auto nothing = [](const v1::JobLogLine&) { FAIL(); };
+
+  PARLEY_ASSERT_OK_AND_ASSIGN(const v1::Dispatch dispatch, Create(Wish()));
+  const std::string job = JobOf(dispatch.id()).id();
+  EXPECT_THAT(read(job, token_, nothing), HasReason("GRANT_MISSING"));
+  EXPECT_THAT(read(job, admin, nothing), HasReason("NO_WORKER"));  // it waits still
+  auto worker = Connect(EchoWorker("AW_1"));
+  ASSERT_TRUE(worker->Await(v1::ConnectResponse::kGo).has_value());
+  // Asked under a number, told in pieces.
+  std::vector<std::string> heard;
+  std::promise<absl::Status> done;
+  std::thread client([&] {
+    done.set_value(
+        read(job, admin, [&](const v1::JobLogLine& line) { heard.push_back(line.message()); }));
+  });
+  const auto asked = worker->Await(v1::ConnectResponse::kReadLogs);
+  ASSERT_TRUE(asked.has_value());
+  EXPECT_EQ(asked->read_logs().job_id(), job);
+  EXPECT_EQ(asked->read_logs().after(), 5);
+  EXPECT_TRUE(asked->read_logs().follow());
+  for (const char* text : {"one", "two"}) {
+    v1::ConnectRequest chunk;
+    chunk.mutable_log()->set_request(asked->read_logs().request());
+    chunk.mutable_log()->add_lines()->set_message(text);
+    chunk.mutable_log()->set_end(std::string_view(text) == "two");
+    worker->Send(std::move(chunk));
+  }
+  client.join();
+  PARLEY_EXPECT_OK(done.get_future().get());
+  EXPECT_EQ(heard, (std::vector<std::string>{"one", "two"}));
+  // A stream that breaks ends its readers; an agent server that is gone is named.
+  std::promise<absl::Status> cut;
+  std::thread other([&] { cut.set_value(read(job, admin, nothing)); });
+  ASSERT_TRUE(worker->Await(v1::ConnectResponse::kReadLogs).has_value());
+  worker.reset();
+  other.join();
+  EXPECT_THAT(cut.get_future().get(), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(read(job, admin, nothing), HasReason("WORKER_ELSEWHERE"));  // its lease runs on
+}
+
 TEST_F(DispatchBrokerTest, JobRunsFromCreateToItsSessionRecord) {
   auto worker = Connect(EchoWorker("AW_1"));
   v1::CreateDispatchRequest wish = Wish();

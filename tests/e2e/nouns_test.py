@@ -75,6 +75,19 @@ class NounsTest(unittest.TestCase):
             rest = [json.loads(line)["type"] for line in watch.stdout]
         self.assertEqual((watch.returncode, rest), (0, ["job_cancelled", "dispatch_ended"]))
 
+    def test_a_job_is_followed_to_its_end(self):
+        dispatch = data(self.ok("--json", "dispatch", "create", "--room", "heard", "--agent", "front-desk"))
+        job = dispatch["jobs"][0]["id"]
+        follower = subprocess.Popen([cluster.PARLEY, "jobs", "logs", "-f", job], text=True, stdout=subprocess.PIPE,
+                                    env=cluster.clean_environment({"PARLEY_SERVER": self.dev.url}))
+        self.addCleanup(follower.kill)
+        self.assertIn("job running", follower.stdout.readline())
+        self.ok("jobs", "delete", job)
+        rest, _ = follower.communicate(timeout=30)
+        self.assertEqual(follower.returncode, 0)
+        self.assertRegex(rest, "job ended.*reason=JOB_REASON_TERMINATED")
+        self.assertEqual(self.dev.run("jobs", "logs", "AJ_000unknown").returncode, 3)
+
     def test_an_unknown_agent_waits_and_then_fails_visibly(self):
         dispatch = data(self.ok("--json", "dispatch", "create", "--room", "nowhere", "--agent", "nobody",
                                 "--queue-deadline", "1s"))

@@ -2,9 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "agent/job/frame.h"
 #include "agent/server/config.h"
 #include "agent/server/death_report.h"
-#include "agent/job/frame.h"
+#include "agent/server/job_logs.h"
 #include "agent/server/job_table.h"
 #include "agent/server/load.h"
 
@@ -235,6 +236,64 @@ TEST_F(JobTableTest, ReportLeavesTheCheckpointOut) {
 TEST(LoadTest, MedianIgnoresASpike) {
   EXPECT_EQ(Median({}), 0);
   EXPECT_EQ(Median({0.2, 0.2, 1.0, 0.3, 0.2}), 0.2);
+}
+
+// ---- what jobs wrote ----
+
+class JobLogFilesTest : public ::testing::Test {
+ protected:
+  JobLogFilesTest() : files_(folder_, {4096, 10'000, 3}) {}
+  ~JobLogFilesTest() override { files_.Clear(); }
+  absl::Status Write(const std::string& job, int64_t seq) {
+    dispatchv1::JobLogLine line;
+    line.set_seq(seq);
+    line.set_message(std::string(100, 'x'));
+    std::string frames;
+    AppendFrame(line.SerializeAsString(), frames);
+    return files_.Append(job, frames);
+  }
+  std::vector<int64_t> Numbers(const std::string& job, int64_t after = 0) {
+    std::vector<int64_t> numbers;
+    const auto lines = files_.Read(job, after);
+    for (const auto& line : *lines) numbers.push_back(line.seq());
+    return numbers;
+  }
+  const std::string folder_ = ::testing::TempDir() + "job-logs-" + std::to_string(getpid());
+  JobLogFiles files_;
+};
+
+TEST_F(JobLogFilesTest, KeepsTheNewestLinesInOrder) {
+  ASSERT_TRUE(files_.Open().ok());
+  for (int64_t seq = 1; seq <= 200; ++seq) ASSERT_TRUE(Write("AJ_1", seq).ok());
+  const std::vector<int64_t> kept = Numbers("AJ_1");
+  EXPECT_EQ(kept.back(), 200);
+  EXPECT_GE(kept.size(), 15u);  // half of 4096 bytes at least
+  EXPECT_LE(kept.size(), 40u);
+  for (size_t i = 1; i < kept.size(); ++i) EXPECT_EQ(kept[i], kept[i - 1] + 1);
+  EXPECT_EQ(Numbers("AJ_1", 198), (std::vector<int64_t>{199, 200}));
+  EXPECT_LE(files_.bytes(), 4096);
+}
+
+TEST_F(JobLogFilesTest, ForgetsTheJobThatWroteLongestAgo) {
+  ASSERT_TRUE(files_.Open().ok());
+  for (const char* job : {"AJ_1", "AJ_2", "AJ_3"}) ASSERT_TRUE(Write(job, 1).ok());
+  ASSERT_TRUE(Write("AJ_1", 2).ok());
+  ASSERT_TRUE(Write("AJ_4", 1).ok());
+  EXPECT_TRUE(absl::IsNotFound(files_.Read("AJ_2", 0).status()));
+  EXPECT_EQ(Numbers("AJ_1").size(), 2u);
+  EXPECT_EQ(Numbers("AJ_4").size(), 1u);
+}
+
+TEST_F(JobLogFilesTest, TakesNoPathForAnId) {
+  ASSERT_TRUE(files_.Open().ok());
+  for (const char* id : {"../x", "", "a/b", ".."}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(Write(id, 1))) << id;
+  }
+}
+
+TEST_F(JobLogFilesTest, AFolderThatCannotBeMadeIsNamed) {
+  JobLogFiles files("/proc/no-such-folder", {});
+  EXPECT_TRUE(absl::IsFailedPrecondition(files.Open()));
 }
 
 TEST(AgentServerConfigTest, PoolFollowsTheOnlyName) {

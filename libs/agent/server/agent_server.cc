@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <utility>
 
@@ -24,7 +25,8 @@ constexpr absl::Duration kWatch = absl::Milliseconds(250);
 constexpr absl::Duration kWarmDelay = absl::Milliseconds(20);  // the job that came goes first
 constexpr int64_t kBrokerSilentUs = 5'000'000;                 // five answers to heartbeats missing
 constexpr int64_t kStoreAwayUs = 2'000'000;                    // then another broker is asked
-constexpr int kWarmFailures = 5;
+constexpr absl::Duration kStartBackOff = absl::Seconds(2);     // doubled with each failure, up to
+constexpr absl::Duration kLongestBackOff = absl::Minutes(1);
 constexpr int kSayAgainBeats = 3;
 constexpr absl::Duration kLeaveTimeout = absl::Seconds(5);
 
@@ -65,7 +67,14 @@ AgentServer::Snapshot AgentServer::Now() const {
 }
 
 bool AgentServer::accepting() const {
-  return !draining_ && !failed_ && load_ <= around_.config.load_threshold;
+  return !draining_ && !failed_ && load_ <= around_.config.load_threshold && !backing_off();
+}
+
+// Its jobs have not started lately: others may have them.
+bool AgentServer::backing_off() const {
+  return start_failures_ > 0 &&
+         std::none_of(processes_.begin(), processes_.end(),
+                      [](const auto& process) { return process.second->ready(); });
 }
 
 void AgentServer::UpdateGauges() {
@@ -145,21 +154,22 @@ void AgentServer::OnBroker(const ConnectResponse& response) {
     case ConnectResponse::kDrain:
       around_.log.Info("asked to drain");
       return Drain(around_.config.common.drain);
-    case ConnectResponse::kReadLogs: {
-      ConnectRequest request;
-      request.mutable_log()->set_request(response.read_logs().request());
-      request.mutable_log()->set_end(true);
-      request.mutable_log()->set_error(
-          "lines of jobs are in the agent server's own log, under their job_id");
-      broker_.Send(std::move(request));
-      return;
-    }
+    case ConnectResponse::kReadLogs:
+      return OnReadLogs(response.read_logs());
     case ConnectResponse::kHandOver:
       return around_.log.Warn("hand-over asked for, but not built yet: the job stays here",
                               {{"job_id", response.hand_over().job_id()}});
     default:
       return;
   }
+}
+
+void AgentServer::OnReadLogs(const dispatchv1::ReadLogs& request) {
+  const std::vector<JobKey> active = table_.Active();
+  const bool live = std::any_of(active.begin(), active.end(),
+                                [&](const JobKey& key) { return key.job_id == request.job_id(); });
+  around_.logs.Read(request, live,
+                    [this](ConnectRequest chunk) { return broker_.Send(std::move(chunk)); });
 }
 
 void AgentServer::OnRegistered(const dispatchv1::Registered& registered) {
@@ -192,6 +202,7 @@ void AgentServer::OnRegistered(const dispatchv1::Registered& registered) {
 }
 
 bool AgentServer::OnBrokerLost(const absl::Status& status, bool was_registered) {
+  around_.logs.ForgetReaders();
   UpdateGauges();
   if (drained_ || failed_) return false;
   around_.metrics.reconnects.Increment();
@@ -341,6 +352,7 @@ void AgentServer::Beat() {
   broker_.Send(std::move(request));
   // While the store is away the broker keeps what it was told.
   if (beats_ % kSayAgainBeats == 0 && store_available_) SayWords();
+  FillWarmPool();  // the load may have fallen
   UpdateGauges();
 }
 
@@ -400,17 +412,26 @@ void AgentServer::Fork() {
   const AgentServerConfig& config = around_.config;
   supervise::JobLimits limits;
   limits.memory_bytes = config.job_memory;
-  limits.cpu_seconds = config.job_cpu_seconds;
+  limits.cpu_seconds = absl::ToInt64Seconds(absl::Ceil(config.job_cpu_time, absl::Seconds(1)));
   limits.open_files = config.job_open_files;
   limits.network = config.job_network ? supervise::Network::kHost : supervise::Network::kNone;
+  limits.hide_memory = !config.common.dev;
+  limits.report_refusals = true;
   if (around_.zygote.Fork(++fork_requests_, limits).ok()) ++forks_under_way_;
+  WatchJobs();  // until it has started
 }
 
 void AgentServer::FillWarmPool() {
-  if (!ready_ || draining_ || failed_ || warm_failures_ >= kWarmFailures) return;
+  if (!ready_ || draining_ || failed_ || around_.loop->NowMicros() < start_again_us_) return;
   int warm = forks_under_way_ - static_cast<int>(waiting_.size());
   for (const auto& [pid, process] : processes_) warm += process->assigned() ? 0 : 1;
-  const int wanted = std::min(around_.config.warm, table_.slots() - table_.active());
+  // Fewer the nearer the load is to where no more jobs come; one to try with after failures.
+  const double room =
+      std::clamp(1 - load_ / std::max(around_.config.load_threshold, 0.01), 0.0, 1.0);
+  int wanted = static_cast<int>(std::ceil(around_.config.EffectiveWarm() * room));
+  if (around_.config.load_threshold >= 1) wanted = around_.config.EffectiveWarm();  // no brake
+  if (start_failures_ > 0) wanted = std::min(wanted, 1);
+  wanted = std::min(wanted, table_.slots() - table_.active());
   for (; warm < wanted; ++warm) Fork();
 }
 
@@ -452,13 +473,9 @@ void AgentServer::OnExited(const supervise::JobExited& exited) {
   processes_.erase(it);
   const JobOutcome outcome = process->Finish(exited);
   if (!process->assigned()) {
-    if (!process->killed() && ++warm_failures_ >= kWarmFailures) {
-      around_.log.Error("waiting job processes keep dying; none are started ahead any more",
-                        {{"error", outcome.error}});
-    }
+    if (!process->killed() || process->never_started()) OnStartFailed(outcome.error);
     return FillWarmPool();
   }
-  warm_failures_ = 0;
   const int64_t now = around_.loop->NowMicros();
   if (outcome.released) {
     around_.audit.Release(process->key(), exited.pid);
@@ -475,8 +492,26 @@ void AgentServer::OnExited(const supervise::JobExited& exited) {
   FinishDrainIfDone();
 }
 
+void AgentServer::OnStartFailed(const std::string& error) {
+  const absl::Duration wait =
+      std::min(kStartBackOff * std::pow(2, std::min(start_failures_, 10)), kLongestBackOff);
+  ++start_failures_;
+  around_.metrics.start_failures.Increment();
+  start_again_us_ = around_.loop->NowMicros() + absl::ToInt64Microseconds(wait);
+  around_.log.Warn("a job process could not start",
+                   {{"error", error},
+                    {"failures", start_failures_},
+                    {"next_try_seconds", absl::ToDoubleSeconds(wait)}});
+  warm_pending_ = true;
+  warm_timer_.StartOnce(wait, [this] {
+    warm_pending_ = false;
+    FillWarmPool();
+  });
+}
+
 void AgentServer::OnJobEntered(JobProcess& process) {
   around_.audit.Enter(process.key(), process.pid());
+  start_failures_ = 0;
   table_.Started(process.key());
   SayWords();
 }
@@ -494,7 +529,10 @@ void AgentServer::WatchJobs() {
   if (std::exchange(watching_, true)) return;
   watch_timer_.StartRepeating(kWatch, [this] {
     for (auto& [pid, process] : processes_) process->Tick();
-    if (table_.active() > 0 || !processes_.empty()) return;
+    const bool all_wait = std::all_of(processes_.begin(), processes_.end(), [](const auto& entry) {
+      return !entry.second->assigned() && !entry.second->killed() && entry.second->ready();
+    });
+    if (table_.active() > 0 || forks_under_way_ > 0 || !all_wait) return;
     watching_ = false;
     watch_timer_.Stop();
   });

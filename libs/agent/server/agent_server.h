@@ -70,6 +70,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   void OnRegistered(const parley::dispatch::v1::Registered& registered);
   void OnOffer(const parley::dispatch::v1::Offer& offer);
   void OnGo(const parley::dispatch::v1::Go& go);
+  void OnReadLogs(const parley::dispatch::v1::ReadLogs& request);
   void OnVerdicts(const parley::dispatch::v1::WordVerdicts& verdicts);
   void Obey(const JobKey& key, JobTable::Order order);
   void StopJob(const JobKey& key, absl::Duration grace);
@@ -83,6 +84,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   void Assign(JobProcess& process, const parley::dispatch::v1::Go& go);
   void Fork();
   void FillWarmPool();
+  void OnStartFailed(const std::string& error);
   JobProcess* TakeWarm();
   JobProcess* Running(const JobKey& key);
 
@@ -93,6 +95,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   void FinishDrainIfDone();
   void TakeNewIdentityIfIdle();
   bool accepting() const;
+  bool backing_off() const;
   void UpdateGauges();
 
   JobSurroundings& around_;
@@ -115,7 +118,8 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   uint64_t fork_requests_ = 0;
   int forks_under_way_ = 0;
   bool warm_pending_ = false;
-  int warm_failures_ = 0;  // in a row
+  int start_failures_ = 0;  // in a row
+  int64_t start_again_us_ = 0;
   std::map<pid_t, std::unique_ptr<JobProcess>> processes_;
   std::deque<parley::dispatch::v1::Go> waiting_;  // for a process
   bool ready_ = false;                            // prewarmed

@@ -29,13 +29,23 @@ void AgentServerConfig::Bind(config::Table& table) {
     table.List("agent_names", &agent_names, "Agent names to serve");
     table.AlsoFromEnv("LIVEKIT_AGENT_NAME");
   }
+  table.Text("exec", &exec,
+             "Program that each job becomes, with its arguments; a flag only. It speaks "
+             "parley.job.v1 on descriptor 3");
   table.Text("deployment", &deployment, "Deployment that dispatches may select");
   table.AlsoFromEnv("LIVEKIT_AGENT_DEPLOYMENT");
   table.Text("worker.region", &region, "Region that dispatches may prefer");
   table.List("labels", &labels, "Labels that dispatches may select, as key=value");
   table.Int("slots", &slots, 0, 100'000, "Jobs at the same time; 0 is 50 for each core");
-  table.Int("warm", &warm, 0, 1000, "Job processes started ahead of their jobs");
+  table.Int("warm", &warm, -1, 1000,
+            "Job processes started ahead of their jobs; -1 is one for 50 slots, 2 to 4");
   table.Size("job.memory", &job_memory, 16 << 20, int64_t{1} << 40, "Memory of one job process");
+  table.Duration("job.cpu_time", &job_cpu_time, absl::ZeroDuration(), absl::Hours(24 * 7),
+                 "CPU time of one job, in whole seconds; 0 is no limit");
+  table.Duration("job.max_duration", &job_max_duration, absl::ZeroDuration(), absl::Hours(24 * 7),
+                 "How long a job may run; 0 is no limit. Definitions may set less");
+  table.Duration("job.busy_timeout", &busy_timeout, absl::ZeroDuration(), absl::Hours(24),
+                 "A job that keeps a whole processor busy for so long is killed; 0 is never");
   table.Int("job.open_files", &job_open_files, 16, 1'000'000, "Open files of one job process");
   table.Duration("job.start_timeout", &start_timeout, absl::Milliseconds(100), absl::Minutes(10),
                  "How long a job may take until its entrypoint runs");
@@ -49,6 +59,8 @@ void AgentServerConfig::Bind(config::Table& table) {
                "CPU load above which no job is taken; the broker keeps to it, too, and shows it");
   table.Text("worker.audit_log", &audit_log,
              "File to which a line is appended for each attempt started and ended");
+  table.Text("logs.folder", &logs_folder,
+             "Folder for the newest lines of each job; by default a temporary one");
   table.Bool("tools.allow_loopback", &tools_allow_loopback,
              "HTTP tools of definitions may call this machine");
 }
@@ -56,6 +68,10 @@ void AgentServerConfig::Bind(config::Table& table) {
 int AgentServerConfig::EffectiveSlots() const {
   if (slots > 0) return slots;
   return kSlotsPerCore * static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+int AgentServerConfig::EffectiveWarm() const {
+  return warm >= 0 ? warm : std::clamp(EffectiveSlots() / 50, 2, 4);
 }
 
 int AgentServerConfig::EffectiveHealthGrpcPort() const {

@@ -38,17 +38,23 @@ struct AgentServerConfig {
   std::string version;              // "" = this build's
 
   int slots = 0;                            // 0 = 50 for each core
-  int warm = 2;                             // job processes forked ahead
+  int warm = -1;                            // job processes forked ahead; -1 = by slots, 2 to 4
   int64_t job_memory = int64_t{512} << 20;  // of one job; a definition may ask for less
-  int64_t job_cpu_seconds = 0;              // 0 = no limit
+  absl::Duration job_cpu_time = absl::ZeroDuration();  // of one job; 0 = no limit
   int job_open_files = 256;
-  bool job_network = true;                           // false: jobs get no sockets at all
+  absl::Duration job_max_duration = absl::ZeroDuration();  // of a job; 0 = no limit
+  absl::Duration busy_timeout =
+      absl::Minutes(1);     // a processor to itself for so long: killed; 0 = never
+  std::string exec;         // --exec, as given: read before everything else, see run_agent.cc
+  bool executes = false;    // jobs are another program, which run_job executes
+  bool job_network = true;  // false: jobs get no sockets at all
   absl::Duration start_timeout = absl::Seconds(10);  // assignment → entrypoint
   absl::Duration ping_interval = absl::Milliseconds(2500);
   absl::Duration hang_timeout = absl::Seconds(15);  // no answer to pings: HUNG
   absl::Duration stop_grace = absl::Seconds(10);    // told to end → killed
   double load_threshold = 0.9;                      // over it: no new jobs, until it falls
   std::string audit_log;                            // file; "" = none. See audit_log.h
+  std::string logs_folder;                          // of jobs' lines; "" = a temporary one
   bool tools_allow_loopback = false;                // HTTP tools may call this machine
   // True where broker and agent server are one process (parley dev): nobody is left to tell.
   bool no_death_notice = false;
@@ -56,6 +62,7 @@ struct AgentServerConfig {
   void Bind(config::Table& table);
   // Resolved values.
   int EffectiveSlots() const;
+  int EffectiveWarm() const;
   int EffectiveHealthGrpcPort() const;
   std::string EffectivePool() const;
   std::string EffectiveVersion() const;

@@ -1,5 +1,6 @@
 #include "agent/server/job_process.h"
 
+#include <absl/debugging/symbolize.h>
 #include <absl/strings/escaping.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "supervise/refusals.h"
 
 namespace parley::agent {
 namespace {
@@ -23,10 +25,23 @@ using parley::dispatch::v1::JobReason;
 constexpr uint32_t kProtocol = 1;
 constexpr absl::Duration kExitAfterEnded = absl::Seconds(10);
 constexpr absl::Duration kExitAfterClose = absl::Seconds(2);
-constexpr absl::Duration kMemoryCheck = absl::Seconds(2);
+constexpr absl::Duration kCheck = absl::Seconds(2);  // of memory and processor
+constexpr double kMemoryWarning = 0.8;               // of the limit
+constexpr double kBusy = 0.9;                        // of one processor
+constexpr absl::Duration kForStacks = absl::Milliseconds(300);
+constexpr int kNotedRefusals = 20;  // each with a line
+constexpr int kMaxRefusals = 1000;  // then the job is taken for one that means it
+constexpr char kStackOf[] = "stack of thread ";
 constexpr size_t kMaxCheckpoint = 256 << 10;
 constexpr size_t kMaxOutputLine = 4 << 10;
 constexpr size_t kMaxToolCalls = 64;
+constexpr double kLinesPerSecond = 200;  // of one job; what is over it is dropped and counted
+constexpr double kLinesAtOnce = 2000;
+constexpr size_t kMaxFields = 32;
+constexpr size_t kMaxFieldBytes = 1 << 10;
+constexpr char kOutput[] = "output";  // sources of lines
+constexpr char kLog[] = "log";
+constexpr char kServer[] = "server";
 
 int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
 
@@ -40,6 +55,41 @@ int64_t PrivateBytes(pid_t pid) {
   const int got = std::fscanf(file, "%lld %lld %lld", &size, &resident, &shared);
   std::fclose(file);
   return got == 3 ? (resident - shared) * sysconf(_SC_PAGESIZE) : 0;
+}
+
+// CPU time of a process and all its threads; nothing when it is gone.
+std::optional<double> CpuSeconds(pid_t pid) {
+  std::FILE* file = std::fopen(fmt::format("/proc/{}/stat", pid).c_str(), "re");
+  if (file == nullptr) return std::nullopt;
+  char text[1024];
+  const size_t got = std::fread(text, 1, sizeof(text) - 1, file);
+  std::fclose(file);
+  text[got] = '\0';
+  const char* const after_name = std::strrchr(text, ')');
+  unsigned long long user = 0;
+  unsigned long long system = 0;
+  if (after_name == nullptr ||
+      std::sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
+                  &system) != 2) {
+    return std::nullopt;
+  }
+  return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+// "stack of thread 7: 0x… 0x…" with names: the job has our code at our addresses.
+std::string WithNames(std::string_view line) {
+  const size_t colon = line.find(':');
+  if (colon == line.npos) return std::string(line);
+  std::string result(line.substr(0, colon + 1));
+  for (const std::string& word : Split(Trim(line.substr(colon + 1)), ' ')) {
+    char name[160];
+    const auto address = std::strtoull(word.c_str(), nullptr, 16);
+    // A return address may stand behind the end of its function.
+    const bool known =
+        absl::Symbolize(reinterpret_cast<const void*>(address - 1), name, sizeof(name));  // NOLINT
+    result += fmt::format("{} {}", result.back() == ':' ? "" : " <", known ? name : word.c_str());
+  }
+  return result;
 }
 
 // One claim of a token that somebody else signed and will check: only to tell the job its name.
@@ -63,6 +113,21 @@ log::Level LevelOf(const std::string& name) {
   return log::Level::kInfo;
 }
 
+// Text that a message may carry, whatever bytes a job wrote.
+std::string ValidUtf8(std::string_view text) {
+  std::string result(text);
+  if (IsValidUtf8(result)) return result;
+  for (char& c : result) {
+    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+  }
+  return result;
+}
+
+const char* NameOf(log::Level level) {
+  constexpr const char* kNames[] = {"debug", "info", "warn", "error"};
+  return kNames[static_cast<int>(level)];
+}
+
 }  // namespace
 
 JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked forked)
@@ -71,6 +136,7 @@ JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked
       pid_(forked.pid),
       output_fd_(std::move(forked.output)),
       output_watcher_(std::make_unique<event::FdWatcher>(*around.loop, output_fd_.get())),
+      report_fd_(std::move(forked.report)),
       log_(around.log.With({{"pid", forked.pid}})),
       memory_limit_(around.config.job_memory) {
   JobSocket::Callbacks callbacks;
@@ -78,6 +144,12 @@ JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked
   callbacks.on_closed = [this](const std::string& error) { OnSocketClosed(error); };
   socket_ = std::make_unique<JobSocket>(*around.loop, std::move(forked.socket), callbacks);
   output_watcher_->Start(true, false, [this](bool, bool) { OnOutput(); });
+  if (report_fd_.valid()) {
+    report_watcher_ = std::make_unique<event::FdWatcher>(*around.loop, report_fd_.get());
+    report_watcher_->Start(true, false, [this](bool, bool) { OnReport(); });
+  }
+  SetDeadline(around.config.start_timeout, parley::dispatch::v1::JOB_REASON_START_TIMEOUT,
+              fmt::format("did not start within {}", DurationText(around.config.start_timeout)));
 }
 
 JobProcess::~JobProcess() {
@@ -85,6 +157,7 @@ JobProcess::~JobProcess() {
   for (auto& [id, cancelled] : tool_calls_) cancelled->store(true);
   if (room_ != 0) around_.media.Leave(room_, roomv1::DISCONNECT_REASON_AGENT_ERROR);
   output_watcher_.reset();
+  report_watcher_.reset();
 }
 
 // ---- its life ----
@@ -95,6 +168,7 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   assigned_us_ = around_.loop->NowMicros();
   heard_us_ = assigned_us_;
   key_ = {record.job_id(), record.fencing_token()};
+  attempt_ = record.attempt();
   room_token_ = go.room_token();
   media_url_ = record.media_url();
   log_ = around_.log.With({{"job_id", record.job_id()},
@@ -102,6 +176,9 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
                            {"room", record.room()},
                            {"attempt", record.attempt()},
                            {"project", record.project()}});
+  if (around_.config.job_max_duration > absl::ZeroDuration()) {
+    max_duration_ = around_.config.job_max_duration;
+  }
   ReadDefinition(go.definition_json());
   jobv1::ToJob message;
   jobv1::Assignment& assignment = *message.mutable_assignment();
@@ -144,7 +221,7 @@ void JobProcess::ReadDefinition(const std::string& definition_json) {
   }
   if (const auto longest = ParseDuration(text("max_duration"));
       longest.has_value() && *longest > absl::ZeroDuration()) {
-    max_duration_ = *longest;
+    max_duration_ = std::min(max_duration_, *longest);
   }
 }
 
@@ -183,34 +260,72 @@ void JobProcess::Tick() {
   const int64_t now = around_.loop->NowMicros();
   if (deadline_us_ > 0 && now >= deadline_us_) {
     deadline_us_ = 0;
+    never_started_ = !ready_;
     return Kill(deadline_reason_, deadline_error_);
   }
-  if (!assigned_ || state_ == State::kKilled) return;
+  if (!assigned_ || dumping_ || state_ == State::kKilled) return;
   if (max_duration_us_ > 0 && now >= max_duration_us_) {
     max_duration_us_ = 0;
     Shutdown(jobv1::Shutdown::LIMIT, around_.config.stop_grace,
              parley::dispatch::v1::JOB_REASON_LIMIT_EXCEEDED,
-             fmt::format("the definition's limit of {} is reached", DurationText(max_duration_)));
+             fmt::format("the limit of {} is reached", DurationText(max_duration_)));
   }
-  CheckMemory(now);
+  CheckResources(now);
   Ping(now);
 }
 
-void JobProcess::CheckMemory(int64_t now_us) {
-  if (memory_limit_ <= 0 || now_us < next_memory_check_us_) return;
-  next_memory_check_us_ = now_us + Micros(kMemoryCheck);
-  const int64_t used = PrivateBytes(pid_);
-  if (used <= memory_limit_) return;
-  Kill(parley::dispatch::v1::JOB_REASON_OUT_OF_MEMORY,
-       fmt::format("used {} of memory; its limit is {}", SizeText(used), SizeText(memory_limit_)));
+void JobProcess::CheckResources(int64_t now_us) {
+  if (now_us < next_check_us_) return;
+  const absl::Duration busy_timeout = around_.config.busy_timeout;
+  const bool watch_cpu = busy_timeout > absl::ZeroDuration();
+  next_check_us_ = now_us + Micros(watch_cpu ? std::min(kCheck, busy_timeout / 4) : kCheck);
+  if (memory_limit_ > 0) {
+    const int64_t used = PrivateBytes(pid_);
+    if (used > memory_limit_) {
+      return Kill(parley::dispatch::v1::JOB_REASON_OUT_OF_MEMORY,
+                  fmt::format("used {} of memory; its limit is {}", SizeText(used),
+                              SizeText(memory_limit_)));
+    }
+    const bool much =
+        static_cast<double>(used) > kMemoryWarning * static_cast<double>(memory_limit_);
+    if (much && !std::exchange(memory_warned_, true)) {
+      Say(log::Level::kWarn, kServer, "the job nears its limit of memory",
+          {{"used", SizeText(used)}, {"limit", SizeText(memory_limit_)}});
+    }
+  }
+  const std::optional<double> cpu = watch_cpu ? CpuSeconds(pid_) : std::nullopt;
+  if (!cpu.has_value()) return;
+  const double share =
+      cpu_at_us_ == 0 ? 0
+                      : (*cpu - cpu_seconds_) / (static_cast<double>(now_us - cpu_at_us_) / 1e6);
+  if (share < kBusy) {
+    busy_since_us_ = 0;
+  } else if (busy_since_us_ == 0) {
+    busy_since_us_ = cpu_at_us_;
+  }
+  cpu_seconds_ = *cpu;
+  cpu_at_us_ = now_us;
+  if (busy_since_us_ == 0 || now_us - busy_since_us_ < Micros(busy_timeout)) return;
+  KillWithStacks(parley::dispatch::v1::JOB_REASON_LIMIT_EXCEEDED,
+                 fmt::format("used a whole processor for {}", DurationText(busy_timeout)));
+}
+
+void JobProcess::KillWithStacks(JobReason reason, std::string_view error) {
+  if (dumping_ || state_ == State::kKilled) return;
+  dumping_ = true;
+  Say(log::Level::kError, kServer, "the job is about to be killed; its stacks follow",
+      {{"error", std::string(error)}});
+  SetDeadline(kForStacks, reason, error);
+  if (!around_.zygote.DumpStacks(pid_).ok()) Kill(reason, error);
 }
 
 void JobProcess::Ping(int64_t now_us) {
   if (state_ == State::kEnding) return;
   if (now_us - ping_sent_us_ < Micros(around_.config.ping_interval)) return;
   if (ping_id_ > 0 && now_us - heard_us_ > Micros(around_.config.hang_timeout)) {
-    return Kill(parley::dispatch::v1::JOB_REASON_HUNG,
-                fmt::format("no sign of life for {}", DurationText(around_.config.hang_timeout)));
+    return KillWithStacks(
+        parley::dispatch::v1::JOB_REASON_HUNG,
+        fmt::format("no sign of life for {}", DurationText(around_.config.hang_timeout)));
   }
   ping_sent_us_ = now_us;
   jobv1::ToJob message;
@@ -232,11 +347,12 @@ JobOutcome JobProcess::Finish(const supervise::JobExited& exited) {
   JobOutcome outcome = OutcomeOf(exited);
   if (!assigned_) return outcome;
   const std::string reason = parley::dispatch::v1::JobReason_Name(outcome.reason);
-  log_.Info(outcome.released ? "job given up" : "job ended",
-            {{"reason", reason},
-             {"error", outcome.error},
-             {"cpu_seconds", exited.cpu_seconds},
-             {"max_rss", SizeText(exited.max_rss_bytes)}});
+  Say(log::Level::kInfo, kServer, outcome.released ? "job given up" : "job ended",
+      {{"reason", reason},
+       {"error", outcome.error},
+       {"cpu_seconds", fmt::format("{:.3f}", exited.cpu_seconds)},
+       {"max_rss", SizeText(exited.max_rss_bytes)}});
+  around_.logs.Ended(key_.job_id);
   return outcome;
 }
 
@@ -320,7 +436,11 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
 }
 
 void JobProcess::OnHello(const jobv1::Hello& hello) {
-  if (hello.protocol() == kProtocol) return;
+  if (hello.protocol() == kProtocol) {
+    ready_ = true;
+    if (state_ == State::kWarm) deadline_us_ = 0;
+    return;
+  }
   Kill(parley::dispatch::v1::JOB_REASON_ENTRYPOINT_ERROR,
        fmt::format("the job speaks protocol {}, this server speaks {}", hello.protocol(),
                    kProtocol));
@@ -333,7 +453,8 @@ void JobProcess::OnEntered() {
   const int64_t now = around_.loop->NowMicros();
   if (max_duration_ < absl::InfiniteDuration()) max_duration_us_ = now + Micros(max_duration_);
   around_.metrics.launch.Observe(static_cast<double>(now - assigned_us_) / 1e6);
-  log_.Info("job running", {{"pid", pid_}, {"launch_us", now - assigned_us_}});
+  Say(log::Level::kInfo, kServer, "job running",
+      {{"pid", std::to_string(pid_)}, {"launch_us", std::to_string(now - assigned_us_)}});
   host_.OnJobEntered(*this);
 }
 
@@ -356,10 +477,58 @@ void JobProcess::OnSocketClosed(const std::string& error) {
               "closed its socket without saying how it ended");
 }
 
+// ---- what it was refused ----
+
+void JobProcess::OnReport() {
+  absl::StatusOr<supervise::UniqueFd> listener = supervise::ReceiveListener(report_fd_.get());
+  if (absl::IsUnavailable(listener.status())) return;
+  report_watcher_.reset();
+  report_fd_.Reset();
+  if (!listener.ok()) {        // refused all the same
+    static bool said = false;  // loop thread only
+    if (absl::IsFailedPrecondition(listener.status()) && !std::exchange(said, true)) {
+      around_.log.Warn("what jobs are refused is not noted on this host",
+                       {{"error", Message(listener.status())}});
+    }
+    return;
+  }
+  report_fd_ = *std::move(listener);
+  report_watcher_ = std::make_unique<event::FdWatcher>(*around_.loop, report_fd_.get());
+  report_watcher_->Start(true, false, [this](bool, bool hung_up) {
+    OnRefusal();
+    if (hung_up) report_watcher_->Stop();
+  });
+}
+
+void JobProcess::OnRefusal() {
+  const bool may_execute = around_.config.executes && !executed_;
+  const auto refusal = supervise::AnswerRefusal(report_fd_.get(), may_execute);
+  if (!refusal.has_value()) return;
+  if (refusal->error == 0) {
+    executed_ = true;
+    return;
+  }
+  around_.metrics.refusals.Increment();
+  if (++refusals_ <= kNotedRefusals) {
+    Say(log::Level::kWarn, kServer, "the job was refused a system call",
+        {{"call", refusal->call}, {"errno", strerrorname_np(refusal->error)}});
+  }
+  if (refusals_ == kMaxRefusals) {
+    Kill(parley::dispatch::v1::JOB_REASON_LIMIT_EXCEEDED,
+         fmt::format("tried {} system calls that jobs may not do, {} last", refusals_,
+                     refusal->call));
+  }
+}
+
 void JobProcess::OnLog(const jobv1::LogLine& line) {
-  log::Logger logger = log_;
-  for (const auto& [key, value] : line.fields()) logger = logger.With({{key, value}});
-  logger.Write(LevelOf(line.level()), line.message(), {});
+  if (!MaySay()) return;
+  std::map<std::string, std::string> fields;
+  for (const auto& [key, value] : line.fields()) {
+    if (fields.size() >= kMaxFields) break;
+    fields[key.substr(0, kMaxFieldBytes)] = value.substr(0, kMaxFieldBytes);
+  }
+  Say(LevelOf(line.level()), kLog, std::string_view(line.message()).substr(0, kMaxOutputLine),
+      fields);
 }
 
 void JobProcess::OnTurn(const jobv1::TurnReport& turn) {
@@ -392,7 +561,51 @@ bool JobProcess::OnOutput() {
 }
 
 void JobProcess::LogOutput(std::string_view line) {
-  if (!line.empty()) log_.Info("job output", {{"line", line}});
+  if (line.empty() || !MaySay()) return;
+  if (dumping_ && line.rfind(kStackOf, 0) == 0) {
+    return Say(log::Level::kError, kOutput, WithNames(line));
+  }
+  Say(log::Level::kInfo, kOutput, line);
+}
+
+// A job that writes without end must not keep its server from the others' audio.
+bool JobProcess::MaySay() {
+  const int64_t now = around_.loop->NowMicros();
+  line_budget_ += static_cast<double>(now - line_budget_us_) / 1e6 * kLinesPerSecond;
+  line_budget_ = std::min(line_budget_, kLinesAtOnce);
+  line_budget_us_ = now;
+  if (line_budget_ < 1) {
+    ++lines_dropped_;
+    around_.metrics.log_lines_dropped.Increment();
+    return false;
+  }
+  line_budget_ -= 1;
+  if (lines_dropped_ > 0) {
+    Say(log::Level::kWarn, kServer, "lines dropped: the job writes too many",
+        {{"lines", std::to_string(std::exchange(lines_dropped_, 0))}});
+  }
+  return true;
+}
+
+void JobProcess::Say(log::Level level, const char* source, std::string_view message,
+                     const std::map<std::string, std::string>& fields) {
+  log::Logger logger = log_;
+  for (const auto& [key, value] : fields) logger = logger.With({{key, value}});
+  if (source == kOutput) {
+    logger.Write(level, "job output", {{"line", message}});
+  } else {
+    logger.Write(level, message, {});
+  }
+  if (!assigned_) return;
+  JobLogs::JobLogLine line;
+  line.set_attempt(attempt_);
+  line.set_level(NameOf(level));
+  line.set_source(source);
+  line.set_message(ValidUtf8(message));
+  for (const auto& [key, value] : fields) {
+    (*line.mutable_fields())[ValidUtf8(key)] = ValidUtf8(value);
+  }
+  around_.logs.Append(key_.job_id, std::move(line));
 }
 
 // ---- its room ----
@@ -410,7 +623,8 @@ void JobProcess::OnJoined(const roomv1::Joined& joined) {
 
 void JobProcess::OnJoinFailed(const roomv1::SessionClosed& why) {
   room_ = 0;
-  log_.Warn("cannot enter the room", {{"reason", why.reason()}, {"error", why.message()}});
+  Say(log::Level::kWarn, kServer, "cannot enter the room",
+      {{"reason", why.reason()}, {"error", why.message()}});
   if (why.reason() == "STALE_TOKEN") return Revoke();  // a newer attempt is in there
   jobv1::ToJob message;
   message.mutable_join_failed()->set_code(why.code());
@@ -466,7 +680,7 @@ void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
   }
   if (running != tool_calls_.end()) return;
   if (tool_calls_.size() >= kMaxToolCalls) {
-    return OnToolResult(id, ResourceExhausted("too many tools run at the same time"));
+    return OnToolResult(id, call.name(), ResourceExhausted("too many tools run at the same time"));
   }
   auto cancelled = std::make_shared<std::atomic<bool>>(false);
   tool_calls_[id] = cancelled;
@@ -480,21 +694,27 @@ void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
             tools->Run(*http, call.name(), call.arguments_json(), reach,
                        absl::Milliseconds(call.timeout_ms()), [&] { return cancelled->load(); });
         seconds.Observe(static_cast<double>(loop->NowMicros() - start) / 1e6);
-        loop->Post([self, id = call.call(), result = std::move(result)] {
-          if (*self != nullptr) (*self)->OnToolResult(id, result);
+        loop->Post([self, id = call.call(), name = call.name(), result = std::move(result)] {
+          if (*self != nullptr) (*self)->OnToolResult(id, name, result);
         });
       });
-  if (!queued) OnToolResult(id, ResourceExhausted("the agent server runs too many tools already"));
+  if (queued) return;
+  OnToolResult(id, call.name(), ResourceExhausted("the agent server runs too many tools already"));
 }
 
-void JobProcess::OnToolResult(uint32_t call, const absl::StatusOr<std::string>& result) {
+void JobProcess::OnToolResult(uint32_t call, const std::string& name,
+                              const absl::StatusOr<std::string>& result) {
   tool_calls_.erase(call);
   jobv1::ToJob message;
   message.mutable_tool_result()->set_call(call);
   message.mutable_tool_result()->set_is_error(!result.ok());
   message.mutable_tool_result()->set_output(result.ok() ? *result
                                                         : std::string(Message(result.status())));
-  if (!result.ok()) around_.metrics.tool_errors.Increment();
+  if (!result.ok()) {
+    around_.metrics.tool_errors.Increment();
+    Say(log::Level::kWarn, kServer, "a tool failed",
+        {{"tool", name}, {"error", std::string(Message(result.status()))}});
+  }
   Send(message);
 }
 

@@ -11,6 +11,7 @@
 #include "agent/server/audit_log.h"
 #include "agent/server/config.h"
 #include "agent/server/gateways.h"
+#include "agent/server/job_logs.h"
 #include "agent/server/job_socket.h"
 #include "agent/server/job_table.h"
 #include "agent/server/media.h"
@@ -36,6 +37,7 @@ struct JobSurroundings {
   Executor& tool_threads;
   std::shared_ptr<http::Client> http;
   AuditLog& audit;
+  JobLogs& logs;
   log::Logger log;
 };
 
@@ -62,6 +64,10 @@ class JobProcess final : public RoomSink {
   pid_t pid() const { return pid_; }
   bool assigned() const { return assigned_; }
   bool killed() const { return state_ == State::kKilled; }
+  // It has started: it waits for its job, or has one.
+  bool ready() const { return ready_; }
+  // It did not start within its time.
+  bool never_started() const { return never_started_; }
   const JobKey& key() const { return key_; }
 
   // Gives a warm process its job.
@@ -95,14 +101,23 @@ class JobProcess final : public RoomSink {
   void OnJoin(const parley::job::v1::Join& join);
   void OnAudio(const parley::job::v1::AudioOut& audio);
   void OnToolCall(const parley::job::v1::ToolCall& call);
-  void OnToolResult(uint32_t call, const absl::StatusOr<std::string>& result);
+  void OnToolResult(uint32_t call, const std::string& name,
+                    const absl::StatusOr<std::string>& result);
   void OnLog(const parley::job::v1::LogLine& line);
   void OnTurn(const parley::job::v1::TurnReport& turn);
   void OnSocketClosed(const std::string& error);
+  void OnReport();  // refused system calls: first where they wait, then each
+  void OnRefusal();
   bool OnOutput();  // false: nothing more just now
   void LogOutput(std::string_view line);
+  // A line into the job's log and into ours; `source` as in JobLogLine.
+  void Say(log::Level level, const char* source, std::string_view message,
+           const std::map<std::string, std::string>& fields = {});
+  bool MaySay();
   void ReadDefinition(const std::string& definition_json);
-  void CheckMemory(int64_t now_us);
+  void CheckResources(int64_t now_us);
+  // Notes where its threads are, then kills it.
+  void KillWithStacks(parley::dispatch::v1::JobReason reason, std::string_view error);
   void Ping(int64_t now_us);
   void Send(parley::job::v1::ToJob& message);
   void SetDeadline(absl::Duration in, parley::dispatch::v1::JobReason reason,
@@ -115,18 +130,29 @@ class JobProcess final : public RoomSink {
   supervise::UniqueFd output_fd_;
   std::unique_ptr<event::FdWatcher> output_watcher_;
   std::string output_line_;
+  supervise::UniqueFd report_fd_;
+  std::unique_ptr<event::FdWatcher> report_watcher_;
+  int refusals_ = 0;
+  bool executed_ = false;
   std::unique_ptr<JobSocket> socket_;
   parley::job::v1::ToJob audio_in_;  // reused for each frame
   log::Logger log_;
   State state_ = State::kWarm;
+  bool ready_ = false;
+  bool never_started_ = false;
+  bool dumping_ = false;
   bool assigned_ = false;
   JobKey key_;
+  int32_t attempt_ = 0;
   std::string room_token_;
   std::string media_url_;
   MediaHub::Handle room_ = 0;
   std::shared_ptr<GatewayStreams> streams_;
   std::shared_ptr<const tools::ToolSet> tools_;
   std::map<uint32_t, std::shared_ptr<std::atomic<bool>>> tool_calls_;  // → cancelled
+  double line_budget_ = 0;  // lines it may write just now
+  int64_t line_budget_us_ = 0;
+  int64_t lines_dropped_ = 0;
   std::shared_ptr<JobProcess*> self_ = std::make_shared<JobProcess*>(this);
 
   int64_t assigned_us_ = 0;
@@ -136,7 +162,11 @@ class JobProcess final : public RoomSink {
   absl::Duration max_duration_ = absl::InfiniteDuration();
   int64_t max_duration_us_ = 0;  // when it is over; 0 = not yet running, or no limit
   int64_t memory_limit_ = 0;
-  int64_t next_memory_check_us_ = 0;
+  int64_t next_check_us_ = 0;
+  bool memory_warned_ = false;
+  double cpu_seconds_ = 0;  // as of the last check
+  int64_t cpu_at_us_ = 0;
+  int64_t busy_since_us_ = 0;  // a whole processor since then; 0 = not
   int64_t ping_sent_us_ = 0;
   int64_t heard_us_ = 0;  // last answer to a ping
   uint64_t ping_id_ = 0;

@@ -15,6 +15,7 @@
 #include "base/ids.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "http/server.h"
 #include "metrics/metrics.h"
 #include "rpc/server.h"
@@ -35,10 +36,10 @@ void RaiseFileLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-// Jobs of configured agents run under the same user: none of them may read our memory and the keys
-// in it. On a developer's machine debuggers matter more.
+// Jobs run under the same user: none of them may read our memory and the keys in it. On a
+// developer's machine debuggers matter more.
 void HideMemory(const AgentServerConfig& config) {
-  if (!config.job_network && !config.common.dev) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  if (!config.common.dev) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
 // Opens the broker's and the room servers' streams. The stock program is a service of the cluster
@@ -67,6 +68,7 @@ class Serving {
           std::function<void()> on_registered);
   ~Serving();
 
+  absl::Status OpenLogs();
   absl::Status StartHealth();
   void Start();
   // Returns when asked to stop, or when the server failed; drains in between.
@@ -89,6 +91,7 @@ class Serving {
   std::shared_ptr<event::Loop> loop_;
   Gateways gateways_;
   std::unique_ptr<MediaHub> media_;
+  std::unique_ptr<JobLogs> logs_;
   std::unique_ptr<JobSurroundings> around_;
   std::unique_ptr<AgentServer> server_;
   std::unique_ptr<event::Timer> notice_timer_;
@@ -128,9 +131,10 @@ Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& confi
   media.token = [this] { return WorkerToken(config_, context_, identity_.worker_id); };
   const log::Logger log = context.log().With({{"worker_id", identity_.worker_id}});
   media_ = std::make_unique<MediaHub>(loop_, std::move(media), metrics_, log);
+  logs_ = std::make_unique<JobLogs>(loop_, config.logs_folder, metrics_, log);
   around_ = std::make_unique<JobSurroundings>(
       JobSurroundings{loop_, zygote_, config_, metrics_, *media_, gateways_, tool_threads_,
-                      std::make_shared<http::Client>(), audit, log});
+                      std::make_shared<http::Client>(), audit, *logs_, log});
   server_ = std::make_unique<AgentServer>(
       *around_, identity_, std::move(labels),
       [this] { return WorkerToken(config_, context_, identity_.worker_id); }, MakeCallbacks());
@@ -148,6 +152,7 @@ Serving::~Serving() {
   tool_threads_.Stop();
   notice_timer_.reset();
   server_.reset();
+  logs_.reset();
   media_.reset();
 }
 
@@ -176,6 +181,8 @@ void Serving::SetNotice(const AgentServer::Identity& identity, uint64_t connect_
   const absl::Status status = zygote_.SetDeathNotice(kDeathReportFlag, notice.Serialize());
   if (!status.ok()) context_.log().Warn("no death notice", {{"error", Message(status)}});
 }
+
+absl::Status Serving::OpenLogs() { return logs_->Open(); }
 
 absl::Status Serving::StartHealth() {
   http::ServerOptions options;
@@ -237,6 +244,8 @@ http::Response Serving::WorkerInfo() const {
 }
 
 void Serving::Start() {
+  context_.log().Info("jobs have no cgroups of their own: limits are the kernel's per process",
+                      {{"job_memory", SizeText(config_.job_memory)}});
   thread_ = std::thread([this] { loop_->Run(); });
   loop_->Post([this] { server_->Start(); });
 }
@@ -280,9 +289,9 @@ int ServeAgents(supervise::ZygoteClient& zygote, const AgentServerConfig& config
   auto audit = AuditLog::Open(config.audit_log, context.clock());
   if (!audit.ok()) return service::FailStart("agent-server", audit.status());
   Serving serving(zygote, config, context, **audit, *std::move(labels), std::move(on_registered));
-  if (absl::Status status = serving.StartHealth(); !status.ok()) {
-    return service::FailStart("agent-server", status);
-  }
+  absl::Status opened = serving.OpenLogs();
+  if (opened.ok()) opened = serving.StartHealth();
+  if (!opened.ok()) return service::FailStart("agent-server", opened);
   serving.Start();
   const absl::Status status = serving.WaitAndDrain();
   if (!status.ok()) return service::FailStart("agent-server", status);
