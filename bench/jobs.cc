@@ -27,6 +27,7 @@
 #include "procfs.h"
 #include "report.h"
 #include "rpc/channel.h"
+#include "rpc/status.h"
 #include "supervise/zygote.h"
 #include "testing/cluster.h"
 
