@@ -350,7 +350,7 @@ JobOutcome JobProcess::Finish(const supervise::JobExited& exited) {
   Say(log::Level::kInfo, kServer, outcome.released ? "job given up" : "job ended",
       {{"reason", reason},
        {"error", outcome.error},
-       {"cpu_seconds", fmt::format("{:.3f}", exited.cpu_seconds)},
+       {"cpu_seconds", exited.cpu_seconds},
        {"max_rss", SizeText(exited.max_rss_bytes)}});
   around_.logs.Ended(key_.job_id);
   return outcome;
@@ -454,7 +454,7 @@ void JobProcess::OnEntered() {
   if (max_duration_ < absl::InfiniteDuration()) max_duration_us_ = now + Micros(max_duration_);
   around_.metrics.launch.Observe(static_cast<double>(now - assigned_us_) / 1e6);
   Say(log::Level::kInfo, kServer, "job running",
-      {{"pid", std::to_string(pid_)}, {"launch_us", std::to_string(now - assigned_us_)}});
+      {{"pid", pid_}, {"launch_us", now - assigned_us_}});
   host_.OnJobEntered(*this);
 }
 
@@ -522,10 +522,10 @@ void JobProcess::OnRefusal() {
 
 void JobProcess::OnLog(const jobv1::LogLine& line) {
   if (!MaySay()) return;
-  std::map<std::string, std::string> fields;
+  std::vector<log::Field> fields;
   for (const auto& [key, value] : line.fields()) {
     if (fields.size() >= kMaxFields) break;
-    fields[key.substr(0, kMaxFieldBytes)] = value.substr(0, kMaxFieldBytes);
+    fields.emplace_back(key.substr(0, kMaxFieldBytes), value.substr(0, kMaxFieldBytes));
   }
   Say(LevelOf(line.level()), kLog, std::string_view(line.message()).substr(0, kMaxOutputLine),
       fields);
@@ -582,15 +582,15 @@ bool JobProcess::MaySay() {
   line_budget_ -= 1;
   if (lines_dropped_ > 0) {
     Say(log::Level::kWarn, kServer, "lines dropped: the job writes too many",
-        {{"lines", std::to_string(std::exchange(lines_dropped_, 0))}});
+        {{"lines", std::exchange(lines_dropped_, 0)}});
   }
   return true;
 }
 
 void JobProcess::Say(log::Level level, const char* source, std::string_view message,
-                     const std::map<std::string, std::string>& fields) {
+                     const std::vector<log::Field>& fields) {
   log::Logger logger = log_;
-  for (const auto& [key, value] : fields) logger = logger.With({{key, value}});
+  for (const log::Field& field : fields) logger = logger.With({field});
   if (source == kOutput) {
     logger.Write(level, "job output", {{"line", message}});
   } else {
@@ -602,9 +602,8 @@ void JobProcess::Say(log::Level level, const char* source, std::string_view mess
   line.set_level(NameOf(level));
   line.set_source(source);
   line.set_message(ValidUtf8(message));
-  for (const auto& [key, value] : fields) {
-    (*line.mutable_fields())[ValidUtf8(key)] = ValidUtf8(value);
-  }
+  for (const log::Field& field : fields)
+    (*line.mutable_fields())[ValidUtf8(field.key)] = ValidUtf8(field.value);
   around_.logs.Append(key_.job_id, std::move(line));
 }
 

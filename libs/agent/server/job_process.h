@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "agent/server/audit_log.h"
 #include "agent/server/config.h"
@@ -112,7 +113,7 @@ class JobProcess final : public RoomSink {
   void LogOutput(std::string_view line);
   // A line into the job's log and into ours; `source` as in JobLogLine.
   void Say(log::Level level, const char* source, std::string_view message,
-           const std::map<std::string, std::string>& fields = {});
+           const std::vector<log::Field>& fields = {});
   bool MaySay();
   void ReadDefinition(const std::string& definition_json);
   void CheckResources(int64_t now_us);
