@@ -64,9 +64,11 @@ PARLEY_ERROR_FACTORY(Cancelled, kCancelled)
   do {                                                                                        \
     if (absl::Status parley_status = (expression); !parley_status.ok()) return parley_status; \
   } while (false)
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses.
 #define PARLEY_ASSIGN_OR_RETURN(declaration, expression) \
   PARLEY_ASSIGN_OR_RETURN_IMPL(PARLEY_CONCAT(parley_or_, __LINE__), declaration, expression)
 #define PARLEY_ASSIGN_OR_RETURN_IMPL(temporary, declaration, expression) \
   auto temporary = (expression);                                         \
   if (!temporary.ok()) return temporary.status();                        \
   declaration = std::move(temporary).value()
+// NOLINTEND(bugprone-macro-parentheses)

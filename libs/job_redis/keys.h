@@ -36,7 +36,7 @@ class PoolKeys {
   std::string prefix_;
 };
 
-// The last report of who is in a room, for dispatches made later: string, 2 min.
+// The last report of who is in a room, for dispatches made later: string, kept a day.
 std::string Presence(std::string_view project, std::string_view room);
 
 // One project's session records.

@@ -45,7 +45,7 @@ class Stage {
       Send(event::Shutdown{session::EndReason::kTerminated, ""});
     }
     for (const ChatItem& item : session_.history().items()) {
-      outcome_.history.push_back(HistoryLine(item));
+      outcome_.history.push_back(session::LineOf(item));
     }
     outcome_.played_us = now_us_ - kBeginUs;
     Check(scenario_, outcome_);
@@ -342,18 +342,6 @@ class Stage {
 };
 
 }  // namespace
-
-std::string HistoryLine(const ChatItem& item) {
-  switch (item.kind) {
-    case ChatItem::Kind::kToolCall:
-      return fmt::format("call {} {}", item.name, item.arguments_json);
-    case ChatItem::Kind::kToolResult:
-      return fmt::format("{} {}: {}", item.is_error ? "error" : "result", item.name, item.text);
-    case ChatItem::Kind::kMessage:
-      break;
-  }
-  return fmt::format("{}{}: {}", item.role, item.interrupted ? " (cut)" : "", item.text);
-}
 
 std::string Outcome::LogText() const {
   std::string text;

@@ -51,7 +51,4 @@ struct Outcome {
 // scenario that ends before its session does shuts it down.
 Outcome Perform(const Scenario& scenario, const Cast& cast, session::Recorder* recorder = nullptr);
 
-// "user: text", "assistant (cut): text", "call NAME {…}", "result NAME: text", "error NAME: text".
-std::string HistoryLine(const session::ChatItem& item);
-
 }  // namespace parley::rehearsal

@@ -44,18 +44,6 @@ void AddItem(Hash& hash, const ChatItem& item) {
   hash.Add(item.is_error ? "e" : "");
 }
 
-std::string ItemText(const ChatItem& item) {
-  switch (item.kind) {
-    case ChatItem::Kind::kToolCall:
-      return fmt::format("call {} {}", item.name, item.arguments_json);
-    case ChatItem::Kind::kToolResult:
-      return fmt::format("{} {}: {}", item.is_error ? "error" : "result", item.name, item.text);
-    case ChatItem::Kind::kMessage:
-      break;
-  }
-  return fmt::format("{}{}: {}", item.role, item.interrupted ? " (cut)" : "", item.text);
-}
-
 struct Line {
   using S = std::string;
   S operator()(const command::Link& c) const {
@@ -110,7 +98,7 @@ struct Line {
   S operator()(const command::AgentText& c) const {
     return fmt::format("said {}{}: {}", c.segment_id, c.final ? " final" : "", c.delta);
   }
-  S operator()(const command::ItemAdded& c) const { return "item " + ItemText(c.item); }
+  S operator()(const command::ItemAdded& c) const { return "item " + LineOf(c.item); }
   S operator()(const command::TurnDone& c) const {
     const TurnReport& r = c.report;
     return fmt::format(

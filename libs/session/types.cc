@@ -1,5 +1,7 @@
 #include "session/types.h"
 
+#include <fmt/format.h>
+
 namespace parley::session {
 
 std::string_view Name(AgentState state) {
@@ -64,6 +66,18 @@ std::string_view Name(EndReason reason) {
       return "error";
   }
   return "";
+}
+
+std::string LineOf(const ChatItem& item) {
+  switch (item.kind) {
+    case ChatItem::Kind::kToolCall:
+      return fmt::format("call {} {}", item.name, item.arguments_json);
+    case ChatItem::Kind::kToolResult:
+      return fmt::format("{} {}: {}", item.is_error ? "error" : "result", item.name, item.text);
+    case ChatItem::Kind::kMessage:
+      break;
+  }
+  return fmt::format("{}{}: {}", item.role, item.interrupted ? " (cut)" : "", item.text);
 }
 
 }  // namespace parley::session

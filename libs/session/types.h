@@ -30,6 +30,10 @@ struct ChatItem {
   friend bool operator==(const ChatItem&, const ChatItem&) = default;
 };
 
+// For people and logs: "user: text", "assistant (cut): text", "call NAME {…}", "result NAME: text",
+// "error NAME: text".
+std::string LineOf(const ChatItem& item);
+
 // A word of synthesised speech, counted from the start of its segment's audio.
 struct WordTime {
   std::string word;

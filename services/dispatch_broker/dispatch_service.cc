@@ -3,6 +3,7 @@
 #include "base/ids.h"
 #include "base/status.h"
 #include "dispatch_broker/log_stream.h"
+#include "dispatch_broker/session_record.h"
 #include "dispatch_broker/watch.h"
 #include "job/limits.h"
 #include "rpc/bidi.h"
@@ -59,19 +60,6 @@ absl::StatusOr<job::NewDispatch> DispatchServiceImpl::Prepare(
 
 namespace {
 
-job::SessionRecord SessionOf(const job::Dispatch& dispatch) {
-  job::SessionRecord record;
-  record.id = dispatch.session_id;
-  record.project = dispatch.project;
-  record.room = dispatch.room;
-  record.dispatch_id = dispatch.id;
-  record.agent_name = dispatch.agent_name;
-  record.agent_id = dispatch.agent_id;
-  record.agent_version = dispatch.agent_version;
-  record.create_time = dispatch.create_time;
-  return record;
-}
-
 // Perhaps it was written: whoever asked may look, or say the same again under its key.
 absl::Status WithDispatchId(const absl::Status& status, const std::string& dispatch_id) {
   if (!absl::IsUnavailable(status)) return status;
@@ -110,7 +98,8 @@ std::vector<absl::StatusOr<job::Dispatch>> DispatchServiceImpl::Create(
     broker_.Touch(asked.pool);
     answers.emplace_back(outcome->dispatch);
     if (outcome->existed || asked.stays()) continue;  // jobs of those that stay have one each
-    (requests[i]->session_id().empty() ? soon : now).push_back(SessionOf(outcome->dispatch));
+    (requests[i]->session_id().empty() ? soon : now)
+        .push_back(SessionOf(outcome->dispatch, outcome->dispatch.id));
   }
   if (!now.empty()) {  // somebody knows their ids already and may ask at once
     if (absl::Status status = broker_.store().SaveSessions(now); !status.ok()) {

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "dispatch_broker/log_stream.h"
+#include "dispatch_broker/session_record.h"
 #include "job/limits.h"
 
 namespace parley::dispatch_broker {
@@ -350,15 +351,7 @@ namespace {
 
 // What is kept of the session that `job` was: its facts as of now, and the worker's report of it.
 job::SessionRecord RecordOf(const job::Job& job, const std::string& report) {
-  job::SessionRecord record;
-  record.id = job.session_id;
-  record.project = job.project;
-  record.room = job.room;
-  record.dispatch_id = job.dispatch_id;
-  record.agent_name = job.agent_name;
-  record.agent_id = job.agent_id;
-  record.agent_version = job.agent_version;
-  record.create_time = job.create_time;
+  job::SessionRecord record = SessionOf(job, job.dispatch_id);
   record.start_time = job.start_time;
   record.end_time = job.end_time;
   record.report = report;
@@ -386,16 +379,7 @@ void WorkerSession::SaveReport(const HeldWord& held) {
 // Dispatches that stay have a session for each job.
 void WorkerSession::SaveStart(const job::Assignment& assignment) {
   if (!assignment.stays() || assignment.attempt > 1) return;
-  job::SessionRecord record;
-  record.id = assignment.session_id;
-  record.project = assignment.project;
-  record.room = assignment.room;
-  record.dispatch_id = assignment.dispatch_id;
-  record.agent_name = assignment.agent_name;
-  record.agent_id = assignment.agent_id;
-  record.agent_version = assignment.agent_version;
-  record.create_time = assignment.create_time;
-  KeepSessions(broker_, {record});
+  KeepSessions(broker_, {SessionOf(assignment, assignment.dispatch_id)});
 }
 
 void WorkerSession::SaveSessionEnds(std::vector<HeldWord> ended) {

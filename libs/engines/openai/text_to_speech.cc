@@ -46,8 +46,7 @@ absl::Status OpenAiTts::Stream::Speak(std::string_view sentence, const speech::T
   call.max_response_bytes = kMaxAudioBytes;
 
   std::vector<int16_t> samples;
-  char odd = 0;
-  bool half = false;  // `odd` is the first byte of a sample
+  std::string pending;  // ends in half a sample when the provider cut there
   bool stopped = false;
   bool stalled = false;
   int64_t last_us = Clock::Real().MonotonicMicros();
@@ -55,19 +54,11 @@ absl::Status OpenAiTts::Stream::Speak(std::string_view sentence, const speech::T
   const auto on_data = [&](std::string_view bytes) {
     last_us = Clock::Real().MonotonicMicros();
     begun = true;
-    samples.clear();
-    while (!bytes.empty()) {
-      if (!std::exchange(half, !half)) {
-        odd = bytes.front();
-      } else {
-        const char pair[2] = {odd, bytes.front()};
-        int16_t sample = 0;
-        std::memcpy(&sample, pair, sizeof(sample));
-        samples.push_back(sample);
-      }
-      bytes.remove_prefix(1);
-    }
+    pending.append(bytes);
+    samples.resize(pending.size() / sizeof(int16_t));
     if (samples.empty()) return true;
+    std::memcpy(samples.data(), pending.data(), samples.size() * sizeof(int16_t));
+    pending.erase(0, samples.size() * sizeof(int16_t));
     stopped = !sink(samples, {});
     return !stopped;
   };
