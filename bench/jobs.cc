@@ -204,7 +204,7 @@ absl::StatusOr<std::unique_ptr<testing::Cluster>> StartCluster(int prewarm_mib) 
   testing::ClusterOptions options;
   options.services = {"agent-registry", "dispatch-broker", "room-server"};
   options.agent_binary = "parley-bench-agent";
-  options.agent_arguments = {"--slots", "200", "--log-level", "warn"};
+  options.agent_arguments = {"--slots", "200"};
   setenv("PARLEY_BENCH_PREWARM_MIB", std::to_string(prewarm_mib).c_str(), 1);
   return testing::Cluster::Start(options);
 }
@@ -279,6 +279,7 @@ absl::Status Run(const Options& options) {
   PARLEY_ASSIGN_OR_RETURN(const auto cluster, StartCluster(kPrewarmMib));
   Mailbox mailbox(cluster->work_dir() + "/mailbox");
   const pid_t program = cluster->AgentServer(0).pid();
+  usleep(2'000'000);  // the waiting processes are all there then, and share what they share
   const Memory before = MemoryOf(Tree(program));
   std::vector<std::string> dispatches;
   PARLEY_ASSIGN_OR_RETURN(const auto burst, AtOnce(*cluster, mailbox, &dispatches));

@@ -430,7 +430,7 @@ void AgentServer::FillWarmPool() {
       std::clamp(1 - load_ / std::max(around_.config.load_threshold, 0.01), 0.0, 1.0);
   int wanted = static_cast<int>(std::ceil(around_.config.EffectiveWarm() * room));
   if (around_.config.load_threshold >= 1) wanted = around_.config.EffectiveWarm();  // no brake
-  if (start_failures_ > 0) wanted = std::min(wanted, 1);
+  if (start_failures_ > 0 || !ever_started_) wanted = std::min(wanted, 1);
   wanted = std::min(wanted, table_.slots() - table_.active());
   for (; warm < wanted; ++warm) Fork();
 }
@@ -507,6 +507,10 @@ void AgentServer::OnStartFailed(const std::string& error) {
     warm_pending_ = false;
     FillWarmPool();
   });
+}
+
+void AgentServer::OnJobReady(JobProcess&) {
+  if (!std::exchange(ever_started_, true)) FillWarmPool();
 }
 
 void AgentServer::OnJobEntered(JobProcess& process) {

@@ -64,6 +64,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   void OnBroker(const parley::dispatch::v1::ConnectResponse& response) override;
   bool OnBrokerLost(const absl::Status& status, bool was_registered) override;
   // JobProcess::Host
+  void OnJobReady(JobProcess& process) override;
   void OnJobEntered(JobProcess& process) override;
   void OnJobCheckpoint(JobProcess& process, const std::string& blob) override;
 
@@ -118,7 +119,8 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   uint64_t fork_requests_ = 0;
   int forks_under_way_ = 0;
   bool warm_pending_ = false;
-  int start_failures_ = 0;  // in a row
+  bool ever_started_ = false;  // a job process; until then they are tried one at a time
+  int start_failures_ = 0;     // in a row
   int64_t start_again_us_ = 0;
   std::map<pid_t, std::unique_ptr<JobProcess>> processes_;
   std::deque<parley::dispatch::v1::Go> waiting_;  // for a process

@@ -439,6 +439,7 @@ void JobProcess::OnHello(const jobv1::Hello& hello) {
   if (hello.protocol() == kProtocol) {
     ready_ = true;
     if (state_ == State::kWarm) deadline_us_ = 0;
+    host_.OnJobReady(*this);
     return;
   }
   Kill(parley::dispatch::v1::JOB_REASON_ENTRYPOINT_ERROR,

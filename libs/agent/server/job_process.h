@@ -56,6 +56,8 @@ class JobProcess final : public RoomSink {
   class Host {
    public:
     virtual ~Host() = default;
+    // It has started, and waits for its job or takes it.
+    virtual void OnJobReady(JobProcess& process) = 0;
     virtual void OnJobEntered(JobProcess& process) = 0;
     virtual void OnJobCheckpoint(JobProcess& process, const std::string& blob) = 0;
   };
