@@ -180,15 +180,20 @@ class Client {
     dispatch::v1::WatchEventsResponse response;
     int seen = 0;
     int failed = 0;
+    std::map<std::string, int> reasons;
     while (seen + failed < count && reader->Read(&response)) {
       seen += response.event().type() == "job_succeeded" ? 1 : 0;
-      failed += response.event().type() == "job_failed" ? 1 : 0;
+      if (response.event().type() != "job_failed") continue;
+      ++failed;
+      reasons[dispatch::v1::JobReason_Name(response.event().reason())] += 1;
     }
     *last_us = NowMicros();
     context.TryCancel();
     reader->Finish();
     if (seen == count) return absl::OkStatus();
-    return Internal("{} of {} jobs succeeded, {} failed", seen, count, failed);
+    std::string why;
+    for (const auto& [reason, times] : reasons) why += fmt::format(" {} {}", times, reason);
+    return Internal("{} of {} jobs succeeded, {} failed:{}", seen, count, failed, why);
   }
 
  private:

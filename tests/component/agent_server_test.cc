@@ -737,7 +737,8 @@ TEST_F(AgentServerTest, ManyShortJobsLeaveNothingBehind) {
     std::this_thread::sleep_for(std::chrono::seconds(1));
     after = PssKib(server) + PssKib(zygote_);
   }
-  std::printf("in the end: %ld KiB\n", static_cast<long>(after));
+  std::printf("in the end: %ld KiB (server %ld, zygote %ld)\n", static_cast<long>(after),
+              static_cast<long>(PssKib(server)), static_cast<long>(PssKib(zygote_)));
   EXPECT_LE(after, pss + pss / 20);
 }
 
