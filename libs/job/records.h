@@ -87,6 +87,10 @@ struct Job {
   std::string session_id;
   std::string error;  // one line for people
   bool stop_requested = false;
+  std::string next_worker_id;                   // to whom it is being handed over; empty: to nobody
+  uint64_t next_token = 0;                      // and under which token
+  bool handed_over = false;                     // at least once
+  absl::Time paused_at = absl::InfinitePast();  // by its last holder, to be handed over
   absl::Time create_time = absl::InfinitePast();
   absl::Time deadline = absl::InfiniteFuture();  // of the queue
   absl::Time start_time = absl::InfinitePast();  // InfinitePast: not yet
@@ -109,8 +113,10 @@ struct Assignment : DispatchSpec {
   std::string dispatch_id;
   uint64_t fencing_token = 0;
   int attempt = 0;
-  bool resuming = false;   // an earlier attempt ran
-  std::string checkpoint;  // its last one; may be empty
+  bool resuming = false;                        // it ran before
+  bool take_over = false;                       // another worker still runs it
+  absl::Time paused_at = absl::InfinitePast();  // by that one, before the last checkpoint
+  std::string checkpoint;                       // its last one; may be empty
   absl::Time create_time = absl::InfinitePast();
   absl::Time deadline = absl::InfiniteFuture();
   State state = State::kUnspecified;
@@ -123,6 +129,7 @@ enum class ReportedStatus {
   kStopping = 4,
   kEnded = 5,
   kReleased = 6,
+  kPrepared = 7,  // waits to take over
 };
 
 struct ReportedJob {
@@ -233,12 +240,13 @@ struct Worker {
 
 // Something a worker must be told. The job's record is the truth, this is a hint.
 struct Message {
-  enum class Kind { kOffer, kGo, kStop, kRevoke, kDrain, kReplaced };
+  // kHandOver, kGoOn go to who has the job, with its token; kTakeOver to its successor.
+  enum class Kind { kOffer, kGo, kStop, kRevoke, kDrain, kReplaced, kHandOver, kGoOn, kTakeOver };
   Kind kind = Kind::kOffer;
   std::string pool;
   std::string worker_id;
   std::string job_id;
-  uint64_t fencing_token = 0;
+  uint64_t fencing_token = 0;  // kReplaced: a connect_seq; kDrain: ms until hand-over, 0 = default
 };
 
 // One line of a pool's append-only stream.

@@ -70,6 +70,8 @@ std::string_view Text(WordKind kind) {
       return "ENDED";
     case WordKind::kReleased:
       return "RELEASED";
+    case WordKind::kPrepared:
+      return "PREPARED";
   }
   return "";
 }
@@ -113,10 +115,10 @@ bool IsTransition(State from, State to) {
       return IsLeased(from);
     case State::kOffered:
       return from == State::kPending;
-    case State::kAssigned:  // at once when the worker takes all; taken back by a report
-      return from == State::kPending || from == State::kOffered;
-    case State::kRunning:  // words are cumulative; a report takes a pending job back
-      return from != State::kRunning;
+    case State::kAssigned:  // at once when the worker takes all; a successor whose holder was lost
+      return from == State::kPending || from == State::kOffered || from == State::kRunning;
+    case State::kRunning:  // words are cumulative; reports take jobs back; successors take over
+      return true;
     default:
       return true;
   }

@@ -44,7 +44,14 @@ enum class Reason {
 enum class Type { kRoom = 1, kPublisher = 2, kParticipant = 3 };
 enum class RestartPolicy { kOnFailure = 1, kNever = 2 };
 // What a worker says about `(job, token)`.
-enum class WordKind { kAccepted = 1, kRejected = 2, kStarted = 3, kEnded = 4, kReleased = 5 };
+enum class WordKind {
+  kAccepted = 1,
+  kRejected = 2,
+  kStarted = 3,
+  kEnded = 4,
+  kReleased = 5,
+  kPrepared = 6,
+};
 
 std::string_view Text(State state);    // "PENDING"
 std::string_view Text(Reason reason);  // "WORKER_LOST"; "" for kUnspecified

@@ -97,6 +97,20 @@ class JobStore {
   virtual absl::Status SaveCheckpoint(std::string_view job_id, uint64_t token,
                                       std::string_view blob) = 0;
 
+  // Begins to hand a RUNNING job over: reserves a slot at `worker_id` (empty: at the least loaded
+  // that fits) and tells it. `token` 0: whoever has the job; else only that holder. The job then
+  // has `next_worker_id`; nothing changes while it has.
+  //   NotFound, Aborted            no such job; `token` is not its newest
+  //   FailedPrecondition (NOT_RUNNING)
+  //   ResourceExhausted (NO_WORKER)  nobody fits, or `worker_id` does not, or it goes to another
+  //   one
+  virtual absl::StatusOr<Job> Migrate(std::string_view job_id, uint64_t token,
+                                      std::string_view worker_id) = 0;
+  // The holder has paused: its checkpoint (empty: the one before stands) goes to the successor.
+  // Errors as SaveCheckpoint.
+  virtual absl::Status SaveLastCheckpoint(std::string_view job_id, uint64_t token,
+                                          std::string_view blob, absl::Time paused_at) = 0;
+
   // ---- workers ----
 
   struct Registered {
@@ -120,8 +134,10 @@ class JobStore {
   virtual absl::StatusOr<Renewed> Renew(std::string_view pool,
                                         const std::vector<Renewal>& renewals) = 0;
 
-  // No more jobs for it. `tell`: send it the wish (the worker did not ask itself). NotFound.
-  virtual absl::Status Drain(std::string_view pool, std::string_view worker_id, bool tell) = 0;
+  // No more jobs for it. `tell`: send it the wish (the worker did not ask itself), to hand over
+  // what still runs after that time; zero: as it is configured. NotFound.
+  virtual absl::Status Drain(std::string_view pool, std::string_view worker_id,
+                             std::optional<absl::Duration> tell) = 0;
 
   // True when this ended the session: its jobs are lost to it and matched again.
   // False: another or a newer session lives. PermissionDenied: wrong instance.

@@ -175,6 +175,10 @@ Job ToJob(const Fields& j, std::string_view id, std::string_view pool) {
   job.session_id = Get(j, "session");
   job.error = Get(j, "error");
   job.stop_requested = Get(j, "stop") == "1";
+  job.next_worker_id = Get(j, "next_worker");
+  job.next_token = ToToken(Get(j, "next_token"));
+  job.handed_over = Get(j, "handed") == "1";
+  job.paused_at = GetTime(j, "paused", absl::InfinitePast());
   job.create_time = GetTime(j, "create", absl::InfinitePast());
   job.deadline = GetTime(j, "deadline", absl::InfiniteFuture());
   job.start_time = GetTime(j, "start", absl::InfinitePast());

@@ -44,13 +44,18 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<Dispatch> Terminate(std::string_view id) override;
   absl::Status SaveCheckpoint(std::string_view job_id, uint64_t token,
                               std::string_view blob) override;
+  absl::StatusOr<Job> Migrate(std::string_view job_id, uint64_t token,
+                              std::string_view worker_id) override;
+  absl::Status SaveLastCheckpoint(std::string_view job_id, uint64_t token, std::string_view blob,
+                                  absl::Time paused_at) override;
 
   absl::StatusOr<Registered> Register(const Registration& registration) override;
   absl::StatusOr<std::vector<WordVerdict>> Apply(std::string_view pool, std::string_view worker_id,
                                                  const std::vector<Word>& words) override;
   absl::StatusOr<Renewed> Renew(std::string_view pool,
                                 const std::vector<Renewal>& renewals) override;
-  absl::Status Drain(std::string_view pool, std::string_view worker_id, bool tell) override;
+  absl::Status Drain(std::string_view pool, std::string_view worker_id,
+                     std::optional<absl::Duration> tell) override;
   absl::StatusOr<bool> EndSession(std::string_view pool, std::string_view worker_id,
                                   std::string_view instance, uint64_t connect_seq) override;
   absl::StatusOr<std::vector<Worker>> ListWorkers(std::string_view pool) override;
@@ -107,6 +112,9 @@ class RedisJobStore : public JobStore {
                                                                        int offset, int limit);
   void KeepCreate(const Dispatch& stored, std::vector<std::string> arguments);
   void KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict);
+  // `paused_ms` empty: not the last one.
+  absl::Status SaveBlob(std::string_view job_id, uint64_t token, std::string_view blob,
+                        const std::string& paused_ms);
   void Saw(uint64_t token);
   void RememberJob(const NewDispatch& dispatch);
 

@@ -12,6 +12,7 @@ extern const redis::Script drain;
 extern const redis::Script end_session;
 extern const redis::Script limits;
 extern const redis::Script match;
+extern const redis::Script migrate;
 extern const redis::Script pool_tag;
 extern const redis::Script presence;
 extern const redis::Script register_worker;

@@ -16,6 +16,9 @@ Message::Kind KindOf(std::string_view text) {
   if (text == "revoke") return Message::Kind::kRevoke;
   if (text == "drain") return Message::Kind::kDrain;
   if (text == "replaced") return Message::Kind::kReplaced;
+  if (text == "hand_over") return Message::Kind::kHandOver;
+  if (text == "go_on") return Message::Kind::kGoOn;
+  if (text == "take_over") return Message::Kind::kTakeOver;
   return Message::Kind::kOffer;
 }
 
@@ -396,7 +399,8 @@ absl::StatusOr<Assignment> RedisJobStore::GetAssignment(std::string_view job_id,
   const Fields fields = ToFields(replies[3]);
   if (fields.empty()) return NotFound("job {} does not exist", job_id);
   const Job job = ToJob(fields, job_id, pool);
-  if (job.fencing_token != token || !IsLeased(job.state)) {
+  const bool take_over = !job.next_worker_id.empty() && job.next_token == token;
+  if (!take_over && (job.fencing_token != token || !IsLeased(job.state))) {
     return Aborted("job {} is {} under token {}, not {}", job_id, Text(job.state),
                    job.fencing_token, token);
   }
@@ -410,7 +414,9 @@ absl::StatusOr<Assignment> RedisJobStore::GetAssignment(std::string_view job_id,
   assignment.dispatch_id = job.dispatch_id;
   assignment.fencing_token = token;
   assignment.attempt = std::max(1, job.attempt + (job.state == State::kOffered ? 1 : 0));
-  assignment.resuming = assignment.attempt > 1;
+  assignment.resuming = assignment.attempt > 1 || take_over || job.handed_over;
+  assignment.take_over = take_over;
+  assignment.paused_at = job.paused_at;
   assignment.checkpoint = replies[2].text;
   assignment.create_time = job.create_time;
   assignment.deadline = job.deadline;
@@ -430,8 +436,44 @@ absl::StatusOr<Dispatch> RedisJobStore::Terminate(std::string_view id) {
   return ReadDispatch(pool, reply.elements[0].text);
 }
 
+absl::StatusOr<Job> RedisJobStore::Migrate(std::string_view job_id, uint64_t token,
+                                           std::string_view worker_id) {
+  PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
+  PARLEY_ASSIGN_OR_RETURN(
+      const redis::Reply reply,
+      Run(scripts::migrate, pool,
+          {std::string(job_id), token == 0 ? "" : std::to_string(token), std::string(worker_id)},
+          -1, 1));
+  const std::string& outcome = reply.elements[0].text;
+  if (outcome == "OK") return GetJob(job_id);
+  if (outcome == "HOLD") return Recovering();
+  if (outcome == "NOT_FOUND") return NotFound("job {} does not exist", job_id);
+  if (outcome == "STALE") return Aborted("job {} has a newer token than {}", job_id, token);
+  if (outcome == "NO_WORKER") {
+    return WithReason(
+        worker_id.empty()
+            ? ResourceExhausted("no other worker can take job {} now", job_id)
+            : ResourceExhausted("worker {} cannot take job {} now", worker_id, job_id),
+        "NO_WORKER");
+  }
+  return WithReason(
+      FailedPrecondition("job {} does not run, or is being stopped: there is nothing to hand over",
+                         job_id),
+      "NOT_RUNNING");
+}
+
 absl::Status RedisJobStore::SaveCheckpoint(std::string_view job_id, uint64_t token,
                                            std::string_view blob) {
+  return SaveBlob(job_id, token, blob, "");
+}
+
+absl::Status RedisJobStore::SaveLastCheckpoint(std::string_view job_id, uint64_t token,
+                                               std::string_view blob, absl::Time paused_at) {
+  return SaveBlob(job_id, token, blob, std::to_string(absl::ToUnixMillis(paused_at)));
+}
+
+absl::Status RedisJobStore::SaveBlob(std::string_view job_id, uint64_t token, std::string_view blob,
+                                     const std::string& paused_ms) {
   if (blob.size() > kMaxCheckpointBytes) {
     return InvalidArgument("a checkpoint has at most {} bytes, not {}", kMaxCheckpointBytes,
                            blob.size());
@@ -440,8 +482,8 @@ absl::Status RedisJobStore::SaveCheckpoint(std::string_view job_id, uint64_t tok
   PARLEY_ASSIGN_OR_RETURN(
       const redis::Reply reply,
       Run(scripts::checkpoint, pool,
-          {std::string(job_id), std::to_string(token), std::string(blob)}, -1, -1));
-  if (reply.integer == 1) return absl::OkStatus();
+          {std::string(job_id), std::to_string(token), std::string(blob), paused_ms}, -1, 1));
+  if (reply.elements[0].integer == 1) return absl::OkStatus();
   return Aborted("job {} ended or has a newer token than {}", job_id, token);
 }
 

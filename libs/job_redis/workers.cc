@@ -23,6 +23,8 @@ std::string_view StatusText(ReportedStatus status) {
       return "ENDED";
     case ReportedStatus::kReleased:
       return "RELEASED";
+    case ReportedStatus::kPrepared:
+      return "PREPARED";
   }
   return "";
 }
@@ -216,10 +218,11 @@ absl::StatusOr<JobStore::Renewed> RedisJobStore::Renew(std::string_view pool,
   return renewed;
 }
 
-absl::Status RedisJobStore::Drain(std::string_view pool, std::string_view worker_id, bool tell) {
-  PARLEY_ASSIGN_OR_RETURN(
-      const redis::Reply reply,
-      Run(scripts::drain, std::string(pool), {std::string(worker_id), tell ? "1" : "0"}, -1, 1));
+absl::Status RedisJobStore::Drain(std::string_view pool, std::string_view worker_id,
+                                  std::optional<absl::Duration> tell) {
+  const std::string deadline = tell ? std::to_string(absl::ToInt64Milliseconds(*tell)) : "";
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply, Run(scripts::drain, std::string(pool),
+                                                        {std::string(worker_id), deadline}, -1, 1));
   if (reply.elements[0].integer == 1) return absl::OkStatus();
   return NotFound("worker {} does not exist or has ended", worker_id);
 }

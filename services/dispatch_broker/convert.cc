@@ -123,6 +123,7 @@ v1::Job ToProto(const job::Job& job) {
   out.set_agent_version(job.agent_version);
   out.set_error(job.error);
   out.set_session_id(job.session_id);
+  out.set_next_worker_id(job.next_worker_id);
   SetTime(job.create_time, out.mutable_create_time());
   if (job.deadline != absl::InfiniteFuture()) SetTime(job.deadline, out.mutable_deadline());
   if (job.start_time != absl::InfinitePast()) SetTime(job.start_time, out.mutable_start_time());
@@ -214,6 +215,7 @@ v1::Assignment ToProto(const job::Assignment& a) {
   out.set_fencing_token(a.fencing_token);
   out.set_attempt(a.attempt);
   out.set_resuming(a.resuming);
+  out.set_take_over(a.take_over);
   out.set_checkpoint(a.checkpoint);
   out.set_dispatch_id(a.dispatch_id);
   out.set_project(a.project);

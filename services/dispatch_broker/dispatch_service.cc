@@ -2,6 +2,7 @@
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "dispatch_broker/log_stream.h"
 #include "dispatch_broker/session_record.h"
 #include "dispatch_broker/watch.h"
@@ -310,6 +311,26 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::TerminateJob(grpc::CallbackServer
       });
 }
 
+grpc::ServerUnaryReactor* DispatchServiceImpl::MigrateJob(grpc::CallbackServerContext* context,
+                                                          const v1::MigrateJobRequest* request,
+                                                          v1::MigrateJobResponse* response) {
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
+        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+        PARLEY_ASSIGN_OR_RETURN(const job::Job job, broker_.store().GetJob(request->job_id()));
+        if (absl::IsNotFound(FindDispatch(caller, job.dispatch_id).status())) {
+          return NotFound("job {} does not exist", request->job_id());
+        }
+        PARLEY_RETURN_IF_ERROR(FindDispatch(caller, job.dispatch_id).status());
+        const absl::StatusOr<job::Job> after =
+            broker_.store().Migrate(request->job_id(), 0, request->to_worker_id());
+        broker_.metrics().CountHandOver(after.status());
+        PARLEY_RETURN_IF_ERROR(after.status());
+        *response->mutable_job() = ToProto(*after);
+        return absl::OkStatus();
+      });
+}
+
 // ---- workers, events ----
 
 grpc::ServerUnaryReactor* DispatchServiceImpl::ListWorkers(grpc::CallbackServerContext* context,
@@ -337,6 +358,12 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::DrainWorker(grpc::CallbackServerC
       broker_.context().executor(), context, [this, context, request]() -> absl::Status {
         PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
         PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(caller));
+        const absl::Duration deadline =
+            request->has_deadline() ? FromDuration(request->deadline()) : absl::ZeroDuration();
+        if (request->has_deadline() &&
+            (deadline < absl::Milliseconds(1) || deadline > absl::Hours(24))) {
+          return InvalidArgument("deadline is 1 ms to 24 h, not {}", DurationText(deadline));
+        }
         PARLEY_ASSIGN_OR_RETURN(const std::string pool,
                                 broker_.store().PoolOfWorker(request->worker_id()));
         PARLEY_ASSIGN_OR_RETURN(const std::vector<job::Worker> workers,
@@ -345,7 +372,7 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::DrainWorker(grpc::CallbackServerC
           if (worker.id != request->worker_id()) continue;
           const bool ours =
               worker.project == caller.project || (caller.is_service() && caller.project.empty());
-          if (ours) return broker_.store().Drain(pool, worker.id, true);
+          if (ours) return broker_.store().Drain(pool, worker.id, deadline);
           // One that serves every project belongs to the operator.
           if (worker.project.empty()) {
             return PermissionDenied(

@@ -41,6 +41,9 @@ class DispatchServiceImpl : public v1::DispatchService::CallbackService {
   grpc::ServerUnaryReactor* TerminateJob(grpc::CallbackServerContext* context,
                                          const v1::TerminateJobRequest* request,
                                          v1::TerminateJobResponse* response) override;
+  grpc::ServerUnaryReactor* MigrateJob(grpc::CallbackServerContext* context,
+                                       const v1::MigrateJobRequest* request,
+                                       v1::MigrateJobResponse* response) override;
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context,
                                         const v1::ListWorkersRequest* request,
                                         v1::ListWorkersResponse* response) override;

@@ -37,6 +37,10 @@ DispatchBrokerMetrics::DispatchBrokerMetrics(prometheus::Registry& r)
                                      "Attempts that ended badly and are tried again")),
       redispatches(metrics::Counter(r, "parley_dispatch_redispatched_total",
                                     "Attempts after the first that were handed to a worker")),
+      handovers(metrics::Counter(r, "parley_dispatch_handovers_total",
+                                 "Hand-overs of running jobs that were begun")),
+      handovers_refused(metrics::Counter(r, "parley_dispatch_handovers_refused_total",
+                                         "Hand-overs that were asked for and could not begin")),
       deadlines_passed(metrics::Counter(r, "parley_dispatch_deadline_passed_total",
                                         "Jobs that no worker took before their deadline")),
       leases_lost(metrics::Counter(r, "parley_worker_leases_lost_total",
@@ -81,6 +85,10 @@ void DispatchBrokerMetrics::CountRefusal(const absl::Status& status) {
     default:
       return refused_invalid.Increment();
   }
+}
+
+void DispatchBrokerMetrics::CountHandOver(const absl::Status& status) {
+  (status.ok() ? handovers : handovers_refused).Increment();
 }
 
 DispatchBrokerMetrics::PoolGauges::PoolGauges(prometheus::Registry& r, const std::string& pool)

@@ -26,6 +26,8 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
   prometheus::Counter& rejections;            // parley_dispatch_rejections_total
   prometheus::Counter& attempts_lost;         // parley_dispatch_attempts_lost_total
   prometheus::Counter& redispatches;          // parley_dispatch_redispatched_total
+  prometheus::Counter& handovers;             // parley_dispatch_handovers_total
+  prometheus::Counter& handovers_refused;     // parley_dispatch_handovers_refused_total
   prometheus::Counter& deadlines_passed;      // parley_dispatch_deadline_passed_total
   prometheus::Counter& leases_lost;           // parley_worker_leases_lost_total
   prometheus::Counter& deaths_reported;       // parley_worker_deaths_reported_total
@@ -44,6 +46,8 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
 
   // One refusal of a create, by what it answered.
   void CountRefusal(const absl::Status& status);
+  // A hand-over that was asked for: begun, or not.
+  void CountHandOver(const absl::Status& status);
 
   // What one pool looks like; made when the pool is first seen. Thread-safe.
   struct PoolGauges {

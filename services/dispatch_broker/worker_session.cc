@@ -66,7 +66,8 @@ void WorkerSession::OnMessage(const v1::ConnectRequest& message) {
     case v1::ConnectRequest::kWords:
       return OnWords(message.words());
     case v1::ConnectRequest::kDrain:
-      if (absl::Status status = broker_.store().Drain(pool_, worker_id_, false); !status.ok()) {
+      if (absl::Status status = broker_.store().Drain(pool_, worker_id_, std::nullopt);
+          !status.ok()) {
         broker_.context().log().Warn("drain not stored; its heartbeats say the same",
                                      {{"worker_id", worker_id_}, {"error", Message(status)}});
       }
@@ -77,6 +78,8 @@ void WorkerSession::OnMessage(const v1::ConnectRequest& message) {
       return OnCheckpoints(message.checkpoints());
     case v1::ConnectRequest::kLog:
       return OnLog(message.log());
+    case v1::ConnectRequest::kAskHandOver:
+      return OnAskHandOver(message.ask_hand_over());
     default:
       return;  // of a newer worker
   }
@@ -404,8 +407,13 @@ void WorkerSession::SaveSessionEnds(std::vector<HeldWord> ended) {
 
 void WorkerSession::OnCheckpoints(const v1::Checkpoints& checkpoints) {
   for (const v1::Checkpoint& checkpoint : checkpoints.checkpoints()) {
-    const absl::Status status = broker_.store().SaveCheckpoint(
-        checkpoint.job_id(), checkpoint.fencing_token(), checkpoint.blob());
+    const absl::Status status =
+        checkpoint.final()
+            ? broker_.store().SaveLastCheckpoint(checkpoint.job_id(), checkpoint.fencing_token(),
+                                                 checkpoint.blob(),
+                                                 FromTime(checkpoint.paused_at()))
+            : broker_.store().SaveCheckpoint(checkpoint.job_id(), checkpoint.fencing_token(),
+                                             checkpoint.blob());
     if (status.ok() || absl::IsUnavailable(status)) continue;  // the next turn brings a newer one
     broker_.context().log().Warn("checkpoint refused",
                                  {{"job_id", checkpoint.job_id()}, {"error", Message(status)}});
@@ -453,6 +461,22 @@ void WorkerSession::OnLog(const v1::JobLogChunk& chunk) {
   if (chunk.end()) readers_.erase(it);
 }
 
+// ---- hand-over ----
+
+void WorkerSession::OnAskHandOver(const v1::AskHandOver& ask) {
+  for (const v1::JobToken& job : ask.jobs()) {
+    const absl::Status status =
+        broker_.store().Migrate(job.job_id(), job.fencing_token(), "").status();
+    broker_.metrics().CountHandOver(status);
+    if (status.ok()) continue;
+    v1::ConnectResponse response;
+    response.mutable_hand_over()->set_job_id(job.job_id());
+    response.mutable_hand_over()->set_fencing_token(job.fencing_token());
+    response.mutable_hand_over()->set_cancel(true);
+    SendOrClose(std::move(response));
+  }
+}
+
 // ---- to the worker ----
 
 void WorkerSession::Tell(const job::Message& message) {
@@ -476,8 +500,22 @@ void WorkerSession::Handle(const job::Message& message) {
       response.mutable_revoke()->set_job_id(message.job_id);
       response.mutable_revoke()->set_fencing_token(message.fencing_token);
       break;
+    case job::Message::Kind::kHandOver:
+      return SendHandOver(message);
+    case job::Message::Kind::kGoOn:
+      response.mutable_hand_over()->set_job_id(message.job_id);
+      response.mutable_hand_over()->set_fencing_token(message.fencing_token);
+      response.mutable_hand_over()->set_cancel(true);
+      break;
+    case job::Message::Kind::kTakeOver:
+      return SendTakeOver(message);
     case job::Message::Kind::kDrain:
       response.mutable_drain();
+      if (message.fencing_token > 0) {
+        SetTime(broker_.context().clock().Now() +
+                    absl::Milliseconds(static_cast<int64_t>(message.fencing_token)),
+                response.mutable_drain()->mutable_deadline());
+      }
       break;
     case job::Message::Kind::kReplaced:
       // The token is the connect_seq that was replaced.
@@ -496,6 +534,35 @@ void WorkerSession::SendOffer(const job::Message& message) {
   broker_.metrics().offers.Increment();
   v1::ConnectResponse response;
   *response.mutable_offer()->mutable_assignment() = ToProto(*assignment);
+  SendOrClose(std::move(response));
+}
+
+void WorkerSession::SendHandOver(const job::Message& message) {
+  const absl::StatusOr<job::Job> job = broker_.store().GetJob(message.job_id);
+  // Without the store nothing is handed over: its timer calls it off.
+  if (!job.ok() || job->fencing_token != message.fencing_token || job->next_worker_id.empty()) {
+    return;
+  }
+  v1::ConnectResponse response;
+  response.mutable_hand_over()->set_job_id(message.job_id);
+  response.mutable_hand_over()->set_fencing_token(message.fencing_token);
+  response.mutable_hand_over()->set_to_worker_id(job->next_worker_id);
+  SendOrClose(std::move(response));
+}
+
+void WorkerSession::SendTakeOver(const job::Message& message) {
+  const absl::StatusOr<job::Assignment> assignment =
+      broker_.store().GetAssignment(message.job_id, message.fencing_token);
+  if (absl::IsUnavailable(assignment.status())) return KeepUntold(message);
+  if (!assignment.ok()) return;  // called off already
+  v1::ConnectResponse response;
+  v1::TakeOver& take_over = *response.mutable_take_over();
+  take_over.set_job_id(message.job_id);
+  take_over.set_fencing_token(message.fencing_token);
+  take_over.set_checkpoint(assignment->checkpoint);
+  if (assignment->paused_at != absl::InfinitePast()) {
+    SetTime(assignment->paused_at, take_over.mutable_paused_at());
+  }
   SendOrClose(std::move(response));
 }
 
@@ -545,7 +612,9 @@ void WorkerSession::SendGo(const job::Message& message) {
   if (registration_.accepts_all) broker_.metrics().matches.Increment();
   SaveStart(*assignment);
   const absl::Duration waited = broker_.context().clock().Now() - assignment->create_time;
-  if (assignment->attempt > 1) {
+  if (assignment->take_over) {
+    // Counted when it began.
+  } else if (assignment->attempt > 1) {
     broker_.metrics().redispatches.Increment();
   } else {
     broker_.metrics().queue_wait_seconds.Observe(absl::ToDoubleSeconds(waited));

@@ -64,6 +64,7 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void OnWords(const v1::Words& words);
   void OnLog(const v1::JobLogChunk& chunk);
   void OnCheckpoints(const v1::Checkpoints& checkpoints);
+  void OnAskHandOver(const v1::AskHandOver& ask);
   void ApplyHeld();
   void NoteVerdict(const HeldWord& held, const job::WordVerdict& verdict);
   void SaveReport(const HeldWord& held);
@@ -76,6 +77,8 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void CatchUp();
   void SendOffer(const job::Message& message);
   void SendGo(const job::Message& message);
+  void SendHandOver(const job::Message& message);
+  void SendTakeOver(const job::Message& message);
   std::string RoomToken(const job::Assignment& assignment) const;
   double MedianLoad(double load);
   void Fail(const absl::Status& status);

@@ -120,18 +120,19 @@ TEST_F(JobStoreWorkersTest, DrainingAndUnwillingWorkersGetNothing) {
   PARLEY_ASSERT_OK(store().Renew("echo", {{"AW_1", 1, 0.1, true}}));
   EXPECT_EQ(Get(id).state, State::kOffered);
   broker().TakeMessages();
-  PARLEY_ASSERT_OK(store().Drain("echo", "AW_1", true));
+  PARLEY_ASSERT_OK(store().Drain("echo", "AW_1", absl::ZeroDuration()));
   EXPECT_EQ(broker().TakeMessages().at(0).kind, Message::Kind::kDrain);
   EXPECT_EQ(Get(CreateEcho()).state, State::kPending);
   EXPECT_EQ(store().ListWorkers("echo")->at(0).state, "DRAINING");
-  EXPECT_THAT(store().Drain("echo", "AW_9", true), HasCode(absl::StatusCode::kNotFound));
+  EXPECT_THAT(store().Drain("echo", "AW_9", absl::ZeroDuration()),
+              HasCode(absl::StatusCode::kNotFound));
 }
 
 TEST_F(JobStoreWorkersTest, StatsAndPoolOfWorker) {
   Connect("AW_1", 5);
   Connect("AW_2", 3);
   CreateEcho();
-  PARLEY_ASSERT_OK(store().Drain("echo", "AW_2", false));
+  PARLEY_ASSERT_OK(store().Drain("echo", "AW_2", std::nullopt));
   PARLEY_ASSERT_OK_AND_ASSIGN(const auto stats, store().Stats("echo"));
   EXPECT_EQ(stats.workers, 2);
   EXPECT_EQ(stats.slots, 8);

@@ -13,6 +13,7 @@ local hold = meta[2] and true or false
 
 local OFFER_MS, START_MS, STOP_MS, PARK_MS, PREFER_MS = 3000, 10000, 10000, 1000, 500
 local QUIET_MS, LEASE_MS = 3000, 12000
+local HANDOVER_MS, REST_MS = 5000, 15000  -- a silent successor; a holder that waits for a quiet moment
 local KEEP_S, PAST_MAX, EVENTS_MAX = 3600, 10000, 200000
 local MAX_ATTEMPTS, MAX_OFFERS = 3, 20
 local GOOD = {PARTICIPANTS_LEFT = true, SHUTDOWN = true, ROOM_CLOSED = true}
@@ -255,7 +256,7 @@ local function leave(j)  -- whatever state it was in
     dequeue(j)
     call('ZREM', TAG .. 'pending', j.id)
   end
-  drop_timers(j.id, 'deadline', 'queue', 'relax', 'offer', 'start', 'stop')
+  drop_timers(j.id, 'deadline', 'queue', 'relax', 'offer', 'start', 'stop', 'handover')
 end
 
 local function to_pending(j, delay_ms, reason, fields)
@@ -312,9 +313,27 @@ local function end_dispatch(dispatch, r, job, state, reason)
     state = state, reason = reason})
 end
 
+-- A running job may have a successor, `next`: another worker that holds a slot under a newer token and is to take it over.
+local function has_next(j) return (j.next_token or '') ~= '' end
+local function is_next(j, worker, token) return has_next(j) and j.next_token == token and j.next_worker == worker end
+-- It will not happen: the successor is revoked (its slot is free when it says so), the holder goes on.
+local function clear_next(j)
+  if not has_next(j) then return end
+  local worker, token = j.next_worker, j.next_token
+  save_job(j, {'next_worker', '', 'next_token', '', 'paused', ''})
+  drop_timers(j.id, 'handover')
+  tell(worker, 'revoke', j.id, token)
+  tell(j.worker, 'go_on', j.id, j.token)
+  job_event('job_kept', j)
+end
+
 local EVENT_OF = {SUCCEEDED = 'job_succeeded', FAILED = 'job_failed', CANCELLED = 'job_cancelled'}
 local seat_left
 local function finish(j, state, reason, detail)
+  if has_next(j) then
+    tell(j.next_worker, 'revoke', j.id, j.next_token)
+    save_job(j, {'next_worker', '', 'next_token', ''})
+  end
   leave(j)
   save_job(j, {'state', state, 'reason', reason, 'end', now, 'update', now, 'error', detail or j.error or ''})
   job_event(EVENT_OF[state], j, reason)
@@ -325,10 +344,12 @@ local function finish(j, state, reason, detail)
 end
 
 local seat_empty
+local promote  -- below
 local function lose(j, reason, detail)
   local attempt = tonumber(j.attempt)
   if j.stop == '1' then return finish(j, 'CANCELLED', 'TERMINATED', detail) end
   if j.stay == '1' and seat_empty(j) then return finish(j, 'SUCCEEDED', 'PARTICIPANTS_LEFT', detail) end
+  if has_next(j) then return promote(j, reason, detail) end
   if j.policy == 'NEVER' or attempt >= MAX_ATTEMPTS or FINAL[reason] then return finish(j, 'FAILED', reason, detail) end
   local backoff = attempt <= 1 and 0 or math.min(30, 2 ^ math.min(attempt - 2, 5)) * 1000
   to_pending(j, backoff, reason, {'previous', reason, 'error', detail or '', 'tried', '',
@@ -369,12 +390,49 @@ local function to_running(j, w)
   job_event('job_running', j)
 end
 
+-- The job is its successor's from now on. A planned hand-over is no attempt of its own: calls that live long are handed
+-- over often.
+local function pass_on(j)
+  leave(j)
+  save_job(j, {'worker', j.next_worker, 'token', j.next_token, 'counted', j.next_token, 'handed', '1', 'next_worker', '',
+    'next_token', '', 'update', now})
+end
+-- The holder is gone before its successor has begun: that one begins at once, with the checkpoint there is.
+promote = function(j, reason, detail)
+  local paused = (j.paused or '') ~= ''
+  pass_on(j)
+  save_job(j, {'previous', reason, 'error', detail or ''})
+  if not paused then save_job(j, {'counted', ''}) end  -- lost, not handed over
+  to_assigned(j, load_worker(j.worker))
+  tell(j.worker, 'take_over', j.id, j.token)
+end
+-- A word of the successor.
+local function apply_next_word(w, j, kind, reason, detail)
+  if kind == 'ACCEPTED' then
+    tell(w.id, 'go', j.id, j.next_token)
+  elseif kind == 'PREPARED' then
+    set_timer('handover', j.id, now + REST_MS)
+    tell(j.worker, 'hand_over', j.id, j.token)
+  elseif kind == 'STARTED' or (kind == 'ENDED' and GOOD[reason]) then  -- words are cumulative
+    local old, old_token = j.worker, j.token
+    pass_on(j)
+    job_event('job_running', j)
+    tell(old, 'revoke', j.id, old_token)
+    if kind == 'ENDED' then finish(j, 'SUCCEEDED', reason, detail) end
+  else  -- rejected, released, ended badly
+    clear_next(j)
+  end
+  if TERMINAL[j.state] then return 'RECORDED', j.token, j.state, j.reason end
+  return 'OK', j.token, j.state, ''
+end
+
 -- One word of a worker about (job, token). Returns outcome, newest token, state, reason.
 local function apply_word(w, kind, id, token, reason, detail, final)
   if kind == 'ENDED' or kind == 'RELEASED' or kind == 'REJECTED' then release(w, id, token) end
   local j = load_job(id)
   if not j then return 'STALE', '0', '', '' end
   if TERMINAL[j.state] then return 'RECORDED', j.token, j.state, j.reason end
+  if is_next(j, w.id, token) then return apply_next_word(w, j, kind, reason, detail) end
   if j.token ~= token or (LEASED[j.state] and j.worker ~= w.id) then return 'STALE', j.token, j.state, '' end
   local leased = LEASED[j.state]
   if kind == 'ACCEPTED' then
@@ -386,6 +444,8 @@ local function apply_word(w, kind, id, token, reason, detail, final)
   elseif kind == 'STARTED' then
     if not leased then return 'STALE', j.token, j.state, '' end
     if j.state ~= 'RUNNING' then to_running(j, w) end
+  elseif kind == 'PREPARED' then
+    if j.state == 'ASSIGNED' then tell(w.id, 'take_over', id, token) end  -- promoted meanwhile
   elseif kind == 'REJECTED' then
     if j.state == 'OFFERED' or j.state == 'ASSIGNED' then
       if j.counted == token then save_job(j, {'attempt', tonumber(j.attempt) - 1, 'counted', ''}) end
@@ -415,6 +475,7 @@ local function request_stop(j)
     if leased then tell(worker, 'revoke', j.id, token) end
     return
   end
+  clear_next(j)
   if j.stop ~= '1' then
     save_job(j, {'stop', '1', 'update', now})
     set_timer('stop', j.id, now + STOP_MS)
@@ -433,7 +494,11 @@ local function end_session(w)
   event('worker_ended', {project = w.project, worker = w.id})
   for id, token in pairs(held) do
     local j = load_job(id)
-    if j and j.token == token and j.worker == w.id and LEASED[j.state] then lose(j, 'WORKER_LOST') end
+    if j and is_next(j, w.id, token) then
+      clear_next(j)
+    elseif j and j.token == token and j.worker == w.id and LEASED[j.state] then
+      lose(j, 'WORKER_LOST')
+    end
   end
 end
 

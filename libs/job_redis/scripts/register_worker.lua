@@ -55,11 +55,27 @@ local function rebuild(job, dispatch, r)
   return j
 end
 
+-- A process that waits to take the job over, and has not begun.
+local function merge_prepared(job, token)
+  call('HSET', TAG .. 'wr:' .. id, job, token)
+  local j = load_job(job)
+  if not j or TERMINAL[j.state] then return verdict(job, token, 'REVOKE', j and j.state) end
+  if is_next(j, id, token) then return verdict(job, token, 'KEEP') end
+  if j.token ~= token or j.worker ~= id or not LEASED[j.state] then return verdict(job, token, 'REVOKE') end
+  verdict(job, token, 'KEEP')
+  tell(id, 'take_over', job, token)  -- promoted meanwhile
+end
+
 local function merge_live(job, token, status, dispatch, r)
   call('HSET', TAG .. 'wr:' .. id, job, token)  -- it is physically there
   local j = load_job(job) or rebuild(job, dispatch, r)
   if not j then return verdict(job, token, 'REVOKE') end
   if TERMINAL[j.state] then return verdict(job, token, 'REVOKE', j.state) end
+  if is_next(j, id, token) then  -- it was told to take over; RUNNING: and has done so
+    if status == 'RUNNING' then apply_next_word(w, j, 'STARTED') end
+    if status == 'STOPPING' then clear_next(j) end
+    return verdict(job, token, 'KEEP')
+  end
   local older = tonumber(token) < tonumber(j.token)
   if older then
     if j.worker == id and (j.state == 'OFFERED' or j.state == 'ASSIGNED') then to_pending(j, 0, '') end
@@ -127,7 +143,9 @@ while at < #ARGV do
   local r = read_record(tonumber(arg()))
   reported[job] = true
   local over = status == 'ENDED' or status == 'RELEASED'
-  if over and (recorded ~= '' or not hold) then
+  if status == 'PREPARED' then
+    merge_prepared(job, token)
+  elseif over and (recorded ~= '' or not hold) then
     merge_ended(job, token, status, reason, detail, recorded, dispatch, r)
   else
     merge_live(job, token, over and 'RUNNING' or status, dispatch, r)
@@ -141,7 +159,9 @@ end
 -- Stored as its own, but not reported: never arrived, or gone.
 for job, token in pairs(before) do
   local j = not reported[job] and load_job(job)
-  if j and j.token == token and j.worker == id and LEASED[j.state] then
+  if j and is_next(j, id, token) then
+    clear_next(j)
+  elseif j and j.token == token and j.worker == id and LEASED[j.state] then
     if j.state == 'RUNNING' then
       lose(j, 'WORKER_LOST')
     elseif call('HLEN', TAG .. 'wr:' .. id) < tonumber(w.slots) then

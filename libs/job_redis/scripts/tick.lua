@@ -59,6 +59,7 @@ local fire = {
     lose(j, 'START_TIMEOUT')
     tell(worker, 'revoke', j.id, token)
   end,
+  handover = clear_next,
   stop = function(j)
     if j.state ~= 'RUNNING' or j.stop ~= '1' then return end
     local worker, token = j.worker, j.token
