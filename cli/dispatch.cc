@@ -1,4 +1,4 @@
-// parley dispatch create|list|get|delete|watch|history, parley jobs list|get|logs|delete
+// parley dispatch create|list|get|delete|watch|history, parley jobs list|get|logs|delete|migrate
 #include <absl/time/clock.h>
 #include <fmt/format.h>
 
@@ -257,6 +257,30 @@ absl::Status JobLogs(const Command& command, const std::string& id, bool follow)
   }
 }
 
+// Waits until the job is where it is to be: 20 s are more than a hand-over may take.
+absl::Status Migrate(const Command& command, const std::string& id, const std::string& to) {
+  Api api = command.MakeApi();
+  const std::string path = "/api/jobs/" + http::UrlEncode(id);
+  PARLEY_ASSIGN_OR_RETURN(const Json before, api.Get(path));
+  Json body = Json::object();
+  if (!to.empty()) body["workerId"] = to;
+  PARLEY_RETURN_IF_ERROR(api.Post(path + "/migrate", body).status());
+  const absl::Time until = absl::Now() + absl::Seconds(25);
+  Json job;
+  do {
+    absl::SleepFor(absl::Milliseconds(50));
+    PARLEY_ASSIGN_OR_RETURN(job, api.Get(path));
+  } while (!job.value("nextWorkerId", "").empty() && absl::Now() < until);
+  if (command.output.json) {
+    PrintJson(job);
+  } else {
+    PrintJobs(Json::array({job}));
+  }
+  if (job["fencingToken"] != before["fencingToken"]) return absl::OkStatus();
+  return Aborted("the job is still at {}: its successor was not there in time",
+                 Cell(job, "workerId"));
+}
+
 void AddJobs(CLI::App& root, Command& command) {
   CLI::App& jobs = *root.add_subcommand("jobs", "Jobs: single runs of dispatches");
   auto id = std::make_shared<std::string>();
@@ -280,6 +304,11 @@ void AddJobs(CLI::App& root, Command& command) {
              [&command, id] { return OneJob(command, *id, true); })
       ->add_option("ID", *id, "AJ_…")
       ->required();
+  auto to = std::make_shared<std::string>();
+  CLI::App* migrate = AddCommand(jobs, command, "migrate", "Hand a running job to another worker",
+                                 [&command, id, to] { return Migrate(command, *id, *to); });
+  migrate->add_option("ID", *id, "AJ_…")->required();
+  migrate->add_option("--to", *to, "AW_…; without it the least loaded that fits");
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ void Session::RecordTo(Recorder* recorder) {
 }
 
 absl::Status Session::Restore(std::string_view checkpoint) {
-  PARLEY_ASSIGN_OR_RETURN(Checkpoint saved, ParseCheckpoint(checkpoint));
+  PARLEY_ASSIGN_OR_RETURN(session::Checkpoint saved, ParseCheckpoint(checkpoint));
   if (recorder_ != nullptr) recorder_->Restored(checkpoint);
   for (ChatItem& item : saved.items) history_.Add(std::move(item));
   user_data_ = std::move(saved.user_data);
@@ -487,13 +487,20 @@ void Session::AddItem(ChatItem item) {
   history_.Add(std::move(item));
 }
 
-void Session::SaveCheckpoint() {
-  Checkpoint checkpoint{.items = {history_.items().begin(), history_.items().end()},
-                        .user_data = user_data_,
-                        .greeted = greeted_,
-                        .turns = turns_,
-                        .usage = usage_};
-  out_.emplace_back(command::SaveCheckpoint{FormatCheckpoint(std::move(checkpoint))});
+bool Session::at_rest() const {
+  return active_ == nullptr && queue_.empty() && !closing_ && !hearing_.speaking() &&
+         !hearing_.turn_open();
 }
+
+std::string Session::Checkpoint() const {
+  session::Checkpoint checkpoint{.items = {history_.items().begin(), history_.items().end()},
+                                 .user_data = user_data_,
+                                 .greeted = greeted_,
+                                 .turns = turns_,
+                                 .usage = usage_};
+  return FormatCheckpoint(std::move(checkpoint));
+}
+
+void Session::SaveCheckpoint() { out_.emplace_back(command::SaveCheckpoint{Checkpoint()}); }
 
 }  // namespace parley::session

@@ -53,6 +53,11 @@ class Session {
   // The commands since the last call.
   std::vector<Command> Take();
 
+  // Nobody speaks, thinks or owes an answer: a good moment to be handed over.
+  bool at_rest() const;
+  // What Restore takes, as of now.
+  std::string Checkpoint() const;
+
   AgentState state() const { return state_; }
   bool ended() const { return ended_; }
   const History& history() const { return history_; }

@@ -1,8 +1,11 @@
 #include "testing/calls.h"
 
+#include <absl/time/clock.h>
+
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
 #include "auth/token.h"
 #include "base/status.h"
@@ -132,6 +135,77 @@ absl::StatusOr<int64_t> FrontDeskCall::WaitForNewAgent(int64_t after_us, absl::D
                               },
                               timeout, after_us));
   return joined.at_us;
+}
+
+absl::Status Api::Migrate(const std::string& dispatch_id, absl::Duration timeout) {
+  PARLEY_ASSIGN_OR_RETURN(const json before, Job(dispatch_id));
+  PARLEY_RETURN_IF_ERROR(
+      Call("POST", "/api/jobs/" + before["id"].get<std::string>() + "/migrate", json::object())
+          .status());
+  const absl::Time until = absl::Now() + timeout;
+  while (absl::Now() < until) {
+    PARLEY_ASSIGN_OR_RETURN(const json job, Job(dispatch_id));
+    if (job["nextWorkerId"] == "" && job["workerId"] != before["workerId"]) return absl::OkStatus();
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  return DeadlineExceeded("the job of {} did not move", dispatch_id);
+}
+
+absl::StatusOr<std::unique_ptr<MemoryCall>> MemoryCall::Place(Api& api, const std::string& word) {
+  std::unique_ptr<MemoryCall> call(new MemoryCall(word));
+  PARLEY_ASSIGN_OR_RETURN(const json session,
+                          api.Call("POST", "/api/sessions", {{"agent", "memory"}}));
+  call->dispatch_id_ = session["dispatchId"].get<std::string>();
+  caller::CallerOptions options;
+  options.token = session["participantToken"].get<std::string>();
+  options.media_url = session["mediaUrl"].get<std::string>();
+  options.record = false;
+  options.opus_complexity = 0;
+  PARLEY_ASSIGN_OR_RETURN(call->caller_, caller::Caller::Connect(options));
+  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgent(absl::Seconds(15)).status());
+  return call;
+}
+
+absl::Status MemoryCall::Say(const std::string& text, const std::string& expected) {
+  constexpr absl::Duration kTimeout = absl::Seconds(10);
+  const int64_t at_us = caller_->NowMicros();
+  PARLEY_RETURN_IF_ERROR(caller_->SendText(text));
+  PARLEY_ASSIGN_OR_RETURN(const caller::Transcript answer,
+                          caller_->WaitForTranscript(/*of_agent=*/true, at_us, kTimeout));
+  if (answer.text.find(expected) != std::string::npos) return absl::OkStatus();
+  return Internal("to \"{}\" the agent said \"{}\"", text, answer.text);
+}
+
+absl::Status MemoryCall::Tell() { return Say("my word is " + word_, "Noted"); }
+
+absl::Status MemoryCall::Ask() {
+  PARLEY_RETURN_IF_ERROR(Say("what did I say before", "my word is " + word_));
+  return Tell();
+}
+
+std::vector<double> MemoryCall::GapsMs() const {
+  std::vector<double> gaps;
+  int64_t left_us = -1;
+  for (const caller::CallEvent& event : caller_->events()) {
+    using Type = caller::CallEvent::Type;
+    if (!event.identity.starts_with("agent-")) continue;
+    if (event.type == Type::kParticipantLeft) left_us = event.at_us;
+    if (event.type != Type::kAgentAudible || left_us < 0) continue;
+    gaps.push_back(static_cast<double>(event.at_us - left_us) / 1000);
+    left_us = -1;
+  }
+  return gaps;
+}
+
+std::vector<double> HandOverPausesMs(const std::string& log) {
+  std::vector<double> pauses;
+  std::istringstream lines(log);
+  for (std::string line; std::getline(lines, line);) {
+    const json entry = json::parse(line, nullptr, false);
+    if (!entry.is_object() || entry.value("msg", "") != "job taken over") continue;
+    if (entry.contains("gap_ms")) pauses.push_back(entry["gap_ms"].get<double>());
+  }
+  return pauses;
 }
 
 }  // namespace parley::testing

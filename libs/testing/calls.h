@@ -33,6 +33,8 @@ class Api {
   // often.
   absl::StatusOr<std::vector<int16_t>> Speech(const std::string& text);
   absl::StatusOr<nlohmann::json> Job(const std::string& dispatch_id);  // its only, or newest, job
+  // Hands the dispatch's job to whoever is free. OK once another worker runs it.
+  absl::Status Migrate(const std::string& dispatch_id, absl::Duration timeout);
   const std::string& base() const { return base_; }
 
  private:
@@ -67,5 +69,41 @@ class FrontDeskCall {
   std::string dispatch_id_;
   std::unique_ptr<caller::Caller> caller_;
 };
+
+// A call by chat whose agent remembers: the caller tells it a word and later asks for it, so that
+// an answer shows that nothing of the call was lost.
+class MemoryCall {
+ public:
+  // What the scripted engines of all three gateways, and the registry, are given first.
+  static constexpr char kScript[] = R"({
+    "llm": {"delay": "20ms",
+            "answers": [{"when": "before", "text": "You said {earlier}."}, {"text": "Noted."}]},
+    "tts": {"delay": "30ms", "per_character": "10ms"}})";
+  static constexpr char kAgent[] = R"({"id": "memory", "instructions": "Remember.",
+    "stt": [{"engine": "scripted"}], "llm": [{"engine": "scripted"}],
+    "tts": [{"engine": "scripted"}]})";
+
+  // Blocks until the agent hears and is heard.
+  static absl::StatusOr<std::unique_ptr<MemoryCall>> Place(Api& api, const std::string& word);
+  absl::Status Tell();
+  // OK when the agent names the word. Asking is itself something said, so tells it anew.
+  absl::Status Ask();
+  // How long no agent was there whom the caller could hear: one out, the next one audible.
+  std::vector<double> GapsMs() const;
+
+  const std::string& dispatch_id() const { return dispatch_id_; }
+
+ private:
+  explicit MemoryCall(std::string word) : word_(std::move(word)) {}
+  absl::Status Say(const std::string& text, const std::string& expected);
+
+  const std::string word_;
+  std::string dispatch_id_;
+  std::unique_ptr<caller::Caller> caller_;
+};
+
+// From an agent server's log: for each job it took over, how long nobody listened, by both servers'
+// clocks.
+std::vector<double> HandOverPausesMs(const std::string& log);
 
 }  // namespace parley::testing

@@ -205,6 +205,20 @@ absl::StatusOr<http::Response> TerminateJob(Backend& backend, const http::Reques
   return JsonResponse(ToJson(response.job()));
 }
 
+absl::StatusOr<http::Response> MigrateJob(Backend& backend, const http::Request& request) {
+  PARLEY_ASSIGN_OR_RETURN(Body body, Body::Parse(request.body));
+  dispatch::v1::MigrateJobRequest call;
+  call.set_job_id(request.params.at("id"));
+  call.set_to_worker_id(body.Text("worker_id"));
+  PARLEY_RETURN_IF_ERROR(body.Finish());
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  dispatch::v1::MigrateJobResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.dispatch->MigrateJob(&context, call, &response)));
+  return JsonResponse(ToJson(response.job()), 202);
+}
+
 absl::StatusOr<http::Response> ListWorkers(Backend& backend, const http::Request& request) {
   dispatch::v1::ListWorkersRequest call;
   if (const auto it = request.query.find("pool"); it != request.query.end())
@@ -228,6 +242,13 @@ absl::StatusOr<http::Response> ListRooms(Backend& backend, const http::Request& 
   Json rooms = Json::array();
   for (const auto& room : response.rooms()) rooms.push_back(ToJson(room));
   return JsonResponse({{"rooms", std::move(rooms)}});
+}
+
+const Json& MigrateSchema() {
+  static const Json schema = Json::parse(R"json({
+    "type": "object", "additionalProperties": false,
+    "properties": {"workerId": {"type": "string", "description": "AW_…; without it the least loaded that fits"}}})json");
+  return schema;
 }
 
 const Json& CreateSchema() {
@@ -270,6 +291,9 @@ void AddDispatchRoutes(Backend& backend, std::vector<Route>& routes) {
   add("GET", "/api/jobs/{id}/logs",
       "Newest lines of a job while its agent server lives; ?after= the last answer's next",
       "agent.admin", JobLogs);
+  add("POST", "/api/jobs/{id}/migrate",
+      "Hand a running job over to another agent server; done when nextWorkerId is empty again",
+      kRoom, MigrateJob, MigrateSchema(), 202);
   add("GET", "/api/workers",
       "Agent servers with slots, load and heartbeat age; ?pool=", "video.roomList", ListWorkers);
   add("GET", "/api/rooms", "Rooms of the project, on all replicas", "video.roomList", ListRooms);

@@ -291,6 +291,7 @@ Json ToJson(const dispatch::v1::Job& job) {
           {"attempt", job.attempt()},
           {"fencingToken", job.fencing_token()},
           {"workerId", job.worker_id()},
+          {"nextWorkerId", job.next_worker_id()},
           {"pool", job.pool()},
           {"agentId", job.agent_id()},
           {"agentVersion", job.agent_version()},

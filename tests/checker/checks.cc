@@ -46,6 +46,7 @@ void CheckLeases(const History& history, const std::map<std::string, int>& slots
   std::map<uint64_t, std::string> owners;  // of tokens
   for (const EventRecord& event : history.events) {
     if (event.job.empty() || event.state.empty() || event.type == "dispatch_ended") continue;
+    if (event.type == "job_migrating" || event.type == "job_kept") continue;  // still its holder's
     if (const auto it = held.find(event.job); it != held.end()) {
       --by_worker[it->second.worker];
       --by_project[it->second.project];

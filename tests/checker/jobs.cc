@@ -65,6 +65,8 @@ class Replay {
     }
     if (created_us_ == 0) Break("EveryEventOnce", &event, "has events before it was created");
     if (created_us_ == 0) created_us_ = event.time_us;
+    // A successor is prepared, or was in vain: the job is still its holder's.
+    if (event.type == "job_migrating" || event.type == "job_kept") return;
     if (IsTerminal(state_)) {
       return Break("TerminalIsFinal", &event, fmt::format("was {}, then {}", state_, event.state));
     }

@@ -185,6 +185,154 @@ TEST(JobTest, NextAttemptRemembers) {
   EXPECT_EQ(peer.chats.at(0).items(1).message().text(), "Good day.");
 }
 
+// ---- given to a successor, or frozen ----
+
+bool Listening(JobPeer& peer) {
+  return peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; });
+}
+void HandOver(JobPeer& peer, int wait_ms) {
+  jobv1::ToJob message;
+  message.mutable_hand_over()->set_wait_ms(wait_ms);
+  peer.Send(message);
+}
+void CallHandOverOff(JobPeer& peer) {
+  jobv1::ToJob message;
+  message.mutable_hand_over()->set_cancel(true);
+  peer.Send(message);
+}
+void Freeze(JobPeer& peer, bool on) {
+  jobv1::ToJob message;
+  message.mutable_freeze()->set_on(on);
+  peer.Send(message);
+}
+// Everything sent so far has been handled.
+void Settle(JobPeer& peer) {
+  const auto pongs = [&] {
+    return std::count_if(peer.messages.begin(), peer.messages.end(),
+                         [](const FromJob& message) { return message.has_pong(); });
+  };
+  const auto before = pongs();
+  jobv1::ToJob ping;
+  ping.mutable_ping()->set_id(1);
+  peer.Send(ping);
+  ASSERT_TRUE(peer.Until([&] { return pongs() > before; }));
+}
+
+TEST(JobTest, HandedOverBetweenTurnsWithAllItRemembers) {
+  std::string checkpoint;
+  SessionConfig config = Engines();
+  config.greeting = "Good day.";
+  {
+    JobPeer peer(Talker(config));
+    peer.answers = {Text("A double is ninety.")};
+    peer.Assign();
+    ASSERT_TRUE(Listening(peer));
+    peer.Chat("how much is a double?");
+    ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+    HandOver(peer, 10'000);
+    ASSERT_TRUE(peer.UntilHas(FromJob::kHandedOver));
+    checkpoint = peer.Find(FromJob::kHandedOver)->handed_over().checkpoint();
+  }
+  JobPeer successor(Talker(config));
+  successor.answers = {Text("As I said.")};
+  successor.Assign("", checkpoint);
+  ASSERT_TRUE(Listening(successor));
+  successor.Chat("what did you say?");
+  ASSERT_TRUE(successor.Until([&] { return !successor.turns.empty(); }));
+  EXPECT_EQ(successor.agent_said, "As I said.|");
+  const auto& items = successor.chats.at(0).items();
+  EXPECT_EQ(items.Get(1).message().text(), "Good day.");
+  EXPECT_EQ(items.Get(2).message().text(), "how much is a double?");
+  EXPECT_EQ(items.Get(3).message().text(), "A double is ninety.");
+}
+
+TEST(JobTest, HandOverWaitsForTheAgentsLastWord) {
+  SessionConfig config = Engines();
+  config.greeting = "One two three four five six seven.";
+  JobPeer peer(Talker(config));
+  peer.Assign();
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 10; }));
+  HandOver(peer, 10'000);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kHandedOver));
+  EXPECT_THAT(peer.agent_said, HasSubstr("seven."));
+  EXPECT_GE(peer.frames_us.size(), 60U);  // 7 words of 200 ms
+}
+
+TEST(JobTest, HandOverThatCannotWaitKeepsWhatWasHeard) {
+  SessionConfig config = Engines();
+  config.greeting = "One two three four five six seven eight nine ten eleven twelve.";
+  JobPeer peer(Talker(config));
+  peer.Assign();
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 20; }));
+  HandOver(peer, 100);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kHandedOver));
+  const std::string checkpoint = peer.Find(FromJob::kHandedOver)->handed_over().checkpoint();
+  EXPECT_THAT(checkpoint, HasSubstr("One two"));
+  EXPECT_THAT(checkpoint, ::testing::Not(HasSubstr("twelve")));
+  const size_t frames = peer.frames_us.size();
+  Settle(peer);
+  EXPECT_LE(peer.frames_us.size(), frames + 1);  // and not a word more
+}
+
+TEST(JobTest, HandOverThatIsCalledOffLosesNothing) {
+  JobPeer peer(Talker(Engines()));
+  peer.answers = {Text("Yes."), Text("And yes.")};
+  peer.Assign();
+  ASSERT_TRUE(Listening(peer));
+  HandOver(peer, 10'000);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kHandedOver));
+  peer.Chat("are you there?");
+  Settle(peer);
+  EXPECT_TRUE(peer.chats.empty());
+  CallHandOverOff(peer);
+  ASSERT_TRUE(peer.Until([&] { return peer.turns.size() == 1; }));
+  EXPECT_EQ(peer.agent_said, "Yes.|");
+  // Called off while it waits for a quiet moment: the agent is not even interrupted.
+  peer.Chat("still?");
+  ASSERT_TRUE(peer.Until([&] { return peer.chats.size() == 2; }));
+  HandOver(peer, 10'000);
+  CallHandOverOff(peer);
+  ASSERT_TRUE(peer.Until([&] { return peer.turns.size() == 2; }));
+  EXPECT_EQ(peer.agent_said, "Yes.|And yes.|");
+}
+
+TEST(JobTest, PausedJobStillEndsWhenToldTo) {
+  JobPeer peer(Talker(Engines()));
+  peer.Assign();
+  ASSERT_TRUE(Listening(peer));
+  HandOver(peer, 10'000);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kHandedOver));
+  peer.Shutdown(jobv1::Shutdown::TERMINATED);
+  EXPECT_EQ(EndOf(peer).reason(), dispatchv1::JOB_REASON_TERMINATED);
+  EXPECT_EQ(peer.Exit(), 0);
+}
+
+TEST(JobTest, FrozenJobNeitherListensNorThinks) {
+  JobPeer peer(Talker(Engines()));
+  peer.answers = {Text("Here I am.")};
+  peer.Assign();
+  ASSERT_TRUE(Listening(peer));
+  Freeze(peer, true);
+  peer.Chat("hello?");
+  Settle(peer);
+  EXPECT_TRUE(peer.chats.empty());
+  Freeze(peer, false);
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  EXPECT_EQ(peer.agent_said, "Here I am.|");
+}
+
+TEST(JobTest, ProgramWithoutASessionIsHandedOverAtOnce) {
+  JobPeer peer(Program([](JobContext& job) {
+    job.WaitForShutdown(absl::Minutes(1));
+    return absl::OkStatus();
+  }));
+  peer.Assign();
+  ASSERT_TRUE(peer.UntilHas(FromJob::kEntered));
+  HandOver(peer, 10'000);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kHandedOver));
+  EXPECT_EQ(peer.Find(FromJob::kHandedOver)->handed_over().checkpoint(), "");
+}
+
 TEST(JobTest, AnswersPings) {
   JobPeer peer(Program([](JobContext& job) {
     job.WaitForShutdown(absl::Minutes(1));

@@ -144,6 +144,29 @@ TEST_F(JobTableTest, WordsAreCumulative) {
   EXPECT_EQ(OnlyWord().kind(), Word::ENDED);
 }
 
+TEST_F(JobTableTest, ToBeTakenOverIsPreparedThenAsAnyOther) {
+  dispatchv1::Assignment record = Record("AJ_1", 7);
+  record.set_take_over(true);
+  ASSERT_EQ(table_.Admit(record), Admission::kStart);
+  EXPECT_EQ(table_.active(), 1);
+  EXPECT_EQ(table_.MakeReport().jobs(0).status(), ReportedJob::PREPARED);
+  EXPECT_FALSE(table_.has_unanswered());  // no process yet
+  table_.Started({"AJ_1", 7});            // it may not
+  EXPECT_EQ(table_.MakeReport().jobs(0).status(), ReportedJob::PREPARED);
+  table_.Prepared({"AJ_1", 7});
+  ASSERT_EQ(table_.Unanswered().size(), 1U);
+  EXPECT_EQ(table_.Unanswered()[0].kind(), Word::PREPARED);
+  EXPECT_TRUE(table_.Running().empty());
+  table_.TakingOver({"AJ_1", 7});
+  EXPECT_FALSE(table_.has_unanswered());
+  EXPECT_EQ(table_.MakeReport().jobs(0).status(), ReportedJob::ACCEPTED);
+  EXPECT_FALSE(table_.MakeReport().jobs(0).record().take_over());
+  table_.Prepared({"AJ_1", 7});  // too late
+  EXPECT_FALSE(table_.has_unanswered());
+  table_.Started({"AJ_1", 7});
+  EXPECT_EQ(table_.Running().size(), 1U);
+}
+
 TEST_F(JobTableTest, HeldWordsStay) {
   ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
   table_.Started(one_);

@@ -190,6 +190,31 @@ TEST(CheckerTest, GoodHistoriesPass) {
   EXPECT_EQ(restarted.refused, 1);
 }
 
+// A job is handed over, once in vain and once for good, each time with a second process.
+Logs HandedOver() {
+  Logs logs;
+  logs.Created(0).Leased(1, 10, "AW_1").Worker(2, "start", "AW_1", 10);
+  logs.Event(3, "job_running", "RUNNING", 10, "AW_1");
+  logs.Event(100, "job_migrating", "RUNNING", 20, "AW_2").Worker(101, "start", "AW_2", 20);
+  logs.Event(5100, "job_kept", "RUNNING", 10, "AW_1").Worker(5101, "release", "AW_2", 20);
+  logs.Event(6000, "job_migrating", "RUNNING", 30, "AW_3").Worker(6001, "start", "AW_3", 30);
+  logs.Event(6100, "job_running", "RUNNING", 30, "AW_3").Worker(6101, "release", "AW_1", 10);
+  logs.Worker(7000, "end", "AW_3", 30, "PARTICIPANTS_LEFT");
+  logs.Ended(7001, "SUCCEEDED", "PARTICIPANTS_LEFT", 30, "AW_3");
+  return logs;
+}
+
+TEST(CheckerTest, HandOverIsNoRestart) { EXPECT_THAT(HandedOver().Broken(), IsEmpty()); }
+
+TEST(CheckerTest, SuccessorMayNotStartUnasked) {
+  Logs logs;
+  logs.Created(0).Leased(1, 10, "AW_1").Worker(2, "start", "AW_1", 10);
+  logs.Event(3, "job_running", "RUNNING", 10, "AW_1").Worker(101, "start", "AW_2", 20);
+  logs.Worker(102, "release", "AW_2", 20).Worker(7000, "end", "AW_1", 10, "PARTICIPANTS_LEFT");
+  logs.Ended(7001, "SUCCEEDED", "PARTICIPANTS_LEFT", 10, "AW_1");
+  EXPECT_THAT(logs.Broken(), Only("StaleWriteRefused"));
+}
+
 TEST(CheckerTest, AckedDispatchKept) {
   EXPECT_THAT(Logs().Ask(1, "k").Ack(2, "k", "AD_9").Broken(), Contains("AckedDispatchKept"));
   EXPECT_EQ(Logs().Ask(1, "k").Ack(2, "k", "AD_9").Judge().lost, 1);

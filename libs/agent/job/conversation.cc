@@ -22,6 +22,7 @@ namespace speechv1 = parley::speech::v1;
 constexpr char kChatTopic[] = "lk.chat";
 constexpr char kTurnTopic[] = "parley.turn";
 constexpr size_t kMaxChats = 16;
+constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
 constexpr size_t kMaxChatBytes = 16 * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
 constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
@@ -89,10 +90,11 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
       session_id_(assignment.job().session_id()),
       participant_identity_(assignment.job().participant_identity()),
       segment_prefix_("SG_" + assignment.job().job_id() + "_" +
-                      std::to_string(assignment.job().attempt()) + "_"),
+                      std::to_string(assignment.job().fencing_token()) + "_"),
       chat_request_(ChatRequestOf(config_)),
       session_(config_.options, CharacterOf(config_)),
-      timer_(loop) {
+      timer_(loop),
+      hand_over_timer_(loop) {
   if (config_.on_recording) session_.RecordTo(&recorder_.emplace(config_.on_recording));
   const std::string& checkpoint = assignment.job().checkpoint();
   if (!assignment.job().resuming() || checkpoint.empty()) return;
@@ -124,9 +126,9 @@ void Conversation::Start() {
 }
 
 void Conversation::Handle(session::Event event, int64_t now_us) {
-  if (ended_) return;
+  if (ended_ || (paused_ && events_.size() >= kMaxWaitingEvents)) return;
   // Doing a command may itself make an event (the first frame that is played): it waits its turn.
-  if (driving_) {
+  if (driving_ || paused_) {
     events_.emplace_back(std::move(event), now_us);
     return;
   }
@@ -148,7 +150,9 @@ void Conversation::Drive() {
     session_.Handle(event, at_us);
   }
   driving_ = false;
-  if (!ended_) Arm();
+  if (ended_) return;
+  Arm();
+  if (hand_over_ != nullptr && session_.at_rest()) FinishHandOver();
 }
 
 void Conversation::Arm() {
@@ -238,7 +242,7 @@ void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
 }
 
 void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t) {
-  if (linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number())) return;
+  if (paused_ || linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number())) return;
   if (audio.codec() == roomv1::CODEC_PCM16) {
     listener_->OnPcm(audio.data());
   } else {

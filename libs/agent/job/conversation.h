@@ -49,6 +49,15 @@ class Conversation {
   // What the program asks for.
   void Handle(session::Event event) { Handle(std::move(event), loop_.NowMicros()); }
 
+  // Neither listens, thinks nor speaks from the next frame on. What comes meanwhile waits its turn,
+  // audio is dropped. Idempotent, as Resume().
+  void Pause();
+  // Goes on, and calls a HandOver() off.
+  void Resume();
+  // Pauses as soon as nobody speaks or thinks, cutting the agent short after `wait`, and then calls
+  // `paused` with the session's checkpoint.
+  void HandOver(absl::Duration wait, std::function<void(std::string checkpoint)> paused);
+
   // For the job's end report.
   parley::dispatch::v1::SessionReport Report() const;
 
@@ -59,6 +68,7 @@ class Conversation {
   void Handle(session::Event event, int64_t now_us);
   void Drive();
   void Arm();
+  void FinishHandOver();
   void OnRoomEvent(const parley::room::v1::RoomEvent& event, int64_t now_us);
   void OnText(const parley::room::v1::TextPacket& packet, int64_t now_us);
   void OnData(const parley::room::v1::DataPacket& packet, int64_t now_us);
@@ -122,6 +132,10 @@ class Conversation {
   std::deque<std::pair<session::Event, int64_t>> events_;
   bool driving_ = false;
   bool ended_ = false;
+  bool paused_ = false;
+  bool was_playing_ = false;                               // when it was paused
+  std::function<void(std::string checkpoint)> hand_over_;  // while one waits for a quiet moment
+  event::Timer hand_over_timer_;
 
   std::string linked_;
   uint32_t stt_stream_ = 0;

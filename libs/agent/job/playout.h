@@ -39,6 +39,7 @@ class Playout {
   void Pause();
   void Resume();
   void Clear();
+  bool running() const { return running_; }
 
  private:
   void Run();

@@ -92,6 +92,7 @@ class Job final : private JobControl {
   void OnJoinFailed(const jobv1::JoinFailed& failed);
   void OnRoomEvent(const jobv1::ToJob& message);
   void OnShutdown(const jobv1::Shutdown& shutdown);
+  void OnHandOver(const jobv1::HandOver& hand_over);
   void OnLinkClosed(const std::string& error);
   void OnEntrypointDone(bool failed, const std::string& error);
   void OnConversationEnded(session::EndReason reason, const std::string& error);
@@ -143,6 +144,11 @@ void Job::OnMessage(const jobv1::ToJob& message) {
       return OnAssignment(message.assignment());
     case jobv1::ToJob::kShutdown:
       return OnShutdown(message.shutdown());
+    case jobv1::ToJob::kHandOver:
+      return OnHandOver(message.hand_over());
+    case jobv1::ToJob::kFreeze:
+      if (conversation_ == nullptr) return;
+      return message.freeze().on() ? conversation_->Pause() : conversation_->Resume();
     case jobv1::ToJob::kPing: {
       jobv1::FromJob pong;
       pong.mutable_pong()->set_id(message.ping().id());
@@ -236,6 +242,7 @@ void Job::OnRoomEvent(const jobv1::ToJob& message) {
 
 void Job::OnShutdown(const jobv1::Shutdown& shutdown) {
   const session::EndReason reason = EndOf(shutdown.why());
+  if (conversation_ != nullptr) conversation_->Resume();  // its end must be seen
   absl::Duration grace = kDefaultGrace;
   if (shutdown.grace_ms() > 0) {
     grace = std::max(absl::Milliseconds(shutdown.grace_ms()) - kGraceMargin,
@@ -250,6 +257,22 @@ void Job::OnShutdown(const jobv1::Shutdown& shutdown) {
   End(ReasonOf(reason), shutdown.message(), grace);
   ToConversation(session::event::Shutdown{reason, shutdown.message()});
   if (!assignment_ || quiet_) Finish();
+}
+
+void Job::OnHandOver(const jobv1::HandOver& hand_over) {
+  if (hand_over.cancel()) {
+    if (conversation_ != nullptr) conversation_->Resume();
+    return;
+  }
+  if (ended_ || !assignment_) return;
+  const auto paused = [this](std::string checkpoint) {
+    jobv1::FromJob message;
+    message.mutable_handed_over()->set_checkpoint(std::move(checkpoint));
+    link_.Send(message);
+  };
+  // Without a session there is nothing to pause; what the program saved last stands.
+  if (conversation_ == nullptr) return paused("");
+  conversation_->HandOver(absl::Milliseconds(hand_over.wait_ms()), paused);
 }
 
 void Job::OnLinkClosed(const std::string& error) {

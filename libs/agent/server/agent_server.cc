@@ -27,6 +27,7 @@ constexpr int64_t kBrokerSilentUs = 5'000'000;                 // five answers t
 constexpr int64_t kStoreAwayUs = 2'000'000;                    // then another broker is asked
 constexpr absl::Duration kStartBackOff = absl::Seconds(2);     // doubled with each failure, up to
 constexpr absl::Duration kLongestBackOff = absl::Minutes(1);
+constexpr int64_t kBrokerLostUs = 12'000'000;  // a lease
 constexpr int kSayAgainBeats = 3;
 constexpr absl::Duration kLeaveTimeout = absl::Seconds(5);
 
@@ -151,14 +152,21 @@ void AgentServer::OnBroker(const ConnectResponse& response) {
       broker_.Send(std::move(request));
       return SayWords();
     }
-    case ConnectResponse::kDrain:
+    case ConnectResponse::kDrain: {
+      const auto& drain = response.drain();
       around_.log.Info("asked to drain");
-      return Drain(around_.config.common.drain);
+      return Drain(drain.has_deadline()
+                       ? std::max(absl::ZeroDuration(),
+                                  absl::FromUnixSeconds(drain.deadline().seconds()) +
+                                      absl::Nanoseconds(drain.deadline().nanos()) - absl::Now())
+                       : around_.config.common.drain);
+    }
     case ConnectResponse::kReadLogs:
       return OnReadLogs(response.read_logs());
     case ConnectResponse::kHandOver:
-      return around_.log.Warn("hand-over asked for, but not built yet: the job stays here",
-                              {{"job_id", response.hand_over().job_id()}});
+      return OnHandOver(response.hand_over());
+    case ConnectResponse::kTakeOver:
+      return OnTakeOver(response.take_over());
     default:
       return;
   }
@@ -189,6 +197,7 @@ void AgentServer::OnRegistered(const dispatchv1::Registered& registered) {
     request.mutable_drain();
     broker_.Send(std::move(request));
   }
+  asked_us_.clear();  // what was asked for may have been lost with the stream
   beats_ = 0;
   store_available_ = true;
   store_away_since_us_ = 0;
@@ -342,6 +351,9 @@ void AgentServer::Beat() {
     around_.log.Warn("the broker is silent; connecting again");
     broker_.Break();
   }
+  const bool lost = now - broker_.heard_us() > kBrokerLostUs;
+  around_.media.KeepTrying(now - broker_.heard_us() > kBrokerSilentUs);
+  for (auto& [pid, process] : processes_) process->SetBrokerLost(lost);
   // Perhaps it alone is cut off. If none is better off, nothing is lost by asking.
   if (store_away_since_us_ != 0 && now - store_away_since_us_ >= kStoreAwayUs) broker_.Move();
   ConnectRequest request;
@@ -463,7 +475,8 @@ void AgentServer::OnForked(supervise::JobForked forked) {
 void AgentServer::Assign(JobProcess& process, const Go& go) {
   const auto& record = go.assignment();
   around_.audit.Start({record.job_id(), record.fencing_token()}, record.attempt(), process.pid());
-  process.Assign(go);
+  if (!record.take_over()) return process.Assign(go);
+  process.Hold(go);
 }
 
 void AgentServer::OnExited(const supervise::JobExited& exited) {
@@ -545,7 +558,10 @@ void AgentServer::WatchJobs() {
 // ---- the end ----
 
 void AgentServer::Drain(absl::Duration deadline) {
-  if (std::exchange(draining_, true)) return;
+  const int64_t at_us = around_.loop->NowMicros() + absl::ToInt64Microseconds(deadline);
+  const bool again = std::exchange(draining_, true);
+  if (again && (hand_over_until_us_ > 0 || at_us >= drain_at_us_ || table_.active() == 0)) return;
+  drain_at_us_ = at_us;
   around_.log.Info("draining", {{"jobs", table_.active()},
                                 {"deadline_seconds", absl::ToDoubleSeconds(deadline)}});
   ConnectRequest request;
@@ -563,16 +579,6 @@ void AgentServer::Drain(absl::Duration deadline) {
   }
   drain_timer_.StartOnce(deadline, [this] { OnDrainDeadline(); });
   FinishDrainIfDone();
-}
-
-void AgentServer::OnDrainDeadline() {
-  if (table_.active() > 0) {
-    around_.log.Warn("the drain's deadline has passed", {{"jobs", table_.active()}});
-  }
-  for (auto& [pid, process] : processes_) {
-    process->Shutdown(parley::job::v1::Shutdown::DRAIN, around_.config.stop_grace,
-                      dispatchv1::JOB_REASON_DRAIN_DEADLINE, "the agent server is shutting down");
-  }
 }
 
 // Leaves once nothing runs and the broker has recorded every end; words that find no broker are

@@ -52,7 +52,8 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
 
   // Prewarms, forks what is to wait, registers.
   void Start();
-  // Takes no more jobs from now on; those that run at the deadline are told to end. Idempotent.
+  // Takes no more jobs from now on. What still runs at the deadline is handed over to other agent
+  // servers; what nobody takes is told to end. A second call may only bring the deadline forward.
   void Drain(absl::Duration deadline);
   Snapshot Now() const;
 
@@ -67,11 +68,15 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   void OnJobReady(JobProcess& process) override;
   void OnJobEntered(JobProcess& process) override;
   void OnJobCheckpoint(JobProcess& process, const std::string& blob) override;
+  void OnJobPrepared(JobProcess& process) override;
+  bool OnJobHandedOver(JobProcess& process, const std::string& blob) override;
 
   void OnRegistered(const parley::dispatch::v1::Registered& registered);
   void OnOffer(const parley::dispatch::v1::Offer& offer);
   void OnGo(const parley::dispatch::v1::Go& go);
   void OnReadLogs(const parley::dispatch::v1::ReadLogs& request);
+  void OnHandOver(const parley::dispatch::v1::HandOver& hand_over);
+  void OnTakeOver(const parley::dispatch::v1::TakeOver& take_over);
   void OnVerdicts(const parley::dispatch::v1::WordVerdicts& verdicts);
   void Obey(const JobKey& key, JobTable::Order order);
   void StopJob(const JobKey& key, absl::Duration grace);
@@ -93,6 +98,8 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   void SayWords();
   void WatchJobs();
   void OnDrainDeadline();
+  void HandOverSome();
+  void EndWhatIsLeft();
   void FinishDrainIfDone();
   void TakeNewIdentityIfIdle();
   bool accepting() const;
@@ -113,6 +120,12 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   bool watching_ = false;
   event::Timer warm_timer_;
   event::Timer drain_timer_;
+  // Past the drain's deadline: when each hand-over was asked for, or may be asked for again.
+  std::map<JobKey, int64_t> asked_us_;
+  std::map<JobKey, int64_t> ask_again_us_;
+  int64_t hand_over_until_us_ = 0;  // 0: before the deadline
+  int64_t drain_at_us_ = 0;
+  size_t left_ = 0;  // running jobs at the last look
   uint64_t beats_ = 0;
   bool store_available_ = true;  // the broker's, as it said last
   int64_t store_away_since_us_ = 0;

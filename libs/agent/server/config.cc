@@ -55,6 +55,10 @@ void AgentServerConfig::Bind(config::Table& table) {
                  "A job that has not answered for so long is killed");
   table.Duration("job.stop_grace", &stop_grace, absl::ZeroDuration(), absl::Minutes(30),
                  "How long a job may take to end when told to");
+  table.Duration("worker.hand_over_window", &hand_over_window, absl::ZeroDuration(),
+                 absl::Minutes(10),
+                 "Past the drain's deadline: how long nobody may take a job over before what is "
+                 "left is told to end; 0 hands nothing over");
   table.Double("load_threshold", &load_threshold, 0.01, 1,
                "CPU load above which no job is taken; the broker keeps to it, too, and shows it");
   table.Text("worker.audit_log", &audit_log,

@@ -52,10 +52,12 @@ struct AgentServerConfig {
   absl::Duration ping_interval = absl::Milliseconds(2500);
   absl::Duration hang_timeout = absl::Seconds(15);  // no answer to pings: HUNG
   absl::Duration stop_grace = absl::Seconds(10);    // told to end → killed
-  double load_threshold = 0.9;                      // over it: no new jobs, until it falls
-  std::string audit_log;                            // file; "" = none. See audit_log.h
-  std::string logs_folder;                          // of jobs' lines; "" = a temporary one
-  bool tools_allow_loopback = false;                // HTTP tools may call this machine
+  // Past the drain's deadline: so long without a job handed over, then the rest is told to end.
+  absl::Duration hand_over_window = absl::Seconds(20);
+  double load_threshold = 0.9;        // over it: no new jobs, until it falls
+  std::string audit_log;              // file; "" = none. See audit_log.h
+  std::string logs_folder;            // of jobs' lines; "" = a temporary one
+  bool tools_allow_loopback = false;  // HTTP tools may call this machine
   // True where broker and agent server are one process (parley dev): nobody is left to tell.
   bool no_death_notice = false;
 

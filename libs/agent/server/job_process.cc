@@ -32,6 +32,14 @@ constexpr absl::Duration kForStacks = absl::Milliseconds(300);
 constexpr int kNotedRefusals = 20;  // each with a line
 constexpr int kMaxRefusals = 1000;  // then the job is taken for one that means it
 constexpr char kStackOf[] = "stack of thread ";
+// A call is handed over between two turns when one ends in time.
+constexpr absl::Duration kQuietWait = absl::Seconds(10);
+constexpr absl::Duration kHandOverAnswer = absl::Seconds(13);  // kQuietWait and some
+// The store gives a successor 5 s from our pause.
+constexpr absl::Duration kSuccessorSilent = absl::Seconds(6);
+// A program that never enters its room has taken over all the same.
+constexpr absl::Duration kEnterAfterTakeOver = absl::Seconds(2);
+constexpr absl::Duration kFreezeAfter = absl::Seconds(12);  // a lease
 constexpr size_t kMaxCheckpoint = 256 << 10;
 constexpr size_t kMaxOutputLine = 4 << 10;
 constexpr size_t kMaxToolCalls = 64;
@@ -167,6 +175,7 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   assigned_ = true;
   assigned_us_ = around_.loop->NowMicros();
   heard_us_ = assigned_us_;
+  room_heard_us_ = assigned_us_;
   key_ = {record.job_id(), record.fencing_token()};
   attempt_ = record.attempt();
   room_token_ = go.room_token();
@@ -204,6 +213,94 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   Send(message);
 }
 
+void JobProcess::Hold(parley::dispatch::v1::Go go) {
+  assigned_ = true;
+  heard_us_ = around_.loop->NowMicros();
+  key_ = {go.assignment().job_id(), go.assignment().fencing_token()};
+  log_ = around_.log.With({{"job_id", key_.job_id}, {"room", go.assignment().room()}});
+  held_ = std::move(go);
+  if (ready_) host_.OnJobPrepared(*this);
+}
+
+void JobProcess::TakeOver(const std::string& checkpoint, absl::Time paused) {
+  if (!held_.has_value() || state_ == State::kKilled) return;
+  parley::dispatch::v1::Go go = *std::exchange(held_, std::nullopt);
+  go.mutable_assignment()->set_take_over(false);
+  go.mutable_assignment()->set_resuming(true);
+  go.mutable_assignment()->set_checkpoint(checkpoint);
+  taking_over_ = true;
+  paused_ = paused;
+  Assign(go);
+}
+
+// The one before is out of the room, so it cannot be heard any more: the broker may know.
+void JobProcess::OnTakenOver() {
+  if (!std::exchange(taking_over_, false)) return;
+  if (paused_ != absl::InfinitePast()) {
+    const double gap = std::max(0.0, absl::ToDoubleSeconds(absl::Now() - paused_));
+    around_.metrics.handover_gap.Observe(gap);
+    log_.Info("job taken over", {{"pid", pid_}, {"gap_ms", gap * 1e3}});
+  } else {
+    log_.Info("job taken over from a lost server", {{"pid", pid_}});
+  }
+  host_.OnJobEntered(*this);
+}
+
+void JobProcess::HandOver() {
+  if (state_ != State::kRunning || hand_over_until_us_ > 0) return;
+  hand_over_until_us_ = around_.loop->NowMicros() + Micros(kHandOverAnswer);
+  jobv1::ToJob message;
+  message.mutable_hand_over()->set_wait_ms(
+      static_cast<int32_t>(absl::ToInt64Milliseconds(kQuietWait)));
+  Send(message);
+}
+
+void JobProcess::GoOn() {
+  if (hand_over_until_us_ == 0) return;
+  hand_over_until_us_ = 0;
+  around_.metrics.handovers_failed.Increment();
+  log_.Warn("hand-over called off; the job goes on here", {});
+  jobv1::ToJob message;
+  message.mutable_hand_over()->set_cancel(true);
+  Send(message);
+}
+
+void JobProcess::OnHandedOver(const jobv1::HandedOver& handed) {
+  if (hand_over_until_us_ == 0) return;  // called off
+  const bool fits = handed.checkpoint().size() <= kMaxCheckpoint;
+  if (!fits) {
+    log_.Warn("checkpoint dropped: over 256 KiB", {{"bytes", handed.checkpoint().size()}});
+  }
+  hand_over_until_us_ = around_.loop->NowMicros() + Micros(kSuccessorSilent);
+  log_.Info("job paused for its successor", {{"checkpoint_bytes", handed.checkpoint().size()}});
+  if (!host_.OnJobHandedOver(*this, fits ? handed.checkpoint() : std::string())) GoOn();
+}
+
+void JobProcess::SetBrokerLost(bool lost) {
+  broker_lost_ = lost;
+  CheckFreeze(around_.loop->NowMicros());
+}
+
+// Silence on both sides for as long as a lease: somebody else may have the job by now. Whatever it
+// would do, a tool call for one, might be done twice.
+void JobProcess::CheckFreeze(int64_t now_us) {
+  if (room_ != 0 && around_.media.Connected(room_)) room_heard_us_ = now_us;
+  const bool cut_off = broker_lost_ && now_us - room_heard_us_ >= Micros(kFreezeAfter);
+  if (cut_off == frozen_) return;
+  if (cut_off && state_ != State::kRunning) return;
+  Freeze(cut_off);
+}
+
+void JobProcess::Freeze(bool on) {
+  frozen_ = on;
+  log_.Warn(on ? "cut off from broker and room: the job is frozen"
+               : "not cut off any more: the job goes on",
+            {});
+  jobv1::ToJob message;
+  message.mutable_freeze()->set_on(on);
+  Send(message);
+}
+
 void JobProcess::ReadDefinition(const std::string& definition_json) {
   absl::StatusOr<tools::ToolSet> tools = tools::ToolSet::FromDefinition(definition_json);
   if (!tools.ok()) log_.Warn("tools not usable", {{"error", Message(tools.status())}});
@@ -234,6 +331,8 @@ void JobProcess::SetDeadline(absl::Duration in, JobReason reason, std::string_vi
 void JobProcess::Shutdown(jobv1::Shutdown::Why why, absl::Duration grace, JobReason reason,
                           std::string_view message) {
   if (state_ == State::kKilled || state_ == State::kEnding || state_ == State::kStopping) return;
+  if (held_.has_value()) return Revoke();  // the job is still another server's
+  hand_over_until_us_ = 0;
   state_ = State::kStopping;
   SetDeadline(grace, reason,
               fmt::format("did not end within {} of being told to", DurationText(grace)));
@@ -264,6 +363,9 @@ void JobProcess::Tick() {
     return Kill(deadline_reason_, deadline_error_);
   }
   if (!assigned_ || dumping_ || state_ == State::kKilled) return;
+  if (hand_over_until_us_ > 0 && now >= hand_over_until_us_) GoOn();
+  if (taking_over_ && taking_over_until_us_ > 0 && now >= taking_over_until_us_) OnTakenOver();
+  CheckFreeze(now);
   if (max_duration_us_ > 0 && now >= max_duration_us_) {
     max_duration_us_ = 0;
     Shutdown(jobv1::Shutdown::LIMIT, around_.config.stop_grace,
@@ -430,6 +532,8 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
                        {{"bytes", message.checkpoint().blob().size()}});
     case jobv1::FromJob::kTurn:
       return OnTurn(message.turn());
+    case jobv1::FromJob::kHandedOver:
+      return OnHandedOver(message.handed_over());
     default:
       return;  // newer than this server
   }
@@ -440,6 +544,7 @@ void JobProcess::OnHello(const jobv1::Hello& hello) {
     ready_ = true;
     if (state_ == State::kWarm) deadline_us_ = 0;
     host_.OnJobReady(*this);
+    if (held_.has_value()) host_.OnJobPrepared(*this);
     return;
   }
   Kill(parley::dispatch::v1::JOB_REASON_ENTRYPOINT_ERROR,
@@ -456,7 +561,8 @@ void JobProcess::OnEntered() {
   around_.metrics.launch.Observe(static_cast<double>(now - assigned_us_) / 1e6);
   Say(log::Level::kInfo, kServer, "job running",
       {{"pid", pid_}, {"launch_us", now - assigned_us_}});
-  host_.OnJobEntered(*this);
+  if (!taking_over_) return host_.OnJobEntered(*this);
+  taking_over_until_us_ = now + Micros(kEnterAfterTakeOver);
 }
 
 void JobProcess::OnEnded(const jobv1::Ended& ended) {
@@ -616,6 +722,7 @@ void JobProcess::OnJoin(const jobv1::Join& join) {
 }
 
 void JobProcess::OnJoined(const roomv1::Joined& joined) {
+  OnTakenOver();
   jobv1::ToJob message;
   *message.mutable_joined() = joined;
   Send(message);

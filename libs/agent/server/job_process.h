@@ -58,8 +58,13 @@ class JobProcess final : public RoomSink {
     virtual ~Host() = default;
     // It has started, and waits for its job or takes it.
     virtual void OnJobReady(JobProcess& process) = 0;
+    // Its entrypoint runs; a job that was taken over: it is in the room, and the one before is out.
     virtual void OnJobEntered(JobProcess& process) = 0;
     virtual void OnJobCheckpoint(JobProcess& process, const std::string& blob) = 0;
+    // A process waits for TakeOver().
+    virtual void OnJobPrepared(JobProcess& process) = 0;
+    // It has paused, as asked by HandOver(). False: the broker cannot be told; it goes on.
+    virtual bool OnJobHandedOver(JobProcess& process, const std::string& blob) = 0;
   };
   JobProcess(JobSurroundings& around, Host& host, supervise::JobForked forked);
   ~JobProcess() override;
@@ -75,6 +80,16 @@ class JobProcess final : public RoomSink {
 
   // Gives a warm process its job.
   void Assign(const parley::dispatch::v1::Go& go);
+  // Gives a warm process a job that another server still runs: it waits for TakeOver().
+  void Hold(parley::dispatch::v1::Go go);
+  // `paused`: when that one stopped; InfinitePast when it was lost. No effect unless held.
+  void TakeOver(const std::string& checkpoint, absl::Time paused);
+  // Somebody else is to take the job over: it pauses at the next quiet moment. Revoke() follows, or
+  // GoOn(); after some seconds without either it goes on by itself.
+  void HandOver();
+  void GoOn();
+  // Whether the broker was silent for as long as a lease. If the room was, too, the job is frozen.
+  void SetBrokerLost(bool lost);
   // Asks the job to end. Not gone after `grace`: killed, and then `reason` is its outcome.
   void Shutdown(parley::job::v1::Shutdown::Why why, absl::Duration grace,
                 parley::dispatch::v1::JobReason reason, std::string_view message);
@@ -123,6 +138,10 @@ class JobProcess final : public RoomSink {
   void KillWithStacks(parley::dispatch::v1::JobReason reason, std::string_view error);
   void Ping(int64_t now_us);
   void Send(parley::job::v1::ToJob& message);
+  void Freeze(bool on);
+  void CheckFreeze(int64_t now_us);
+  void OnHandedOver(const parley::job::v1::HandedOver& handed);
+  void OnTakenOver();
   void SetDeadline(absl::Duration in, parley::dispatch::v1::JobReason reason,
                    std::string_view error);
   JobOutcome OutcomeOf(const supervise::JobExited& exited) const;
@@ -157,6 +176,15 @@ class JobProcess final : public RoomSink {
   int64_t line_budget_us_ = 0;
   int64_t lines_dropped_ = 0;
   std::shared_ptr<JobProcess*> self_ = std::make_shared<JobProcess*>(this);
+
+  std::optional<parley::dispatch::v1::Go> held_;  // to be taken over
+  bool taking_over_ = false;                      // until it is in the room
+  int64_t taking_over_until_us_ = 0;              // or so long after it began
+  absl::Time paused_ = absl::InfinitePast();      // by the server that had it
+  int64_t hand_over_until_us_ = 0;                // 0: nobody takes it over from us
+  bool broker_lost_ = false;
+  bool frozen_ = false;
+  int64_t room_heard_us_ = 0;
 
   int64_t assigned_us_ = 0;
   int64_t deadline_us_ = 0;  // 0 = none; then killed, with this outcome:

@@ -37,7 +37,7 @@ JobTable::Admission JobTable::Admit(const Assignment& record) {
   Entry& entry = entries_[key];
   entry.report.set_job_id(key.job_id);
   entry.report.set_fencing_token(key.token);
-  entry.report.set_status(ReportedJob::ACCEPTED);
+  entry.report.set_status(record.take_over() ? ReportedJob::PREPARED : ReportedJob::ACCEPTED);
   *entry.report.mutable_record() = record;
   entry.report.mutable_record()->clear_checkpoint();  // the store has it; reports stay small
   ++active_;
@@ -49,6 +49,21 @@ void JobTable::Started(const JobKey& key) {
   if (entry == nullptr || entry->report.status() != ReportedJob::ACCEPTED) return;
   entry->report.set_status(ReportedJob::RUNNING);
   entry->unanswered = Word::STARTED;
+}
+
+void JobTable::Prepared(const JobKey& key) {
+  Entry* entry = Find(key);
+  if (entry == nullptr || entry->report.status() != ReportedJob::PREPARED) return;
+  entry->unanswered = Word::PREPARED;
+}
+
+void JobTable::TakingOver(const JobKey& key) {
+  Entry* entry = Find(key);
+  if (entry == nullptr || entry->report.status() != ReportedJob::PREPARED) return;
+  entry->report.set_status(ReportedJob::ACCEPTED);
+  entry->report.mutable_record()->set_take_over(false);
+  entry->report.mutable_record()->set_resuming(true);
+  entry->unanswered.reset();
 }
 
 void JobTable::Stopping(const JobKey& key) {
@@ -179,6 +194,14 @@ std::vector<JobKey> JobTable::Active() const {
     if (entry.holds_slot) active.push_back(key);
   }
   return active;
+}
+
+std::vector<JobKey> JobTable::Running() const {
+  std::vector<JobKey> running;
+  for (const auto& [key, entry] : entries_) {
+    if (entry.report.status() == ReportedJob::RUNNING) running.push_back(key);
+  }
+  return running;
 }
 
 void JobTable::Sweep(int64_t now_us) {

@@ -43,6 +43,9 @@ class JobTable {
   // What happened to a job; unknown keys are ignored. Each makes the word that the broker must
   // hear, replacing the one before: words are cumulative.
   void Started(const JobKey& key);
+  // Admitted to be taken over: its process waits; and: it was told to begin.
+  void Prepared(const JobKey& key);
+  void TakingOver(const JobKey& key);
   void Stopping(const JobKey& key);  // told to end; no word
   // Its process is gone. `session` may be empty.
   void Ended(const JobKey& key, JobReason reason, std::string_view error,
@@ -63,6 +66,8 @@ class JobTable {
   // Processes of the job with older tokens than this one: they are over.
   std::vector<JobKey> OlderThan(const JobKey& key) const;
   std::vector<JobKey> Active() const;
+  // Those whose entrypoint runs and that were not told to end.
+  std::vector<JobKey> Running() const;
   // Forgets ends that were recorded 60 s ago, and tokens given up 10 min ago.
   void Sweep(int64_t now_us);
   // A new worker id knows nothing of the old one's jobs.

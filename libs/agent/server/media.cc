@@ -408,6 +408,19 @@ void MediaHub::Leave(Handle handle, parley::room::v1::DisconnectReason reason) {
   Detach(*session);
 }
 
+bool MediaHub::Connected(Handle handle) const {
+  const auto it = sessions_.find(handle);
+  return it != sessions_.end() && it->second->state == Session::State::kOpen;
+}
+
+void MediaHub::KeepTrying(bool on) {
+  if (std::exchange(keep_trying_, on) == on || on) return;
+  const int64_t until = loop_->NowMicros() + absl::ToInt64Microseconds(options_.give_up);
+  for (auto& [handle, session] : sessions_) {
+    session->give_up_us = std::max(session->give_up_us, until);
+  }
+}
+
 // Opens what waits, and gives up what has waited too long. Ticks only while something waits.
 void MediaHub::Sweep() {
   const int64_t now = loop_->NowMicros();
@@ -415,7 +428,7 @@ void MediaHub::Sweep() {
   bool waiting = false;
   for (auto& [handle, session] : sessions_) {
     if (session->state == Session::State::kOpen) continue;
-    if (now >= session->give_up_us) {
+    if (now >= session->give_up_us && !keep_trying_) {
       failed.push_back(handle);
       continue;
     }

@@ -57,6 +57,10 @@ class MediaHub {
   void SendAudio(Handle handle, parley::room::v1::SessionFrame frame);
   // Leaves the room; `sink` hears nothing any more. No effect on sessions that are over.
   void Leave(Handle handle, parley::room::v1::DisconnectReason reason);
+  // Whether the session is open on a living stream just now.
+  bool Connected(Handle handle) const;
+  // While true no outage ends a session: nobody could be told, and nobody else could be sent.
+  void KeepTrying(bool on);
   // This process goes on under a new worker id: streams are opened anew under it.
   void SetWorker(std::string worker_id, std::string instance);
 
@@ -92,6 +96,7 @@ class MediaHub {
   Handle last_handle_ = 0;
   event::Timer sweep_;  // runs only while a session waits for its room server
   bool sweeping_ = false;
+  bool keep_trying_ = false;
   std::shared_ptr<MediaHub*> self_ = std::make_shared<MediaHub*>(this);
 };
 

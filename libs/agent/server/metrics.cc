@@ -42,6 +42,11 @@ AgentServerMetrics::AgentServerMetrics(prometheus::Registry& registry)
                                       "Job processes that died, or hung, before they had a job")),
       launch(metrics::Histogram(registry, "parley_worker_job_launch_seconds",
                                 "Assignment received to entrypoint running")),
+      handover_gap(metrics::Histogram(
+          registry, "parley_worker_handover_gap_seconds",
+          "Jobs taken over: from the other server's pause to the room, by both servers' clocks")),
+      handovers_failed(metrics::Counter(registry, "parley_worker_handovers_failed_total",
+                                        "Hand-overs of jobs of this server that were called off")),
       frames_in(metrics::Counter(registry, kFrames, kFramesHelp, {{"direction", "in"}})),
       frames_out(metrics::Counter(registry, kFrames, kFramesHelp, {{"direction", "out"}})),
       late_in(metrics::Counter(registry, kLate, kLateHelp, {{"direction", "in"}})),

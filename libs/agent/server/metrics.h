@@ -20,14 +20,16 @@ struct AgentServerMetrics {
   prometheus::Counter& reconnects;      // parley_worker_broker_reconnects_total
   prometheus::Counter& start_failures;  // parley_worker_start_failures_total
   prometheus::Histogram& launch;        // parley_worker_job_launch_seconds: assigned → entrypoint
-  prometheus::Counter& frames_in;       // parley_worker_media_frames_total{direction="in"}
-  prometheus::Counter& frames_out;      // parley_worker_media_frames_total{direction="out"}
-  prometheus::Counter& late_in;         // parley_worker_media_late_frames_total{direction="in"}
-  prometheus::Counter& late_out;        // parley_worker_media_late_frames_total{direction="out"}
-  prometheus::Counter& media_breaks;    // parley_worker_media_stream_breaks_total
-  prometheus::Histogram& tool_seconds;  // parley_worker_tool_seconds
-  prometheus::Counter& tool_errors;     // parley_worker_tool_errors_total
-  prometheus::Counter& refusals;        // parley_worker_job_refused_calls_total
+  prometheus::Histogram& handover_gap;  // parley_worker_handover_gap_seconds: paused → in the room
+  prometheus::Counter& handovers_failed;   // parley_worker_handovers_failed_total
+  prometheus::Counter& frames_in;          // parley_worker_media_frames_total{direction="in"}
+  prometheus::Counter& frames_out;         // parley_worker_media_frames_total{direction="out"}
+  prometheus::Counter& late_in;            // parley_worker_media_late_frames_total{direction="in"}
+  prometheus::Counter& late_out;           // parley_worker_media_late_frames_total{direction="out"}
+  prometheus::Counter& media_breaks;       // parley_worker_media_stream_breaks_total
+  prometheus::Histogram& tool_seconds;     // parley_worker_tool_seconds
+  prometheus::Counter& tool_errors;        // parley_worker_tool_errors_total
+  prometheus::Counter& refusals;           // parley_worker_job_refused_calls_total
   prometheus::Counter& log_lines_dropped;  // parley_worker_job_log_lines_dropped_total
   // parley_worker_turn_seconds{part}: where the time between question and answer goes
   prometheus::Histogram& turn_endpointing;

@@ -271,7 +271,8 @@ absl::Status Serving::WaitAndDrain() {
   if (!WaitOver(absl::ZeroDuration())) {
     loop_->Post([this] { server_->Drain(config_.common.drain); });
     // The server keeps to its own deadlines; this one only bounds what must not happen.
-    WaitOver(config_.common.drain + config_.stop_grace + absl::Seconds(20));
+    WaitOver(config_.common.drain + 10 * config_.hand_over_window + config_.stop_grace +
+             absl::Seconds(20));
   }
   MutexLock lock(&mutex_);
   if (status_.ok()) (void)zygote_.Leave();

@@ -16,7 +16,8 @@
 // `partials` one partial per word, 100 ms of audio apart. `tts`: a tone as long as the text,
 // `delay` before its first sample; the audio then comes at once. `llm`: the first answer whose
 // `when` is found (ignoring case) in the last item of the history (a message's text, the name of a
-// tool whose result it is); words come `per_token` apart after `delay`.
+// tool whose result it is); words come `per_token` apart after `delay`. In its text "{earlier}" is
+// what the user said before the last thing, "nothing" if that was the first.
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 

@@ -25,6 +25,19 @@ speech::SttTranscript TranscriptOf(std::string text) {
 }
 
 // The first `count` words.
+// {earlier}: what the user said before the last thing.
+std::string WithEarlier(std::string text, const std::vector<speech::ChatItem>& items) {
+  constexpr std::string_view kEarlier = "{earlier}";
+  const size_t at = text.find(kEarlier);
+  if (at == std::string::npos) return text;
+  std::vector<std::string_view> said;
+  for (const speech::ChatItem& item : items) {
+    const auto* message = std::get_if<speech::ChatMessage>(&item);
+    if (message != nullptr && message->role == "user") said.push_back(message->text);
+  }
+  return text.replace(at, kEarlier.size(), said.size() < 2 ? "nothing" : said[said.size() - 2]);
+}
+
 std::string FirstWords(std::string_view text, size_t count) {
   size_t end = 0;
   while (count-- > 0 && end != std::string_view::npos) end = text.find(' ', end + 1);
@@ -223,7 +236,8 @@ absl::StatusOr<speech::ChatDone> ScriptedLlm::Chat(const speech::ChatPrompt& pro
     return done;
   }
   done.finish_reason = "stop";
-  std::string_view rest = answer->text;
+  const std::string text = WithEarlier(answer->text, prompt.items);
+  std::string_view rest = text;
   while (!rest.empty()) {
     const size_t end = std::min(rest.find(' ', 1), rest.size());
     if (!sink(speech::ChatText{std::string(rest.substr(0, end))})) return Cancelled("cancelled");

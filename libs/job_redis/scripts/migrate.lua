@@ -20,7 +20,7 @@ else  -- what the asker wants goes before what the job only prefers
   for part in string.gmatch(j.relaxed or j.sel, '[^&]+') do
     if part ~= '-' then parts[#parts + 1] = part end
   end
-  local free = w and call('ZSCORE', TAG .. 'free:' .. j.qagent, to)
+  local free = w and call('ZSCORE', free_key(j.qagent), to)
   if not free or not fits(w, j, parts) then w = nil end
 end
 if not w then return {'NO_WORKER', messages} end
