@@ -157,6 +157,15 @@ struct RoomPresence {
   std::vector<Person> people;
 };
 
+// A job that is over: its room must let in no token below `lowest_token`.
+struct Fence {
+  std::string job_id;
+  uint64_t lowest_token = 0;
+  std::string project;
+  std::string room;
+  absl::Time since = absl::InfinitePast();
+};
+
 // What an agent server says of itself when it connects.
 struct Registration {
   std::string worker_id;     // AW_…

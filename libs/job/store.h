@@ -111,6 +111,11 @@ class JobStore {
   virtual absl::Status SaveLastCheckpoint(std::string_view job_id, uint64_t token,
                                           std::string_view blob, absl::Time paused_at) = 0;
 
+  // Ended jobs whose room has not been told yet; some of them when there are many. Kept 10 minutes.
+  virtual absl::StatusOr<std::vector<Fence>> Fences(std::string_view pool) = 0;
+  // The room has it.
+  virtual absl::Status ClearFence(std::string_view pool, const Fence& fence) = 0;
+
   // ---- workers ----
 
   struct Registered {

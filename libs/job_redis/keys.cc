@@ -29,6 +29,7 @@ std::string PoolKeys::room(std::string_view project, std::string_view room) cons
 std::string PoolKeys::live(std::string_view project) const { return Key("live:", Escape(project)); }
 std::string PoolKeys::past(std::string_view project) const { return Key("past:", Escape(project)); }
 std::string PoolKeys::leases() const { return Key("leases", ""); }
+std::string PoolKeys::fences() const { return Key("fences", ""); }
 std::string PoolKeys::events() const { return Key("events", ""); }
 std::string PoolKeys::webhook(std::string_view webhook) const { return Key("hook:", webhook); }
 std::string PoolKeys::inbox(std::string_view broker) const { return Key("inbox:", broker); }

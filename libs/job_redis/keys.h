@@ -27,6 +27,7 @@ class PoolKeys {
   std::string live(std::string_view project) const;     // zset: dispatch → create ms
   std::string past(std::string_view project) const;     // the same of ended ones, newest 10,000
   std::string leases() const;                           // zset: worker → ms of the last heartbeat
+  std::string fences() const;                           // hash: ended job → lowest token, since ms
   std::string events() const;                           // stream
   std::string inbox(std::string_view broker) const;     // stream
   std::string webhook(std::string_view webhook) const;  // hook: hash of owner, until ms, position

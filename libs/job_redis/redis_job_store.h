@@ -49,6 +49,9 @@ class RedisJobStore : public JobStore {
   absl::Status SaveLastCheckpoint(std::string_view job_id, uint64_t token, std::string_view blob,
                                   absl::Time paused_at) override;
 
+  absl::StatusOr<std::vector<Fence>> Fences(std::string_view pool) override;
+  absl::Status ClearFence(std::string_view pool, const Fence& fence) override;
+
   absl::StatusOr<Registered> Register(const Registration& registration) override;
   absl::StatusOr<std::vector<WordVerdict>> Apply(std::string_view pool, std::string_view worker_id,
                                                  const std::vector<Word>& words) override;

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "dispatch_broker/broker.h"
 #include "dispatch_broker/dispatch_service.h"
+#include "dispatch_broker/fencer.h"
 #include "dispatch_broker/metrics.h"
 #include "dispatch_broker/webhooks.h"
 #include "dispatch_broker/worker_service.h"
@@ -67,7 +68,9 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
   broker_or_null = &broker;
   DispatchServiceImpl dispatch_service(broker);
   WorkerServiceImpl worker_service(broker);
+  Fencer fencer(store, redis, context, metrics, [&broker] { return broker.KnownPools(); });
   broker.Start();
+  fencer.Start();
   job::WebhookCursors cursors(redis, broker_id, kWebhookLease);
   WebhookOptions webhook_options;
   webhook_options.urls = config.webhook_urls;
@@ -87,6 +90,7 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
   hooks.started = std::move(started);
   const int code = context.Serve({&dispatch_service, &worker_service}, std::move(hooks));
   webhooks->Stop();
+  fencer.Stop();
   broker.Stop();
   context.executor().Stop();  // what still runs there uses the store
   return code;

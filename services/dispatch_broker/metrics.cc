@@ -41,6 +41,8 @@ DispatchBrokerMetrics::DispatchBrokerMetrics(prometheus::Registry& r)
                                  "Hand-overs of running jobs that were begun")),
       handovers_refused(metrics::Counter(r, "parley_dispatch_handovers_refused_total",
                                          "Hand-overs that were asked for and could not begin")),
+      fences(metrics::Counter(r, "parley_dispatch_fences_total",
+                              "Rooms that were told to let no copy of an ended job in")),
       deadlines_passed(metrics::Counter(r, "parley_dispatch_deadline_passed_total",
                                         "Jobs that no worker took before their deadline")),
       leases_lost(metrics::Counter(r, "parley_worker_leases_lost_total",

@@ -28,6 +28,7 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
   prometheus::Counter& redispatches;          // parley_dispatch_redispatched_total
   prometheus::Counter& handovers;             // parley_dispatch_handovers_total
   prometheus::Counter& handovers_refused;     // parley_dispatch_handovers_refused_total
+  prometheus::Counter& fences;                // parley_dispatch_fences_total
   prometheus::Counter& deadlines_passed;      // parley_dispatch_deadline_passed_total
   prometheus::Counter& leases_lost;           // parley_worker_leases_lost_total
   prometheus::Counter& deaths_reported;       // parley_worker_deaths_reported_total

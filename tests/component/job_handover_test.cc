@@ -358,6 +358,41 @@ TEST_F(HandOverReportTest, SuccessorWithoutTheJobCallsItOff) {
   EXPECT_TRUE(Get(old_.id).next_worker_id.empty());
 }
 
+// ---- fences ----
+
+TEST_F(HandOverTest, EndsThatACopyMayHaveMissedAreFencedUntilTheRoomKnows) {
+  EXPECT_THAT(*store().Fences("echo"), IsEmpty());
+  const Job next = Begin();
+  PARLEY_ASSERT_OK(store().Terminate(old_.id));
+  MakeDue("stop:" + old_.id);
+  Tick();
+  EXPECT_EQ(Get(old_.id).state, State::kCancelled);
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto fences, store().Fences("echo"));
+  ASSERT_THAT(fences, SizeIs(1));
+  EXPECT_EQ(fences[0].job_id, old_.id);
+  EXPECT_GT(fences[0].lowest_token, old_.fencing_token);
+  EXPECT_EQ(fences[0].room, "room");
+  EXPECT_EQ(fences[0].project, "default");
+  EXPECT_LT(absl::Now() - fences[0].since, absl::Seconds(10));
+  PARLEY_ASSERT_OK(store().ClearFence("echo", fences[0]));
+  EXPECT_THAT(*store().Fences("echo"), IsEmpty());
+}
+
+TEST_F(HandOverTest, FenceIsAboveTheSuccessorToo) {
+  const Job next = Begin();
+  Say(old_, WordKind::kEnded, Reason::kParticipantsLeft);
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto fences, store().Fences("echo"));
+  ASSERT_THAT(fences, SizeIs(1));
+  EXPECT_GT(fences[0].lowest_token, next.fencing_token);
+}
+
+TEST_F(HandOverTest, EndThatTheOnlyCopySaidItselfNeedsNoFence) {
+  Say(old_, WordKind::kEnded, Reason::kParticipantsLeft);
+  EXPECT_THAT(*store().Fences("echo"), IsEmpty());
+  const std::string queued = CreateEcho();
+  SayAs("AW_2", Get(queued), WordKind::kReleased);
+}
+
 TEST_F(HandOverTest, DrainTellsTheWorkerItsDeadline) {
   PARLEY_ASSERT_OK(store().Drain("echo", "AW_1", absl::Milliseconds(1500)));
   const auto messages = broker().TakeMessages();

@@ -226,6 +226,8 @@ TEST(JobTest, HandedOverBetweenTurnsWithAllItRemembers) {
     JobPeer peer(Talker(config));
     peer.answers = {Text("A double is ninety.")};
     peer.Assign();
+    // It has greeted, to the end.
+    ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "Good day.|"; }));
     ASSERT_TRUE(Listening(peer));
     peer.Chat("how much is a double?");
     ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));

@@ -327,9 +327,18 @@ local function clear_next(j)
   job_event('job_kept', j)
 end
 
+-- Nothing of an ended job is let into its room any more: brokers tell the room, and keep it until they have. Not needed
+-- for an end that the only copy there ever was has said itself (`gone`).
+local function fence(j)
+  if j.token == '0' then return end
+  local highest = math.max(tonumber(j.token), has_next(j) and tonumber(j.next_token) or 0)
+  call('HSET', TAG .. 'fences', j.id, text(highest + 1) .. ' ' .. text(now))
+end
+
 local EVENT_OF = {SUCCEEDED = 'job_succeeded', FAILED = 'job_failed', CANCELLED = 'job_cancelled'}
 local seat_left
-local function finish(j, state, reason, detail)
+local function finish(j, state, reason, detail, gone)
+  if not gone then fence(j) end
   if has_next(j) then
     tell(j.next_worker, 'revoke', j.id, j.next_token)
     save_job(j, {'next_worker', '', 'next_token', ''})
@@ -345,12 +354,14 @@ end
 
 local seat_empty
 local promote  -- below
-local function lose(j, reason, detail)
+local function lose(j, reason, detail, gone)
   local attempt = tonumber(j.attempt)
-  if j.stop == '1' then return finish(j, 'CANCELLED', 'TERMINATED', detail) end
-  if j.stay == '1' and seat_empty(j) then return finish(j, 'SUCCEEDED', 'PARTICIPANTS_LEFT', detail) end
+  if j.stop == '1' then return finish(j, 'CANCELLED', 'TERMINATED', detail, gone) end
+  if j.stay == '1' and seat_empty(j) then return finish(j, 'SUCCEEDED', 'PARTICIPANTS_LEFT', detail, gone) end
   if has_next(j) then return promote(j, reason, detail) end
-  if j.policy == 'NEVER' or attempt >= MAX_ATTEMPTS or FINAL[reason] then return finish(j, 'FAILED', reason, detail) end
+  if j.policy == 'NEVER' or attempt >= MAX_ATTEMPTS or FINAL[reason] then
+    return finish(j, 'FAILED', reason, detail, gone)
+  end
   local backoff = attempt <= 1 and 0 or math.min(30, 2 ^ math.min(attempt - 2, 5)) * 1000
   to_pending(j, backoff, reason, {'previous', reason, 'error', detail or '', 'tried', '',
     'deadline', now + tonumber(j.wait)})
@@ -452,12 +463,13 @@ local function apply_word(w, kind, id, token, reason, detail, final)
       refuse(j, w.id, final == '1', detail)
     end
   elseif kind == 'ENDED' then
+    local gone = leased and tonumber(j.attempt) <= 1 and j.handed ~= '1' and not has_next(j)
     if GOOD[reason] then
-      finish(j, 'SUCCEEDED', reason, detail)
+      finish(j, 'SUCCEEDED', reason, detail, gone)
     elseif reason == 'TERMINATED' then
-      finish(j, 'CANCELLED', reason, detail)
+      finish(j, 'CANCELLED', reason, detail, gone)
     elseif leased then
-      lose(j, reason, detail)
+      lose(j, reason, detail, gone)
     end
   elseif leased then
     lose(j, 'WORKER_LOST', detail)
