@@ -162,12 +162,12 @@ absl::StatusOr<std::unique_ptr<MemoryCall>> MemoryCall::Place(Api& api, const st
   options.record = false;
   options.opus_complexity = 0;
   PARLEY_ASSIGN_OR_RETURN(call->caller_, caller::Caller::Connect(options));
-  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgent(absl::Seconds(15)).status());
+  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgent(absl::Seconds(20)).status());
   return call;
 }
 
 absl::Status MemoryCall::Say(const std::string& text, const std::string& expected) {
-  constexpr absl::Duration kTimeout = absl::Seconds(10);
+  constexpr absl::Duration kTimeout = absl::Seconds(15);
   const int64_t at_us = caller_->NowMicros();
   PARLEY_RETURN_IF_ERROR(caller_->SendText(text));
   PARLEY_ASSIGN_OR_RETURN(const caller::Transcript answer,
@@ -181,6 +181,15 @@ absl::Status MemoryCall::Tell() { return Say("my word is " + word_, "Noted"); }
 absl::Status MemoryCall::Ask() {
   PARLEY_RETURN_IF_ERROR(Say("what did I say before", "my word is " + word_));
   return Tell();
+}
+
+int MemoryCall::NewAgents(int64_t after_us) const {
+  int count = 0;
+  for (const caller::CallEvent& event : caller_->events()) {
+    const bool joined = event.type == caller::CallEvent::Type::kParticipantJoined;
+    if (joined && event.agent && event.at_us > after_us) ++count;
+  }
+  return count;
 }
 
 std::vector<double> MemoryCall::GapsMs() const {

@@ -91,6 +91,10 @@ class MemoryCall {
   // How long no agent was there whom the caller could hear: one out, the next one audible.
   std::vector<double> GapsMs() const;
 
+  // Agents that came into the room since `after_us` of the caller's clock.
+  int NewAgents(int64_t after_us) const;
+
+  caller::Caller& caller() { return *caller_; }
   const std::string& dispatch_id() const { return dispatch_id_; }
 
  private:

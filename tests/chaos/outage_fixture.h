@@ -34,33 +34,6 @@ using nlohmann::json;
     ASSERT_TRUE(parley_test_status.ok()) << parley_test_status << "\n" << Logs(); \
   } while (false)
 
-// One caller who tells the agent a word and asks for it later, in writing.
-struct MemoryCall {
-  std::string dispatch_id;
-  std::string word;
-  std::unique_ptr<caller::Caller> caller;
-
-  absl::Status Say(const std::string& text, const std::string& expected) {
-    const int64_t at_us = caller->NowMicros();
-    PARLEY_RETURN_IF_ERROR(caller->SendText(text));
-    PARLEY_ASSIGN_OR_RETURN(const caller::Transcript answer,
-                            caller->WaitForTranscript(/*of_agent=*/true, at_us, absl::Seconds(15)));
-    if (answer.text.find(expected) != std::string::npos) return absl::OkStatus();
-    return Internal("to \"{}\" the agent said \"{}\"", text, answer.text);
-  }
-  absl::Status Tell() { return Say("my word is " + word, "Noted"); }
-  absl::Status Ask() { return Say("what did I say before", "my word is " + word); }
-  // Agents that came into the room since `after_us`.
-  int NewAgents(int64_t after_us) const {
-    int count = 0;
-    for (const caller::CallEvent& event : caller->events()) {
-      const bool joined = event.type == caller::CallEvent::Type::kParticipantJoined;
-      if (joined && event.agent && event.at_us > after_us) ++count;
-    }
-    return count;
-  }
-};
-
 class OutageTest : public ::testing::Test {
  protected:
   static constexpr char kScript[] = R"({"tts": {"delay": "20ms", "per_character": "10ms"}})";
@@ -106,30 +79,16 @@ class OutageTest : public ::testing::Test {
     brokers_.push_back(*std::move(broker));
   }
 
-  absl::Status Place() {
-    auto call = std::make_unique<MemoryCall>();
-    PARLEY_ASSIGN_OR_RETURN(const json session,
-                            api_->Call("POST", "/api/sessions", {{"agent", "memory"}}));
-    call->dispatch_id = session["dispatchId"].get<std::string>();
-    call->word = fmt::format("w{}", calls_.size());
-    caller::CallerOptions options;
-    options.token = session["participantToken"].get<std::string>();
-    options.media_url = session["mediaUrl"].get<std::string>();
-    options.record = false;
-    options.opus_complexity = 0;
-    PARLEY_ASSIGN_OR_RETURN(call->caller, caller::Caller::Connect(options));
-    calls_.push_back(std::move(call));
-    return absl::OkStatus();
-  }
   void PlaceMany(int count) {
-    for (int i = 0; i < count; ++i) ASSERT_OK(Place());
-    for (auto& call : calls_) {
-      ASSERT_OK(call->caller->WaitForAgent(absl::Seconds(20)).status());
-      ASSERT_OK(call->Tell());
+    for (int i = 0; i < count; ++i) {
+      auto call = MemoryCall::Place(*api_, fmt::format("w{}", i));
+      ASSERT_OK(call.status());
+      ASSERT_OK((*call)->Tell());
+      calls_.push_back(*std::move(call));
     }
   }
   json JobOf(const MemoryCall& call) {
-    const auto job = api_->Job(call.dispatch_id);
+    const auto job = api_->Job(call.dispatch_id());
     EXPECT_TRUE(job.ok()) << job.status();
     return job.value_or(json::object());
   }

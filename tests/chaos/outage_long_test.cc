@@ -157,7 +157,7 @@ class LongCutTest : public OutageTest {
   }
   std::vector<int64_t> Now() {
     std::vector<int64_t> now;
-    for (auto& call : calls_) now.push_back(call->caller->NowMicros());
+    for (auto& call : calls_) now.push_back(call->caller().NowMicros());
     return now;
   }
   bool OldCopiesAreGone() {

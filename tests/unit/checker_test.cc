@@ -193,7 +193,11 @@ TEST(CheckerTest, GoodHistoriesPass) {
 // A job is handed over, once in vain and once for good, each time with a second process.
 Logs HandedOver() {
   Logs logs;
-  logs.Created(0).Leased(1, 10, "AW_1").Worker(2, "start", "AW_1", 10);
+  logs.Ask(0, "k1")
+      .Created(0)
+      .Ack(1, "k1", "AD_1")
+      .Leased(1, 10, "AW_1")
+      .Worker(2, "start", "AW_1", 10);
   logs.Event(3, "job_running", "RUNNING", 10, "AW_1");
   logs.Event(100, "job_migrating", "RUNNING", 20, "AW_2").Worker(101, "start", "AW_2", 20);
   logs.Event(5100, "job_kept", "RUNNING", 10, "AW_1").Worker(5101, "release", "AW_2", 20);
@@ -208,7 +212,11 @@ TEST(CheckerTest, HandOverIsNoRestart) { EXPECT_THAT(HandedOver().Broken(), IsEm
 
 TEST(CheckerTest, SuccessorMayNotStartUnasked) {
   Logs logs;
-  logs.Created(0).Leased(1, 10, "AW_1").Worker(2, "start", "AW_1", 10);
+  logs.Ask(0, "k1")
+      .Created(0)
+      .Ack(1, "k1", "AD_1")
+      .Leased(1, 10, "AW_1")
+      .Worker(2, "start", "AW_1", 10);
   logs.Event(3, "job_running", "RUNNING", 10, "AW_1").Worker(101, "start", "AW_2", 20);
   logs.Worker(102, "release", "AW_2", 20).Worker(7000, "end", "AW_1", 10, "PARTICIPANTS_LEFT");
   logs.Ended(7001, "SUCCEEDED", "PARTICIPANTS_LEFT", 10, "AW_1");
