@@ -53,6 +53,11 @@ def documents(folder):
 
 
 class DockerTest(unittest.TestCase):
+    def test_hadolint(self):
+        hadolint = os.path.join(os.path.dirname(sys.executable), "hadolint")
+        done = subprocess.run([hadolint, "--no-color", DOCKERFILE], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+
     def test_targets_copy_binaries_that_are_built(self):
         copied = set()
         for name, (base, text) in stages().items():
@@ -105,11 +110,6 @@ class KubernetesTest(unittest.TestCase):
             if document.get("kind") == "Deployment":
                 yield name, document["metadata"]["name"], document["spec"]["template"]["spec"]
 
-    def test_kustomization_lists_every_file(self):
-        with open(os.path.join(self.base, "kustomization.yaml"), encoding="utf-8") as file:
-            listed = set(yaml.safe_load(file)["resources"])
-        self.assertEqual(listed, {name for name in os.listdir(self.base) if name != "kustomization.yaml"})
-
     def test_every_service_has_a_deployment_and_a_service(self):
         folders = {folder.replace("_", "-") for folder in os.listdir(os.path.join(SOURCE, "services"))
                    if os.path.isdir(os.path.join(SOURCE, "services", folder))}
@@ -133,22 +133,6 @@ class KubernetesTest(unittest.TestCase):
                     number = port["containerPort"]
                     derived = number - 1000 if port["name"] in ("admin", "health-grpc") and number != 9080 else number
                     self.assertIn(str(derived), help_text, f"{file}: {binary} has no default port {number}")
-
-    def test_probes_ports_resources_and_hardening(self):
-        for file, name, pod in self.deployments():
-            self.assertTrue(pod["securityContext"]["runAsNonRoot"], file)
-            self.assertFalse(pod["automountServiceAccountToken"], file)
-            self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], 3600 if name == "agent-server" else 30, file)
-            for container in pod["containers"]:
-                ports = {port["containerPort"] for port in container["ports"]} | {port["name"] for port in container["ports"]}
-                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                    (check,) = [value for key, value in container[probe].items() if key in ("grpc", "httpGet", "tcpSocket")]
-                    self.assertIn(check["port"], ports, f"{file}: {probe}")
-                self.assertIn("memory", container["resources"]["limits"], file)
-                self.assertIn("cpu", container["resources"]["requests"], file)
-                self.assertFalse(container["securityContext"]["allowPrivilegeEscalation"], file)
-                mounted = {mount["name"] for mount in container["volumeMounts"]}
-                self.assertEqual(mounted, {volume["name"] for volume in pod["volumes"]}, file)
 
 
 if __name__ == "__main__":

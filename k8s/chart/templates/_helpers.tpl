@@ -1,0 +1,135 @@
+{{/* What each service is: gRPC and admin port, what it talks to, and whether calls end with it. */}}
+{{- define "parley.catalog" -}}
+agent-registry: {grpc: 7101, admin: 8101, redis: true, peers: {}, calls: false, priority: edge}
+dispatch-broker: {grpc: 7100, admin: 8100, redis: true, peers: {}, calls: false, priority: calls}
+room-server: {grpc: 7105, admin: 8105, redis: true, peers: {dispatch: dispatch-broker}, calls: true, priority: calls}
+stt-gateway: {grpc: 7102, admin: 8102, redis: false, peers: {}, calls: true, provider: stt, priority: calls}
+tts-gateway: {grpc: 7103, admin: 8103, redis: false, peers: {}, calls: true, provider: tts, priority: calls}
+llm-gateway: {grpc: 7104, admin: 8104, redis: false, peers: {}, calls: true, provider: llm, priority: calls}
+api-server: {grpc: 7106, admin: 9080, http: 8080, livekit: 7880, redis: false, calls: false, priority: edge,
+  peers: {registry: agent-registry, dispatch: dispatch-broker, rooms: room-server, stt: stt-gateway, tts: tts-gateway}}
+{{- end }}
+
+{{- define "parley.labels" -}}
+app.kubernetes.io/name: {{ .name }}
+app.kubernetes.io/part-of: parley
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
+{{/* The image of a service, by digest where one is named. */}}
+{{- define "parley.image" -}}
+{{- $image := .root.Values.image -}}
+{{- $path := printf "%s/%s" $image.repository .name -}}
+{{- if $image.registry }}{{ $path = printf "%s/%s" $image.registry $path }}{{ end -}}
+{{- with get $image.digests .name }}{{ printf "%s@%s" $path . }}{{ else }}{{ printf "%s:%s" $path (default $.root.Chart.AppVersion $image.tag) }}{{ end -}}
+{{- end }}
+
+{{- define "parley.preStop" -}}
+{{- if gt (int .Values.preStop.seconds) 0 }}
+lifecycle:
+  preStop:
+    {{- if eq .Values.preStop.mode "native" }}
+    sleep: {seconds: {{ .Values.preStop.seconds }}}
+    {{- else }}
+    exec: {command: [sleep, {{ .Values.preStop.seconds | quote }}]}
+    {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "parley.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What every pod of ours says about itself: security, placement, tolerations. */}}
+{{- define "parley.pod" -}}
+serviceAccountName: {{ .name }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- if .root.Values.priorityClasses.create }}
+priorityClassName: {{ .root.Release.Namespace }}-{{ .priority }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .root.Values.podSecurity.runAsUser }}
+  runAsGroup: {{ .root.Values.podSecurity.runAsGroup }}
+  fsGroup: {{ .root.Values.podSecurity.runAsGroup }}
+  seccompProfile: {type: RuntimeDefault}
+tolerations:
+  - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: {{ .root.Values.nodeLossTolerationSeconds }}}
+  - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: {{ .root.Values.nodeLossTolerationSeconds }}}
+topologySpreadConstraints:
+  {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - topologyKey: {{ $key }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
+    labelSelector: {matchLabels: {app.kubernetes.io/name: {{ $.name }}}}
+  {{- end }}
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: kubernetes.io/hostname
+          labelSelector: {matchLabels: {app.kubernetes.io/name: {{ .name }}}}
+{{- end }}
+
+{{/* Where Redis is, for a service that uses it. */}}
+{{- define "parley.redisEnv" -}}
+{{- $redis := .Values.redis }}
+{{- if eq $redis.mode "sentinel" }}
+- {name: PARLEY_REDIS_SENTINELS, value: {{ join "," $redis.sentinels | quote }}}
+- {name: PARLEY_REDIS_MASTER_NAME, value: {{ $redis.masterName | quote }}}
+{{- with $redis.sentinelPasswordSecret }}
+{{- if .name }}
+- {name: PARLEY_REDIS_SENTINEL_PASSWORD, valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}}
+{{- end }}
+{{- end }}
+{{- else if $redis.tls.enabled }}
+- {name: PARLEY_REDIS_ADDRESS, value: "127.0.0.1:6379"}  # the sidecar
+{{- else }}
+- {name: PARLEY_REDIS_ADDRESS, value: {{ $redis.address | quote }}}
+{{- end }}
+{{- with $redis.passwordSecret }}
+{{- if .name }}
+- {name: PARLEY_REDIS_PASSWORD, valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The end of TLS to Redis: a sidecar that starts before the service and ends after it. */}}
+{{- define "parley.redisTls" -}}
+- name: redis-tls
+  image: {{ .Values.redis.tls.image | default (include "parley.image" (dict "root" . "name" "redis-tls")) }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  restartPolicy: Always
+  args: [/etc/stunnel/stunnel.conf]
+  startupProbe: {tcpSocket: {port: 6379, host: 127.0.0.1}, periodSeconds: 1, failureThreshold: 30}
+  resources:
+    requests: {cpu: 20m, memory: 16Mi, ephemeral-storage: 16Mi}
+    limits: {memory: 64Mi, ephemeral-storage: 64Mi}
+  {{- include "parley.containerSecurity" . | nindent 2 }}
+  volumeMounts:
+    - {name: redis-tls, mountPath: /etc/stunnel, readOnly: true}
+    - {name: redis-ca, mountPath: /etc/redis-ca, readOnly: true}
+    - {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{/* Flags from values: --name value. */}}
+{{- define "parley.flags" -}}
+{{- range $flag, $value := . }}, --{{ $flag }}, {{ $value | quote }}{{ end -}}
+{{- end }}
+
+{{- define "parley.checks" -}}
+{{- $redis := .Values.redis -}}
+{{- if and $redis.tls.enabled (ne $redis.mode "external") }}{{ fail "redis.tls is for redis.mode external: Sentinels name addresses that a tunnel cannot know, and the internal Redis has no certificate" }}{{ end -}}
+{{- if and (eq $redis.mode "sentinel") (empty $redis.sentinels) }}{{ fail "redis.mode sentinel needs redis.sentinels" }}{{ end -}}
+{{- end }}

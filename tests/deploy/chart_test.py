@@ -1,0 +1,299 @@
+"""The chart k8s/chart, rendered in all its forms: Kubernetes' own schemas take it, kustomize makes the same of it, and it keeps
+our rules (restricted pods, who may speak to whom, grace periods longer than drains). Usage: chart_test.py SOURCE_DIR"""
+import copy
+import json
+import logging
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import helm_python
+import kubernetes_validate
+import yaml
+
+SOURCE = pathlib.Path(sys.argv[1])
+sys.path.insert(0, str(SOURCE / "k8s"))
+import render  # noqa: E402
+
+OLDEST, NEWEST = "1.30", "1.37"
+CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"}  # their schemas: tools_test.py
+KUBECTL = pathlib.Path(sys.executable).parent / "kubectl"
+EVERYTHING = {"namespace": {"create": True}, "priorityClasses": {"create": True}, "quota": {"enabled": True},
+              "networkPolicy": {"enabled": True}, "monitoring": {"serviceMonitors": True, "rules": True, "dashboards": True}}
+OPENAI = {"baseUrl": "https://models.example/v1", "secret": "provider", "key": "api-key"}
+POOL = {"name": "concierge", "pool": "concierge", "image": "example/concierge:1", "command": ["/app/concierge", "start"], "replicas": 0,
+        "slots": 10, "flags": {}, "safeToEvict": True,
+        "autoscaling": {"min": 1, "max": 9, "utilisation": 50, "up": {"percent": 50, "pods": 1, "periodSeconds": 30},
+                        "down": {"windowSeconds": 0, "percent": 10, "pods": 1, "periodSeconds": 30}},
+        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}}
+FORMS = {
+    "defaults": {},
+    "dev": render.values_of("dev"),
+    "prod": render.values_of("prod"),
+    "everything": {**EVERYTHING, "autoscaling": {"kind": "hpa"}},
+    "keda": {**EVERYTHING, "autoscaling": {"kind": "keda"}},
+    "sentinel": {**EVERYTHING, "redis": {"mode": "sentinel", "sentinels": ["a:26379", "b:26379", "c:26379"],
+                                         "sentinelPasswordSecret": {"name": "s", "key": "p"}, "passwordSecret": {"name": "r", "key": "p"}}},
+    "digests": {"image": {"registry": "registry.example", "digests": {"api-server": "sha256:" + "a" * 64}},
+                "preStop": {"mode": "exec", "seconds": 10}, "imagePullSecrets": [{"name": "pull"}]},
+    "providers": {"services": {n: {"openai": OPENAI} for n in ("stt-gateway", "tts-gateway", "llm-gateway")}, **EVERYTHING},
+    "own program": {"agentServers": [POOL], "autoscaling": {"kind": "hpa"}, "maxCallSeconds": 600},
+    "no pause": {"preStop": {"seconds": 0}},
+}
+RENDERED = {name: render.render(values) for name, values in FORMS.items()}
+
+
+def of_kind(objects, *kinds):
+    return [o for o in objects if o["kind"] in kinds]
+
+
+def by_name(objects):
+    return {o["metadata"]["name"]: o for o in objects}
+
+
+def pods(objects):
+    """(name, labels, pod spec) of everything that makes pods."""
+    for thing in of_kind(objects, "Deployment", "StatefulSet"):
+        template = thing["spec"]["template"]
+        yield thing["metadata"]["name"], template["metadata"]["labels"], template["spec"]
+
+
+def selects(selector, labels):
+    """Does a label selector fit?"""
+    for name, value in selector.get("matchLabels", {}).items():
+        if labels.get(name) != value:
+            return False
+    for term in selector.get("matchExpressions", []):
+        assert term["operator"] == "In", term
+        if labels.get(term["key"]) not in term["values"]:
+            return False
+    return True
+
+
+def admits(rules, side, labels, port):
+    """Does a list of NetworkPolicy rules let a pod of this namespace with `labels` through on `port`?"""
+    for rule in rules:
+        if "ports" in rule and port not in [p["port"] for p in rule["ports"]]:
+            continue
+        if side not in rule:
+            return True
+        if any("podSelector" in peer and "namespaceSelector" not in peer and selects(peer["podSelector"], labels)
+               for peer in rule[side]):
+            return True
+    return False
+
+
+class RenderingTest(unittest.TestCase):
+    def test_committed_manifests_are_what_the_chart_renders(self):
+        files = render.rendered()
+        self.assertEqual(render.differences(render.K8S, files), [], "run scripts/render-k8s")
+
+    def test_a_changed_file_is_noticed(self):
+        files = render.rendered()
+        with tempfile.TemporaryDirectory() as folder:
+            for top in ("base", "overlays"):
+                shutil.copytree(render.K8S / top, pathlib.Path(folder) / top)
+            changed = pathlib.Path(folder) / "base" / "redis.yaml"
+            changed.write_text(changed.read_text() + "# by hand\n")
+            (pathlib.Path(folder) / "base" / "extra.yaml").write_text("{}\n")
+            self.assertEqual(render.differences(pathlib.Path(folder), files), [
+                "k8s/base/extra.yaml is not rendered from the chart", "k8s/base/redis.yaml differs from what the chart renders"])
+
+    def test_kustomize_makes_the_same_of_base_and_overlays(self):
+        for folder, form in (("base", "defaults"), ("overlays/dev", "dev"), ("overlays/prod", "prod")):
+            done = subprocess.run([KUBECTL, "kustomize", str(render.K8S / folder)], capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            made = {render.key(o): o for o in yaml.safe_load_all(done.stdout)}
+            wanted = {render.key(o): o for o in RENDERED[form]}
+            self.assertEqual(set(made), set(wanted), folder)
+            for key, thing in wanted.items():
+                self.assertEqual(made[key], thing, f"{folder}: {key}")
+
+    def test_the_linter_of_helm_has_no_complaint(self):
+        found = helm_python.lint(str(render.CHART))
+        messages = found.get("messages", found) if isinstance(found, dict) else found
+        self.assertEqual([m for m in messages if m["severity"] > 1], [])  # 1: it would like an icon
+
+    def test_unknown_and_absurd_values_are_refused(self):
+        for bad in ({"maxCalSeconds": 5}, {"maxCallSeconds": 5}, {"services": {"stt-gatway": {}}}, {"redis": {"mode": "cluster"}},
+                    {"services": {"api-server": {"resources": {"limits": {"memory": "much"}}}}},
+                    {"podSecurity": {"runAsUser": 0}}, {"agentServers": [{"name": "x"}]}, {"redis": {"password": "secret"}},
+                    {"image": {"digests": {"api-server": "latest"}}}, {"preStop": {"mode": "native", "seconds": "5"}}):
+            with self.assertRaises(helm_python.HelmError, msg=str(bad)):
+                render.render(bad)
+        for bad in ({"redis": {"tls": {"enabled": True}}}, {"redis": {"mode": "sentinel"}},
+                    {"redis": {"mode": "sentinel", "sentinels": ["a:1"], "tls": {"enabled": True}}}):
+            with self.assertRaises(helm_python.HelmRenderError, msg=str(bad)):
+                render.render(bad)
+
+
+class SchemaTest(unittest.TestCase):
+    def test_oldest_and_newest_kubernetes_take_every_form(self):
+        seen = set()
+        for form, objects in RENDERED.items():
+            for thing in objects:
+                text = json.dumps(thing)
+                if thing["kind"] in CUSTOM or text in seen:
+                    continue
+                seen.add(text)
+                for version in (OLDEST, NEWEST):
+                    try:
+                        kubernetes_validate.validate(thing, version, strict=True)
+                    except kubernetes_validate.ValidationError as error:
+                        self.fail(f"{form}, {version}: {render.key(thing)}: {error.message}")
+
+    def test_a_wrong_field_is_noticed(self):
+        thing = copy.deepcopy(of_kind(RENDERED["defaults"], "Deployment")[0])
+        thing["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+        with self.assertRaises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(thing, NEWEST, strict=True)
+
+
+class RulesTest(unittest.TestCase):
+    def each(self):
+        yield from RENDERED.values()
+
+    def test_pods_are_restricted(self):
+        for objects in self.each():
+            for name, _, spec in pods(objects):
+                self.assertTrue(spec["securityContext"]["runAsNonRoot"], name)
+                self.assertGreaterEqual(spec["securityContext"]["runAsUser"], 10000, name)
+                self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"}, name)
+                self.assertFalse(spec["automountServiceAccountToken"], name)
+                self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & set(spec), name)
+                for volume in spec.get("volumes", []):
+                    self.assertTrue({"secret", "emptyDir", "configMap"} & set(volume), name)
+                    self.assertIn("sizeLimit", volume.get("emptyDir", {"sizeLimit": 0}), name)
+                for container in spec["containers"] + spec.get("initContainers", []):
+                    security = container["securityContext"]
+                    self.assertEqual((security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"], security["capabilities"]),
+                                     (False, True, {"drop": ["ALL"]}), name)
+                    self.assertIn("memory", container["resources"]["limits"], name)
+                    self.assertNotIn("cpu", container["resources"]["limits"], f"{name}: throttling breaks 20 ms frames")
+                    self.assertNotRegex(container["image"], r":latest$|^[^:]*$", name)
+
+    def test_no_secret_stands_in_a_manifest(self):
+        for objects in self.each():
+            self.assertEqual(of_kind(objects, "Secret"), [])
+            for name, _, spec in pods(objects):
+                for container in spec["containers"]:
+                    for variable in container.get("env", []):
+                        if any(word in variable["name"] for word in ("PASSWORD", "SECRET", "API_KEY", "OPENAI_KEY")):
+                            self.assertTrue("secretKeyRef" in variable.get("valueFrom", {}) or variable["name"].endswith("_KEY_FILE"),
+                                            f"{name}: {variable}")
+
+    def test_each_service_account_has_no_token(self):
+        for objects in self.each():
+            accounts = by_name(of_kind(objects, "ServiceAccount"))
+            for name, _, spec in pods(objects):
+                self.assertFalse(accounts[spec["serviceAccountName"]]["automountServiceAccountToken"], name)
+
+    def test_the_grace_period_holds_pause_and_drain(self):
+        for objects in self.each():
+            for name, _, spec in pods(objects):
+                if name == "redis":
+                    continue
+                container = spec["containers"][0]
+                drain = int(container["args"][container["args"].index("--drain") + 1].removesuffix("s"))
+                stop = container.get("lifecycle", {}).get("preStop", {})
+                pause = stop["sleep"]["seconds"] if "sleep" in stop else int(stop["exec"]["command"][1]) if stop else 0
+                self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], drain + pause + 20, name)
+        spec = dict((n, s) for n, _, s in pods(RENDERED["prod"]))["agent-server"]
+        self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], 3 * 3600)
+
+    def test_probes_are_three_different_questions_over_grpc(self):
+        for objects in self.each():
+            for name, _, spec in pods(objects):
+                if name == "redis":
+                    continue
+                container = spec["containers"][0]
+                ports = [p["containerPort"] for p in container["ports"]]
+                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                    self.assertIn(container[probe]["grpc"]["port"], ports, f"{name}: {probe}")
+                self.assertEqual(container["readinessProbe"]["grpc"]["service"], "ready", name)
+                self.assertNotIn("service", container["livenessProbe"]["grpc"], name)
+                lenient = container["livenessProbe"]["periodSeconds"] * container["livenessProbe"]["failureThreshold"]
+                self.assertGreaterEqual(lenient, 60, name)
+
+    def test_updates_start_new_pods_before_old_ones_go(self):
+        for objects in self.each():
+            for thing in of_kind(objects, "Deployment"):
+                update = thing["spec"]["strategy"]["rollingUpdate"]
+                self.assertEqual(update["maxUnavailable"], 0, thing["metadata"]["name"])
+                self.assertNotIn(update["maxSurge"], (0, "0%"), thing["metadata"]["name"])
+
+    def test_selectors_find_pods_and_ports(self):
+        for objects in self.each():
+            found = list(pods(objects))
+            for thing in of_kind(objects, "Service", "PodDisruptionBudget", "NetworkPolicy"):
+                name, spec = thing["metadata"]["name"], thing["spec"]
+                selector = {"matchLabels": spec["selector"]} if thing["kind"] == "Service" else spec.get("selector", spec.get("podSelector"))
+                chosen = [p for p in found if selects(selector, p[1])]
+                self.assertEqual(len(chosen), len(found) if name == "default-deny" else 1, f"{thing['kind']} {name}")
+                if thing["kind"] == "Service":
+                    ports = {p["name"] for c in chosen[0][2]["containers"] for p in c["ports"]}
+                    self.assertLessEqual({p["targetPort"] for p in spec["ports"]}, ports, name)
+                    self.assertTrue(name == "api-server" or spec["clusterIP"] == "None", f"{name}: gRPC balances over a headless service")
+
+    def test_what_scales_by_itself_has_no_replicas_and_one_scaler(self):
+        for objects in self.each():
+            workloads = by_name(of_kind(objects, "Deployment"))
+            targets = [o["spec"]["scaleTargetRef"]["name"] for o in of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject")]
+            self.assertEqual(len(targets), len(set(targets)))
+            for name, thing in workloads.items():
+                self.assertEqual("replicas" in thing["spec"], name not in targets, name)
+            budgets = by_name(of_kind(objects, "PodDisruptionBudget"))
+            for name, thing in workloads.items():
+                if name in targets or thing["spec"]["replicas"] > 1:
+                    self.assertIn(name, budgets)
+
+    def test_scaling_is_quick_up_and_slow_down(self):
+        for form in ("prod", "everything", "keda", "own program"):
+            for thing in of_kind(RENDERED[form], "HorizontalPodAutoscaler", "ScaledObject"):
+                spec = thing["spec"]
+                behavior = spec.get("behavior") or spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+                self.assertEqual(behavior.get("scaleUp", {}).get("stabilizationWindowSeconds", 0), 0)
+                self.assertTrue(behavior["scaleDown"]["policies"], thing["metadata"]["name"])
+                if form != "own program":
+                    self.assertGreaterEqual(behavior["scaleDown"]["stabilizationWindowSeconds"], 300, thing["metadata"]["name"])
+
+    def test_external_metrics_are_known_to_the_adapter(self):
+        adapter = yaml.safe_load((render.CHART / "files" / "prometheus-adapter.yaml").read_text())
+        known = {rule.get("name", {}).get("as", rule["seriesQuery"]) for rule in adapter["rules"]["external"]}
+        used = {m["external"]["metric"]["name"] for form in RENDERED.values() for o in of_kind(form, "HorizontalPodAutoscaler")
+                for m in o["spec"]["metrics"] if m["type"] == "External"}
+        self.assertEqual(used, known)
+
+    def test_network_policies_let_through_what_the_services_call(self):
+        for form in ("prod", "everything", "sentinel", "keda"):
+            policies = by_name(of_kind(RENDERED[form], "NetworkPolicy"))
+            labels = {name: l for name, l, _ in pods(RENDERED[form])}
+            edges = set()
+            for name, _, spec in pods(RENDERED[form]):
+                for variable in spec["containers"][0].get("env", []):
+                    target, _, port = variable.get("value", "").partition(":")
+                    if target in labels:
+                        edges.add((name, target, int(port)))
+            self.assertGreaterEqual(len(edges), 11, edges)
+            for caller, target, port in edges:
+                self.assertTrue(admits(policies[caller]["spec"]["egress"], "to", labels[target], port), f"{caller} may not call {target}")
+                self.assertTrue(admits(policies[target]["spec"]["ingress"], "from", labels[caller], port), f"{target} refuses {caller}")
+            self.assertFalse(admits(policies["agent-registry"]["spec"]["ingress"], "from", labels["agent-server"], 7101))
+            self.assertFalse(admits(policies["llm-gateway"]["spec"]["egress"], "to", labels["dispatch-broker"], 7100))
+            self.assertEqual(set(policies), set(labels) | {"default-deny"})
+
+    def test_redis_over_tls_goes_through_a_sidecar_that_checks_the_server(self):
+        objects = RENDERED["prod"]
+        config = by_name(of_kind(objects, "ConfigMap"))["redis-tls"]["data"]["stunnel.conf"]
+        for line in ("verifyChain = yes", "checkHost = redis.example.internal", "accept = 127.0.0.1:6379"):
+            self.assertIn(line, config)
+        users = [n for n, _, spec in pods(objects) if spec.get("initContainers")]
+        self.assertEqual(sorted(users), ["agent-registry", "dispatch-broker", "room-server"])
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
+    unittest.main(argv=[sys.argv[0]], verbosity=2)
