@@ -7,6 +7,7 @@ import argparse
 import pathlib
 import sys
 
+import dashboards
 import helm_python
 import yaml
 
@@ -134,6 +135,13 @@ def rendered():
     return files
 
 
+def stale_dashboards():
+    there = {p.name: p.read_text() for p in dashboards.OUT.glob("*.json")}
+    wanted = dashboards.texts()
+    return [f"k8s/chart/files/dashboards/{name} is not what dashboards.py makes"
+            for name in sorted(set(there) | set(wanted)) if there.get(name) != wanted.get(name)]
+
+
 def differences(root, files):
     """What below `root` is not as in `files`."""
     there = {p.relative_to(root) for top in ("base", "overlays") for p in (root / top).rglob("*") if p.is_file()}
@@ -149,9 +157,12 @@ def differences(root, files):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    if not check:
+        dashboards.write()
     files = rendered()
-    if parser.parse_args().check:
-        wrong = differences(K8S, files)
+    if check:
+        wrong = stale_dashboards() + differences(K8S, files)
         print("\n".join(wrong) if wrong else f"{len(files)} files are as the chart renders them")
         return 1 if wrong else 0
     for line in differences(K8S, files):

@@ -89,7 +89,7 @@ def admits(rules, side, labels, port):
 class RenderingTest(unittest.TestCase):
     def test_committed_manifests_are_what_the_chart_renders(self):
         files = render.rendered()
-        self.assertEqual(render.differences(render.K8S, files), [], "run scripts/render-k8s")
+        self.assertEqual(render.stale_dashboards() + render.differences(render.K8S, files), [], "run scripts/render-k8s")
 
     def test_a_changed_file_is_noticed(self):
         files = render.rendered()
