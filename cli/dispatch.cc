@@ -149,7 +149,7 @@ absl::Status Watch(const Command& command, const std::string& id) {
   std::string position = "0";
   while (true) {
     bool ended = false;
-    const absl::Status status =
+    absl::Status status =
         api.Follow(base + "&after=" + http::UrlEncode(position), [&](const Json& event) {
           position = Cell(event, "position");
           PrintEvent(command, event);
@@ -233,7 +233,7 @@ absl::Status JobLogs(const Command& command, const std::string& id, bool follow)
       const std::string state = Cell(job, "state");
       ended = state == "SUCCEEDED" || state == "FAILED" || state == "CANCELLED";
     }
-    const absl::StatusOr<Json> answer = api.Get(job_path + "/logs?after=" + next);
+    const absl::StatusOr<Json> answer = api.Get(fmt::format("{}/logs?after={}", job_path, next));
     // One that waits, or moves to another agent server, has no lines just now.
     const bool later =
         follow && !ended &&

@@ -54,6 +54,7 @@ int Execute(const std::string& command) {
   std::vector<std::string> words = Split(command, ' ');
   std::erase(words, "");
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   if (argv[0] != nullptr) execvp(argv[0], argv.data());

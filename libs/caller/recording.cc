@@ -6,7 +6,7 @@
 namespace parley::caller {
 namespace {
 
-constexpr int64_t kMaxEarly = 48'000 * 2;      // a sender may run this far ahead of real time
+constexpr int64_t kMaxEarly = int64_t{48'000} * 2;  // a sender may run this far ahead of real time
 constexpr int64_t kMaxLate = 48'000 / 10;      // later than this: a new stretch of speech begins
 constexpr int32_t kMaxClockStep = 48'000 * 5;  // a longer jump of the media clock means nothing
 

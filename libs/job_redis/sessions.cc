@@ -5,7 +5,7 @@
 namespace parley::job {
 namespace {
 
-constexpr int64_t kKeepSeconds = 7 * 24 * 3600;
+constexpr int64_t kKeepSeconds = int64_t{7} * 24 * 3600;
 
 void AppendSession(const SessionRecord& record, std::vector<std::string>& out) {
   const std::pair<std::string_view, std::string> fields[] = {

@@ -13,7 +13,7 @@ namespace parley::session {
 
 // What the next attempt of a job needs to go on. Opaque to everybody else.
 struct Checkpoint {
-  static constexpr size_t kMaxBytes = 256 * 1024;
+  static constexpr size_t kMaxBytes = size_t{256} * 1024;
   std::vector<ChatItem> items;
   std::string user_data;
   std::string greeted;  // identity of the person talked to

@@ -14,7 +14,8 @@ namespace parley::session {
 class History {
  public:
   static constexpr size_t kMaxItems = 500;
-  static constexpr size_t kMaxBytes = 160 * 1024;  // a checkpoint holds it with room to spare
+  static constexpr size_t kMaxBytes =
+      size_t{160} * 1024;  // a checkpoint holds it with room to spare
 
   // Returns a number that names the item for as long as it is kept.
   uint64_t Add(ChatItem item);

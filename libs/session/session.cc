@@ -14,8 +14,8 @@ namespace {
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 // How long last words may take once the program has asked for the end.
 constexpr int64_t kLastWordsUs = 15'000'000;
-constexpr size_t kMaxUserDataBytes = 32 * 1024;
-constexpr size_t kMaxChatBytes = 16 * 1024;
+constexpr size_t kMaxUserDataBytes = size_t{32} * 1024;
+constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 
 int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
 

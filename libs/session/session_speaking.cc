@@ -14,7 +14,7 @@ constexpr int64_t kMaxAheadUs = 10'000'000;
 constexpr int kMaxSegmentsInFlight = 2;
 constexpr size_t kMaxToolsPerRound = 16;
 constexpr size_t kMaxQueue = 32;
-constexpr size_t kMaxAnswerBytes = 32 * 1024;
+constexpr size_t kMaxAnswerBytes = size_t{32} * 1024;
 
 }  // namespace
 

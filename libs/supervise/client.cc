@@ -7,7 +7,7 @@
 namespace parley::supervise {
 namespace {
 
-constexpr size_t kMaxNotice = 64 * 1024;
+constexpr size_t kMaxNotice = size_t{64} * 1024;
 
 JobForked ForkedFrom(wire::Message message) {
   JobForked event;

@@ -57,7 +57,7 @@ struct ExitedBody {
   int64_t max_rss_bytes;
 };
 
-inline constexpr size_t kMaxMessage = 72 * 1024;
+inline constexpr size_t kMaxMessage = size_t{72} * 1024;
 
 struct Message {
   uint32_t kind = 0;

@@ -9,8 +9,8 @@
 namespace parley::agent {
 namespace {
 
-constexpr size_t kMaxDataBytes = 64 * 1024;
-constexpr size_t kMaxStateBytes = 32 * 1024;
+constexpr size_t kMaxDataBytes = size_t{64} * 1024;
+constexpr size_t kMaxStateBytes = size_t{32} * 1024;
 // The server retries redirects and short outages by itself; longer, and something is wrong.
 constexpr absl::Duration kEnterTimeout = absl::Seconds(30);
 

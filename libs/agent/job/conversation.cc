@@ -23,7 +23,7 @@ constexpr char kChatTopic[] = "lk.chat";
 constexpr char kTurnTopic[] = "parley.turn";
 constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
-constexpr size_t kMaxChatBytes = 16 * 1024;
+constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
 constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
 

@@ -82,6 +82,7 @@ std::vector<Participant> RoomView::participants() const {
   std::sort(seats.begin(), seats.end(),
             [](const Seat* a, const Seat* b) { return a->order < b->order; });
   std::vector<Participant> out;
+  out.reserve(seats.size());
   for (const Seat* seat : seats) out.push_back(seat->participant);
   return out;
 }

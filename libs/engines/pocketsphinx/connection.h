@@ -18,7 +18,7 @@ namespace parley::engines {
 class DecoderConnection : public std::enable_shared_from_this<DecoderConnection> {
  public:
   // How much audio may wait for a decoder that lags: 30 s.
-  static constexpr size_t kMaxQueuedBytes = 30 * 16000 * sizeof(int16_t);
+  static constexpr size_t kMaxQueuedBytes = size_t{30} * 16000 * sizeof(int16_t);
 
   // Owns `fd`.
   DecoderConnection(event::Loop& loop, int fd, speech::SttSink sink);
