@@ -205,6 +205,68 @@ TEST_F(JobTableTest, RecordedEndsAreReportedForAMinute) {
   EXPECT_EQ(table_.MakeReport().jobs_size(), 0);
 }
 
+TEST_F(JobTableTest, AWordIsSaidOnceUntilItIsDueAgain) {
+  ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
+  ASSERT_EQ(table_.Admit(Record("AJ_2", 11)), Admission::kStart);
+  table_.Started(one_);
+  EXPECT_EQ(table_.TakeUnsaid(100).size(), 1U);
+  table_.Started({"AJ_2", 11});
+  const auto second = table_.TakeUnsaid(200);  // not the first one again
+  ASSERT_EQ(second.size(), 1U);
+  EXPECT_EQ(second[0].job_id(), "AJ_2");
+  EXPECT_EQ(table_.Unanswered().size(), 2U);
+  table_.SayAgain(150);
+  const auto again = table_.TakeUnsaid(300);
+  ASSERT_EQ(again.size(), 1U);
+  EXPECT_EQ(again[0].job_id(), "AJ_1");
+  table_.OnVerdict(Verdict(one_, Word::STARTED, WordVerdict::OK), 400);
+  table_.SayAgain(1000);
+  EXPECT_EQ(table_.TakeUnsaid(1000).size(), 1U);
+  table_.Ended({"AJ_2", 11}, dispatchv1::JOB_REASON_SHUTDOWN, "", {}, 1100);
+  table_.OnVerdict(Verdict({"AJ_2", 11}, Word::STARTED, WordVerdict::OK), 1200);
+  const auto ended = table_.TakeUnsaid(1300);  // the answer was to the word before
+  ASSERT_EQ(ended.size(), 1U);
+  EXPECT_EQ(ended[0].kind(), Word::ENDED);
+}
+
+// An hour of 300 jobs a second must not become a report that no message can carry.
+TEST_F(JobTableTest, WhatIsKeptIsBounded) {
+  constexpr int kJobs = 60'000;
+  for (int i = 0; i < kJobs; ++i) {
+    const JobKey key{"AJ_" + std::to_string(i), static_cast<uint64_t>(1000 + i)};
+    dispatchv1::Assignment record = Record(key.job_id, key.token);
+    record.set_metadata(std::string(300, 'm'));
+    dispatchv1::SessionReport session;
+    session.add_transcript()->set_text(std::string(2000, 't'));
+    ASSERT_EQ(table_.Admit(record), Admission::kStart);
+    table_.Ended(key, dispatchv1::JOB_REASON_SHUTDOWN, "", session, i * 3000);
+    table_.OnVerdict(Verdict(key, Word::ENDED, WordVerdict::OK, dispatchv1::JOB_STATE_SUCCEEDED),
+                     i * 3000);
+    if (i % 300 == 0) table_.Sweep(i * 3000);
+  }
+  table_.Sweep(kJobs * 3000);
+  const dispatchv1::Report report = table_.MakeReport();
+  EXPECT_LE(report.ByteSizeLong(), 2'200'000U);
+  EXPECT_GE(report.jobs_size(), 3000);  // the newest: ten seconds of such jobs
+  EXPECT_EQ(report.jobs(report.jobs_size() - 1).job_id(), "AJ_59999");
+  EXPECT_TRUE(report.jobs(0).recorded());
+  EXPECT_EQ(table_.Admit(Record("AJ_59999", kJobs + 999)), Admission::kKnown);
+  EXPECT_EQ(table_.Admit(Record("AJ_41000", 42'000)), Admission::kOver);
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 1001)), Admission::kStart);  // forgotten
+}
+
+TEST_F(JobTableTest, ATokenGivenUpTwiceIsForgottenOnce) {
+  for (uint64_t token = 10; token < 13; ++token) {
+    ASSERT_EQ(table_.Admit(Record("AJ_1", token)), Admission::kStart);
+    table_.Released({"AJ_1", token}, token == 12 ? 500'000'000 : 1);
+  }
+  table_.Sweep(700'000'000);
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 12)), Admission::kKnown);  // its release is unanswered
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 9)), Admission::kOver);
+  table_.Sweep(1'200'000'000);
+  EXPECT_EQ(table_.Admit(Record("AJ_1", 9)), Admission::kStart);
+}
+
 TEST_F(JobTableTest, UnrecordedEndsAreKept) {
   ASSERT_EQ(table_.Admit(Record("AJ_1", 10)), Admission::kStart);
   table_.Ended(one_, dispatchv1::JOB_REASON_SHUTDOWN, "", {}, 1'000'000);

@@ -28,7 +28,8 @@ constexpr int64_t kStoreAwayUs = 2'000'000;                    // then another b
 constexpr absl::Duration kStartBackOff = absl::Seconds(2);     // doubled with each failure, up to
 constexpr absl::Duration kLongestBackOff = absl::Minutes(1);
 constexpr int64_t kBrokerLostUs = 12'000'000;  // a lease
-constexpr int kSayAgainBeats = 3;
+constexpr int64_t kSayAgainUs = 3'000'000;
+constexpr size_t kWordBytes = 512 << 10;  // of one message
 constexpr absl::Duration kLeaveTimeout = absl::Seconds(5);
 
 std::string Hostname() {
@@ -150,6 +151,7 @@ void AgentServer::OnBroker(const ConnectResponse& response) {
       ConnectRequest request;
       *request.mutable_report() = table_.MakeReport();
       broker_.Send(std::move(request));
+      table_.SayAgain(around_.loop->NowMicros());
       return SayWords();
     }
     case ConnectResponse::kDrain: {
@@ -191,6 +193,7 @@ void AgentServer::OnRegistered(const dispatchv1::Registered& registered) {
     Obey({verdict.job_id(), verdict.fencing_token()},
          table_.OnResume(verdict, around_.loop->NowMicros()));
   }
+  table_.SayAgain(around_.loop->NowMicros());
   SayWords();
   if (draining_) {  // the broker may be another one than the one that was told
     ConnectRequest request;
@@ -334,13 +337,24 @@ void AgentServer::Release(const JobKey& key) {
   UpdateGauges();
 }
 
+// What one turn of the loop brings goes out together; what was said before is not said again with
+// each new word, or a burst of jobs would say everything hundreds of times.
 void AgentServer::SayWords() {
-  ConnectRequest request;
-  for (Word& word : table_.Unanswered()) {
-    *request.mutable_words()->add_words() = std::move(word);
-  }
-  if (request.words().words().empty()) return;
-  broker_.Send(std::move(request));
+  if (std::exchange(words_pending_, true)) return;
+  around_.loop->Post([this] {
+    words_pending_ = false;
+    if (!broker_.registered()) return;  // registering says them all
+    ConnectRequest request;
+    size_t bytes = 0;
+    for (Word& word : table_.TakeUnsaid(around_.loop->NowMicros())) {
+      bytes += word.ByteSizeLong();
+      *request.mutable_words()->add_words() = std::move(word);
+      if (bytes < kWordBytes) continue;
+      broker_.Send(std::exchange(request, {}));
+      bytes = 0;
+    }
+    if (bytes > 0) broker_.Send(std::move(request));
+  });
 }
 
 void AgentServer::Beat() {
@@ -363,7 +377,10 @@ void AgentServer::Beat() {
   request.mutable_heartbeat()->set_accepting(accepting());
   broker_.Send(std::move(request));
   // While the store is away the broker keeps what it was told.
-  if (beats_ % kSayAgainBeats == 0 && store_available_) SayWords();
+  if (store_available_) {
+    table_.SayAgain(now - kSayAgainUs);
+    SayWords();
+  }
   FillWarmPool();  // the load may have fallen
   UpdateGauges();
 }

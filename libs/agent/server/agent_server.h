@@ -127,6 +127,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   int64_t drain_at_us_ = 0;
   size_t left_ = 0;  // running jobs at the last look
   uint64_t beats_ = 0;
+  bool words_pending_ = false;
   bool store_available_ = true;  // the broker's, as it said last
   int64_t store_away_since_us_ = 0;
   uint64_t fork_requests_ = 0;

@@ -14,6 +14,8 @@ using parley::dispatch::v1::WordVerdict;
 
 constexpr int64_t kKeepSettledUs = 60'000'000;
 constexpr int64_t kKeepGivenUpUs = 600'000'000;
+constexpr size_t kMaxSettledBytes = 2 << 20;
+constexpr size_t kMaxGivenUp = 20'000;
 
 bool IsTerminal(JobState state) {
   return state == parley::dispatch::v1::JOB_STATE_SUCCEEDED ||
@@ -48,13 +50,13 @@ void JobTable::Started(const JobKey& key) {
   Entry* entry = Find(key);
   if (entry == nullptr || entry->report.status() != ReportedJob::ACCEPTED) return;
   entry->report.set_status(ReportedJob::RUNNING);
-  entry->unanswered = Word::STARTED;
+  Open(key, *entry, Word::STARTED);
 }
 
 void JobTable::Prepared(const JobKey& key) {
   Entry* entry = Find(key);
   if (entry == nullptr || entry->report.status() != ReportedJob::PREPARED) return;
-  entry->unanswered = Word::PREPARED;
+  Open(key, *entry, Word::PREPARED);
 }
 
 void JobTable::TakingOver(const JobKey& key) {
@@ -63,7 +65,7 @@ void JobTable::TakingOver(const JobKey& key) {
   entry->report.set_status(ReportedJob::ACCEPTED);
   entry->report.mutable_record()->set_take_over(false);
   entry->report.mutable_record()->set_resuming(true);
-  entry->unanswered.reset();
+  Close(key, *entry);
 }
 
 void JobTable::Stopping(const JobKey& key) {
@@ -80,7 +82,7 @@ void JobTable::Ended(const JobKey& key, JobReason reason, std::string_view error
   entry->report.set_reason(reason);
   entry->report.set_error(std::string(error));
   *entry->report.mutable_session() = session;
-  entry->unanswered = Word::ENDED;
+  Open(key, *entry, Word::ENDED);
   GiveUp(key, now_us);
 }
 
@@ -89,7 +91,7 @@ void JobTable::Released(const JobKey& key, int64_t now_us) {
   if (entry == nullptr || !entry->holds_slot) return;
   FreeSlot(*entry);
   entry->report.set_status(ReportedJob::RELEASED);
-  entry->unanswered = Word::RELEASED;
+  Open(key, *entry, Word::RELEASED);
   GiveUp(key, now_us);
 }
 
@@ -99,46 +101,70 @@ void JobTable::FreeSlot(Entry& entry) {
 }
 
 void JobTable::GiveUp(const JobKey& key, int64_t now_us) {
-  GivenUp& given_up = given_up_[key.job_id];
-  given_up.token = std::max(given_up.token, key.token);
-  given_up.since_us = now_us;
+  const auto it = given_up_.try_emplace(key.job_id).first;
+  it->second.token = std::max(it->second.token, key.token);
+  ++it->second.times;
+  given_up_order_.emplace_back(it, now_us);
+}
+
+void JobTable::Open(const JobKey& key, Entry& entry, Word::Kind kind) {
+  entry.unanswered = kind;
+  entry.said_us = 0;
+  open_.insert(key);
+  unsaid_.insert(key);
+}
+
+void JobTable::Close(const JobKey& key, Entry& entry) {
+  entry.unanswered.reset();
+  open_.erase(key);
+  unsaid_.erase(key);
+}
+
+void JobTable::Settle(const JobKey& key, Entry& entry, int64_t now_us) {
+  if (entry.settled_us > 0) return;
+  entry.settled_us = now_us;
+  entry.report.clear_session();  // it has that
+  settled_.push_back(entries_.find(key));
+  entry.settled_bytes = entry.report.ByteSizeLong();
+  settled_bytes_ += entry.settled_bytes;
 }
 
 JobTable::Order JobTable::OnVerdict(const WordVerdict& verdict, int64_t now_us) {
-  Entry* entry = Find({verdict.job_id(), verdict.fencing_token()});
+  const JobKey key{verdict.job_id(), verdict.fencing_token()};
+  Entry* entry = Find(key);
   if (entry == nullptr || verdict.outcome() == WordVerdict::HELD) return Order::kNone;
   // An answer to an earlier word than the one that is open now says nothing about that one,
   // unless the job is over.
   const bool about_open = entry->unanswered == verdict.kind();
+  if (verdict.outcome() == WordVerdict::OK && !about_open) return Order::kNone;
+  Close(key, *entry);
   if (verdict.outcome() == WordVerdict::OK) {
-    if (!about_open) return Order::kNone;
-    entry->unanswered.reset();
-    if (!entry->holds_slot) entry->settled_us = now_us;
     if (entry->report.status() == ReportedJob::ENDED && IsTerminal(verdict.state())) {
       entry->report.set_recorded(true);
       entry->report.set_recorded_state(verdict.state());
     }
+    if (!entry->holds_slot) Settle(key, *entry, now_us);
     return Order::kNone;
   }
-  entry->unanswered.reset();
   if (entry->holds_slot) return Order::kKill;  // stale, or recorded as over
-  entry->settled_us = now_us;
   if (verdict.outcome() == WordVerdict::RECORDED) {
     entry->report.set_recorded(true);
     entry->report.set_recorded_state(verdict.state());
   }
+  Settle(key, *entry, now_us);
   return Order::kNone;
 }
 
 JobTable::Order JobTable::OnResume(const ResumeVerdict& verdict, int64_t now_us) {
-  Entry* entry = Find({verdict.job_id(), verdict.fencing_token()});
+  const JobKey key{verdict.job_id(), verdict.fencing_token()};
+  Entry* entry = Find(key);
   if (entry == nullptr) return Order::kNone;
   if (!entry->holds_slot) {
     if (IsTerminal(verdict.recorded_state())) {
-      entry->unanswered.reset();
+      Close(key, *entry);
       entry->report.set_recorded(true);
       entry->report.set_recorded_state(verdict.recorded_state());
-      if (entry->settled_us == 0) entry->settled_us = now_us;
+      Settle(key, *entry, now_us);
     }
     return Order::kNone;
   }
@@ -152,25 +178,41 @@ JobTable::Order JobTable::OnResume(const ResumeVerdict& verdict, int64_t now_us)
   }
 }
 
+JobTable::Word JobTable::WordOf(const JobKey& key, const Entry& entry) {
+  Word word;
+  word.set_job_id(key.job_id);
+  word.set_fencing_token(key.token);
+  word.set_kind(*entry.unanswered);
+  if (*entry.unanswered != Word::ENDED) return word;
+  word.set_reason(entry.report.reason());
+  word.set_error(entry.report.error());
+  *word.mutable_session() = entry.report.session();
+  return word;
+}
+
 std::vector<JobTable::Word> JobTable::Unanswered() const {
   std::vector<Word> words;
-  for (const auto& [key, entry] : entries_) {
-    if (!entry.unanswered.has_value()) continue;
-    Word& word = words.emplace_back();
-    word.set_job_id(key.job_id);
-    word.set_fencing_token(key.token);
-    word.set_kind(*entry.unanswered);
-    if (*entry.unanswered != Word::ENDED) continue;
-    word.set_reason(entry.report.reason());
-    word.set_error(entry.report.error());
-    *word.mutable_session() = entry.report.session();
-  }
+  words.reserve(open_.size());
+  for (const JobKey& key : open_) words.push_back(WordOf(key, entries_.at(key)));
   return words;
 }
 
-bool JobTable::has_unanswered() const {
-  return std::any_of(entries_.begin(), entries_.end(),
-                     [](const auto& entry) { return entry.second.unanswered.has_value(); });
+std::vector<JobTable::Word> JobTable::TakeUnsaid(int64_t now_us) {
+  std::vector<Word> words;
+  words.reserve(unsaid_.size());
+  for (const JobKey& key : unsaid_) {
+    Entry& entry = entries_.at(key);
+    entry.said_us = now_us;
+    words.push_back(WordOf(key, entry));
+  }
+  unsaid_.clear();
+  return words;
+}
+
+void JobTable::SayAgain(int64_t until_us) {
+  for (const JobKey& key : open_) {
+    if (entries_.at(key).said_us <= until_us) unsaid_.insert(key);
+  }
 }
 
 Report JobTable::MakeReport() const {
@@ -205,17 +247,30 @@ std::vector<JobKey> JobTable::Running() const {
 }
 
 void JobTable::Sweep(int64_t now_us) {
-  std::erase_if(entries_, [now_us](const auto& entry) {
-    return entry.second.settled_us > 0 && now_us - entry.second.settled_us > kKeepSettledUs;
-  });
-  std::erase_if(given_up_, [now_us](const auto& entry) {
-    return now_us - entry.second.since_us > kKeepGivenUpUs;
-  });
+  while (!settled_.empty()) {
+    const Entries::iterator oldest = settled_.front();
+    const bool old = now_us - oldest->second.settled_us > kKeepSettledUs;
+    if (!old && settled_bytes_ <= kMaxSettledBytes) break;
+    settled_bytes_ -= oldest->second.settled_bytes;
+    entries_.erase(oldest);
+    settled_.pop_front();
+  }
+  while (!given_up_order_.empty()) {
+    const auto [given_up, since_us] = given_up_order_.front();
+    if (now_us - since_us <= kKeepGivenUpUs && given_up_order_.size() <= kMaxGivenUp) break;
+    if (--given_up->second.times == 0) given_up_.erase(given_up);
+    given_up_order_.pop_front();
+  }
 }
 
 void JobTable::Clear() {
   entries_.clear();
+  open_.clear();
+  unsaid_.clear();
+  settled_.clear();
+  settled_bytes_ = 0;
   given_up_.clear();
+  given_up_order_.clear();
   active_ = 0;
 }
 

@@ -2,10 +2,13 @@
 // What this agent server knows of its jobs, and what of it the broker has still to hear. Pure: no
 // clock, no I/O; processes are somebody else's.
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "parley/dispatch/v1/worker.pb.h"
@@ -58,9 +61,14 @@ class JobTable {
   Order OnVerdict(const parley::dispatch::v1::WordVerdict& verdict, int64_t now_us);
   Order OnResume(const parley::dispatch::v1::ResumeVerdict& verdict, int64_t now_us);
 
-  // Words without an answer so far, for this stream. They are said again until answered.
+  // Words without an answer so far.
   std::vector<Word> Unanswered() const;
-  bool has_unanswered() const;
+  bool has_unanswered() const { return !open_.empty(); }
+  // Those of them that have not been said yet; they count as said at `now_us` from here on. Costs
+  // as much as there are new ones, however many jobs the table holds.
+  std::vector<Word> TakeUnsaid(int64_t now_us);
+  // What was said at `until_us` or before and is still unanswered is to be said again.
+  void SayAgain(int64_t until_us);
   // Everything, for Register and ReportRequest.
   parley::dispatch::v1::Report MakeReport() const;
   // Processes of the job with older tokens than this one: they are over.
@@ -68,7 +76,9 @@ class JobTable {
   std::vector<JobKey> Active() const;
   // Those whose entrypoint runs and that were not told to end.
   std::vector<JobKey> Running() const;
-  // Forgets ends that were recorded 60 s ago, and tokens given up 10 min ago.
+  // Forgets ends that were recorded 60 s ago, and tokens given up 10 min ago. Bounded all the same:
+  // of recorded ends the newest 2 MiB are kept (what a report may carry; at 300 jobs a second that
+  // is more than 10 s, and Redis loses 2 s at most), of tokens the newest 20,000.
   void Sweep(int64_t now_us);
   // A new worker id knows nothing of the old one's jobs.
   void Clear();
@@ -77,22 +87,37 @@ class JobTable {
   struct Entry {
     ReportedJob report;
     std::optional<Word::Kind> unanswered;
+    int64_t said_us = 0;  // when that was said; 0 = not yet
     bool holds_slot = true;
     int64_t settled_us = 0;  // when the broker answered the end; 0 = not yet
+    size_t settled_bytes = 0;
   };
   struct GivenUp {
     uint64_t token = 0;
-    int64_t since_us = 0;
+    int times = 0;  // in given_up_order_
   };
+
+  using Entries = std::map<JobKey, Entry>;
+  using GivenUps = std::map<std::string, GivenUp, std::less<>>;
 
   Entry* Find(const JobKey& key);
   void FreeSlot(Entry& entry);
   void GiveUp(const JobKey& key, int64_t now_us);
+  void Open(const JobKey& key, Entry& entry, Word::Kind kind);
+  void Close(const JobKey& key, Entry& entry);
+  // The broker knows of its end, and says so.
+  void Settle(const JobKey& key, Entry& entry, int64_t now_us);
+  static Word WordOf(const JobKey& key, const Entry& entry);
 
   const int slots_;
   int active_ = 0;
-  std::map<JobKey, Entry> entries_;
-  std::map<std::string, GivenUp, std::less<>> given_up_;
+  Entries entries_;
+  std::set<JobKey> open_;                  // unanswered
+  std::set<JobKey> unsaid_;                // of those
+  std::deque<Entries::iterator> settled_;  // oldest first
+  size_t settled_bytes_ = 0;               // of their reports
+  GivenUps given_up_;
+  std::deque<std::pair<GivenUps::iterator, int64_t>> given_up_order_;  // and when; oldest first
 };
 
 }  // namespace parley::agent
