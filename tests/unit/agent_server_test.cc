@@ -251,7 +251,7 @@ TEST_F(JobTableTest, WhatIsKeptIsBounded) {
   EXPECT_EQ(report.jobs(report.jobs_size() - 1).job_id(), "AJ_59999");
   EXPECT_TRUE(report.jobs(0).recorded());
   EXPECT_EQ(table_.Admit(Record("AJ_59999", kJobs + 999)), Admission::kKnown);
-  EXPECT_EQ(table_.Admit(Record("AJ_41000", 42'000)), Admission::kOver);
+  EXPECT_EQ(table_.Admit(Record("AJ_55500", 56'500)), Admission::kOver);
   EXPECT_EQ(table_.Admit(Record("AJ_1", 1001)), Admission::kStart);  // forgotten
 }
 

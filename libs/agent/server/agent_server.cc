@@ -1,5 +1,6 @@
 #include "agent/server/agent_server.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -29,6 +30,7 @@ constexpr absl::Duration kStartBackOff = absl::Seconds(2);     // doubled with e
 constexpr absl::Duration kLongestBackOff = absl::Minutes(1);
 constexpr int64_t kBrokerLostUs = 12'000'000;  // a lease
 constexpr int64_t kSayAgainUs = 3'000'000;
+constexpr size_t kSweptToTrim = 1000;
 constexpr size_t kWordBytes = 512 << 10;  // of one message
 constexpr absl::Duration kLeaveTimeout = absl::Seconds(5);
 
@@ -357,10 +359,20 @@ void AgentServer::SayWords() {
   });
 }
 
+// What a burst of jobs leaves is freed all over the heap, where the allocator keeps it unless
+// asked.
+void AgentServer::GiveMemoryBack() {
+  swept_ += table_.TakeSwept();
+  // While jobs come and go they use it again.
+  if (swept_ < kSweptToTrim || table_.settled() > swept_) return;
+  if (around_.tool_threads.Post([] { malloc_trim(0); })) swept_ = 0;
+}
+
 void AgentServer::Beat() {
   const int64_t now = around_.loop->NowMicros();
   load_ = load_meter_.Sample();
   table_.Sweep(now);
+  GiveMemoryBack();
   if (broker_.registered() && now - broker_.heard_us() > kBrokerSilentUs) {
     around_.log.Warn("the broker is silent; connecting again");
     broker_.Break();

@@ -96,6 +96,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
 
   void Beat();  // once a second
   void SayWords();
+  void GiveMemoryBack();
   void WatchJobs();
   void OnDrainDeadline();
   void HandOverSome();
@@ -128,6 +129,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   size_t left_ = 0;  // running jobs at the last look
   uint64_t beats_ = 0;
   bool words_pending_ = false;
+  size_t swept_ = 0;             // records of jobs forgotten since memory was given back
   bool store_available_ = true;  // the broker's, as it said last
   int64_t store_away_since_us_ = 0;
   uint64_t fork_requests_ = 0;

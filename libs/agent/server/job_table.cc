@@ -1,6 +1,7 @@
 #include "agent/server/job_table.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace parley::agent {
 namespace {
@@ -15,7 +16,9 @@ using parley::dispatch::v1::WordVerdict;
 constexpr int64_t kKeepSettledUs = 60'000'000;
 constexpr int64_t kKeepGivenUpUs = 600'000'000;
 constexpr size_t kMaxSettledBytes = 2 << 20;
-constexpr size_t kMaxGivenUp = 20'000;
+constexpr size_t kMaxGivenUp = 5000;
+
+uint64_t HashOf(const std::string& job_id) { return std::hash<std::string>()(job_id); }
 
 bool IsTerminal(JobState state) {
   return state == parley::dispatch::v1::JOB_STATE_SUCCEEDED ||
@@ -33,7 +36,7 @@ JobTable::Entry* JobTable::Find(const JobKey& key) {
 JobTable::Admission JobTable::Admit(const Assignment& record) {
   const JobKey key{record.job_id(), record.fencing_token()};
   if (entries_.contains(key)) return Admission::kKnown;
-  const auto over = given_up_.find(key.job_id);
+  const auto over = given_up_.find(HashOf(key.job_id));
   if (over != given_up_.end() && key.token <= over->second.token) return Admission::kOver;
   if (active_ >= slots_) return Admission::kFull;
   Entry& entry = entries_[key];
@@ -101,10 +104,11 @@ void JobTable::FreeSlot(Entry& entry) {
 }
 
 void JobTable::GiveUp(const JobKey& key, int64_t now_us) {
-  const auto it = given_up_.try_emplace(key.job_id).first;
-  it->second.token = std::max(it->second.token, key.token);
-  ++it->second.times;
-  given_up_order_.emplace_back(it, now_us);
+  const uint64_t hash = HashOf(key.job_id);
+  GivenUp& given_up = given_up_[hash];
+  given_up.token = std::max(given_up.token, key.token);
+  ++given_up.times;
+  given_up_order_.emplace_back(hash, now_us);
 }
 
 void JobTable::Open(const JobKey& key, Entry& entry, Word::Kind kind) {
@@ -254,13 +258,19 @@ void JobTable::Sweep(int64_t now_us) {
     settled_bytes_ -= oldest->second.settled_bytes;
     entries_.erase(oldest);
     settled_.pop_front();
+    ++swept_;
   }
-  while (!given_up_order_.empty()) {
-    const auto [given_up, since_us] = given_up_order_.front();
-    if (now_us - since_us <= kKeepGivenUpUs && given_up_order_.size() <= kMaxGivenUp) break;
+  for (; given_up_first_ < given_up_order_.size(); ++given_up_first_) {
+    const auto [hash, since_us] = given_up_order_[given_up_first_];
+    const bool many = given_up_order_.size() - given_up_first_ > kMaxGivenUp;
+    if (now_us - since_us <= kKeepGivenUpUs && !many) break;
+    const auto given_up = given_up_.find(hash);
     if (--given_up->second.times == 0) given_up_.erase(given_up);
-    given_up_order_.pop_front();
   }
+  if (given_up_first_ * 2 < given_up_order_.size()) return;
+  given_up_order_.erase(given_up_order_.begin(),
+                        given_up_order_.begin() + static_cast<std::ptrdiff_t>(given_up_first_));
+  given_up_first_ = 0;
 }
 
 void JobTable::Clear() {
@@ -271,6 +281,7 @@ void JobTable::Clear() {
   settled_bytes_ = 0;
   given_up_.clear();
   given_up_order_.clear();
+  given_up_first_ = 0;
   active_ = 0;
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 // What this agent server knows of its jobs, and what of it the broker has still to hear. Pure: no
 // clock, no I/O; processes are somebody else's.
+#include <absl/container/flat_hash_map.h>
+
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -76,9 +78,13 @@ class JobTable {
   std::vector<JobKey> Active() const;
   // Those whose entrypoint runs and that were not told to end.
   std::vector<JobKey> Running() const;
+  // Recorded ends that it still keeps, and how many it forgot since it was asked last.
+  size_t settled() const { return settled_.size(); }
+  size_t TakeSwept() { return std::exchange(swept_, 0); }
   // Forgets ends that were recorded 60 s ago, and tokens given up 10 min ago. Bounded all the same:
   // of recorded ends the newest 2 MiB are kept (what a report may carry; at 300 jobs a second that
-  // is more than 10 s, and Redis loses 2 s at most), of tokens the newest 20,000.
+  // is more than 10 s, and Redis loses 2 s at most), of tokens the newest 5,000 (at that rate more
+  // than a lease).
   void Sweep(int64_t now_us);
   // A new worker id knows nothing of the old one's jobs.
   void Clear();
@@ -96,9 +102,12 @@ class JobTable {
     uint64_t token = 0;
     int times = 0;  // in given_up_order_
   };
+  // By hash of the job's id; two jobs with one hash cost a refusal, and one goes to another worker.
+  // Kept ten times as long as anything else here, hence flat: small blocks between those of records
+  // that have gone would hold on to all of their memory.
+  using GivenUps = absl::flat_hash_map<uint64_t, GivenUp>;
 
   using Entries = std::map<JobKey, Entry>;
-  using GivenUps = std::map<std::string, GivenUp, std::less<>>;
 
   Entry* Find(const JobKey& key);
   void FreeSlot(Entry& entry);
@@ -116,8 +125,10 @@ class JobTable {
   std::set<JobKey> unsaid_;                // of those
   std::deque<Entries::iterator> settled_;  // oldest first
   size_t settled_bytes_ = 0;               // of their reports
+  size_t swept_ = 0;
   GivenUps given_up_;
-  std::deque<std::pair<GivenUps::iterator, int64_t>> given_up_order_;  // and when; oldest first
+  std::vector<std::pair<uint64_t, int64_t>> given_up_order_;  // and when; oldest first, from
+  size_t given_up_first_ = 0;
 };
 
 }  // namespace parley::agent
