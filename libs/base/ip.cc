@@ -1,8 +1,10 @@
 #include "base/ip.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdint>
@@ -92,6 +94,16 @@ std::optional<IpScope> LiteralScope(std::string_view host) {
   in_addr v4{};
   if (inet_aton(text.c_str(), &v4) != 0) return ScopeOfV4(ntohl(v4.s_addr));
   return std::nullopt;
+}
+
+std::string ReachableAddress(std::string_view address, int port) {
+  std::string host(address);
+  if (host.empty() || host == "0.0.0.0" || host == "::") {
+    char name[256] = {};
+    host = gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
+  }
+  if (host.find(':') != std::string::npos) host = "[" + host + "]";
+  return fmt::format("{}:{}", host, port);
 }
 
 }  // namespace parley

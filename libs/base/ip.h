@@ -1,6 +1,7 @@
 #pragma once
 // What kind of address is this? One answer for everything that guards against calls to the inside.
 #include <optional>
+#include <string>
 #include <string_view>
 
 struct sockaddr;
@@ -20,5 +21,9 @@ IpScope ScopeOf(const sockaddr& address);
 // resolvers read as IPv4 ("127.1", "0x7f000001"). "localhost" and names below it are loopback.
 // Nothing when `host` is a name that must be resolved.
 std::optional<IpScope> LiteralScope(std::string_view host);
+
+// How others reach a listener on `address` and `port`, as host:port: a wildcard becomes this host's
+// name, IPv6 is put into brackets.
+std::string ReachableAddress(std::string_view address, int port);
 
 }  // namespace parley

@@ -197,6 +197,14 @@ class JobStore {
   virtual absl::StatusOr<std::vector<std::string>> WaitInbox(const std::vector<std::string>& pools,
                                                              bool events, absl::Duration wait) = 0;
 
+  // ---- brokers ----
+
+  // Other brokers reach this one at `address`, host:port. Kept a minute: say it again before.
+  virtual absl::Status Announce(std::string_view address) = 0;
+  // The address of the broker that holds a worker's stream, or held it last. Empty when that is
+  // this one, or one that has not been heard of for a minute. NotFound: the session has ended.
+  virtual absl::StatusOr<std::string> BrokerOf(std::string_view worker_id) = 0;
+
   // ---- events ----
 
   // At most `limit` events of a pool after `position` ("" or "0": from the oldest kept), and where

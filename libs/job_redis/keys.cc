@@ -47,6 +47,7 @@ std::string Erased(std::string_view project, std::string_view id) {
   return fmt::format("parley:{{{}}}:erased:{}", Escape(project), id);
 }
 std::string Idle(std::string_view broker) { return fmt::format("parley:idle:{}", broker); }
+std::string Address(std::string_view broker) { return fmt::format("parley:broker:{}", broker); }
 
 std::string AgentPart(std::string_view agent_name, bool configured) {
   if (configured) return "*";

@@ -24,12 +24,12 @@ class PoolKeys {
   std::string worker(std::string_view id) const;      // w: hash
   std::string reservations(std::string_view worker) const;  // wr: hash, job → token
   std::string room(std::string_view project, std::string_view room) const;  // r: set of dispatches
-  std::string live(std::string_view project) const;     // zset: dispatch → create ms
-  std::string past(std::string_view project) const;     // the same of ended ones, newest 10,000
-  std::string leases() const;                           // zset: worker → ms of the last heartbeat
-  std::string fences() const;                           // hash: ended job → lowest token, since ms
-  std::string events() const;                           // stream
-  std::string inbox(std::string_view broker) const;     // stream
+  std::string live(std::string_view project) const;  // zset: dispatch → create ms
+  std::string past(std::string_view project) const;  // the same of ended ones, newest 10,000
+  std::string leases() const;                        // zset: worker → ms of the last heartbeat
+  std::string fences() const;                        // hash: ended job → lowest token, since ms
+  std::string events() const;                        // stream
+  std::string inbox(std::string_view broker) const;  // stream
   std::string webhook(std::string_view webhook) const;  // hook: hash of owner, until ms, position
 
  private:
@@ -46,6 +46,8 @@ std::string Sessions(std::string_view project);  // zset: session → create ms
 std::string Erased(std::string_view project, std::string_view id);
 // A stream nobody writes: lets a broker without pools wait like any other.
 std::string Idle(std::string_view broker);
+// Where other brokers reach this one: string host:port, kept a minute.
+std::string Address(std::string_view broker);
 
 // AGENT in keys: the escaped name, `*` for configured agents, `%` for the empty name.
 std::string AgentPart(std::string_view agent_name, bool configured);

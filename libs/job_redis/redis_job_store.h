@@ -75,6 +75,9 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<std::vector<std::string>> WaitInbox(const std::vector<std::string>& pools,
                                                      bool events, absl::Duration wait) override;
 
+  absl::Status Announce(std::string_view address) override;
+  absl::StatusOr<std::string> BrokerOf(std::string_view worker_id) override;
+
   absl::StatusOr<EventBatch> ReadEvents(std::string_view pool, std::string_view position,
                                         int limit) override;
   absl::StatusOr<std::string> LastEvent(std::string_view pool) override;

@@ -34,6 +34,8 @@ std::string_view ReasonText(Reason reason) {
   return reason == Reason::kUnspecified ? Text(Reason::kProcessCrashed) : Text(reason);
 }
 
+constexpr char kAddressSeconds[] = "60";
+
 std::string NameField(std::string_view project, std::string_view agent_name) {
   return Escape(project) + "/" + Escape(agent_name);
 }
@@ -283,6 +285,20 @@ absl::StatusOr<std::string> RedisJobStore::PoolOfWorker(std::string_view worker_
     if (!replies[i].nil()) return pools[i];
   }
   return NotFound("worker {} does not exist or has ended", worker_id);
+}
+
+absl::Status RedisJobStore::Announce(std::string_view address) {
+  return Command({"SET", keys::Address(broker_id_), std::string(address), "EX", kAddressSeconds})
+      .status();
+}
+
+absl::StatusOr<std::string> RedisJobStore::BrokerOf(std::string_view worker_id) {
+  PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOfWorker(worker_id));
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply broker,
+                          Command({"HGET", keys::PoolKeys(pool).worker(worker_id), "broker"}));
+  if (broker.nil() || broker.text == broker_id_) return "";
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply address, Command({"GET", keys::Address(broker.text)}));
+  return address.nil() ? "" : address.text;
 }
 
 absl::StatusOr<std::optional<std::string>> RedisJobStore::PoolOfName(std::string_view project,

@@ -126,11 +126,33 @@ void Broker::RefreshPools() {
   for (const std::string& pool : *pools) pools_.try_emplace(pool);
 }
 
+void Broker::SetAddress(const std::string& address) {
+  {
+    MutexLock lock(&mutex_);
+    address_ = address;
+  }
+  Announce();
+}
+
+void Broker::Announce() {
+  std::string address;
+  {
+    MutexLock lock(&mutex_);
+    address = address_;
+  }
+  if (address.empty() || !store_available_) return;
+  if (absl::Status status = store_.Announce(address); !status.ok()) {
+    context_.log().Warn("other brokers are not told where this one is; said again shortly",
+                        {{"error", Message(status)}});
+  }
+}
+
 void Broker::TickOnce() {
   const int64_t now = NowUs();
   if (!store_available_ || now >= next_refresh_us_) {
     next_refresh_us_ = now + kRefreshUs;
     RefreshPools();
+    Announce();
     NotifyWatchers(KnownPools());
   }
   if (!store_available_) return;

@@ -49,6 +49,8 @@ class Broker {
   // What the last exchange with the store said. Unavailable with a retry hint while it is away.
   absl::Status CheckStore() const;
   bool store_available() const { return store_available_.load(); }
+  // Where other brokers reach this one; told to them from here on. Blocks on the store.
+  void SetAddress(const std::string& address);
 
   // A pool has work from now on: it is ticked at once and often.
   void Touch(const std::string& pool);
@@ -83,6 +85,7 @@ class Broker {
   void TickPool(const std::string& pool);
   void SendLimits(const std::string& pool);
   void RefreshPools();
+  void Announce();
   void AdvanceRecoveries();
   bool Replay(const std::string& pool);
   void RenewLoop();
@@ -106,6 +109,7 @@ class Broker {
   CondVar wake_;
   std::map<std::string, PoolState> pools_ ABSL_GUARDED_BY(mutex_);
   std::vector<Heartbeat> heartbeats_ ABSL_GUARDED_BY(mutex_);
+  std::string address_ ABSL_GUARDED_BY(mutex_);  // "" before the port is open
   std::vector<std::weak_ptr<EventWatcher>> watchers_ ABSL_GUARDED_BY(mutex_);
   int64_t next_refresh_us_ = 0;  // tick thread only
   std::vector<std::thread> threads_;

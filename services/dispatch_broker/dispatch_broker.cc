@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/ids.h"
+#include "base/ip.h"
 #include "base/status.h"
 #include "dispatch_broker/broker.h"
 #include "dispatch_broker/dispatch_service.h"
@@ -40,6 +41,9 @@ void DispatchBrokerConfig::Bind(config::Table& table) {
       "Tell webhooks the metadata and attributes of dispatches, too, not only ids and states");
   table.Choice("broker.placement", &placement, {"spread", "pack"},
                "Of two workers with free slots: spread takes the emptier one, pack the fuller one");
+  table.Text("broker.peer_address", &peer_address,
+             "host:port by which other brokers reach this one (logs of jobs whose agent server is "
+             "connected here); default is its address and port");
   table.Int("broker.pool_max_jobs", &pool_max_jobs, 0, 10'000'000,
             "Jobs that workers of one pool hold at once; more wait; 0: as many as there are slots");
   table.Int("broker.pool_max_queued", &pool_max_queued, 0, 10'000'000,
@@ -87,7 +91,12 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
           grpc::Status(grpc::StatusCode::UNAVAILABLE, "this broker stops; connect to another one"));
     }
   };
-  hooks.started = std::move(started);
+  hooks.started = [&, started = std::move(started)](int grpc_port, int admin_port) {
+    broker.SetAddress(config.peer_address.empty()
+                          ? ReachableAddress(config.common.address, grpc_port)
+                          : config.peer_address);
+    if (started) started(grpc_port, admin_port);
+  };
   const int code = context.Serve({&dispatch_service, &worker_service}, std::move(hooks));
   webhooks->Stop();
   fencer.Stop();

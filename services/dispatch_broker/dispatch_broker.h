@@ -23,6 +23,7 @@ struct DispatchBrokerConfig {
   std::string placement = "spread";  // or "pack"
   int pool_max_jobs = 0;             // 0 = as many as there are slots
   int pool_max_queued = 1'000'000;
+  std::string peer_address;  // by which other brokers reach this one; "" = address:port
   std::vector<std::string> webhook_urls;  // told what happens; see webhooks.h
   bool webhook_metadata = false;
 

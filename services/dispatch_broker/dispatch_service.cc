@@ -388,7 +388,8 @@ grpc::ServerWriteReactor<v1::ReadJobLogsResponse>* DispatchServiceImpl::ReadJobL
   absl::StatusOr<auth::Claims> caller = Caller(*context);
   absl::Status status = caller.status();
   if (status.ok()) status = auth::RequireAgentAdmin(*caller);
-  return LogStream::Start(broker_, status, status.ok() ? caller->project : "", *request);
+  return LogStream::Start(broker_, status, status.ok() ? caller->project : "", *request,
+                          LogStream::IsRelayed(*context));
 }
 
 grpc::ServerWriteReactor<v1::WatchEventsResponse>* DispatchServiceImpl::WatchEvents(

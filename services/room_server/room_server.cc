@@ -1,9 +1,6 @@
 #include "room_server/room_server.h"
 
-#include <unistd.h>
-
-#include <string_view>
-
+#include "base/ip.h"
 #include "base/status.h"
 #include "room_server/host.h"
 #include "room_server/services.h"
@@ -31,24 +28,6 @@ void RoomServerConfig::Bind(config::Table& table) {
 }
 
 namespace room_server {
-namespace {
-
-bool IsWildcard(std::string_view address) {
-  return address.empty() || address == "0.0.0.0" || address == "::";
-}
-
-std::string MediaUrl(const RoomServerConfig& config, int port) {
-  if (!config.media_url.empty()) return config.media_url;
-  std::string host = config.common.address;
-  if (IsWildcard(host)) {
-    char name[256] = {};
-    host = gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
-  }
-  if (host.find(':') != std::string::npos) host = "[" + host + "]";
-  return fmt::format("{}:{}", host, port);
-}
-
-}  // namespace
 
 int Run(const RoomServerConfig& config, service::Context& context) {
   return Run(config, context, {});
@@ -63,7 +42,8 @@ int Run(const RoomServerConfig& config, service::Context& context,
   MediaServiceImpl media(*host);
   service::Context::Hooks hooks;
   hooks.started = [&](int grpc_port, int admin_port) {
-    (*host)->Start(MediaUrl(config, grpc_port));
+    (*host)->Start(config.media_url.empty() ? ReachableAddress(config.common.address, grpc_port)
+                                            : config.media_url);
     if (started) started(grpc_port, admin_port);
   };
   hooks.drain = [&](absl::Duration drain) { (*host)->Drain(drain); };

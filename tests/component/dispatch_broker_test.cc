@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "base/ids.h"
@@ -16,26 +17,38 @@ using testing::Eventually;
 using testing::HasCode;
 using testing::HasReason;
 
-TEST_F(DispatchBrokerTest, LinesOfAJobComeFromItsAgentServer) {
-  const auto read = [this](const std::string& job, const std::string& token, auto on_line) {
-    grpc::ClientContext context;
-    rpc::SetBearer(context, token);
-    rpc::SetTimeout(context, absl::Seconds(10));
-    v1::ReadJobLogsRequest request;
-    request.set_job_id(job);
-    request.set_after(5);
-    request.set_follow(true);
-    const auto reader = stub_->ReadJobLogs(&context, request);
-    v1::ReadJobLogsResponse response;
-    while (reader->Read(&response)) {
-      for (const v1::JobLogLine& line : response.lines()) on_line(line);
-    }
-    return rpc::FromGrpcStatus(reader->Finish());
-  };
+// Reads the lines after the fifth, to the end.
+template <typename OnLine>
+absl::Status ReadLogs(v1::DispatchService::Stub& stub, const std::string& job,
+                      const std::string& token, OnLine on_line,
+                      const std::function<void(grpc::ClientContext&)>& started = {}) {
+  grpc::ClientContext context;
+  rpc::SetBearer(context, token);
+  rpc::SetTimeout(context, absl::Seconds(10));
+  v1::ReadJobLogsRequest request;
+  request.set_job_id(job);
+  request.set_after(5);
+  request.set_follow(true);
+  const auto reader = stub.ReadJobLogs(&context, request);
+  if (started) started(context);
+  v1::ReadJobLogsResponse response;
+  while (reader->Read(&response)) {
+    for (const v1::JobLogLine& line : response.lines()) on_line(line);
+  }
+  return rpc::FromGrpcStatus(reader->Finish());
+}
+
+std::string LogReader(RunningBroker& broker) {
   auth::Claims claims;
   claims.agent_admin = true;
-  const std::string admin =
-      auth::Sign(claims, broker_->context().keys()->keys()[0], absl::Hours(1));
+  return auth::Sign(claims, broker.context().keys()->keys()[0], absl::Hours(1));
+}
+
+TEST_F(DispatchBrokerTest, LinesOfAJobComeFromItsAgentServer) {
+  const auto read = [this](const std::string& job, const std::string& token, auto on_line) {
+    return ReadLogs(*stub_, job, token, on_line);
+  };
+  const std::string admin = LogReader(*broker_);
   const auto nothing = [](const v1::JobLogLine&) { FAIL(); };
 
   PARLEY_ASSERT_OK_AND_ASSIGN(const v1::Dispatch dispatch, Create(Wish()));
@@ -74,6 +87,78 @@ TEST_F(DispatchBrokerTest, LinesOfAJobComeFromItsAgentServer) {
   other.join();
   EXPECT_THAT(cut.get_future().get(), HasCode(absl::StatusCode::kUnavailable));
   EXPECT_THAT(read(job, admin, nothing), HasReason("WORKER_ELSEWHERE"));  // its lease runs on
+}
+
+TEST_F(DispatchBrokerTest, LinesOfAJobAreReadThroughAnyBroker) {
+  PARLEY_ASSERT_OK_AND_ASSIGN(const v1::Dispatch dispatch, Create(Wish()));
+  const std::string job = JobOf(dispatch.id()).id();
+  auto worker = Connect(EchoWorker("AW_1"));  // at the first broker
+  ASSERT_TRUE(worker->Await(v1::ConnectResponse::kGo).has_value());
+  RunningBroker other(PoolConfig());
+  const auto stub = v1::DispatchService::NewStub(other.channel());
+  const std::string reader = LogReader(other);
+  const auto nothing = [](const v1::JobLogLine&) { FAIL(); };
+  EXPECT_THAT(ReadLogs(*stub, job, token_, nothing), HasReason("GRANT_MISSING"));
+
+  std::vector<std::string> heard;
+  std::promise<absl::Status> done;
+  std::thread client([&] {
+    done.set_value(ReadLogs(*stub, job, reader,
+                            [&](const v1::JobLogLine& line) { heard.push_back(line.message()); }));
+  });
+  const auto asked = worker->Await(v1::ConnectResponse::kReadLogs);
+  EXPECT_TRUE(asked.has_value());
+  const v1::ReadLogs question = asked.value_or(v1::ConnectResponse()).read_logs();
+  EXPECT_EQ(question.job_id(), job);
+  EXPECT_EQ(question.after(), 5);
+  EXPECT_TRUE(question.follow());
+  for (const char* text : {"one", "two"}) {
+    v1::ConnectRequest chunk;
+    chunk.mutable_log()->set_request(question.request());
+    chunk.mutable_log()->add_lines()->set_message(text);
+    chunk.mutable_log()->set_end(std::string_view(text) == "two");
+    worker->Send(std::move(chunk));
+  }
+  client.join();
+  PARLEY_EXPECT_OK(done.get_future().get());
+  EXPECT_EQ(heard, (std::vector<std::string>{"one", "two"}));
+
+  // A reader that leaves is forgotten at the agent server, too.
+  std::promise<grpc::ClientContext*> context;
+  std::thread leaver([&] {
+    EXPECT_THAT(ReadLogs(*stub, job, reader, nothing, [&](auto& own) { context.set_value(&own); }),
+                HasCode(absl::StatusCode::kCancelled));
+  });
+  grpc::ClientContext* const own = context.get_future().get();
+  const auto again = worker->Await(v1::ConnectResponse::kReadLogs);
+  EXPECT_TRUE(again.has_value());
+  own->TryCancel();
+  const auto cancelled = worker->Await(v1::ConnectResponse::kReadLogs);
+  leaver.join();
+  ASSERT_TRUE(cancelled.has_value());
+  EXPECT_TRUE(cancelled->read_logs().cancel());
+  EXPECT_EQ(cancelled->read_logs().request(), again->read_logs().request());
+
+  // While the stream is nowhere: said as such, not asked in circles.
+  worker.reset();
+  EXPECT_TRUE(Eventually([&] {
+    return ReasonOf(ReadLogs(*stub, job, reader, nothing)).reason == "WORKER_ELSEWHERE";
+  }));
+  // It comes back at the other one, and the first one asks there.
+  v1::Register back = EchoWorker("AW_1");
+  back.set_connect_seq(2);
+  FakeWorker moved(other, back, token_);
+  ASSERT_TRUE(moved.Await(v1::ConnectResponse::kRegistered).has_value());
+  std::thread backwards(
+      [&] { EXPECT_THAT(ReadLogs(*stub_, job, reader, nothing), HasReason("NO_WORKER")); });
+  const auto third = moved.Await(v1::ConnectResponse::kReadLogs);
+  EXPECT_TRUE(third.has_value());
+  v1::ConnectRequest chunk;
+  chunk.mutable_log()->set_request(third.value_or(v1::ConnectResponse()).read_logs().request());
+  chunk.mutable_log()->set_end(true);
+  chunk.mutable_log()->set_error("nothing is kept of it");
+  moved.Send(std::move(chunk));
+  backwards.join();
 }
 
 TEST_F(DispatchBrokerTest, JobRunsFromCreateToItsSessionRecord) {
