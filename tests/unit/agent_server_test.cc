@@ -235,7 +235,7 @@ TEST_F(JobTableTest, WhatIsKeptIsBounded) {
   for (int i = 0; i < kJobs; ++i) {
     const JobKey key{"AJ_" + std::to_string(i), static_cast<uint64_t>(1000 + i)};
     dispatchv1::Assignment record = Record(key.job_id, key.token);
-    record.set_metadata(std::string(300, 'm'));
+    record.set_metadata(std::string(500, 'm'));
     dispatchv1::SessionReport session;
     session.add_transcript()->set_text(std::string(2000, 't'));
     ASSERT_EQ(table_.Admit(record), Admission::kStart);
