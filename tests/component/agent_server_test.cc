@@ -433,7 +433,7 @@ TEST_F(AgentServerTest, AProcessThatNeverStartsIsGivenUp) {
 
 TEST_F(AgentServerTest, WarnsOfMemoryAndKeepsToTimes) {
   StartProgram({"--job-memory", "64MiB", "--job-cpu-time", "1s", "--job-busy-timeout", "0",
-                "--job-max-duration", "3s", "--job-stop-grace", "300ms"});
+                "--job-max-duration", "6s", "--job-stop-grace", "300ms"});
   broker().Go("AJ_swell", 7, "swell");
   const Word spun = RunJob("spin");
   EXPECT_EQ(spun.reason(), dispatchv1::JOB_REASON_LIMIT_EXCEEDED);
@@ -704,24 +704,28 @@ TEST_F(AgentServerTest, ManyShortJobsLeaveNothingBehind) {
   revoke.mutable_revoke()->set_fencing_token(9'000'000);
   broker().Send(revoke);
   ASSERT_TRUE(broker().AwaitWord("AJ_gone", Word::RELEASED).has_value());
-  const auto run = [this](int from, int to) {
+  // A job of the batch before, under a token older than its last.
+  const auto refused = [](int i) {
+    return i < 49 ? std::string("AJ_gone") : "AJ_" + std::to_string(i - 49);
+  };
+  const auto run = [this, refused](int from, int to) {
     constexpr int kAtOnce = 40;
     for (int first = from; first < to; first += kAtOnce) {
       const int last = std::min(first + kAtOnce, to);
       for (int i = first; i < last; ++i) {
         const auto token = static_cast<uint64_t>(1'000'000 + i);
         if (i % 10 == 9) {
-          broker().Go("AJ_gone", token, "end");
+          broker().Go(refused(i), token - 1'000'000, "end");
         } else {
           broker().Go("AJ_" + std::to_string(i), token, i % 10 < 6 ? "end" : "crash");
         }
       }
       for (int i = first; i < last; ++i) {
-        const bool refused = i % 10 == 9;
-        const std::string id = refused ? "AJ_gone" : "AJ_" + std::to_string(i);
-        const auto word = broker().AwaitWord(id, refused ? Word::RELEASED : Word::ENDED, 30);
+        const bool over = i % 10 == 9;
+        const std::string id = over ? refused(i) : "AJ_" + std::to_string(i);
+        const auto word = broker().AwaitWord(id, over ? Word::RELEASED : Word::ENDED, 30);
         ASSERT_TRUE(word.has_value()) << i;
-        if (refused) continue;
+        if (over) continue;
         EXPECT_EQ(word->reason(), i % 10 < 6 ? dispatchv1::JOB_REASON_SHUTDOWN
                                              : dispatchv1::JOB_REASON_PROCESS_CRASHED);
       }
