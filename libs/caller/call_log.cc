@@ -12,7 +12,7 @@ namespace pb = ::parley::room::v1;
 constexpr std::string_view kTranscription = "lk.transcription";
 constexpr auto kSegmentId = "lk.segment_id";
 constexpr auto kTranscriptionFinal = "lk.transcription_final";
-constexpr int64_t kFrameUs = audio::kFrameMs * 1'000;
+constexpr int64_t kFrameUs = int64_t{audio::kFrameMs} * 1'000;
 
 template <typename Map>
 std::string Value(const Map& map, const char* key) {

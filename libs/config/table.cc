@@ -39,7 +39,7 @@ void Flatten(const YAML::Node& node, const std::string& prefix,
              std::vector<std::tuple<std::string, std::string, int>>& out) {
   for (const auto& entry : node) {
     const std::string key = entry.first.as<std::string>();
-    const std::string name = prefix.empty() ? key : prefix + "." + key;
+    const std::string name = prefix.empty() ? key : fmt::format("{}.{}", prefix, key);
     if (entry.second.IsMap()) {
       Flatten(entry.second, name, out);
     } else if (entry.second.IsSequence()) {
@@ -183,7 +183,7 @@ void Table::AlsoFromEnv(std::string_view variable) {
 void Table::NotAFlag() { settings_.back().flag = false; }
 
 absl::Status Table::Apply(const Setting& setting, std::string_view value, std::string_view origin) {
-  const absl::Status status = setting.set(value);
+  absl::Status status = setting.set(value);
   if (status.ok()) return status;
   return InvalidArgument("{} ({}): {}", setting.name, origin, Message(status));
 }

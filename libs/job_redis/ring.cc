@@ -15,7 +15,7 @@ void Ring::Add(std::string_view pool, std::vector<std::string> fact) {
   Entry entry;
   entry.at_us = clock_.MonotonicMicros();
   entry.pool = pool;
-  for (const std::string& part : fact) entry.bytes += sizeof(part) + part.size();
+  for (const std::string& part : fact) entry.bytes += sizeof(std::string) + part.size();
   entry.fact = std::move(fact);
   MutexLock lock(&mutex_);
   bytes_ += entry.bytes;

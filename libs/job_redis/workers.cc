@@ -277,6 +277,7 @@ absl::StatusOr<std::vector<Worker>> RedisJobStore::ListWorkers(std::string_view 
 absl::StatusOr<std::string> RedisJobStore::PoolOfWorker(std::string_view worker_id) {
   PARLEY_ASSIGN_OR_RETURN(const std::vector<std::string> pools, Pools());
   std::vector<std::vector<std::string>> commands;
+  commands.reserve(pools.size());
   for (const std::string& pool : pools) {
     commands.push_back({"ZSCORE", keys::PoolKeys(pool).leases(), std::string(worker_id)});
   }

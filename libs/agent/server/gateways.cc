@@ -52,8 +52,8 @@ class GatewayStreams::LlmCall : public grpc::ClientReadReactor<ChatResponse> {
     std::function<void(const ChatResponse&)> on_message;
     std::function<void(const absl::Status&)> on_done;
   };
-  static std::shared_ptr<LlmCall> Open(Gateways& gateways, ChatRequest request, std::string token,
-                                       Callbacks callbacks) {
+  static std::shared_ptr<LlmCall> Open(Gateways& gateways, ChatRequest request,
+                                       const std::string& token, Callbacks callbacks) {
     auto call = std::shared_ptr<LlmCall>(new LlmCall(std::move(request), std::move(callbacks)));
     call->self_ = call;
     rpc::SetBearer(call->context_, token);

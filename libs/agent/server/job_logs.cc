@@ -277,7 +277,7 @@ void JobLogs::Read(const parley::dispatch::v1::ReadLogs& request, bool live, Sin
         auto lines =
             std::make_shared<absl::StatusOr<std::vector<JobLogLine>>>(files->Read(job_id, after));
         loop->Post([id, lines, self] {
-          if (*self != nullptr) (*self)->CaughtUp(id, *std::move(lines));
+          if (*self != nullptr) (*self)->CaughtUp(id, std::move(*lines));
         });
       });
   if (!posted) Give(request.request(), readers_[request.request()], {}, true, "busy; try again");

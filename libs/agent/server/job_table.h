@@ -21,7 +21,7 @@ namespace parley::agent {
 struct JobKey {
   std::string job_id;
   uint64_t token = 0;
-  auto operator<=>(const JobKey&) const = default;
+  auto operator<=>(const JobKey&) const = default;  // NOLINT(modernize-use-nullptr): a false alarm
 };
 
 // Not thread-safe. Times are microseconds of a monotonic clock.

@@ -112,11 +112,11 @@ absl::Status DecoderConnection::Read() {
   while (true) {
     PARLEY_ASSIGN_OR_RETURN(std::optional<Frame> frame, reader_.Next());
     if (!frame.has_value()) return absl::OkStatus();
-    PARLEY_RETURN_IF_ERROR(Handle(std::move(*frame)));
+    PARLEY_RETURN_IF_ERROR(Handle(*frame));
   }
 }
 
-absl::Status DecoderConnection::Handle(Frame frame) {
+absl::Status DecoderConnection::Handle(const Frame& frame) {
   switch (frame.type) {
     case FrameType::kReady: {
       PARLEY_ASSIGN_OR_RETURN(const uint64_t pid, DecodeUint(frame.payload));

@@ -37,7 +37,7 @@ class DecoderConnection : public std::enable_shared_from_this<DecoderConnection>
   void Watch();
   void OnEvent(bool readable, bool writable);
   absl::Status Read();
-  absl::Status Handle(Frame frame);
+  absl::Status Handle(const Frame& frame);
   void Flush() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Fail(const absl::Status& status);
   void Release();

@@ -56,7 +56,7 @@ absl::Status DecoderProgram::Start() {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
     return Unavailable("cannot start the speech decoder: {}", std::strerror(errno));
-  const absl::Status spawned = Spawn(ends[1]);
+  absl::Status spawned = Spawn(ends[1]);
   close(ends[1]);
   if (!spawned.ok()) {
     close(ends[0]);
