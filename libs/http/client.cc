@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "http/authority.h"
 
 namespace parley::http {
 namespace {
@@ -20,6 +21,31 @@ constexpr size_t kMaxIdle = 32;    // warm handles per reach
 constexpr int kCancelPollMs = 50;  // how late a cancel may be noticed
 constexpr size_t kMaxHeaderBytes = 64 << 10;
 constexpr size_t kMaxErrorBytes = 64 << 10;
+
+// Which origins have authorities of their own.
+class Authorities {
+ public:
+  static Authorities& Get() {
+    static auto* const all = new Authorities;
+    return *all;
+  }
+  void Set(const std::string& origin, const std::string& ca_file) {
+    MutexLock lock(&mutex_);
+    files_[origin] = ca_file;
+  }
+  // "" = the system's.
+  std::string Of(std::string_view url) const {
+    const size_t host = url.find("://");
+    if (host == std::string_view::npos) return {};
+    MutexLock lock(&mutex_);
+    const auto it = files_.find(url.substr(0, url.find_first_of("/?#", host + 3)));
+    return it == files_.end() ? std::string() : it->second;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  std::map<std::string, std::string, std::less<>> files_ ABSL_GUARDED_BY(mutex_);
+};
 
 bool Allowed(IpScope scope, Reach reach) {
   return reach == Reach::kAny || scope == IpScope::kPublic ||
@@ -145,6 +171,8 @@ curl_slist* Setup(CURL* easy, const Call& call, Transfer* transfer) {
   curl_easy_setopt(easy, CURLOPT_URL, call.url.c_str());
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+  if (const std::string file = Authorities::Get().Of(call.url); !file.empty())
+    curl_easy_setopt(easy, CURLOPT_CAINFO, file.c_str());
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, call.max_redirects > 0 ? 1L : 0L);
   curl_easy_setopt(easy, CURLOPT_MAXREDIRS, static_cast<long>(call.max_redirects));
@@ -224,6 +252,10 @@ absl::Status StatusOf(CURLcode code, const Transfer& transfer) {
 }
 
 }  // namespace
+
+void SetAuthority(const std::string& origin, const std::string& ca_file) {
+  Authorities::Get().Set(origin, ca_file);
+}
 
 struct Client::Impl {
   Mutex mutex;

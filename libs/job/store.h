@@ -180,6 +180,10 @@ class JobStore {
     int used = 0;
     int closed_slots = 0;  // free ones that take no job: draining, quiet or not accepting
     int jobs = 0;          // that workers hold; below `used` while given-up copies still end
+    // Of `workers`, `slots` and `used`: those on their way out. Their jobs need no server any more.
+    int draining_workers = 0;
+    int draining_slots = 0;
+    int draining_used = 0;
   };
   virtual absl::StatusOr<PoolStats> Stats(std::string_view pool) = 0;
 

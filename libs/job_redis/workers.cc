@@ -358,6 +358,9 @@ absl::StatusOr<JobStore::PoolStats> RedisJobStore::Stats(std::string_view pool) 
     stats.used += static_cast<int>(reply.elements[2].integer);
     stats.closed_slots += static_cast<int>(reply.elements[3].integer);
     stats.jobs = static_cast<int>(reply.elements[4].integer);
+    stats.draining_workers += static_cast<int>(reply.elements[5].integer);
+    stats.draining_slots += static_cast<int>(reply.elements[6].integer);
+    stats.draining_used += static_cast<int>(reply.elements[7].integer);
     if (workers < kSlice) return stats;
   }
 }

@@ -9,6 +9,7 @@
 #include "dispatch_broker/dispatch_service.h"
 #include "dispatch_broker/fencer.h"
 #include "dispatch_broker/metrics.h"
+#include "dispatch_broker/pod_costs.h"
 #include "dispatch_broker/webhooks.h"
 #include "dispatch_broker/worker_service.h"
 #include "dispatch_broker/worker_session.h"
@@ -48,6 +49,15 @@ void DispatchBrokerConfig::Bind(config::Table& table) {
             "Jobs that workers of one pool hold at once; more wait; 0: as many as there are slots");
   table.Int("broker.pool_max_queued", &pool_max_queued, 0, 10'000'000,
             "Jobs that may wait in one pool; more are refused (OVER_QUOTA); 0: any number");
+  table.Bool("kubernetes.pod_costs", &pod_costs,
+             "Keep the deletion cost of agent servers' pods in step with their jobs, so that idle "
+             "ones go first");
+  table.Text("kubernetes.api", &kubernetes_api,
+             "URL of Kubernetes' API; default: that of the cluster this runs in");
+  table.Text("kubernetes.credentials", &kubernetes_credentials,
+             "Folder with the service account's token, namespace and ca.crt");
+  table.Duration("kubernetes.interval", &pod_costs_interval, absl::Milliseconds(100),
+                 absl::Minutes(1), "How often changed costs are told");
 }
 
 namespace dispatch_broker {
@@ -70,11 +80,19 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
        [&broker_or_null](const std::string& pool) { broker_or_null->OnRecovering(pool); }});
   Broker broker(config, context, store, agents, workers, metrics);
   broker_or_null = &broker;
+  std::unique_ptr<PodCosts> pod_costs;
+  if (config.pod_costs) {
+    auto made = PodCosts::Create(
+        {config.kubernetes_api, config.kubernetes_credentials, config.pod_costs_interval}, broker);
+    if (!made.ok()) return service::FailStart("dispatch-broker", made.status());
+    pod_costs = *std::move(made);
+  }
   DispatchServiceImpl dispatch_service(broker);
   WorkerServiceImpl worker_service(broker);
   Fencer fencer(store, redis, context, metrics, [&broker] { return broker.KnownPools(); });
   broker.Start();
   fencer.Start();
+  if (pod_costs) pod_costs->Start();
   job::WebhookCursors cursors(redis, broker_id, kWebhookLease);
   WebhookOptions webhook_options;
   webhook_options.urls = config.webhook_urls;
@@ -98,6 +116,7 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
     if (started) started(grpc_port, admin_port);
   };
   const int code = context.Serve({&dispatch_service, &worker_service}, std::move(hooks));
+  if (pod_costs) pod_costs->Stop();
   webhooks->Stop();
   fencer.Stop();
   broker.Stop();

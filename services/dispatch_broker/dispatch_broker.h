@@ -26,6 +26,11 @@ struct DispatchBrokerConfig {
   std::string peer_address;  // by which other brokers reach this one; "" = address:port
   std::vector<std::string> webhook_urls;  // told what happens; see webhooks.h
   bool webhook_metadata = false;
+  // Keeps the deletion cost of agent servers' pods in step with their jobs; see pod_costs.h.
+  bool pod_costs = false;
+  std::string kubernetes_api;  // "" = of the cluster this runs in
+  std::string kubernetes_credentials = "/var/run/secrets/kubernetes.io/serviceaccount";
+  absl::Duration pod_costs_interval = absl::Seconds(5);
 
   void Bind(config::Table& table);
 };

@@ -11,7 +11,9 @@ constexpr auto kRefusedHelp = "Creates that were refused, by reason";
 constexpr auto kReplayed = "parley_dispatch_replayed_total";
 constexpr auto kReplayedHelp = "Acknowledged facts that Redis had lost and was told again";
 constexpr auto kSlots = "parley_worker_slots";
-constexpr auto kSlotsHelp = "Slots of the pool's agent servers, by state";
+constexpr auto kSlotsHelp =
+    "Slots of the pool's agent servers: used, free, closed (free, but they take no job), draining "
+    "(used, on servers that leave)";
 
 }  // namespace
 
@@ -104,6 +106,8 @@ DispatchBrokerMetrics::PoolGauges::PoolGauges(prometheus::Registry& r, const std
       slots_used(metrics::Gauge(r, kSlots, kSlotsHelp, {{"pool", pool}, {"state", "used"}})),
       slots_free(metrics::Gauge(r, kSlots, kSlotsHelp, {{"pool", pool}, {"state", "free"}})),
       slots_closed(metrics::Gauge(r, kSlots, kSlotsHelp, {{"pool", pool}, {"state", "closed"}})),
+      slots_draining(
+          metrics::Gauge(r, kSlots, kSlotsHelp, {{"pool", pool}, {"state", "draining"}})),
       workers(metrics::Gauge(r, "parley_worker_registered", "Agent servers that are registered",
                              {{"pool", pool}})),
       desired(metrics::Gauge(r, "parley_worker_desired",
@@ -116,15 +120,28 @@ void DispatchBrokerMetrics::PoolGauges::Set(const job::JobStore::TickResult& tic
 }
 
 void DispatchBrokerMetrics::PoolGauges::Set(const job::JobStore::PoolStats& stats, int pending) {
-  slots_used.Set(stats.used);
+  const int used = stats.used - stats.draining_used;
+  slots_used.Set(used);
+  slots_draining.Set(stats.draining_used);
   slots_closed.Set(stats.closed_slots);
   slots_free.Set(std::max(0, stats.slots - stats.used - stats.closed_slots));
   workers.Set(stats.workers);
   held_jobs.Set(stats.jobs);
-  // As many as hold what runs and waits, at the size of those that are there; one when none is.
-  const double size = stats.workers == 0 ? 1.0 : static_cast<double>(stats.slots) / stats.workers;
-  const double jobs = stats.used + pending;
-  desired.Set(stats.workers == 0 ? (pending > 0 ? 1 : 0) : std::ceil(jobs / std::max(1.0, size)));
+  desired.Set(DesiredWorkers(stats, pending));
+}
+
+int DesiredWorkers(const job::JobStore::PoolStats& stats, int pending) {
+  // At the size of those that stay; of those that leave when none stays.
+  int workers = stats.workers - stats.draining_workers;
+  int slots = stats.slots - stats.draining_slots;
+  const int jobs = stats.used - stats.draining_used + pending;
+  if (workers == 0) {
+    workers = stats.workers;
+    slots = stats.slots;
+  }
+  if (workers == 0 || slots == 0) return pending > 0 ? 1 : 0;
+  const double size = static_cast<double>(slots) / workers;
+  return static_cast<int>(std::ceil(jobs / std::max(1.0, size)));
 }
 
 DispatchBrokerMetrics::PoolGauges& DispatchBrokerMetrics::ForPool(const std::string& pool) {

@@ -62,8 +62,9 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
     prometheus::Gauge& slots_used;              // parley_worker_slots{pool,state="used"}
     prometheus::Gauge& slots_free;              // …{state="free"}
     prometheus::Gauge& slots_closed;            // …{state="closed"}: free, but takes no job
-    prometheus::Gauge& workers;                 // parley_worker_registered{pool}
-    prometheus::Gauge& desired;                 // parley_worker_desired{pool}
+    prometheus::Gauge& slots_draining;  // …{state="draining"}: used, on servers that leave
+    prometheus::Gauge& workers;         // parley_worker_registered{pool}
+    prometheus::Gauge& desired;         // parley_worker_desired{pool}
   };
   PoolGauges& ForPool(const std::string& pool);
 
@@ -72,5 +73,9 @@ struct DispatchBrokerMetrics {  // every metric of the service, in one place
   Mutex mutex_;
   std::map<std::string, PoolGauges> pools_ ABSL_GUARDED_BY(mutex_);
 };
+
+// How many agent servers the jobs of this moment need: what runs on servers that stay and what
+// waits, at the size of those servers. Jobs of draining servers need none: they end where they are.
+int DesiredWorkers(const job::JobStore::PoolStats& stats, int pending);
 
 }  // namespace parley

@@ -138,6 +138,9 @@ TEST_F(JobStoreWorkersTest, StatsAndPoolOfWorker) {
   EXPECT_EQ(stats.slots, 8);
   EXPECT_EQ(stats.used, 1);
   EXPECT_GE(stats.closed_slots, 2);
+  EXPECT_EQ(stats.draining_workers, 1);
+  EXPECT_EQ(stats.draining_slots, 3);
+  EXPECT_LE(stats.draining_used, 1);
   EXPECT_EQ(*store().PoolOfWorker("AW_1"), "echo");
   EXPECT_THAT(store().PoolOfWorker("AW_9"), HasCode(absl::StatusCode::kNotFound));
   EXPECT_EQ(**store().PoolOfName("default", "echo"), "echo");

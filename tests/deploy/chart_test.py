@@ -162,7 +162,6 @@ class RulesTest(unittest.TestCase):
                 self.assertTrue(spec["securityContext"]["runAsNonRoot"], name)
                 self.assertGreaterEqual(spec["securityContext"]["runAsUser"], 10000, name)
                 self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"}, name)
-                self.assertFalse(spec["automountServiceAccountToken"], name)
                 self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & set(spec), name)
                 for volume in spec.get("volumes", []):
                     self.assertTrue({"secret", "emptyDir", "configMap"} & set(volume), name)
@@ -185,11 +184,20 @@ class RulesTest(unittest.TestCase):
                             self.assertTrue("secretKeyRef" in variable.get("valueFrom", {}) or variable["name"].endswith("_KEY_FILE"),
                                             f"{name}: {variable}")
 
-    def test_each_service_account_has_no_token(self):
+    def test_only_brokers_have_a_token_and_may_only_patch_pods(self):
         for objects in self.each():
             accounts = by_name(of_kind(objects, "ServiceAccount"))
             for name, _, spec in pods(objects):
-                self.assertFalse(accounts[spec["serviceAccountName"]]["automountServiceAccountToken"], name)
+                mounted = name == "dispatch-broker"
+                self.assertEqual(accounts[spec["serviceAccountName"]]["automountServiceAccountToken"], mounted, name)
+                self.assertEqual(spec["automountServiceAccountToken"], mounted, name)
+            (role,) = of_kind(objects, "Role")
+            self.assertEqual(role["rules"], [{"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}])
+            (binding,) = of_kind(objects, "RoleBinding")
+            self.assertEqual([s["name"] for s in binding["subjects"]], ["dispatch-broker"])
+        without = render.render({"podDeletionCost": False})
+        self.assertEqual(of_kind(without, "Role", "RoleBinding", "ClusterRole"), [])
+        self.assertFalse(any(spec["automountServiceAccountToken"] for _, _, spec in pods(without)))
 
     def test_the_grace_period_holds_pause_and_drain(self):
         for objects in self.each():

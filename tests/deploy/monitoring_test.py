@@ -61,7 +61,7 @@ def scaler_queries():
     """What the adapter asks for the autoscalers' metrics, and KEDA's triggers."""
     adapter = yaml.safe_load((render.CHART / "files" / "prometheus-adapter.yaml").read_text())
     for rule in adapter["rules"]["external"]:
-        yield rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"]).replace("{<<.LabelMatchers>>}", "")
+        yield rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"]).replace(",<<.LabelMatchers>>", "").replace("{<<.LabelMatchers>>}", "")
     for thing in render.render({"autoscaling": {"kind": "keda"}}):
         for trigger in thing["spec"].get("triggers", []) if thing["kind"] == "ScaledObject" else []:
             if trigger["type"] == "prometheus":

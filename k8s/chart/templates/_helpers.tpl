@@ -48,7 +48,7 @@ securityContext:
 {{/* What every pod of ours says about itself: security, placement, tolerations. */}}
 {{- define "parley.pod" -}}
 serviceAccountName: {{ .name }}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{ toJson . }}

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
 #include <utility>
 
 #include "base/ids.h"
@@ -34,7 +35,9 @@ constexpr size_t kSweptToTrim = 1000;
 constexpr size_t kWordBytes = 512 << 10;  // of one message
 constexpr absl::Duration kLeaveTimeout = absl::Seconds(5);
 
+// In Kubernetes the pod's name, by which the broker tells it apart.
 std::string Hostname() {
+  if (const char* pod = std::getenv("POD_NAME"); pod != nullptr && *pod != '\0') return pod;
   char name[256] = "";
   gethostname(name, sizeof(name) - 1);
   return name;
