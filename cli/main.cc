@@ -11,6 +11,7 @@
 #include "agent/server/serve.h"
 #include "base/status.h"
 #include "command.h"
+#include "operation.h"
 #include "registry/definition.h"
 #include "service/service.h"
 
@@ -47,6 +48,8 @@ void AddAll(CLI::App& app, Command& command) {
   AddDispatch(app, command);
   AddSessions(app, command);
   AddRunning(app, command);
+  AddDoctor(app, command);
+  AddAutoscale(app, command);
   AddTest(app, command);
   AddToken(app, command);
   AddSpeech(app, command);

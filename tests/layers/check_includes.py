@@ -17,12 +17,12 @@ LAYERS = [
     ["base"],
     ["event", "config", "log", "metrics", "audio"],
     ["redis", "rpc", "http", "ws", "auth"],
-    ["job", "registry", "room", "session", "speech"],
+    ["autoscale", "job", "registry", "room", "session", "speech"],
     ["job_redis", "registry_redis", "room_redis", "supervise", "tools", "engines", "webrtc", "signalling"],
     ["rehearsal", "service", "caller", "gateway"],
     ["agent"],
 ]
-PURE = {"job", "registry", "room", "session", "speech"}
+PURE = {"autoscale", "job", "registry", "room", "session", "speech"}
 # `testing` is for tests and benchmarks; nothing that ships may include it.
 TESTING = "testing"
 
