@@ -48,6 +48,11 @@ class Journal {
       if (changed_.wait_until(lock, until) == std::cv_status::timeout) return std::nullopt;
     }
   }
+  // Forgets all that match.
+  void Drop(const std::function<bool(const T&)>& match) {
+    std::lock_guard lock(mutex_);
+    std::erase_if(items_, match);
+  }
 
  private:
   std::mutex mutex_;
@@ -230,10 +235,12 @@ class FakeRooms final : public roomv1::MediaService::Service {
 class FakeStt final : public parley::speech::v1::SpeechToTextService::Service {
  public:
   Journal<parley::speech::v1::RecognizeConfig> configs;
+  Journal<std::string> peers;  // the connection of each stream
   grpc::Status Recognize(
-      grpc::ServerContext*,
+      grpc::ServerContext* context,
       grpc::ServerReaderWriter<parley::speech::v1::RecognizeResponse,
                                parley::speech::v1::RecognizeRequest>* stream) override {
+    peers.Add(context->peer());
     parley::speech::v1::RecognizeRequest request;
     size_t bytes = 0;
     while (stream->Read(&request)) {

@@ -712,6 +712,7 @@ TEST_F(AgentServerTest, ManyShortJobsLeaveNothingBehind) {
     constexpr int kAtOnce = 40;
     for (int first = from; first < to; first += kAtOnce) {
       const int last = std::min(first + kAtOnce, to);
+      broker().words.Drop([](const Word& word) { return word.kind() == Word::STARTED; });
       for (int i = first; i < last; ++i) {
         const auto token = static_cast<uint64_t>(1'000'000 + i);
         if (i % 10 == 9) {
@@ -811,6 +812,18 @@ TEST_F(AgentServerTest, BridgesGatewaysUnderTheJobsTrueName) {
   EXPECT_EQ(cluster_.stt.configs.Await([](const auto&) { return true; })->context().project(),
             "hotel");
   EXPECT_EQ(RunJob("tts").error(), "audio of hello");
+}
+
+TEST_F(AgentServerTest, JobsShareOneConnectionToAGateway) {
+  StartProgram();
+  const auto any = [](const auto&) { return true; };
+  EXPECT_EQ(RunJob("stt").error(), "heard 1280");
+  const std::string first = cluster_.stt.peers.Await(any).value_or("");
+  EXPECT_NE(first, "");
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(RunJob("stt").error(), "heard 1280");
+    EXPECT_EQ(cluster_.stt.peers.Await(any).value_or(""), first);
+  }
 }
 
 TEST_F(AgentServerTest, ToolsOfInsideAddressesAreRefused) {
