@@ -20,9 +20,6 @@
 namespace parley::supervise {
 namespace {
 
-// Room beside the limit for what is no payload: thread stacks, allocator slack, codec tables.
-constexpr int64_t kMemorySlack = 64 << 20;
-
 [[noreturn]] void Die(const char* what, int error, int code) {
   std::fprintf(stderr, "job process: %s: %s\n", what, std::strerror(error));
   std::fflush(nullptr);
@@ -164,6 +161,9 @@ int64_t DataBytes() {
 
 void BecomeJob(pid_t zygote, const JobChannels& channels, const JobLimits& limits,
                const Sandbox& sandbox, const std::function<int(int)>& run_job) {
+  if (channels.group >= 0 && write(channels.group, "0", 1) != 1) {
+    Die("control group", errno, kExitSetup);
+  }
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != zygote) _exit(kExitSetup);  // it died before the line above

@@ -2,6 +2,7 @@
 #include <sys/types.h>
 
 #include <csignal>
+#include <cstdint>
 #include <functional>
 
 #include "supervise/sandbox.h"
@@ -11,12 +12,16 @@ namespace parley::supervise {
 
 // The descriptors a job is born with; everything else is closed.
 inline constexpr int kJobSocket = 3;
+// Room beside the limit of memory for what is no payload: thread stacks, allocator slack, codec
+// tables.
+inline constexpr int64_t kMemorySlack = 64 << 20;
 
 // Where a job has its ends of the channels at birth.
 struct JobChannels {
   int socket;
   int output;
   int report;
+  int group;  // of its control group (cgroups.h); -1: it stays in the zygote's
 };
 
 // Lets a job's thread write its stack to standard error.

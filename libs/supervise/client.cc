@@ -9,6 +9,16 @@ namespace {
 
 constexpr size_t kMaxNotice = size_t{64} * 1024;
 
+Ready ReadyFrom(const std::string& body) {
+  Ready event;
+  const size_t border = body.find('\0');
+  const std::string error = body.substr(0, border);
+  if (!error.empty()) event.status = FailedPrecondition("{}", error);
+  if (border != std::string::npos) event.no_cgroups = body.substr(border + 1);
+  event.cgroups = event.no_cgroups.empty();
+  return event;
+}
+
 JobForked ForkedFrom(wire::Message message) {
   JobForked event;
   wire::ForkedBody body{};
@@ -40,6 +50,7 @@ JobExited ExitedFrom(const wire::Message& message) {
   event.exit_code = body.exit_code;
   event.signal = body.signal;
   event.core_dumped = body.core_dumped != 0;
+  event.out_of_memory = body.out_of_memory != 0;
   event.cpu_seconds = static_cast<double>(body.cpu_us) / 1e6;
   event.max_rss_bytes = body.max_rss_bytes;
   return event;
@@ -55,7 +66,7 @@ absl::Status ZygoteClient::Send(uint32_t kind, std::string_view body) {
   return wire::Send(socket_.get(), kind, body, {}, /*dont_wait=*/false);
 }
 
-absl::Status ZygoteClient::Start() { return Send(wire::kStart, {}); }
+absl::Status ZygoteClient::Start(std::string_view cgroups) { return Send(wire::kStart, cgroups); }
 
 absl::Status ZygoteClient::Fork(uint64_t request, const JobLimits& limits) {
   wire::ForkBody body{};
@@ -99,8 +110,7 @@ std::optional<Event> ZygoteClient::Next() {
     }
     switch (message->kind) {
       case wire::kReady:
-        return Event(Ready{message->body.empty() ? absl::OkStatus()
-                                                 : FailedPrecondition("{}", message->body)});
+        return Event(ReadyFrom(message->body));
       case wire::kForked:
         return Event(ForkedFrom(*std::move(message)));
       case wire::kExited:

@@ -14,14 +14,15 @@ namespace parley::supervise::wire {
 
 enum Kind : uint32_t {
   // server → zygote
-  kStart = 1,
+  kStart = 1,   // where control groups go, as ZygoteClient::Start
   kFork = 2,    // ForkBody
   kSignal = 3,  // SignalBody
   kNotice = 4,  // flag, '\0', input
   kLeave = 5,
   kStacks = 6,  // StacksBody
   // zygote → server
-  kReady = 16,   // error text; empty = fine
+  kReady =
+      16,  // error text (empty = fine), '\0', why there are no control groups (empty = there are)
   kForked = 17,  // ForkedBody, error text; descriptors socket, output and report
   kExited = 18,  // ExitedBody
 };
@@ -53,6 +54,8 @@ struct ExitedBody {
   int32_t exit_code;
   int32_t signal;
   int32_t core_dumped;
+  int32_t out_of_memory;
+  int32_t reserved;
   int64_t cpu_us;
   int64_t max_rss_bytes;
 };

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -108,7 +109,7 @@ int ZygoteProcess::Run() {
 void ZygoteProcess::OnRequest(const wire::Message& message) {
   switch (message.kind) {
     case wire::kStart:
-      return Prewarm();
+      return Prewarm(message.body);
     case wire::kFork: {
       wire::ForkBody body{};
       if (wire::ReadStruct(message.body, body)) Fork(body);
@@ -152,7 +153,21 @@ void ZygoteProcess::OnSignals() {
   Reap();
 }
 
-void ZygoteProcess::Prewarm() {
+// Why jobs get no control groups; empty: they do.
+std::string ZygoteProcess::TakeCgroups(const std::string& where) {
+  if (where == "off") return "they are turned off";
+  CgroupOptions options;
+  if (where != "auto") options.parent = where;
+  options.residents = {server_};
+  if (getppid() == 1) options.residents.push_back(1);  // a container's init
+  auto groups = JobCgroups::Take(options);
+  if (!groups.ok()) return std::string(Message(groups.status()));
+  cgroups_ = *std::move(groups);
+  return "";
+}
+
+void ZygoteProcess::Prewarm(const std::string& cgroups) {
+  const std::string no_cgroups = TakeCgroups(cgroups);
   std::string error;
   try {
     const absl::Status status = options_.prewarm ? options_.prewarm() : absl::OkStatus();
@@ -178,7 +193,8 @@ void ZygoteProcess::Prewarm() {
   void* stack[1];
   backtrace(stack, 1);
   std::fflush(nullptr);  // or each job would write what is buffered here
-  Post(wire::kReady, std::move(error));
+  error.push_back('\0');
+  Post(wire::kReady, error + no_cgroups);
 }
 
 void ZygoteProcess::Fork(const wire::ForkBody& request) {
@@ -206,8 +222,19 @@ void ZygoteProcess::Fork(const wire::ForkBody& request) {
   UniqueFd report_write(report[1]);
   fcntl(ours.get(), F_SETFL, O_NONBLOCK);
   fcntl(output_read.get(), F_SETFL, O_NONBLOCK);
+  UniqueFd group;
+  if (cgroups_ != nullptr) {
+    const int64_t memory = request.memory_bytes > 0 ? request.memory_bytes + kMemorySlack : 0;
+    absl::StatusOr<UniqueFd> made = cgroups_->Make(memory);
+    if (!made.ok()) {
+      return AnswerFork(request.request, 0, EIO, std::string(Message(made.status())), {});
+    }
+    group = *std::move(made);
+  }
   const pid_t pid = fork();
-  if (pid < 0) return AnswerFork(request.request, 0, errno, std::strerror(errno), {});
+  const int fork_error = errno;
+  if (cgroups_ != nullptr && pid != 0) cgroups_->Born(std::max(pid, 0));
+  if (pid < 0) return AnswerFork(request.request, 0, fork_error, std::strerror(fork_error), {});
   if (pid == 0) {
     JobLimits limits;
     limits.memory_bytes = request.memory_bytes;
@@ -216,8 +243,8 @@ void ZygoteProcess::Fork(const wire::ForkBody& request) {
     limits.network = request.network_none != 0 ? Network::kNone : Network::kHost;
     limits.hide_memory = request.hide_memory != 0;
     limits.report_refusals = request.report_refusals != 0;
-    BecomeJob(self_, {job_end.get(), output_write.get(), report_write.get()}, limits, *sandbox,
-              options_.run_job);
+    BecomeJob(self_, {job_end.get(), output_write.get(), report_write.get(), group.get()}, limits,
+              *sandbox, options_.run_job);
   }
   jobs_.insert(pid);
   std::vector<UniqueFd> fds;
@@ -264,6 +291,7 @@ void ZygoteProcess::OnExit(pid_t pid, int status, const rusage& usage) {
   body.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
   body.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   body.core_dumped = WIFSIGNALED(status) && WCOREDUMP(status) ? 1 : 0;
+  if (cgroups_ != nullptr) body.out_of_memory = cgroups_->Gone(pid) && body.signal != 0 ? 1 : 0;
   body.cpu_us = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * int64_t{1'000'000} +
                 usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
   body.max_rss_bytes = usage.ru_maxrss * int64_t{1024};

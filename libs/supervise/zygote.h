@@ -47,8 +47,10 @@ enum class Network {
 
 // Of one job process, set by the kernel before the job's first instruction. 0 = none.
 struct JobLimits {
-  int64_t memory_bytes = 0;  // private writable memory on top of what the zygote has
-  int64_t cpu_seconds = 0;   // CPU time; over it the process dies by SIGXCPU
+  // Private writable memory on top of what the zygote has (an allocation fails); with a control
+  // group also all memory of the job together (the kernel kills it).
+  int64_t memory_bytes = 0;
+  int64_t cpu_seconds = 0;  // CPU time; over it the process dies by SIGXCPU
   int64_t open_files = 256;
   Network network = Network::kHost;
   // Other processes of this user may not look into it (PR_SET_DUMPABLE); neither may debuggers.
@@ -76,6 +78,9 @@ struct ZygoteOptions {
 // Events of the zygote.
 struct Ready {  // prewarm is over; answer to Start()
   absl::Status status;
+  // Jobs get control groups of their own; else: why not.
+  bool cgroups = false;
+  std::string no_cgroups;
 };
 struct JobForked {  // answer to Fork()
   uint64_t request = 0;
@@ -90,6 +95,7 @@ struct JobExited {  // reaped: the pid may be reused from here on
   int exit_code = 0;  // when signal == 0
   int signal = 0;
   bool core_dumped = false;
+  bool out_of_memory = false;  // killed by the kernel at the limit of its control group
   double cpu_seconds = 0;
   int64_t max_rss_bytes = 0;
 };
@@ -107,8 +113,10 @@ class ZygoteClient {
 
   int fd() const { return socket_.get(); }
 
-  // Runs prewarm; answered with Ready. Once, before the first Fork.
-  absl::Status Start();
+  // Runs prewarm; answered with Ready. Once, before the first Fork. `cgroups`: where jobs get
+  // control groups of their own (cgroups.h): "off", "auto" (below the program's own, if it was
+  // delegated), or a folder of a cgroup2 file system. Where that cannot be had there are none.
+  absl::Status Start(std::string_view cgroups = "off");
   // Forks a job; answered with JobForked under the same `request`.
   absl::Status Fork(uint64_t request, const JobLimits& limits);
   // Sends `signal` to the job and everything it started. Safe against reused pids: only the zygote,

@@ -4,11 +4,13 @@
 #include <sys/types.h>
 
 #include <deque>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "supervise/cgroups.h"
 #include "supervise/sandbox.h"
 #include "supervise/wire.h"
 #include "supervise/zygote.h"
@@ -33,7 +35,8 @@ class ZygoteProcess {
 
   void OnRequest(const wire::Message& message);
   void OnSignals();
-  void Prewarm();
+  void Prewarm(const std::string& cgroups);
+  std::string TakeCgroups(const std::string& where);
   void Fork(const wire::ForkBody& request);
   void AnswerFork(uint64_t request, pid_t pid, int error, std::string_view what,
                   std::vector<UniqueFd> fds);
@@ -51,6 +54,7 @@ class ZygoteProcess {
   UniqueFd socket_;
   UniqueFd signals_;
   std::optional<Sandbox> sandboxes_[2];  // by Network
+  std::unique_ptr<JobCgroups> cgroups_;  // null: none
   std::set<pid_t> jobs_;
   std::deque<Outgoing> outbox_;  // bounded by the jobs: one answer and one exit each
   std::optional<int> server_status_;

@@ -8,10 +8,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,6 +34,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "supervise/cgroups.h"
 #include "supervise/environment.h"
 #include "supervise/refusals.h"
 
@@ -64,6 +67,13 @@ int TestJob(int socket_fd) {
       std::vector<std::string> hoard;
       for (;;) hoard.push_back(std::string(8 << 20, 'x'));
     }
+    case 'M':  // memory that no limit of the process counts
+      for (;;) {
+        void* const shared =
+            mmap(nullptr, 8 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (shared == MAP_FAILED) return 3;
+        std::memset(shared, 1, 8 << 20);
+      }
     case 'l':
       for (;;) getppid();
     case 'n': {
@@ -135,7 +145,7 @@ class Server {
   explicit Server(ZygoteClient& zygote) : zygote_(zygote) {}
 
   template <typename T>
-  std::optional<T> Await(const std::function<bool(const T&)>& match, int timeout_ms = 10'000) {
+  std::optional<T> Await(const std::function<bool(const T&)>& match, int timeout_ms = 30'000) {
     const int64_t until = NowUs() + timeout_ms * int64_t{1000};
     for (;;) {
       for (auto it = seen_.begin(); it != seen_.end(); ++it) {
@@ -154,8 +164,8 @@ class Server {
       poll(&watched, 1, 100);
     }
   }
-  absl::Status Start() {
-    PARLEY_RETURN_IF_ERROR(zygote_.Start());
+  absl::Status Start(const std::string& cgroups = "off") {
+    PARLEY_RETURN_IF_ERROR(zygote_.Start(cgroups));
     auto ready = Await<Ready>([](const Ready&) { return true; });
     return ready.has_value() ? ready->status : DeadlineExceeded("no answer to Start");
   }
@@ -166,7 +176,7 @@ class Server {
     if (!forked.has_value() || !forked->status.ok()) return std::nullopt;
     return forked;
   }
-  std::optional<JobExited> AwaitExit(pid_t pid, int timeout_ms = 10'000) {
+  std::optional<JobExited> AwaitExit(pid_t pid, int timeout_ms = 30'000) {
     return Await<JobExited>([&](const JobExited& e) { return e.pid == pid; }, timeout_ms);
   }
   // Forks, waits for the hello, gives the command, waits for the end.
@@ -324,6 +334,139 @@ TEST(ZygoteTest, EndsOfAllKindsAreToldApart) {
     auto spinner = server.RunJob('l', short_cpu);
     REQUIRE(spinner.has_value() && spinner->signal == SIGXCPU);
     REQUIRE(spinner->cpu_seconds > 0.9);
+    return "";
+  });
+  EXPECT_EQ(outcome.error, "");
+}
+
+// A group of cgroup v2 for one test, where this host has them and lets us.
+class TestGroup {
+ public:
+  TestGroup() {
+    std::ifstream mounts("/proc/self/mountinfo");
+    for (std::string line; std::getline(mounts, line);) {
+      if (line.find(" - cgroup2 ") == std::string::npos) continue;
+      std::istringstream fields(line);
+      std::string skipped;
+      std::string mount;
+      fields >> skipped >> skipped >> skipped >> skipped >> mount;
+      const std::string folder = mount + "/parley-test-" + std::to_string(getpid());
+      if (mkdir(folder.c_str(), 0755) == 0) folder_ = folder;
+    }
+  }
+  ~TestGroup() {
+    if (folder_.empty()) return;
+    EXPECT_TRUE(Eventually([this] { return rmdir(folder_.c_str()) == 0; })) << folder_;
+  }
+  const std::string& folder() const { return folder_; }
+  bool has_memory() const {
+    std::ifstream file(folder_ + "/cgroup.controllers");
+    for (std::string word; file >> word;) {
+      if (word == "memory") return true;
+    }
+    return false;
+  }
+
+ private:
+  std::string folder_;
+};
+
+// Gone, or dead and not reaped yet.
+bool IsOver(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("State:", 0) == 0) return line.find('Z') != std::string::npos;
+  }
+  return true;
+}
+
+std::string GroupOf(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/cgroup");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("0::", 0) == 0) return line.substr(3);
+  }
+  return "";
+}
+
+TEST(CgroupsTest, AGroupForEachJobThatEndsWithIt) {
+  TestGroup group;
+  if (group.folder().empty()) GTEST_SKIP() << "this host lets us make no groups of cgroup v2";
+  CgroupOptions options;
+  options.parent = group.folder();
+  options.needs_memory = false;
+  auto groups = JobCgroups::Take(options);
+  ASSERT_TRUE(groups.ok()) << groups.status();
+  int gate[2];
+  ASSERT_EQ(pipe2(gate, O_CLOEXEC), 0);
+  const auto entry = (*groups)->Make(0);
+  ASSERT_TRUE(entry.ok()) << entry.status();
+  const pid_t job = fork();
+  if (job == 0) {  // goes in, leaves somebody behind, and ends
+    if (write(entry->get(), "0", 1) != 1) _exit(1);
+    const pid_t left = fork();
+    if (left == 0) {
+      setsid();
+      for (;;) pause();
+    }
+    if (write(gate[1], &left, sizeof left) != sizeof left) _exit(2);
+    for (;;) pause();
+  }
+  (*groups)->Born(job);
+  pid_t left = 0;
+  ASSERT_EQ(read(gate[0], &left, sizeof left), static_cast<ssize_t>(sizeof left));
+  const std::string where = GroupOf(job);
+  EXPECT_THAT(where, HasSubstr("/parley-test-"));
+  EXPECT_THAT(where, HasSubstr("/parley-job-"));
+  EXPECT_EQ(GroupOf(left), where);
+  EXPECT_NE(GroupOf(getpid()), where);
+  kill(job, SIGKILL);
+  waitpid(job, nullptr, 0);
+  EXPECT_FALSE((*groups)->Gone(job));
+  EXPECT_TRUE(Eventually([left] { return IsOver(left); }));
+  // The next one finds the group empty.
+  ASSERT_TRUE((*groups)->Make(0).ok());
+  (*groups)->Born(0);
+  groups->reset();
+  close(gate[0]);
+  close(gate[1]);
+}
+
+TEST(CgroupsTest, WhatCannotBeHadIsSaid) {
+  CgroupOptions options;
+  options.parent = "/tmp";
+  EXPECT_TRUE(absl::IsFailedPrecondition(JobCgroups::Take(options).status()));
+  const Outcome outcome = RunSplit({}, [](Server& server) -> std::string {
+    REQUIRE(server.zygote().Start("/tmp").ok());
+    const auto ready = server.Await<Ready>([](const Ready&) { return true; });
+    REQUIRE(ready.has_value() && ready->status.ok() && !ready->cgroups);
+    REQUIRE(ready->no_cgroups.find("/tmp") != std::string::npos);
+    auto job = server.RunJob('e');  // all the same
+    REQUIRE(job.has_value() && job->exit_code == 7);
+    return "";
+  });
+  EXPECT_EQ(outcome.error, "");
+}
+
+TEST(CgroupsTest, TheKernelEndsAJobAtItsLimitAndSaysSo) {
+  TestGroup group;
+  if (group.folder().empty() || !group.has_memory()) {
+    GTEST_SKIP() << "this host has no controller of memory in cgroup v2 for us";
+  }
+  const Outcome outcome = RunSplit({}, [&group](Server& server) -> std::string {
+    REQUIRE(server.zygote().Start(group.folder()).ok());
+    const auto ready = server.Await<Ready>([](const Ready&) { return true; });
+    REQUIRE(ready.has_value() && ready->status.ok());
+    if (!ready->cgroups) return ready->no_cgroups;
+    auto bystander = server.Fork();
+    REQUIRE(bystander.has_value() && Server::Hello(*bystander));
+    JobLimits small;
+    small.memory_bytes = 32 << 20;
+    auto hoarder = server.RunJob('M', small);
+    REQUIRE(hoarder.has_value() && hoarder->signal == SIGKILL && hoarder->out_of_memory);
+    REQUIRE(hoarder->max_rss_bytes < (160 << 20));
+    auto fine = server.RunJob('e', small);
+    REQUIRE(fine.has_value() && fine->exit_code == 7 && !fine->out_of_memory);
+    REQUIRE(Alive(bystander->pid));
     return "";
   });
   EXPECT_EQ(outcome.error, "");

@@ -11,6 +11,7 @@
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/strings.h"
 
 namespace parley::agent {
 namespace {
@@ -65,7 +66,8 @@ AgentServer::~AgentServer() = default;
 void AgentServer::Start() {
   around_.audit.Begin(identity_.worker_id, table_.slots());
   zygote_watcher_.Start(true, false, [this](bool, bool) { OnZygote(); });
-  if (absl::Status status = around_.zygote.Start(); !status.ok()) callbacks_.on_failed(status);
+  if (absl::Status status = around_.zygote.Start(around_.config.job_cgroups); !status.ok())
+    callbacks_.on_failed(status);
 }
 
 AgentServer::Snapshot AgentServer::Now() const {
@@ -96,7 +98,8 @@ void AgentServer::UpdateGauges() {
   const bool ready = broker_.registered() && !draining_;
   if (std::exchange(said_ready_, ready) != ready && callbacks_.on_ready) callbacks_.on_ready(ready);
   MutexLock lock(&snapshot_mutex_);
-  snapshot_ = {identity_.worker_id, broker_.registered(), draining_, table_.active(), load_};
+  snapshot_ = {
+      identity_.worker_id, broker_.registered(), draining_, table_.active(), load_, cgroups_};
 }
 
 // ---- the broker ----
@@ -411,6 +414,11 @@ void AgentServer::OnZygote() {
         return;
       }
       ready_ = true;
+      cgroups_ = ready->cgroups;
+      around_.log.Info(
+          cgroups_ ? "each job has a control group of its own"
+                   : "jobs have no control groups: limits are the kernel's per process",
+          {{"job_memory", SizeText(around_.config.job_memory)}, {"why", ready->no_cgroups}});
       FillWarmPool();
       broker_.Start();
     } else if (auto* forked = std::get_if<supervise::JobForked>(&*event)) {

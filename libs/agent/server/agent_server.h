@@ -43,6 +43,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
     bool draining = false;
     int active_jobs = 0;
     double load = 0;
+    bool cgroups = false;  // jobs have control groups of their own
   };
 
   // `around`'s media and gateways are used with `identity`. Everything must outlive this.
@@ -141,6 +142,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   std::map<pid_t, std::unique_ptr<JobProcess>> processes_;
   std::deque<parley::dispatch::v1::Go> waiting_;  // for a process
   bool ready_ = false;                            // prewarmed
+  bool cgroups_ = false;
   bool registered_once_ = false;
   bool replaced_ = false;  // the broker has ended our session: a new id is due
   bool draining_ = false;

@@ -40,6 +40,9 @@ void AgentServerConfig::Bind(config::Table& table) {
   table.Int("warm", &warm, -1, 1000,
             "Job processes started ahead of their jobs; -1 is one for 50 slots, 2 to 4");
   table.Size("job.memory", &job_memory, 16 << 20, int64_t{1} << 40, "Memory of one job process");
+  table.Text("job.cgroups", &job_cgroups,
+             "Control groups (v2) of jobs: auto (below the program's own, where that was delegated "
+             "to it), off, or the folder of a group that this program may use");
   table.Duration("job.cpu_time", &job_cpu_time, absl::ZeroDuration(), absl::Hours(24 * 7),
                  "CPU time of one job, in whole seconds; 0 is no limit");
   table.Duration("job.max_duration", &job_max_duration, absl::ZeroDuration(), absl::Hours(24 * 7),

@@ -52,6 +52,7 @@ struct AgentServerConfig {
   absl::Duration ping_interval = absl::Milliseconds(2500);
   absl::Duration hang_timeout = absl::Seconds(15);  // no answer to pings: HUNG
   absl::Duration stop_grace = absl::Seconds(10);    // told to end → killed
+  std::string job_cgroups = "auto";                 // or "off", or a folder; supervise/cgroups.h
   // Past the drain's deadline: so long without a job handed over, then the rest is told to end.
   absl::Duration hand_over_window = absl::Seconds(20);
   double load_threshold = 0.9;        // over it: no new jobs, until it falls

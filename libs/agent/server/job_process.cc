@@ -466,7 +466,11 @@ JobOutcome JobProcess::OutcomeOf(const supervise::JobExited& exited) const {
   }
   if (ended_.has_value()) return *ended_;
   if (killed_.has_value()) return *killed_;
-  if (exited.exit_code == supervise::kExitOutOfMemory) {
+  if (exited.out_of_memory) {
+    outcome.reason = parley::dispatch::v1::JOB_REASON_OUT_OF_MEMORY;
+    outcome.error = fmt::format("killed by the kernel at the limit of {} of its control group",
+                                SizeText(around_.config.job_memory));
+  } else if (exited.exit_code == supervise::kExitOutOfMemory) {
     outcome.reason = parley::dispatch::v1::JOB_REASON_OUT_OF_MEMORY;
     outcome.error = fmt::format("an allocation failed under the limit of {}",
                                 SizeText(around_.config.job_memory));

@@ -238,14 +238,13 @@ http::Response Serving::WorkerInfo() const {
                                {"worker_id", now.worker_id},
                                {"pool", config_.EffectivePool()},
                                {"slots", config_.EffectiveSlots()},
+                               {"job_limits", now.cgroups ? "cgroup" : "process"},
                                {"registered", now.registered},
                                {"draining", now.draining}};
   return http::Response{200, "application/json", info.dump(), {}};
 }
 
 void Serving::Start() {
-  context_.log().Info("jobs have no cgroups of their own: limits are the kernel's per process",
-                      {{"job_memory", SizeText(config_.job_memory)}});
   thread_ = std::thread([this] { loop_->Run(); });
   loop_->Post([this] { server_->Start(); });
 }
