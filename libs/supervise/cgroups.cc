@@ -1,5 +1,6 @@
 #include "supervise/cgroups.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -19,6 +21,7 @@ namespace parley::supervise {
 namespace {
 
 constexpr char kMain[] = "/parley-main";
+constexpr char kJob[] = "/parley-job-";
 constexpr char kMaxThreads[] = "512";  // of one job
 
 std::string ReadAll(const std::string& path) {
@@ -83,6 +86,19 @@ bool IsDelegated(const std::string& folder) {
   return top && access((folder + "/cgroup.events").c_str(), F_OK) == 0;
 }
 
+// What a zygote that was killed has left: empty, since its jobs died with it.
+void RemoveOrphans(const std::string& parent) {
+  DIR* const folder = opendir(parent.c_str());
+  if (folder == nullptr) return;
+  while (const dirent* entry = readdir(folder)) {
+    const std::string name = entry->d_name;
+    if (name.rfind(kJob + 1, 0) != 0) continue;
+    const pid_t zygote = std::atoi(name.c_str() + sizeof(kJob) - 2);
+    if (kill(zygote, 0) != 0 && errno == ESRCH) rmdir((parent + "/" + name).c_str());
+  }
+  closedir(folder);
+}
+
 absl::Status Refused(std::string_view what, int error) {
   return FailedPrecondition("{}: {}", what, std::strerror(error));
 }
@@ -124,7 +140,8 @@ absl::StatusOr<std::unique_ptr<JobCgroups>> JobCgroups::Take(const CgroupOptions
   }
   const std::string main = own.empty() ? "" : parent + kMain;
   if (!main.empty()) PARLEY_RETURN_IF_ERROR(MoveResidents(parent, main, options.residents));
-  std::unique_ptr<JobCgroups> groups(new JobCgroups(parent, main));
+  RemoveOrphans(parent);
+  std::unique_ptr<JobCgroups> groups(new JobCgroups(parent));
   for (const char* controller : {"memory", "pids"}) {
     if (!HasWord(controllers, controller)) continue;
     const std::string path = parent + "/cgroup.subtree_control";
@@ -153,7 +170,7 @@ JobCgroups::~JobCgroups() {
 }
 
 absl::StatusOr<UniqueFd> JobCgroups::Make(int64_t memory_bytes) {
-  const std::string folder = fmt::format("{}/parley-job-{}-{}", parent_, getpid(), ++made_);
+  const std::string folder = fmt::format("{}{}{}-{}", parent_, kJob, getpid(), ++made_);
   if (mkdir(folder.c_str(), 0755) != 0) return Refused("mkdir " + folder, errno);
   int error = 0;
   if (memory_ && memory_bytes > 0) {

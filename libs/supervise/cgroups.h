@@ -10,7 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "supervise/unique_fd.h"
@@ -48,14 +48,12 @@ class JobCgroups {
   bool Gone(pid_t pid);
 
  private:
-  JobCgroups(std::string parent, std::string main)
-      : parent_(std::move(parent)), main_(std::move(main)) {}
+  explicit JobCgroups(std::string parent) : parent_(std::move(parent)) {}
   void Remove(const std::string& folder);
 
   const std::string parent_;
-  const std::string main_;  // where the residents went; empty: nowhere
-  bool memory_ = false;     // groups have limits of memory
-  bool pids_ = false;       // … of threads
+  bool memory_ = false;  // groups have limits of memory
+  bool pids_ = false;    // … of threads
   uint64_t made_ = 0;
   std::string unborn_;
   std::map<pid_t, std::string> folders_;

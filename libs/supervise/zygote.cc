@@ -102,6 +102,7 @@ int ZygoteProcess::Run() {
     if (message->kind == wire::kNotice || message->kind == wire::kLeave) OnRequest(*message);
   }
   KillJobs();
+  cgroups_.reset();
   if (!left_ && !notice_flag_.empty()) SendNotice();
   return ExitCode(server_status_.value_or(0));
 }

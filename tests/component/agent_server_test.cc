@@ -757,7 +757,10 @@ TEST_F(AgentServerTest, ManyShortJobsLeaveNothingBehind) {
   std::printf("memory: %ld KiB, then %ld KiB\n", static_cast<long>(before),
               static_cast<long>(after));
   if (asked == nullptr) return;
-  EXPECT_LE(after, before + before / 20);
+  // The allocator's arenas, one for each of a dozen threads, come to rest a little differently each
+  // time: 100 bytes kept of each job would be a MiB.
+  constexpr int64_t kArenasKib = 512;
+  EXPECT_LE(after, before + before / 20 + kArenasKib);
 }
 
 TEST_F(AgentServerTest, CarriesAudioBothWaysAndLeaves) {

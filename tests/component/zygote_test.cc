@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -356,7 +357,10 @@ class TestGroup {
   }
   ~TestGroup() {
     if (folder_.empty()) return;
-    EXPECT_TRUE(Eventually([this] { return rmdir(folder_.c_str()) == 0; })) << folder_;
+    EXPECT_TRUE(Eventually([this] {
+      rmdir((folder_ + "/parley-main").c_str());
+      return rmdir(folder_.c_str()) == 0;
+    })) << folder_;
   }
   const std::string& folder() const { return folder_; }
   bool has_memory() const {
@@ -429,6 +433,65 @@ TEST(CgroupsTest, AGroupForEachJobThatEndsWithIt) {
   groups->reset();
   close(gate[0]);
   close(gate[1]);
+}
+
+// In a group of its own, with somebody else in it.
+std::string TakeOwnGroup(const std::string& folder) {
+  const pid_t other = fork();
+  if (other == 0) {
+    for (;;) pause();
+  }
+  std::string error;
+  const auto enter = [&folder](pid_t pid) {
+    std::ofstream file(folder + "/cgroup.procs");
+    return static_cast<bool>(file << pid << std::flush);
+  };
+  CgroupOptions options;
+  options.needs_memory = false;
+  if (!enter(getpid()) || !enter(other)) {
+    error = "cannot enter";
+  } else if (JobCgroups::Take(options).status().message().find("not delegated") ==
+             std::string_view::npos) {
+    error = "took a group that nobody gave it";
+  } else if (setxattr(folder.c_str(), "trusted.delegate", "1", 1, 0) != 0) {
+    error = "cannot mark";
+  } else if (JobCgroups::Take(options).status().message().find("other processes") ==
+             std::string_view::npos) {
+    error = "moved a stranger";
+  } else {
+    options.residents = {other};
+    const auto groups = JobCgroups::Take(options);
+    if (!groups.ok()) error = std::string(groups.status().message());
+    for (const pid_t pid : {getpid(), other}) {
+      if (GroupOf(pid).find("/parley-main") == std::string::npos) error += " not moved";
+    }
+    if (groups.ok() && !(*groups)->Make(0).ok()) error += " no group for a job";
+    if (groups.ok()) (*groups)->Born(0);
+  }
+  kill(other, SIGKILL);
+  waitpid(other, nullptr, 0);
+  return error;
+}
+
+TEST(CgroupsTest, ItsOwnGroupIsTakenWhenItWasDelegated) {
+  TestGroup group;
+  if (group.folder().empty() || geteuid() != 0) {
+    GTEST_SKIP() << "this host lets us make and mark no groups of cgroup v2";
+  }
+  int report[2];
+  ASSERT_EQ(pipe2(report, O_CLOEXEC), 0);
+  const pid_t program = fork();
+  if (program == 0) {
+    const std::string error = TakeOwnGroup(group.folder());
+    _exit(write(report[1], error.data(), error.size()) < 0 ? 1 : 0);
+  }
+  close(report[1]);
+  char error[512] = "";
+  while (read(report[0], error, sizeof error - 1) > 0) {
+  }
+  close(report[0]);
+  waitpid(program, nullptr, 0);
+  EXPECT_STREQ(error, "");
 }
 
 TEST(CgroupsTest, WhatCannotBeHadIsSaid) {
