@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <functional>
+#include <map>
 
 #include "auth/token.h"
 #include "base/clock.h"
@@ -234,24 +236,36 @@ class Bench {
     return CostOf(before, n, start);
   }
 
+  static absl::StatusOr<std::vector<job::NewDispatch>> Some(job::JobStore& store, int n) {
+    std::vector<job::NewDispatch> some;
+    for (int i = 0; i < n; ++i) {
+      job::NewDispatch dispatch;
+      dispatch.project = "default";
+      dispatch.agent_name = dispatch.pool = kAgent;
+      dispatch.room = "seed-" + RandomBase62(8);
+      dispatch.request_hash = "seed";
+      dispatch.session_id = NewId(kSessionPrefix);
+      dispatch.queue_deadline = absl::Hours(24);
+      PARLEY_ASSIGN_OR_RETURN(dispatch.dispatch_id, store.NewDispatchId(kAgent));
+      PARLEY_ASSIGN_OR_RETURN(dispatch.job_id, store.NewJobId(kAgent));
+      some.push_back(std::move(dispatch));
+    }
+    return some;
+  }
+
+  absl::StatusOr<Cost> Measure(int n, const std::function<absl::Status()>& run) {
+    const Cpu before = ReadCpu();
+    const int64_t start = NowMicros();
+    PARLEY_RETURN_IF_ERROR(run());
+    return CostOf(before, n, start);
+  }
+
   // Puts `n` more jobs into the queue by the store's own create script.
   absl::Status Seed(int n) {
     job::RedisJobStore store(*redis_, "B" + RandomBase62(12),
                              {[](const job::Message&) {}, [](const std::string&) {}});
     while (n > 0) {
-      std::vector<job::NewDispatch> some;
-      for (int i = 0; i < std::min(n, 500); ++i) {
-        job::NewDispatch dispatch;
-        dispatch.project = "default";
-        dispatch.agent_name = dispatch.pool = kAgent;
-        dispatch.room = "seed-" + RandomBase62(8);
-        dispatch.request_hash = "seed";
-        dispatch.session_id = NewId(kSessionPrefix);
-        dispatch.queue_deadline = absl::Hours(24);
-        PARLEY_ASSIGN_OR_RETURN(dispatch.dispatch_id, store.NewDispatchId(kAgent));
-        PARLEY_ASSIGN_OR_RETURN(dispatch.job_id, store.NewJobId(kAgent));
-        some.push_back(std::move(dispatch));
-      }
+      PARLEY_ASSIGN_OR_RETURN(const auto some, Some(store, std::min(n, 500)));
       n -= static_cast<int>(some.size());
       for (const auto& created : store.CreateMany(some)) {
         PARLEY_RETURN_IF_ERROR(created.status());
@@ -266,6 +280,7 @@ class Bench {
     if (at == info.text.npos) return Internal("INFO memory without used_memory");
     return std::strtoll(info.text.c_str() + at + 12, nullptr, 10);
   }
+  redis::Pool& redis() { return *redis_; }
   Creator& creator() { return *creator_; }
   Ends& ends() { return ends_; }
 
@@ -300,6 +315,58 @@ void AddCost(Report& report, const std::string& name, const Bench::Cost& cost, i
   report.Value(name + ".per_second", "1/s", cost.per_second, n, target);
   report.Value(name + ".broker_cpu", "us each", cost.broker_us, n);
   report.Value(name + ".redis_cpu", "us each", cost.redis_us, n);
+}
+
+// What the scripts alone cost Redis: create with a match, started, ended; one job in a call, and
+// twenty-five. One caller, so that the rate is not the point.
+absl::Status Scripts(Report& report, bool quick) {
+  PARLEY_ASSIGN_OR_RETURN(const auto bench, Bench::Start());
+  std::vector<job::Message> told;
+  job::RedisJobStore store(bench->redis(), "B" + RandomBase62(12),
+                           {[&told](const job::Message& message) { told.push_back(message); },
+                            [](const std::string&) {}});
+  for (int i = 0; i < 8; ++i) {
+    job::Registration worker;
+    worker.worker_id = fmt::format("AW_scripts{}", i);
+    worker.instance = RandomHex(16);
+    worker.connect_seq = 1;
+    worker.pool = kAgent;
+    worker.agent_names = {kAgent};
+    worker.slots = 500;
+    worker.accepts_all = true;
+    PARLEY_RETURN_IF_ERROR(store.Register(worker).status());
+  }
+  for (const int batch : {1, 25}) {
+    const int n = quick ? 500 : 10'000;
+    const auto run = [&]() -> absl::Status {
+      for (int done = 0; done < n; done += batch) {
+        told.clear();
+        PARLEY_ASSIGN_OR_RETURN(const auto some, bench->Some(store, batch));
+        for (const auto& created : store.CreateMany(some)) {
+          PARLEY_RETURN_IF_ERROR(created.status());
+        }
+        std::map<std::string, std::vector<job::Word>> words;
+        for (const job::Message& go : told) {
+          for (const auto kind : {job::WordKind::kStarted, job::WordKind::kEnded}) {
+            job::Word word;
+            word.job_id = go.job_id;
+            word.fencing_token = go.fencing_token;
+            word.kind = kind;
+            word.reason = job::Reason::kShutdown;
+            words[go.worker_id].push_back(word);
+          }
+        }
+        for (const auto& [worker, all] : words) {
+          PARLEY_RETURN_IF_ERROR(store.Apply(kAgent, worker, all).status());
+        }
+      }
+      return absl::OkStatus();
+    };
+    PARLEY_ASSIGN_OR_RETURN(const Bench::Cost cost, bench->Measure(n, run));
+    report.Value(fmt::format("broker.scripts_{}.redis_cpu", batch), "us each", cost.redis_us, n);
+    report.Value(fmt::format("broker.scripts_{}.store_cpu", batch), "us each", cost.bench_us, n);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Rates(Report& report, bool quick) {
@@ -375,6 +442,7 @@ absl::Status Run(const Options& options, const std::vector<std::string>& parts) 
   const auto wanted = [&parts](std::string_view part) {
     return parts.empty() || std::find(parts.begin(), parts.end(), part) != parts.end();
   };
+  if (wanted("scripts")) PARLEY_RETURN_IF_ERROR(Scripts(report, options.quick));
   if (wanted("rate")) PARLEY_RETURN_IF_ERROR(Rates(report, options.quick));
   if (wanted("drain")) PARLEY_RETURN_IF_ERROR(Draining(report, options.quick));
   if (wanted("workers")) PARLEY_RETURN_IF_ERROR(AmongWorkers(report, options.quick));
@@ -389,8 +457,8 @@ absl::Status Run(const Options& options, const std::vector<std::string>& parts) 
 int main(int argc, char** argv) {
   std::vector<std::string> parts;
   const parley::bench::Options options = parley::bench::ParseOptions(argc, argv, [&](auto& app) {
-    app.add_option("--part", parts, "Only these: rate, drain, workers, queue")
-        ->check(CLI::IsMember({"rate", "drain", "workers", "queue"}));
+    app.add_option("--part", parts, "Only these: scripts, rate, drain, workers, queue")
+        ->check(CLI::IsMember({"scripts", "rate", "drain", "workers", "queue"}));
   });
   const absl::Status status = parley::bench::Run(options, parts);
   if (!status.ok()) fmt::print(stderr, "bench broker: {}\n", parley::Message(status));

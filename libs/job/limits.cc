@@ -41,6 +41,7 @@ absl::Status CheckName(std::string_view what, std::string_view name, bool requir
 }
 
 absl::Status Validate(const NewDispatch& d, absl::Time now) {
+  PARLEY_RETURN_IF_ERROR(CheckName("project", d.project, false));
   PARLEY_RETURN_IF_ERROR(CheckName("room", d.room, true));
   PARLEY_RETURN_IF_ERROR(CheckName("agent_name", d.agent_name, false));
   PARLEY_RETURN_IF_ERROR(CheckName("idempotency_key", d.idempotency_key, false));
@@ -109,6 +110,7 @@ absl::Status Validate(const Registration& r) {
   for (const std::string& name : r.agent_names) {
     PARLEY_RETURN_IF_ERROR(CheckName("agent_names", name, false));
   }
+  PARLEY_RETURN_IF_ERROR(CheckName("project", r.project, false));
   PARLEY_RETURN_IF_ERROR(CheckName("pool", r.pool, true));
   PARLEY_RETURN_IF_ERROR(CheckName("region", r.region, false));
   PARLEY_RETURN_IF_ERROR(CheckName("deployment", r.deployment, false));

@@ -1,17 +1,33 @@
-# cmake -DOUT=scripts.cc -DDIR=scripts -DNAMES=a,b -P EmbedScripts.cmake: scripts as string constants. A script that does not
-# start with `#!lua` gets that line and the prelude put before it.
+# cmake -DOUT=scripts.cc -DDIR=scripts -DNAMES=a,b -P EmbedScripts.cmake: scripts as string constants. Those that start with
+# `#!lua` stand for themselves; the others become functions of one library, behind the prelude. The library and its
+# functions carry a digest of it in their names: brokers of two versions each find their own.
+cmake_policy(SET CMP0057 NEW)
 string(REPLACE "," ";" NAMES "${NAMES}")
 file(READ "${DIR}/prelude.lua" prelude)
-set(text "// Made from scripts/*.lua by EmbedScripts.cmake.\n#include \"job_redis/scripts.h\"\n\nnamespace parley::job::scripts {\n")
-# A compiler takes at most 64 KiB in one literal, so the prelude is a literal of its own.
+set(functions "")
+set(all "${prelude}")
 foreach(name IN LISTS NAMES)
-  file(READ "${DIR}/${name}.lua" body)
-  if(body MATCHES "^#!lua")
-    set(literal "R\"lua(${body})lua\"")
-  else()
-    set(literal "\"#!lua\\n\"\n    R\"lua(${prelude})lua\"\n    R\"lua(${body})lua\"")
+  file(READ "${DIR}/${name}.lua" body_${name})
+  if(NOT body_${name} MATCHES "^#!lua")
+    list(APPEND functions ${name})
+    string(APPEND all "${body_${name}}")
   endif()
-  string(APPEND text "const redis::Script ${name}{\"${name}\",\n    ${literal}};\n")
+endforeach()
+string(SHA256 digest "${all}")
+string(SUBSTRING "${digest}" 0 12 digest)
+set(text "// Made from scripts/*.lua by EmbedScripts.cmake.\n#include \"job_redis/scripts.h\"\n\nnamespace parley::job::scripts {\n")
+# A compiler takes at most 64 KiB in one literal, so each file is a literal of its own.
+string(APPEND text "const redis::Library library{\"parley_${digest}\", \"#!lua name=parley_${digest}\\n\"\n    R\"lua(${prelude})lua\"\n")
+foreach(name IN LISTS functions)
+  string(APPEND text "    R\"lua(\nregister('parley_${digest}_${name}', function()\n${body_${name}}end)\n)lua\"\n")
+endforeach()
+string(APPEND text "};\n")
+foreach(name IN LISTS NAMES)
+  if(name IN_LIST functions)
+    string(APPEND text "const redis::Function ${name}{\"${name}\", \"parley_${digest}_${name}\", &library};\n")
+  else()
+    string(APPEND text "const redis::Script ${name}{\"${name}\", R\"lua(${body_${name}})lua\"};\n")
+  endif()
 endforeach()
 string(APPEND text "}  // namespace parley::job::scripts\n")
 file(WRITE "${OUT}.tmp" "${text}")

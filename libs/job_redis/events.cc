@@ -1,28 +1,31 @@
 #include <algorithm>
 
 #include "base/status.h"
+#include "base/strings.h"
 #include "job_redis/redis_job_store.h"
 
 namespace parley::job {
 namespace {
 
 Event ToEvent(const redis::Reply& entry, std::string_view pool) {
-  const Fields fields = ToFields(entry.elements[1]);
   Event event;
   event.position = entry.elements[0].text;
   event.pool = pool;
-  event.time = GetTime(fields, "t", absl::InfinitePast());
-  event.type = Get(fields, "e");
-  event.project = Get(fields, "p");
-  event.dispatch_id = Get(fields, "d");
-  event.job_id = Get(fields, "j");
-  event.worker_id = Get(fields, "w");
-  event.room = Get(fields, "r");
-  event.agent_name = Get(fields, "a");
-  event.state = StateFromText(Get(fields, "s"));
-  event.reason = ReasonFromText(Get(fields, "c"));
-  event.fencing_token = ToToken(Get(fields, "n"));
-  event.attempt = static_cast<int>(GetInt(fields, "x"));
+  constexpr size_t kParts = 12;
+  const std::vector<std::string> parts = Split(entry.elements[1].elements.at(1).text, '\n');
+  if (parts.size() != kParts) return event;
+  event.time = absl::FromUnixMillis(static_cast<int64_t>(ToToken(parts[0])));
+  event.type = parts[1];
+  event.project = parts[2];
+  event.dispatch_id = parts[3];
+  event.job_id = parts[4];
+  event.worker_id = parts[5];
+  event.room = parts[6];
+  event.agent_name = parts[7];
+  event.state = StateFromText(parts[8]);
+  event.reason = ReasonFromText(parts[9]);
+  event.fencing_token = ToToken(parts[10]);
+  event.attempt = static_cast<int>(ToToken(parts[11]));
   return event;
 }
 

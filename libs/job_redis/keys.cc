@@ -23,9 +23,6 @@ std::string PoolKeys::staying(std::string_view project, std::string_view room) c
 std::string PoolKeys::checkpoint(std::string_view id) const { return Key("c:", id); }
 std::string PoolKeys::worker(std::string_view id) const { return Key("w:", id); }
 std::string PoolKeys::reservations(std::string_view worker) const { return Key("wr:", worker); }
-std::string PoolKeys::room(std::string_view project, std::string_view room) const {
-  return fmt::format("{}r:{}:{}", prefix_, Escape(project), Escape(room));
-}
 std::string PoolKeys::live(std::string_view project) const { return Key("live:", Escape(project)); }
 std::string PoolKeys::past(std::string_view project) const { return Key("past:", Escape(project)); }
 std::string PoolKeys::leases() const { return Key("leases", ""); }

@@ -23,7 +23,6 @@ class PoolKeys {
   std::string checkpoint(std::string_view id) const;  // c: hash of token, blob; erased at the end
   std::string worker(std::string_view id) const;      // w: hash
   std::string reservations(std::string_view worker) const;  // wr: hash, job → token
-  std::string room(std::string_view project, std::string_view room) const;  // r: set of dispatches
   std::string live(std::string_view project) const;  // zset: dispatch → create ms
   std::string past(std::string_view project) const;  // the same of ended ones, newest 10,000
   std::string leases() const;                        // zset: worker → ms of the last heartbeat

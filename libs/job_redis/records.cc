@@ -10,7 +10,11 @@ namespace parley::job {
 namespace {
 
 std::string_view PolicyText(RestartPolicy policy) {
-  return policy == RestartPolicy::kNever ? "NEVER" : "ON_FAILURE";
+  return policy == RestartPolicy::kNever ? "NEVER" : "";
+}
+
+std::string Other(std::string text, std::string_view than) {
+  return text == than ? std::string() : text;
 }
 
 // Attributes first: their form has no line break.
@@ -102,6 +106,8 @@ std::map<std::string, std::string> ToMap(std::string_view text) {
   return map;
 }
 
+// What says nothing is left out: empty, '-' (no selector), 0 (no version), what the plain name
+// says. The scripts know (RECORD in prelude.lua).
 void AppendRecord(const DispatchSpec& spec, const Fields& extra, std::vector<std::string>& out) {
   const std::string selector = SelectorText(spec.selector).value_or("-");
   const std::pair<std::string_view, std::string> fields[] = {
@@ -113,25 +119,30 @@ void AppendRecord(const DispatchSpec& spec, const Fields& extra, std::vector<std
       {"priority", std::to_string(spec.priority)},
       {"type", std::to_string(static_cast<int>(spec.type))},
       {"identity", spec.participant_identity},
-      {"selector", selector},
-      {"relaxed", RelaxedSelectorText(selector)},
+      {"selector", Other(selector, "-")},
+      {"relaxed", Other(RelaxedSelectorText(selector), "-")},
       {"key", spec.idempotency_key},
       {"present", spec.while_present ? "1" : ""},
       {"unique", spec.unique_in_room ? "1" : ""},
       {"agent_id", spec.agent_id},
-      {"agent_version", std::to_string(spec.agent_version)},
+      {"agent_version", spec.agent_version == 0 ? "" : std::to_string(spec.agent_version)},
       {"session", spec.session_id},
       {"trace", spec.traceparent},
       {"payload", Payload(spec)},
-      {"qagent", keys::AgentPart(spec.agent_name, spec.configured())},
-      {"qproject", Escape(spec.project)},
-      {"qroom", Escape(spec.room)},
+      {"qagent", Other(keys::AgentPart(spec.agent_name, spec.configured()), spec.agent_name)},
+      {"qproject", Other(Escape(spec.project), spec.project)},
+      {"qroom", Other(Escape(spec.room), spec.room)},
   };
-  out.push_back(std::to_string(std::size(fields) + extra.size()));
+  const size_t count_at = out.size();
+  size_t count = extra.size();
+  out.emplace_back();
   for (const auto& [name, value] : fields) {
+    if (value.empty()) continue;
     out.emplace_back(name);
     out.push_back(value);
+    ++count;
   }
+  out[count_at] = std::to_string(count);
   for (const auto& [name, value] : extra) {
     out.push_back(name);
     out.push_back(value);

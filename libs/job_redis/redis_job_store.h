@@ -93,7 +93,7 @@ class RedisJobStore : public JobStore {
  private:
   // Runs a script under the pool's epoch, once more when that was stale; delivers the messages in
   // the last element of its answer and goes on matching when element `more` is 1 (-1: none).
-  absl::StatusOr<redis::Reply> Run(const redis::Script& script, const std::string& pool,
+  absl::StatusOr<redis::Reply> Run(const redis::Function& script, const std::string& pool,
                                    const std::vector<std::string>& arguments, int more,
                                    int messages);
   void Deliver(const std::string& pool, const redis::Reply& messages);

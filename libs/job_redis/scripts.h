@@ -4,24 +4,27 @@
 
 namespace parley::job::scripts {
 
+// All but those that are called before an epoch is known, or on keys of a project.
+extern const redis::Library library;
+
 extern const redis::Script begin_epoch;
-extern const redis::Script checked_in;
-extern const redis::Script checkpoint;
-extern const redis::Script create;
-extern const redis::Script drain;
-extern const redis::Script end_session;
-extern const redis::Script limits;
-extern const redis::Script match;
-extern const redis::Script migrate;
+extern const redis::Function checked_in;
+extern const redis::Function checkpoint;
+extern const redis::Function create;
+extern const redis::Function drain;
+extern const redis::Function end_session;
+extern const redis::Function limits;
+extern const redis::Function match;
+extern const redis::Function migrate;
 extern const redis::Script pool_tag;
-extern const redis::Script presence;
-extern const redis::Script register_worker;
-extern const redis::Script renew;
-extern const redis::Script replay;
+extern const redis::Function presence;
+extern const redis::Function register_worker;
+extern const redis::Function renew;
+extern const redis::Function replay;
 extern const redis::Script save_session;
-extern const redis::Script stats;
-extern const redis::Script terminate;
-extern const redis::Script tick;
-extern const redis::Script words;
+extern const redis::Function stats;
+extern const redis::Function terminate;
+extern const redis::Function tick;
+extern const redis::Function words;
 
 }  // namespace parley::job::scripts

@@ -79,7 +79,7 @@ void RedisJobStore::Deliver(const std::string& pool, const redis::Reply& message
   }
 }
 
-absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Script& script,
+absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Function& script,
                                                 const std::string& pool,
                                                 const std::vector<std::string>& arguments, int more,
                                                 int messages) {
@@ -90,7 +90,7 @@ absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Script& script,
     std::vector<std::string> all = {ground->epoch, broker_id_};
     all.insert(all.end(), arguments.begin(), arguments.end());
     absl::StatusOr<redis::Reply> reply =
-        redis_.Eval(script, {keys::PoolKeys(pool).meta()}, all, ground->server);
+        redis_.Call(script, {keys::PoolKeys(pool).meta()}, all, ground->server);
     if (reply.ok()) {
       if (messages >= 0 && static_cast<size_t>(messages) < reply->elements.size()) {
         Deliver(pool, reply->elements[static_cast<size_t>(messages)]);

@@ -139,6 +139,16 @@ absl::StatusOr<std::vector<absl::StatusOr<Reply>>> Pool::Pipeline(
   return impl_->Run(commands);
 }
 
+namespace {
+
+// The server has no code of its own for it: "ERR Function not found".
+bool IsMissingFunction(const absl::Status& status) {
+  return ReasonOf(status).reason == "ERR" &&
+         status.message().find("Function not found") != std::string_view::npos;
+}
+
+}  // namespace
+
 absl::StatusOr<Reply> Pool::Eval(const Script& script, const std::vector<std::string>& keys,
                                  const std::vector<std::string>& arguments,
                                  std::string_view server) {
@@ -150,6 +160,26 @@ absl::StatusOr<Reply> Pool::Eval(const Script& script, const std::vector<std::st
   if (reply.ok() || ReasonOf(reply.status()).reason != "NOSCRIPT") return reply;
   PARLEY_ASSIGN_OR_RETURN(command[1], impl_->Load(script, true));
   return impl_->One(command, server);
+}
+
+absl::StatusOr<Reply> Pool::Call(const Function& function, const std::vector<std::string>& keys,
+                                 const std::vector<std::string>& arguments,
+                                 std::string_view server) {
+  std::vector<std::string> command;
+  command.reserve(3 + keys.size() + arguments.size());
+  command.insert(command.end(),
+                 {"FCALL", std::string(function.called), std::to_string(keys.size())});
+  command.insert(command.end(), keys.begin(), keys.end());
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  absl::StatusOr<Reply> reply = impl_->One(command, server);
+  if (reply.ok() || !IsMissingFunction(reply.status())) return reply;
+  const auto loaded = impl_->One({"FUNCTION", "LOAD", std::string(function.library->source)});
+  // Somebody else may have been quicker: what counts is whether the call works now.
+  reply = impl_->One(command, server);
+  if (!reply.ok() && IsMissingFunction(reply.status()) && !loaded.ok()) {
+    return Annotate(loaded.status(), function.library->name);
+  }
+  return reply;
 }
 
 absl::StatusOr<Reply> Pool::BlockingCommand(const std::vector<std::string>& arguments,

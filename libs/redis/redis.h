@@ -49,6 +49,19 @@ struct Script {
   std::string_view source;
 };
 
+// Lua that the server keeps loaded, and the functions in it: nothing is compiled or set up again
+// with each call. Loaded when a function is missing. Immutable; servers keep the library of another
+// version beside it, so its name and those of its functions change with its source.
+struct Library {
+  std::string_view name;
+  std::string_view source;  // with its `#!lua name=…`
+};
+struct Function {
+  std::string_view name;    // for people
+  std::string_view called;  // as the library registers it
+  const Library* library;
+};
+
 // A few connections, each used by one thread at a time. Thread-safe. Calls block for one round trip
 // (about 0.1 ms) and at most the command timeout. Unavailable: out of reach or timed out (the
 // outcome of a write is then unknown: re-read, then decide). Reconnects by itself.
@@ -67,6 +80,10 @@ class Pool {
   // (SERVER_CHANGED): nothing was sent, the connection leads to another process by now (a restart,
   // a fail-over), whose data may be older.
   absl::StatusOr<Reply> Eval(const Script& script, const std::vector<std::string>& keys,
+                             const std::vector<std::string>& arguments,
+                             std::string_view server = "");
+  // The same for a function of a library.
+  absl::StatusOr<Reply> Call(const Function& function, const std::vector<std::string>& keys,
                              const std::vector<std::string>& arguments,
                              std::string_view server = "");
   // On a connection of its own: for XREAD BLOCK and the like. `timeout` bounds the wait beyond the

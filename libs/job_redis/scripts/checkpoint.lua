@@ -3,9 +3,12 @@
 -- hand-over, the ms at which the holder paused.  Returns {1 kept | 0 not the newest holder, messages}.
 -- Invariant: an older token never overwrites a newer one's checkpoint; an ended job has none.
 local id, token, blob, paused = arg(), arg(), arg(), arg()
-local f = call('HMGET', TAG .. 'j:' .. id, 'state', 'token')
+local f = call('HMGET', TAG .. 'j:' .. id, 'state', 'token', 'checkpoint')
 if f[2] ~= token or not LEASED[f[1]] then return {0, messages} end
-if blob ~= '' then call('HSET', TAG .. 'c:' .. id, 'token', token, 'blob', blob) end
+if blob ~= '' then
+  call('HSET', TAG .. 'c:' .. id, 'token', token, 'blob', blob)
+  if f[3] ~= '1' then call('HSET', TAG .. 'j:' .. id, 'checkpoint', '1') end
+end
 if paused ~= '' then
   local j = load_job(id)
   if has_next(j) then

@@ -21,8 +21,8 @@ local function create(dispatch, id, not_before, r)
   local subs = TAG .. 'subs:' .. r.qagent .. ':' .. r.qproject
   if call('ZCARD', subs) >= 64 and not call('ZSCORE', subs, r.selector) then return 'OVER_SELECTORS', dispatch end
   local most, all = project_limit(r.qproject).queued, pool_limit().queued
-  if (most > 0 and tonumber(call('HGET', TAG .. 'caps', 'q:' .. r.qproject) or '0') >= most)
-    or (all > 0 and call('ZCARD', TAG .. 'pending') >= all) then
+  if (most > 0 and cap('q:' .. r.qproject) >= most)
+    or (all > 0 and call('ZCARD', K.pending) >= all) then
     return 'OVER_QUOTA', dispatch
   end
   r.create, r.deadline = text(now), text(math.max(now, not_before) + tonumber(r.wait))
@@ -41,7 +41,7 @@ while at < #ARGV do
   local dispatch, id, not_before, pairs_count = arg(), arg(), tonumber(arg()), tonumber(arg())
   local r = read_record(pairs_count)
   local outcome, known, j = create(dispatch, id, not_before, r)
-  for _, part in ipairs({outcome, known, '', '0', '', '0', r.create or '0', r.deadline or '0'}) do
+  for _, part in ipairs({outcome, known, '', '0', '', '0', r.create, r.deadline}) do
     outcomes[#outcomes + 1] = part
   end
   made[#made + 1] = j or false
@@ -50,7 +50,7 @@ local more = match(MATCH_LIMIT)
 for i, j in ipairs(made) do
   if j then
     local first = (i - 1) * 8
-    outcomes[first + 3], outcomes[first + 4], outcomes[first + 5] = j.state, j.token, j.worker or ''
+    outcomes[first + 3], outcomes[first + 4], outcomes[first + 5] = j.state, j.token, j.worker
     outcomes[first + 6] = tostring(j.attempt)
   end
 end

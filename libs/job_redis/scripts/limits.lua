@@ -10,8 +10,8 @@ while at < #ARGV do
     fields[#fields + 1] = arg()
   end
 end
-call('DEL', TAG .. 'limits')
-call('HSET', TAG .. 'limits', unpack(fields))
+call('DEL', K.limits)
+call('HSET', K.limits, spread(fields))
 uncap(nil)
 local more = match(MATCH_LIMIT)
 return {more, messages}

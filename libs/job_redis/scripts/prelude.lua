@@ -1,20 +1,14 @@
--- prelude.lua: put before every script but begin_epoch and pool_tag. Checks the epoch, reads the clock, and holds the
--- one copy of each state change. ARGV: 1 epoch, 2 id of the calling broker, then the script's own.
+-- prelude.lua: put before the scripts of the library (all that do not start with `#!lua`). Holds the one copy of each state
+-- change. Redis keeps the library loaded, so what a call knows is set anew by begin(); flush() writes what it left to the end.
+-- ARGV: 1 epoch, 2 id of the calling broker, then the script's own.
 -- Keys are built from the tag of KEYS[1] = parley:{POOL}:meta, so all live in one slot.
-local call, unpack, floor = redis.call, unpack, math.floor
-local TAG = string.sub(KEYS[1], 1, -5)
-local EPOCH, OWN = ARGV[1], ARGV[2]
-local meta = call('HMGET', KEYS[1], 'epoch', 'hold_until', 'hwm')
-if meta[1] ~= EPOCH then return redis.error_reply('STALE_EPOCH ask for the new one') end
-local clock = call('TIME')
-local now = clock[1] * 1000 + floor(clock[2] / 1000)
-local hwm = tonumber(meta[3] or '0')
-local hold = meta[2] and true or false
+local call, spread, KEYS, ARGV, TAG, K, EPOCH, OWN, meta, clock, now, hwm, seq, hold
+local messages, touched, touch_list  -- of this call; more of the kind stands with its functions
 
 local OFFER_MS, START_MS, STOP_MS, PARK_MS, PREFER_MS = 3000, 10000, 10000, 1000, 500
 local QUIET_MS, LEASE_MS = 3000, 12000
 local HANDOVER_MS, REST_MS = 5000, 15000  -- a silent successor; a holder that waits for a quiet moment
-local KEEP_S, PAST_MAX, EVENTS_MAX = 3600, 10000, 200000
+local KEEP_S, PAST_MAX, EVENTS_MAX = '3600', 10000, '200000'
 local MAX_ATTEMPTS, MAX_OFFERS = 3, 20
 local GOOD = {PARTICIPANTS_LEFT = true, SHUTDOWN = true, ROOM_CLOSED = true}
 local FINAL = {NO_WORKER_BEFORE_DEADLINE = true, REJECTED = true, DEFINITION_INVALID = true}
@@ -22,7 +16,7 @@ local TERMINAL = {SUCCEEDED = true, FAILED = true, CANCELLED = true}
 local LEASED = {OFFERED = 1, ASSIGNED = 2, RUNNING = 3}  -- and how far along
 
 -- Arguments, one after another.
-local at = 2
+local at
 local function arg()
   at = at + 1
   return ARGV[at]
@@ -42,12 +36,32 @@ local function load_hash(key)
   return hash
 end
 
--- Jobs and workers as this script left them: loaded once, written through.
-local jobs, workers = {}, {}
+-- What is not stored of a job is as here, so that nothing is written that says nothing.
+local SAME_AS = {qagent = 'agent', qproject = 'project', qroom = 'room'}
+local UNSAID = {state = '', reason = '', previous = '', error = '', token = '0', worker = '', attempt = '0', counted = '',
+  offers = '0', stop = '0', tried = '', cap = '', stay = '', unique = '', identity = '', agent_id = '', agent_version = '',
+  session = '', policy = '', sel = '-', payload = '', handed = '', next_worker = '', next_token = '', paused = ''}
+local JOB = {__index = function(j, field)
+  local other = SAME_AS[field]
+  if other then return rawget(j, other) end
+  return UNSAID[field]
+end}
+-- The same for the record of a dispatch that a broker says (records.cc).
+local RECORD = {__index = function(r, field)
+  local other = SAME_AS[field]
+  if other then return rawget(r, other) or '' end
+  return (field == 'selector' or field == 'relaxed') and '-' or ''
+end}
+
+-- Jobs and workers as this call left them: loaded once, written once, by flush().
+local jobs, workers, unwritten, unwritten_list
 local function load_job(id)
   if jobs[id] == nil then
     jobs[id] = load_hash(TAG .. 'j:' .. id)
-    if jobs[id] then jobs[id].id = id end
+    if jobs[id] then
+      jobs[id].id = id
+      setmetatable(jobs[id], JOB)
+    end
   end
   return jobs[id]
 end
@@ -58,47 +72,72 @@ local function load_worker(id)
   end
   return workers[id]
 end
-local function write(key, record, fields)
-  for i = 1, #fields, 2 do
-    fields[i + 1] = text(fields[i + 1])
-    record[fields[i]] = fields[i + 1]
+local function to_write(key, record)
+  local w = unwritten[record]
+  if not w then
+    w = {key = key, record = record, names = {}, has = {}}
+    unwritten[record] = w
+    unwritten_list[#unwritten_list + 1] = w
   end
-  call('HSET', key, unpack(fields))
+  return w
+end
+local function write(key, record, fields)
+  local w = to_write(key, record)
+  for i = 1, #fields, 2 do
+    local name, value = fields[i], text(fields[i + 1])
+    local unsaid = rawget(record, name) == nil and record[name] == value
+    if not unsaid then
+      record[name] = value
+      if not w.has[name] then
+        w.has[name] = true
+        w.names[#w.names + 1] = name
+      end
+    end
+  end
+end
+local function write_all()
+  for _, w in ipairs(unwritten_list) do
+    local flat, names = {}, w.names
+    for i = 1, #names do flat[2 * i - 1], flat[2 * i] = names[i], w.record[names[i]] end
+    if #names > 0 then call('HSET', w.key, spread(flat)) end
+    if w.keep_s then call('EXPIRE', w.key, w.keep_s) end
+  end
 end
 
 -- Limits of the pool and its projects (limits.lua), read when first asked for.
-local pool_limits
+local pool_limits, project_limits
+local function read_limits(project)
+  local f = call('HMGET', K.limits, 'w:' .. project, 'j:' .. project, 'q:' .. project, 'jobs', 'queued', 'pack')
+  project_limits[project] = {weight = tonumber(f[1] or '1'), jobs = tonumber(f[2] or '0'), queued = tonumber(f[3] or '0')}
+  pool_limits = {jobs = tonumber(f[4] or '0'), queued = tonumber(f[5] or '0'), pack = f[6] == '1'}
+end
 local function pool_limit()
-  if not pool_limits then
-    local f = call('HMGET', TAG .. 'limits', 'jobs', 'queued', 'pack')
-    pool_limits = {jobs = tonumber(f[1] or '0'), queued = tonumber(f[2] or '0'), pack = f[3] == '1'}
-  end
+  if not pool_limits then read_limits('') end
   return pool_limits
 end
-local project_limits = {}
 local function project_limit(project)
-  local limit = project_limits[project]
-  if not limit then
-    local f = call('HMGET', TAG .. 'limits', 'w:' .. project, 'j:' .. project, 'q:' .. project)
-    limit = {weight = tonumber(f[1] or '1'), jobs = tonumber(f[2] or '0'), queued = tonumber(f[3] or '0')}
-    project_limits[project] = limit
-  end
-  return limit
+  if not project_limits[project] then read_limits(project) end
+  return project_limits[project]
 end
 
--- What caps are compared with: jobs that wait (q) and jobs that workers hold (j), of a project and of the pool.
+-- What caps are compared with: jobs that wait (q:PROJECT) and jobs that workers hold (j:PROJECT), and those of the pool (j).
+local caps_stored, caps_added
+local function cap(field)
+  if not caps_stored[field] then caps_stored[field] = tonumber(call('HGET', K.caps, field) or '0') end
+  return caps_stored[field] + (caps_added[field] or 0)
+end
+local function add_cap(field, count) caps_added[field] = (caps_added[field] or 0) + count end
 local uncap
 local function count_job(j, state)
   local kind = state == 'PENDING' and 'q' or LEASED[state] and 'j' or ''
-  local before = j.cap or ''
+  local before = j.cap
   if kind == before then return end
-  local caps = TAG .. 'caps'
-  if before ~= '' then call('HINCRBY', caps, before .. ':' .. j.qproject, -1) end
-  if kind ~= '' then call('HINCRBY', caps, kind .. ':' .. j.qproject, 1) end
+  if before ~= '' then add_cap(before .. ':' .. j.qproject, -1) end
+  if kind ~= '' then add_cap(kind .. ':' .. j.qproject, 1) end
   if kind == 'j' then
-    call('HINCRBY', caps, 'j', 1)
+    add_cap('j', 1)
   elseif before == 'j' then
-    call('HINCRBY', caps, 'j', -1)
+    add_cap('j', -1)
     uncap(j.qproject)
   end
   return kind
@@ -117,7 +156,6 @@ end
 local function save_worker(w, fields) write(TAG .. 'w:' .. w.id, w, fields) end
 
 -- Messages for workers: returned when the stream is on the calling broker, else put into the inbox of the other one.
-local messages = {}
 local function tell(worker, kind, job, token)
   local w = load_worker(worker)
   if not w or w.ended == '1' then return end
@@ -130,39 +168,35 @@ local function tell(worker, kind, job, token)
   end
 end
 
+-- One field, its parts on lines of their own (ToEvent in events.cc): names hold no control characters.
 local function event(kind, r)
-  call('XADD', TAG .. 'events', 'MAXLEN', '~', EVENTS_MAX, EPOCH .. '-*', 't', text(now), 'e', kind, 'p', r.project or '',
-    'd', r.dispatch or '', 'j', r.job or '', 'w', r.worker or '', 'r', r.room or '', 'a', r.agent or '', 's', r.state or '',
-    'c', r.reason or '', 'n', r.token or '0', 'x', r.attempt or '0')
+  call('XADD', K.events, 'MAXLEN', '~', EVENTS_MAX, EPOCH .. '-*', 'e', table.concat({text(now), kind, r.project or '',
+    r.dispatch or '', r.job or '', r.worker or '', r.room or '', r.agent or '', r.state or '', r.reason or '', r.token or '0',
+    r.attempt or '0'}, '\n'))
 end
 local function job_event(kind, j, reason)
   event(kind, {project = j.project, dispatch = j.dispatch, job = j.id, worker = j.worker, room = j.room, agent = j.agent,
     state = j.state, reason = reason, token = j.token, attempt = j.attempt})
 end
 
-local function set_timer(kind, id, ms) call('ZADD', TAG .. 'timers', text(ms), kind .. ':' .. id) end
+local function set_timer(kind, id, ms) call('ZADD', K.timers, text(ms), kind .. ':' .. id) end
 local function drop_timers(id, ...)
-  local names = {}
-  for _, kind in ipairs({...}) do names[#names + 1] = kind .. ':' .. id end
-  call('ZREM', TAG .. 'timers', unpack(names))
+  local names = {...}
+  for i = 1, #names do names[i] = names[i] .. ':' .. id end
+  call('ZREM', K.timers, spread(names))
 end
 
 -- A token is unique in the pool and rises: the time in microseconds, or one more than the last.
 local function mint()
   local micros = clock[1] * 1000000 + clock[2]
   hwm = math.max(hwm + 1, micros)
-  call('HSET', KEYS[1], 'hwm', text(hwm))
   return text(hwm)
 end
 local function seen_token(token)
-  if tonumber(token) > hwm then
-    hwm = tonumber(token)
-    call('HSET', KEYS[1], 'hwm', text(hwm))
-  end
+  hwm = math.max(hwm, tonumber(token))
 end
 
 -- Queues. Agents whose queues or workers changed are matched at the end of the script.
-local touched, touch_list = {}, {}
 local function touch(agent)
   if not touched[agent] then
     touched[agent] = true
@@ -229,34 +263,59 @@ local function put_free(w, agent, score)
   put(free_key(agent))
   for part in string.gmatch(w.facts or '', '[^&]+') do put(free_key(agent, part)) end
 end
-local function refresh_free(w)
-  local used, slots = call('HLEN', TAG .. 'wr:' .. w.id), tonumber(w.slots)
-  local open = used < slots and w.ended ~= '1' and w.quiet ~= '1' and w.draining ~= '1' and w.accepting ~= '0'
-    and w.epoch == EPOCH
-  for agent in string.gmatch(w.agents, '%S+') do
-    put_free(w, agent, open and string.format('%.6f', used / slots))
-    if open then touch(agent) end
+-- It is put there before somebody looks (settle), so that many words of a worker change it once.
+local used_slots, unsettled  -- by worker
+local function refresh_free(w) unsettled[w] = true end
+local function used_by(w)
+  if not used_slots[w] then used_slots[w] = call('HLEN', TAG .. 'wr:' .. w.id) end
+  return used_slots[w]
+end
+local function settle()
+  while next(unsettled) do
+    local w = next(unsettled)
+    unsettled[w] = nil
+    local used, slots = used_by(w), tonumber(w.slots)
+    local open = used < slots and w.ended ~= '1' and w.quiet ~= '1' and w.draining ~= '1' and w.accepting ~= '0'
+      and w.epoch == EPOCH
+    for agent in string.gmatch(w.agents, '%S+') do
+      put_free(w, agent, open and string.format('%.6f', used / slots))
+      if open then touch(agent) end
+    end
   end
 end
 local function reserve(w, job, token)
-  call('HSET', TAG .. 'wr:' .. w.id, job, token)
+  local used = used_by(w)
+  used_slots[w] = used + call('HSET', TAG .. 'wr:' .. w.id, job, token)
   refresh_free(w)
 end
 -- Only the worker's own word for (job, token), or the end of its session, frees a slot.
 local function release(w, job, token)
-  if call('HGET', TAG .. 'wr:' .. w.id, job) ~= token then return end
-  call('HDEL', TAG .. 'wr:' .. w.id, job)
+  local slots = TAG .. 'wr:' .. w.id
+  if call('HGET', slots, job) ~= token then return end
+  local used = used_by(w)
+  used_slots[w] = used - call('HDEL', slots, job)
+  refresh_free(w)
+end
+local function release_all(w)
+  call('DEL', TAG .. 'wr:' .. w.id)
+  used_slots[w] = 0
   refresh_free(w)
 end
 
 -- State changes. Each writes one event.
 local function leave(j)  -- whatever state it was in
-  if j.state == '' then return end  -- none: it was just made, or has left already
-  if j.state == 'PENDING' then
+  local state = j.state  -- '': it was just made, or has left already
+  if state == 'PENDING' then
     dequeue(j)
-    call('ZREM', TAG .. 'pending', j.id)
+    call('ZREM', K.pending, j.id)
+    drop_timers(j.id, 'deadline', 'queue', 'relax')
+  elseif state == 'OFFERED' then
+    drop_timers(j.id, 'offer')
+  elseif state == 'ASSIGNED' then
+    drop_timers(j.id, 'start')
+  elseif state == 'RUNNING' and (j.stop == '1' or j.next_token ~= '') then
+    drop_timers(j.id, 'stop', 'handover')
   end
-  drop_timers(j.id, 'deadline', 'queue', 'relax', 'offer', 'start', 'stop', 'handover')
 end
 
 local function to_pending(j, delay_ms, reason, fields)
@@ -266,7 +325,7 @@ local function to_pending(j, delay_ms, reason, fields)
   j.state = 'PENDING'
   job_event('job_pending', j, reason)  -- names the worker that had it
   save_job(j, fields)
-  call('ZADD', TAG .. 'pending', text(now), j.id)
+  call('ZADD', K.pending, text(now), j.id)
   set_timer('deadline', j.id, tonumber(j.deadline))
   if delay_ms > 0 then
     set_timer('queue', j.id, now + delay_ms)
@@ -290,9 +349,11 @@ local function queue_new(j, r, not_before)
 end
 
 -- `r`: the dispatch's record or that of its last job; `job` may be ''.
+local pasts  -- lists of ended ones that grew: cut by flush()
 local function end_dispatch(dispatch, r, job, state, reason)
   call('HSET', TAG .. 'd:' .. dispatch, 'state', 'ENDED', 'end', text(now))
-  for _, kind in ipairs({'d:', 'm:'}) do call('EXPIRE', TAG .. kind .. dispatch, KEEP_S) end
+  call('EXPIRE', TAG .. 'd:' .. dispatch, KEEP_S)
+  if r.payload == '1' then call('EXPIRE', TAG .. 'm:' .. dispatch, KEEP_S) end
   if r.unique == '1' then
     local key = TAG .. 'u:' .. r.qproject .. ':' .. r.qroom .. ':' .. r.qagent
     if call('GET', key) == dispatch then call('DEL', key) end
@@ -303,18 +364,16 @@ local function end_dispatch(dispatch, r, job, state, reason)
     call('SREM', TAG .. 'stay:' .. r.qproject .. ':' .. r.qroom, dispatch)
     drop_timers(dispatch, 'absent')
   end
-  call('SREM', TAG .. 'r:' .. r.qproject .. ':' .. r.qroom, dispatch)
   local past = TAG .. 'past:' .. r.qproject
   call('ZREM', TAG .. 'live:' .. r.qproject, dispatch)
   call('ZADD', past, r.create, dispatch)
-  call('ZREMRANGEBYRANK', past, 0, -PAST_MAX - 1)
-  call('EXPIRE', past, KEEP_S)
+  pasts[past] = true
   event('dispatch_ended', {project = r.project, dispatch = dispatch, job = job, room = r.room, agent = r.agent,
     state = state, reason = reason})
 end
 
 -- A running job may have a successor, `next`: another worker that holds a slot under a newer token and is to take it over.
-local function has_next(j) return (j.next_token or '') ~= '' end
+local function has_next(j) return j.next_token ~= '' end
 local function is_next(j, worker, token) return has_next(j) and j.next_token == token and j.next_worker == worker end
 -- It will not happen: the successor is revoked (its slot is free when it says so), the holder goes on.
 local function clear_next(j)
@@ -332,7 +391,7 @@ end
 local function fence(j)
   if j.token == '0' then return end
   local highest = math.max(tonumber(j.token), has_next(j) and tonumber(j.next_token) or 0)
-  call('HSET', TAG .. 'fences', j.id, text(highest + 1) .. ' ' .. text(now))
+  call('HSET', K.fences, j.id, text(highest + 1) .. ' ' .. text(now))
 end
 
 local EVENT_OF = {SUCCEEDED = 'job_succeeded', FAILED = 'job_failed', CANCELLED = 'job_cancelled'}
@@ -344,10 +403,10 @@ local function finish(j, state, reason, detail, gone)
     save_job(j, {'next_worker', '', 'next_token', ''})
   end
   leave(j)
-  save_job(j, {'state', state, 'reason', reason, 'end', now, 'update', now, 'error', detail or j.error or ''})
+  save_job(j, {'state', state, 'reason', reason, 'end', now, 'update', now, 'error', detail or j.error})
   job_event(EVENT_OF[state], j, reason)
-  call('DEL', TAG .. 'c:' .. j.id)
-  call('EXPIRE', TAG .. 'j:' .. j.id, KEEP_S)
+  if j.checkpoint == '1' then call('DEL', TAG .. 'c:' .. j.id) end
+  to_write(TAG .. 'j:' .. j.id, j).keep_s = KEEP_S
   if j.stay == '1' then return seat_left(j, state, reason) end
   end_dispatch(j.dispatch, j, j.id, state, reason)
 end
@@ -410,7 +469,7 @@ local function pass_on(j)
 end
 -- The holder is gone before its successor has begun: that one begins at once, with the checkpoint there is.
 promote = function(j, reason, detail)
-  local paused = (j.paused or '') ~= ''
+  local paused = j.paused ~= ''
   pass_on(j)
   save_job(j, {'previous', reason, 'error', detail or ''})
   if not paused then save_job(j, {'counted', ''}) end  -- lost, not handed over
@@ -499,10 +558,9 @@ end
 local function end_session(w)
   local held = load_hash(TAG .. 'wr:' .. w.id) or {}
   save_worker(w, {'ended', '1'})
-  refresh_free(w)
-  call('DEL', TAG .. 'wr:' .. w.id)
+  release_all(w)
   call('ZREM', TAG .. 'leases', w.id)
-  call('EXPIRE', TAG .. 'w:' .. w.id, KEEP_S)
+  to_write(TAG .. 'w:' .. w.id, w).keep_s = KEEP_S
   event('worker_ended', {project = w.project, worker = w.id})
   for id, token in pairs(held) do
     local j = load_job(id)
@@ -523,22 +581,24 @@ local function stays(r) return r.type ~= '1' or r.present == '1' end
 local function write_dispatch(dispatch, id, r)
   r.stay = stays(r) and '1' or ''
   local d = {'job', id, 'state', 'ACTIVE'}
-  local function add(fields)
+  local function add(fields, all)
     for _, field in ipairs(fields) do
-      d[#d + 1] = field
-      d[#d + 1] = r[field] or ''
+      local value = all and r[field] or rawget(r, field) or ''
+      if value ~= '' then d[#d + 1], d[#d + 2] = field, value end
     end
   end
   add(DISPATCH_FIELDS)
   if r.stay == '1' then
-    add(STAYING_FIELDS)
+    add(STAYING_FIELDS, true)
     call('SADD', TAG .. 'stay:' .. r.qproject .. ':' .. r.qroom, dispatch)
   elseif r.unique == '1' then
     add({'unique'})
   end
-  call('HSET', TAG .. 'd:' .. dispatch, unpack(d))
-  if r.payload ~= '' then call('SET', TAG .. 'm:' .. dispatch, r.payload) end
-  call('SADD', TAG .. 'r:' .. r.qproject .. ':' .. r.qroom, dispatch)
+  if r.payload ~= '' then
+    call('SET', TAG .. 'm:' .. dispatch, r.payload)
+    d[#d + 1], d[#d + 2] = 'payload', '1'
+  end
+  call('HSET', TAG .. 'd:' .. dispatch, spread(d))
   call('ZADD', TAG .. 'live:' .. r.qproject, r.create, dispatch)
   if r.key ~= '' then
     call('SET', TAG .. 'k:' .. r.qproject .. ':' .. r.key, dispatch .. ' ' .. r.hash, 'EX', 86400, 'NX')
@@ -547,16 +607,15 @@ local function write_dispatch(dispatch, id, r)
 end
 -- `r`: the dispatch's fields, with those of this job.
 local function write_job(dispatch, id, r)
-  local seq = call('HINCRBY', KEYS[1], 'seq', 1)
-  call('DEL', TAG .. 'j:' .. id)
-  local j = {id = id}
+  seq = seq + 1
+  local j = setmetatable({id = id}, JOB)
   jobs[id] = j
   save_job(j, {'dispatch', dispatch, 'project', r.project, 'agent', r.agent, 'room', r.room, 'qagent', r.qagent,
     'qproject', r.qproject, 'qroom', r.qroom, 'sel', r.selector, 'policy', r.policy, 'type', r.type,
     'identity', r.identity, 'agent_id', r.agent_id, 'agent_version', r.agent_version, 'session', r.session,
     'score', (9 - tonumber(r.priority)) * 2 ^ 45 + seq, 'wait', r.wait, 'create', r.create, 'deadline', r.deadline,
-    'state', '', 'reason', '', 'previous', '', 'error', '', 'token', '0', 'worker', '', 'attempt', r.attempt or '0',
-    'counted', '', 'offers', '0', 'stop', '0', 'tried', '', 'cap', '', 'stay', r.stay, 'unique', r.unique or ''})
+    'attempt', r.attempt ~= '' and r.attempt or '0', 'stay', r.stay, 'unique', r.unique,
+    'payload', r.payload ~= '' and '1' or ''})
   if r.stay == '1' then
     call('ZADD', TAG .. 'dj:' .. dispatch, r.create, id)
     call('HSET', TAG .. 'd:' .. dispatch, 'job', id)
@@ -586,7 +645,7 @@ local function seat_wanted(d, dispatch, seat)
   local who = TAG .. 'who:' .. dispatch
   if seat == '*' then return call('EXISTS', who) == 1 end
   local there = call('HGET', who, seat)
-  return (there == '2' or (there == '1' and d.type == '3')) and (d.identity == '' or d.identity == seat)
+  return (there == '2' or (there == '1' and d.type == '3')) and (not d.identity or d.identity == seat)
 end
 function seat_empty(j)
   local d = load_hash(TAG .. 'd:' .. j.dispatch)
@@ -595,7 +654,7 @@ end
 local function take_seat(dispatch, d, seat)
   local token = mint()
   local id = 'AJ_' .. string.sub(dispatch, 4, 6) .. token
-  local r = {}
+  local r = setmetatable({}, RECORD)
   for field, value in pairs(d) do r[field] = value end
   r.identity = seat ~= '*' and seat or ''
   r.session = 'AS_' .. token
@@ -657,7 +716,7 @@ local function write_staying(dispatch, r)
   set_timer('absent', dispatch, now + 86400000)
 end
 local function read_record(pairs_count)
-  local r = {}
+  local r = setmetatable({}, RECORD)
   for _ = 1, pairs_count do
     local field = arg()
     r[field] = arg()
@@ -690,21 +749,19 @@ local function candidates(agent, j)
 end
 local LOOKED_AT = 128
 local function pick(agent, j)
+  settle()
   local key, size, parts = candidates(agent, j)
   if size == 0 then return nil end
-  local best, best_load
-  for _, id in ipairs(call('ZRANDMEMBER', key, 2)) do
-    local w = load_worker(id)
-    if fits(w, j, parts) then
-      local load = tonumber(call('ZSCORE', key, id))
-      if pool_limit().pack then load = -load end
-      if not best or load < best_load then best, best_load = w, load end
-    end
+  local two = call('ZRANDMEMBER', key, 2, 'WITHSCORES')
+  local second_first = two[4] and tonumber(two[4]) < tonumber(two[2])
+  if pool_limit().pack then second_first = two[4] and not second_first end
+  for i = 1, #two, 2 do
+    local w = load_worker(two[second_first and 4 - i or i])
+    if fits(w, j, parts) then return w end
   end
-  if best then return best end
   local parked, first = false, 0
   if size > LOOKED_AT then  -- the next ones each time, so that all are looked at in the end
-    first = (call('HINCRBY', TAG .. 'caps', 'c:' .. agent, 1) * LOOKED_AT) % size
+    first = (call('HINCRBY', K.caps, 'c:' .. agent, 1) * LOOKED_AT) % size
   end
   for _, id in ipairs(call('ZRANGE', key, first, first + LOOKED_AT - 1)) do
     local w = load_worker(id)
@@ -750,11 +807,11 @@ local function match_head(agent, project, sel)
 end
 local function at_cap(project)
   local limit = project_limit(project).jobs
-  return limit > 0 and tonumber(call('HGET', TAG .. 'caps', 'j:' .. project) or '0') >= limit
+  return limit > 0 and cap('j:' .. project) >= limit
 end
 local function pool_full()
   local most = pool_limit().jobs
-  return most > 0 and tonumber(call('HGET', TAG .. 'caps', 'j') or '0') >= most
+  return most > 0 and cap('j') >= most
 end
 -- A job that was just made, while nobody waits before it and somebody is free, need not go through the queue.
 local function lease_at_once(j)
@@ -792,14 +849,19 @@ local function match_one(agent, unfit)
   until #projects < PAGE
   return false
 end
+local function anybody_free(agent)
+  settle()
+  return call('EXISTS', free_key(agent)) == 1
+end
 -- Returns 1 when the limit was reached first: call `match` again.
 local function match(limit)
   if hold then return 0 end
+  settle()
   local done = 0
   for _, agent in ipairs(touch_list) do
     local unfit = {}
     local waiting = call('EXISTS', TAG .. 'ready:' .. agent) == 1
-    while waiting and call('EXISTS', free_key(agent)) == 1 and not pool_full() and match_one(agent, unfit) do
+    while waiting and anybody_free(agent) and not pool_full() and match_one(agent, unfit) do
       done = done + 1
       if done >= limit then return 1 end
     end
@@ -860,4 +922,48 @@ local function end_hold()
     if j then request_stop(j) else stop_staying(id) end
   end
   for _, agent in ipairs(call('SMEMBERS', TAG .. 'agents')) do touch(agent) end
+end
+
+-- Before and after each script of the library.
+local keys_of = {}  -- by KEYS[1]; there are as many as pools
+local function begin(keys, args)
+  call, spread, KEYS, ARGV, at = redis.call, unpack, keys, args, 2  -- globals are not to be had while Redis loads this
+  K = keys_of[KEYS[1]]
+  if not K then
+    K = {tag = string.sub(KEYS[1], 1, -5)}
+    for _, name in ipairs({'limits', 'caps', 'events', 'timers', 'pending', 'fences'}) do K[name] = K.tag .. name end
+    keys_of[KEYS[1]] = K
+  end
+  TAG, EPOCH, OWN = K.tag, ARGV[1], ARGV[2]
+  meta = call('HMGET', KEYS[1], 'epoch', 'hold_until', 'hwm', 'seq')
+  if meta[1] ~= EPOCH then return false end
+  clock = call('TIME')
+  now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  hwm, seq, hold = tonumber(meta[3] or '0'), tonumber(meta[4] or '0'), meta[2] and true or false
+  jobs, workers, unwritten, unwritten_list, messages, touched, touch_list = {}, {}, {}, {}, {}, {}, {}
+  pool_limits, project_limits, caps_stored, caps_added = nil, {}, {}, {}
+  used_slots, unsettled, pasts = {}, {}, {}
+  return true
+end
+local function flush()
+  settle()
+  write_all()
+  for field, count in pairs(caps_added) do
+    if count ~= 0 then call('HINCRBY', K.caps, field, count) end
+  end
+  for past in pairs(pasts) do
+    call('ZREMRANGEBYRANK', past, 0, -PAST_MAX - 1)
+    call('EXPIRE', past, KEEP_S)
+  end
+  if hwm ~= tonumber(meta[3] or '0') or seq ~= tonumber(meta[4] or '0') then
+    call('HSET', KEYS[1], 'hwm', text(hwm), 'seq', text(seq))
+  end
+end
+local function register(name, script)
+  redis.register_function(name, function(keys, args)
+    if not begin(keys, args) then return redis.error_reply('STALE_EPOCH ask for the new one') end
+    local answer = script()
+    flush()
+    return answer
+  end)
 end

@@ -30,7 +30,7 @@ call('ZADD', TAG .. 'leases', text(now), id)
 if not known then event('worker_registered', {project = w.project, worker = id}) end
 
 local before = load_hash(TAG .. 'wr:' .. id) or {}
-call('DEL', TAG .. 'wr:' .. id)
+release_all(w)
 local lost_from = tonumber(call('HGET', KEYS[1], 'lost_from') or '0')
 local verdicts, recovering = {}, 0
 local function verdict(job, token, action, state)
@@ -42,10 +42,10 @@ local ENTER = {OFFERED = to_offered, ASSIGNED = to_assigned, RUNNING = to_runnin
 
 -- Created after what Redis may have lost, and its key not taken by a retry: the report brings it back.
 local function rebuild(job, dispatch, r)
-  if not dispatch or dispatch == '' or not r.create or tonumber(r.create) < lost_from then return false end
+  if not dispatch or dispatch == '' or r.create == '' or tonumber(r.create) < lost_from then return false end
   if not hold and r.key ~= '' and call('EXISTS', TAG .. 'k:' .. r.qproject .. ':' .. r.key) == 1 then return false end
   local j = write_records(dispatch, job, r)
-  save_job(j, {'state', '', 'attempt', math.max(0, tonumber(r.attempt or '0') - 1)})
+  save_job(j, {'state', '', 'attempt', math.max(0, (tonumber(r.attempt) or 0) - 1)})
   event('dispatch_created', {project = j.project, dispatch = dispatch, job = job, room = j.room, agent = j.agent})
   if call('HEXISTS', TAG .. 'ends', job) == 1 then
     apply_facts(j)
@@ -57,7 +57,7 @@ end
 
 -- A process that waits to take the job over, and has not begun.
 local function merge_prepared(job, token)
-  call('HSET', TAG .. 'wr:' .. id, job, token)
+  reserve(w, job, token)
   local j = load_job(job)
   if not j or TERMINAL[j.state] then return verdict(job, token, 'REVOKE', j and j.state) end
   if is_next(j, id, token) then return verdict(job, token, 'KEEP') end
@@ -67,7 +67,7 @@ local function merge_prepared(job, token)
 end
 
 local function merge_live(job, token, status, dispatch, r)
-  call('HSET', TAG .. 'wr:' .. id, job, token)  -- it is physically there
+  reserve(w, job, token)  -- it is physically there
   local j = load_job(job) or rebuild(job, dispatch, r)
   if not j then return verdict(job, token, 'REVOKE') end
   if TERMINAL[j.state] then return verdict(job, token, 'REVOKE', j.state) end
@@ -164,8 +164,8 @@ for job, token in pairs(before) do
   elseif j and j.token == token and j.worker == id and LEASED[j.state] then
     if j.state == 'RUNNING' then
       lose(j, 'WORKER_LOST')
-    elseif call('HLEN', TAG .. 'wr:' .. id) < tonumber(w.slots) then
-      call('HSET', TAG .. 'wr:' .. id, job, token)
+    elseif used_by(w) < tonumber(w.slots) then
+      reserve(w, job, token)
       tell(id, j.state == 'ASSIGNED' and 'go' or 'offer', job, token)
     else
       to_pending(j, 0, '')

@@ -15,7 +15,11 @@ while at < #ARGV do
     if f[1] then
       call('ZADD', TAG .. 'leases', text(now), id)
       call('HSET', key, 'load', load, 'accepting', accepting, 'quiet', '0')
-      if f[3] == '1' or f[4] ~= accepting then refresh_free(load_worker(id)) end
+      if f[3] == '1' or f[4] ~= accepting then
+        local w = load_worker(id)
+        w.accepting, w.quiet = accepting, '0'
+        refresh_free(w)
+      end
     end
   end
 end

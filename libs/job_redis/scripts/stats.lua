@@ -14,4 +14,4 @@ for _, id in ipairs(call('ZRANGE', TAG .. 'leases', first, first + tonumber(arg(
   if f[2] == '1' or f[3] == '1' or f[4] == '0' then closed = closed + math.max(0, size - mine) end
   if f[2] == '1' then leaving, left_slots, left_used = leaving + 1, left_slots + size, left_used + mine end
 end
-return {count, slots, used, closed, tonumber(call('HGET', TAG .. 'caps', 'j') or '0'), leaving, left_slots, left_used}
+return {count, slots, used, closed, cap('j'), leaving, left_slots, left_used}

@@ -88,17 +88,17 @@ local function absent(dispatch)
 end
 
 if not hold then
-  call('HSET', KEYS[1], 'beat', text(now), 'hwm', text(math.max(hwm, clock[1] * 1000000 + clock[2])))
+  call('HSET', KEYS[1], 'beat', text(now))
   hwm = math.max(hwm, clock[1] * 1000000 + clock[2])
   for _, broker in ipairs(call('ZRANGEBYSCORE', TAG .. 'brokers', '-inf', text(now - 3000))) do
     call('DEL', TAG .. 'inbox:' .. broker)
     call('ZREM', TAG .. 'brokers', broker)
   end
   check_leases()
-  local due = call('ZRANGEBYSCORE', TAG .. 'timers', '-inf', text(now), 'LIMIT', 0, limit)
+  local due = call('ZRANGEBYSCORE', K.timers, '-inf', text(now), 'LIMIT', 0, limit)
   if #due == limit then more = 1 end
   for _, name in ipairs(due) do
-    call('ZREM', TAG .. 'timers', name)
+    call('ZREM', K.timers, name)
     local kind, id = string.match(name, '^(%l+):(.*)$')
     local j = kind ~= 'absent' and load_job(id)
     if j then fire[kind](j) elseif kind == 'absent' then absent(id) end
@@ -106,7 +106,7 @@ if not hold then
   for _, agent in ipairs(call('SMEMBERS', TAG .. 'agents')) do touch(agent) end
   if match(MATCH_LIMIT) == 1 then more = 1 end
 end
-local oldest = call('ZRANGE', TAG .. 'pending', 0, 0, 'WITHSCORES')
-local pending = call('ZCARD', TAG .. 'pending')
-local idle = not hold and pending == 0 and call('EXISTS', TAG .. 'timers', TAG .. 'leases') == 0
+local oldest = call('ZRANGE', K.pending, 0, 0, 'WITHSCORES')
+local pending = call('ZCARD', K.pending)
+local idle = not hold and pending == 0 and call('EXISTS', K.timers, TAG .. 'leases') == 0
 return {more, pending, oldest[2] and now - tonumber(oldest[2]) or 0, ended, expired, idle and 1 or 0, messages}
