@@ -4,8 +4,10 @@
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +15,7 @@
 
 #include "base/mutex.h"
 #include "job/store.h"
+#include "job_redis/batcher.h"
 #include "job_redis/keys.h"
 #include "job_redis/pools.h"
 #include "job_redis/records.h"
@@ -91,11 +94,20 @@ class RedisJobStore : public JobStore {
   absl::Status EraseSession(std::string_view project, std::string_view session_id) override;
 
  private:
+  // A job that was made here and is about to be given to a worker of this broker.
+  struct Fresh {
+    std::string dispatch_id;
+    std::unique_ptr<const Assignment> assignment;  // null: to be read
+    bool changed = false;                          // it was stopped or revoked since
+  };
+  using OnReply = std::function<void(const redis::Reply&)>;
+
   // Runs a script under the pool's epoch, once more when that was stale; delivers the messages in
-  // the last element of its answer and goes on matching when element `more` is 1 (-1: none).
+  // element `messages` of its answer, after `before`, and goes on matching when element `more` is 1
+  // (-1: none).
   absl::StatusOr<redis::Reply> Run(const redis::Function& script, const std::string& pool,
                                    const std::vector<std::string>& arguments, int more,
-                                   int messages);
+                                   int messages, const OnReply& before = nullptr);
   void Deliver(const std::string& pool, const redis::Reply& messages);
   void MatchOn(const std::string& pool);
   absl::Status FromRedis(const absl::Status& status) const;
@@ -122,7 +134,19 @@ class RedisJobStore : public JobStore {
   absl::Status SaveBlob(std::string_view job_id, uint64_t token, std::string_view blob,
                         const std::string& paused_ms);
   void Saw(uint64_t token);
+  absl::StatusOr<redis::Reply> SendCreates(const std::string& pool,
+                                           const std::vector<Batcher::Item*>& together);
+  absl::StatusOr<redis::Reply> SendWords(const std::string& pool,
+                                         const std::vector<Batcher::Item*>& together);
+  // `send` is for the first call under this function and pool.
+  Batcher& BatcherOf(const redis::Function& function, const std::string& pool, size_t limit,
+                     Batcher::Send send);
   void RememberJob(const NewDispatch& dispatch);
+  void NoteFresh(const NewDispatch& dispatch, const redis::Reply* parts);
+  void ForgetFresh(const std::string& job_id);
+  // Null when it has to be read; its dispatch may be known even so. Gives it once.
+  std::optional<Assignment> TakeFresh(std::string_view job_id, uint64_t token,
+                                      std::string* dispatch_id);
 
   redis::Pool& redis_;
   const std::string broker_id_;
@@ -130,10 +154,13 @@ class RedisJobStore : public JobStore {
   PoolTable pools_;
   std::atomic<uint64_t> highest_token_{0};
   Ring ring_;
-  // Which dispatch a job made here is of, so that its offer needs one round trip; bounded.
+  Mutex batchers_mutex_;
+  // By script and pool; none is ever removed.
+  std::map<std::pair<std::string_view, std::string>, std::unique_ptr<Batcher>> batchers_
+      ABSL_GUARDED_BY(batchers_mutex_);
   Mutex fresh_mutex_;
-  std::map<std::string, std::string, std::less<>> fresh_ ABSL_GUARDED_BY(fresh_mutex_);
-  std::deque<std::string> fresh_order_ ABSL_GUARDED_BY(fresh_mutex_);  // oldest first
+  std::map<std::string, Fresh, std::less<>> fresh_ ABSL_GUARDED_BY(fresh_mutex_);  // bounded
+  std::deque<std::string> fresh_order_ ABSL_GUARDED_BY(fresh_mutex_);              // oldest first
   Mutex positions_mutex_;
   std::map<std::string, std::string> positions_ ABSL_GUARDED_BY(positions_mutex_);  // stream → id
 };

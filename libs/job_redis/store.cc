@@ -75,6 +75,9 @@ void RedisJobStore::Deliver(const std::string& pool, const redis::Reply& message
     message.job_id = messages.elements[i + 2].text;
     message.fencing_token = ToToken(messages.elements[i + 3].text);
     Saw(message.fencing_token);
+    if (message.kind == Message::Kind::kStop || message.kind == Message::Kind::kRevoke) {
+      ForgetFresh(message.job_id);
+    }
     listener_.message(message);
   }
 }
@@ -82,7 +85,7 @@ void RedisJobStore::Deliver(const std::string& pool, const redis::Reply& message
 absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Function& script,
                                                 const std::string& pool,
                                                 const std::vector<std::string>& arguments, int more,
-                                                int messages) {
+                                                int messages, const OnReply& before) {
   absl::Status status;
   for (int attempt = 0; attempt < 3; ++attempt) {
     const auto ground = pools_.GroundOf(pool, highest_token_.load());
@@ -92,6 +95,7 @@ absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Function& script,
     absl::StatusOr<redis::Reply> reply =
         redis_.Call(script, {keys::PoolKeys(pool).meta()}, all, ground->server);
     if (reply.ok()) {
+      if (before) before(*reply);
       if (messages >= 0 && static_cast<size_t>(messages) < reply->elements.size()) {
         Deliver(pool, reply->elements[static_cast<size_t>(messages)]);
       }
@@ -133,159 +137,6 @@ absl::StatusOr<std::string> RedisJobStore::NewJobId(const std::string& pool) {
   auto tag = pools_.TagOf(pool);
   if (!tag.ok()) return FromRedis(tag.status());
   return NewRoutedId(kJobPrefix, *tag);
-}
-
-namespace {
-
-constexpr size_t kCreatesPerCall = 25;  // so that no other script waits long
-constexpr size_t kCreateParts = 8;
-
-void AppendCreate(const NewDispatch& dispatch, std::vector<std::string>& arguments) {
-  const int64_t not_before = std::max<int64_t>(0, absl::ToUnixMillis(dispatch.not_before));
-  arguments.push_back(dispatch.dispatch_id);
-  arguments.push_back(dispatch.job_id);
-  arguments.push_back(dispatch.not_before == absl::InfinitePast() ? "0"
-                                                                  : std::to_string(not_before));
-  AppendRecord(dispatch,
-               {{"hash", dispatch.request_hash},
-                {"wait", std::to_string(absl::ToInt64Milliseconds(dispatch.queue_deadline))}},
-               arguments);
-}
-
-absl::Time ToTime(std::string_view ms) {
-  return absl::FromUnixMillis(static_cast<int64_t>(ToToken(ms)));
-}
-
-// The job as create.lua left it, without reading it back.
-Job FreshJob(const NewDispatch& dispatch, const redis::Reply* parts) {
-  Job job;
-  job.id = dispatch.job_id;
-  job.dispatch_id = dispatch.dispatch_id;
-  job.project = dispatch.project;
-  job.agent_name = dispatch.agent_name;
-  job.room = dispatch.room;
-  job.state = StateFromText(parts[2].text);
-  job.fencing_token = ToToken(parts[3].text);
-  job.worker_id = parts[4].text;
-  job.attempt = static_cast<int>(ToToken(parts[5].text));
-  job.type = dispatch.type;
-  job.participant_identity = dispatch.participant_identity;
-  job.pool = dispatch.pool;
-  job.agent_id = dispatch.agent_id;
-  job.agent_version = dispatch.agent_version;
-  job.session_id = dispatch.session_id;
-  job.create_time = job.update_time = ToTime(parts[6].text);
-  job.deadline = ToTime(parts[7].text);
-  return job;
-}
-
-absl::Status OverSelectors(const NewDispatch& dispatch) {
-  return WithReason(
-      ResourceExhausted(
-          "jobs with 64 different selectors wait for agent \"{}\" already; try again later",
-          dispatch.agent_name),
-      "OVER_QUOTA");
-}
-
-absl::Status OverQuota(const NewDispatch& dispatch) {
-  return WithReason(
-      ResourceExhausted("as many jobs wait as project \"{}\" or pool \"{}\" may have; try again "
-                        "later",
-                        dispatch.project, dispatch.pool),
-      "OVER_QUOTA");
-}
-
-}  // namespace
-
-absl::StatusOr<JobStore::Created> RedisJobStore::ToCreated(const NewDispatch& dispatch,
-                                                           const std::vector<redis::Reply>& parts,
-                                                           size_t at) {
-  const std::string& outcome = parts[at].text;
-  const std::string& id = parts[at + 1].text;
-  if (outcome == "HOLD") return Recovering();
-  if (outcome == "KEY_REUSED") {
-    return WithReason(
-        AlreadyExists("idempotency key \"{}\" belongs to a different request (dispatch {})",
-                      dispatch.idempotency_key, id),
-        "KEY_REUSED", {{"dispatch_id", id}});
-  }
-  if (outcome == "OVER_SELECTORS") return OverSelectors(dispatch);
-  if (outcome == "OVER_QUOTA") return OverQuota(dispatch);
-  Created created;
-  static_cast<DispatchSpec&>(created.dispatch) = dispatch;
-  created.dispatch.id = id;
-  if (outcome == "CREATED") {
-    created.dispatch.create_time = ToTime(parts[at + 6].text);
-    if (!dispatch.stays()) {
-      created.dispatch.jobs.push_back(FreshJob(dispatch, &parts[at]));
-      return created;
-    }
-    PARLEY_RETURN_IF_ERROR(CatchUpPresence(dispatch));
-  }
-  created.existed = outcome == "EXISTS";
-  absl::StatusOr<Dispatch> stored = ReadDispatch(dispatch.pool, id);
-  if (stored.ok()) {
-    created.dispatch = *std::move(stored);
-  } else if (absl::IsNotFound(stored.status())) {  // its key outlives it
-    created.dispatch.ended = true;
-  } else {
-    return stored.status();
-  }
-  return created;
-}
-
-// `arguments` as create.lua took them for this dispatch; the ids and times are the stored ones'.
-void RedisJobStore::KeepCreate(const Dispatch& stored, std::vector<std::string> arguments) {
-  constexpr size_t kCount = 3;
-  absl::Time deadline = stored.create_time + kDefaultQueueDeadline;  // of one that stays: unused
-  arguments[0] = stored.id;
-  if (!stored.stays()) {
-    arguments[1] = stored.jobs.front().id;
-    deadline = stored.jobs.front().deadline;
-  }
-  arguments[kCount] = std::to_string(ToToken(arguments[kCount]) + 2);
-  arguments.insert(arguments.end(),
-                   {"create", TimeText(stored.create_time), "deadline", TimeText(deadline)});
-  arguments.insert(arguments.begin(), "create");
-  ring_.Add(stored.pool, std::move(arguments));
-}
-
-absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispatch) {
-  return std::move(CreateMany({dispatch}).front());
-}
-
-std::vector<absl::StatusOr<JobStore::Created>> RedisJobStore::CreateMany(
-    const std::vector<NewDispatch>& dispatches) {
-  std::map<std::string, std::vector<size_t>> by_pool;
-  for (size_t i = 0; i < dispatches.size(); ++i) by_pool[dispatches[i].pool].push_back(i);
-  std::vector<absl::StatusOr<Created>> created(dispatches.size(), Created());
-  for (const auto& [pool, all] : by_pool) {
-    for (size_t first = 0; first < all.size(); first += kCreatesPerCall) {
-      const size_t last = std::min(all.size(), first + kCreatesPerCall);
-      std::vector<std::string> arguments;
-      std::vector<size_t> starts;
-      for (size_t i = first; i < last; ++i) {
-        starts.push_back(arguments.size());
-        AppendCreate(dispatches[all[i]], arguments);
-        RememberJob(dispatches[all[i]]);
-      }
-      starts.push_back(arguments.size());
-      const absl::StatusOr<redis::Reply> reply = Run(scripts::create, pool, arguments, 0, 2);
-      for (size_t i = first; i < last; ++i) {
-        absl::StatusOr<Created>& one = created[all[i]];
-        one = reply.ok() ? ToCreated(dispatches[all[i]], reply->elements[1].elements,
-                                     (i - first) * kCreateParts)
-                         : reply.status();
-        if (!one.ok() || (one->dispatch.jobs.empty() && !one->dispatch.stays())) continue;
-        // Another one that was unique in the room: its own create is not this one.
-        if (one->existed && dispatches[all[i]].unique_in_room) continue;
-        const auto begin = arguments.begin() + static_cast<std::ptrdiff_t>(starts[i - first]);
-        const auto end = arguments.begin() + static_cast<std::ptrdiff_t>(starts[i - first + 1]);
-        KeepCreate(one->dispatch, {begin, end});
-      }
-    }
-  }
-  return created;
 }
 
 absl::StatusOr<Dispatch> RedisJobStore::ReadDispatch(const std::string& pool, std::string_view id) {
@@ -367,23 +218,12 @@ absl::StatusOr<std::vector<Job>> RedisJobStore::GetJobs(const std::vector<std::s
   return jobs;
 }
 
-void RedisJobStore::RememberJob(const NewDispatch& dispatch) {
-  constexpr size_t kMaxFresh = 10'000;
-  MutexLock lock(&fresh_mutex_);
-  if (!fresh_.emplace(dispatch.job_id, dispatch.dispatch_id).second) return;
-  fresh_order_.push_back(dispatch.job_id);
-  if (fresh_order_.size() <= kMaxFresh) return;
-  fresh_.erase(fresh_order_.front());
-  fresh_order_.pop_front();
-}
-
 absl::StatusOr<Assignment> RedisJobStore::GetAssignment(std::string_view job_id, uint64_t token) {
   PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
   const keys::PoolKeys keys(pool);
   std::string dispatch_id;
-  {
-    MutexLock lock(&fresh_mutex_);
-    if (const auto it = fresh_.find(job_id); it != fresh_.end()) dispatch_id = it->second;
+  if (std::optional<Assignment> fresh = TakeFresh(job_id, token, &dispatch_id)) {
+    return *std::move(fresh);
   }
   if (dispatch_id.empty()) {
     PARLEY_ASSIGN_OR_RETURN(const redis::Reply known,

@@ -9,6 +9,8 @@
 namespace parley::job {
 namespace {
 
+constexpr size_t kWordsPerCall = 200;  // so that no other script waits long
+
 std::string_view StatusText(ReportedStatus status) {
   switch (status) {
     case ReportedStatus::kOffered:
@@ -165,32 +167,49 @@ absl::StatusOr<JobStore::Registered> RedisJobStore::Register(const Registration&
 absl::StatusOr<std::vector<WordVerdict>> RedisJobStore::Apply(std::string_view pool,
                                                               std::string_view worker_id,
                                                               const std::vector<Word>& words) {
-  std::vector<std::string> arguments = {std::string(worker_id)};
+  if (words.empty()) return std::vector<WordVerdict>();
+  std::vector<Batcher::Item> items(1);
+  items[0].weight = words.size();
   for (const Word& word : words) {
-    arguments.insert(arguments.end(),
-                     {std::string(Text(word.kind)), word.job_id, std::to_string(word.fencing_token),
-                      word.kind == WordKind::kEnded ? std::string(ReasonText(word.reason)) : "",
-                      word.error, word.final ? "1" : "0"});
+    items[0].arguments.insert(
+        items[0].arguments.end(),
+        {std::string(worker_id), std::string(Text(word.kind)), word.job_id,
+         std::to_string(word.fencing_token),
+         word.kind == WordKind::kEnded ? std::string(ReasonText(word.reason)) : "", word.error,
+         word.final ? "1" : "0"});
   }
-  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
-                          Run(scripts::words, std::string(pool), arguments, 0, 2));
-  const std::vector<redis::Reply>& parts = reply.elements[1].elements;
-  if (parts.size() != words.size() * 4) return Internal("words answered in another form");
+  BatcherOf(
+      scripts::words, std::string(pool), kWordsPerCall,
+      [this, pool = std::string(pool)](const auto& together) { return SendWords(pool, together); })
+      .Do(items);
+  PARLEY_RETURN_IF_ERROR(items[0].status);
+  const std::vector<redis::Reply>& parts = items[0].reply->elements[1].elements;
+  const size_t first = 4 * items[0].first;
+  if (parts.size() < first + 4 * words.size()) return Internal("words answered in another form");
   std::vector<WordVerdict> verdicts;
   for (size_t i = 0; i < words.size(); ++i) {
     WordVerdict verdict;
     verdict.job_id = words[i].job_id;
     verdict.fencing_token = words[i].fencing_token;
     verdict.kind = words[i].kind;
-    verdict.outcome = OutcomeOf(parts[4 * i].text);
-    verdict.newest_token = ToToken(parts[4 * i + 1].text);
-    verdict.state = StateFromText(parts[4 * i + 2].text);
-    verdict.reason = ReasonFromText(parts[4 * i + 3].text);
+    verdict.outcome = OutcomeOf(parts[first + 4 * i].text);
+    verdict.newest_token = ToToken(parts[first + 4 * i + 1].text);
+    verdict.state = StateFromText(parts[first + 4 * i + 2].text);
+    verdict.reason = ReasonFromText(parts[first + 4 * i + 3].text);
     Saw(verdict.newest_token);
     KeepEnd(pool, words[i], verdict);
     verdicts.push_back(std::move(verdict));
   }
   return verdicts;
+}
+
+absl::StatusOr<redis::Reply> RedisJobStore::SendWords(const std::string& pool,
+                                                      const std::vector<Batcher::Item*>& together) {
+  std::vector<std::string> arguments;
+  for (const Batcher::Item* item : together) {
+    arguments.insert(arguments.end(), item->arguments.begin(), item->arguments.end());
+  }
+  return Run(scripts::words, pool, arguments, 0, 2);
 }
 
 void RedisJobStore::KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict) {
