@@ -274,6 +274,8 @@ struct Event {
   Reason reason = Reason::kUnspecified;
   uint64_t fencing_token = 0;
   int attempt = 0;
+  std::string room_sid;              // events of rooms only
+  std::string participant_identity;  // who joined or left
 };
 
 // What is kept of one session: found by id alone, whatever its pool.

@@ -23,6 +23,8 @@ namespace parley::job {
 //   Unavailable  (reason STORE_UNAVAILABLE) out of reach: the outcome of a write is unknown; the
 //   same
 //                call may be repeated, since calling twice is calling once
+//   Unavailable  (reasons NOT_REPLICATED, JOURNAL_FAILED) stored, but not as safely as was asked
+//   for: not acknowledged; say the same again
 //   Unavailable  (reason STORE_RECOVERING) the store came back a moment ago and waits for reports
 class JobStore {
  public:
@@ -62,7 +64,8 @@ class JobStore {
   // True for rooms that have any: say it again within 2 minutes, or the room counts as closed.
   virtual absl::StatusOr<std::vector<bool>> SetPresence(const std::vector<RoomPresence>& rooms) = 0;
 
-  // NotFound: never was, or ended more than an hour ago.
+  // NotFound: never was, or ended more than an hour ago. While the store recovers, what it does not
+  // have may come back: STORE_RECOVERING.
   virtual absl::StatusOr<Dispatch> GetDispatch(std::string_view dispatch_id) = 0;
   virtual absl::StatusOr<Job> GetJob(std::string_view job_id) = 0;
   // Those of `job_ids` that there are, in one round trip for each pool.
@@ -193,6 +196,9 @@ class JobStore {
   };
   // Says again what this store answered in the last 60 s: creates, stop requests, recorded ends.
   virtual absl::StatusOr<Replayed> Replay(std::string_view pool) = 0;
+  // The pools that Replay has something to say about: after a start, those of an earlier process
+  // that kept its facts on disk.
+  virtual std::vector<std::string> Remembered() const = 0;
   // This broker has replayed, and has all reports of its workers in `pool`, after `recovering`.
   virtual absl::Status CheckedIn(std::string_view pool) = 0;
 

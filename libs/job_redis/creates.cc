@@ -121,7 +121,7 @@ void RedisJobStore::KeepCreate(const Dispatch& stored, std::vector<std::string> 
   arguments.insert(arguments.end(),
                    {"create", TimeText(stored.create_time), "deadline", TimeText(deadline)});
   arguments.insert(arguments.begin(), "create");
-  ring_.Add(stored.pool, std::move(arguments));
+  Keep(stored.pool, std::move(arguments));
 }
 
 absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispatch) {
@@ -143,6 +143,7 @@ std::vector<absl::StatusOr<JobStore::Created>> RedisJobStore::CreateMany(
     BatcherOf(scripts::create, pool, kCreatesPerCall, [this, pool = pool](const auto& together) {
       return SendCreates(pool, together);
     }).Do(items);
+    MatchOnAfter(pool, items);
     for (size_t i = 0; i < all.size(); ++i) {
       const NewDispatch& dispatch = dispatches[all[i]];
       absl::StatusOr<Created>& one = created[all[i]];
@@ -155,6 +156,11 @@ std::vector<absl::StatusOr<JobStore::Created>> RedisJobStore::CreateMany(
       KeepCreate(one->dispatch, std::move(items[i].arguments));
     }
   }
+  if (absl::Status status = Commit(); !status.ok()) {
+    for (absl::StatusOr<Created>& one : created) {
+      if (one.ok()) one = status;
+    }
+  }
   return created;
 }
 
@@ -164,7 +170,7 @@ absl::StatusOr<redis::Reply> RedisJobStore::SendCreates(
   for (const Batcher::Item* item : together) {
     arguments.insert(arguments.end(), item->arguments.begin(), item->arguments.end());
   }
-  return Run(scripts::create, pool, arguments, 0, 2, [&](const redis::Reply& reply) {
+  const auto note = [&](const redis::Reply& reply) {
     const std::vector<redis::Reply>& parts = reply.elements[1].elements;
     for (size_t i = 0; i < together.size(); ++i) {
       const redis::Reply* one = &parts.at(i * kCreateParts);
@@ -172,7 +178,8 @@ absl::StatusOr<redis::Reply> RedisJobStore::SendCreates(
         NoteFresh(*static_cast<const NewDispatch*>(together[i]->tag), one);
       }
     }
-  });
+  };
+  return Run(scripts::create, pool, arguments, -1, 2, note, true);
 }
 
 // ---- what is fresh needs not be read back ----
@@ -226,6 +233,15 @@ std::optional<Assignment> RedisJobStore::TakeFresh(std::string_view job_id, uint
   const std::unique_ptr<const Assignment> assignment = std::move(it->second.assignment);
   if (assignment == nullptr || assignment->fencing_token != token) return std::nullopt;
   return *assignment;
+}
+
+// Matching that is left over goes on without those that came later having to wait for it: by the
+// one who went first in each call.
+void RedisJobStore::MatchOnAfter(const std::string& pool, const std::vector<Batcher::Item>& items) {
+  for (const Batcher::Item& item : items) {
+    if (!item.status.ok() || item.first > 0 || item.reply->elements[0].integer != 1) continue;
+    return MatchOn(pool);
+  }
 }
 
 Batcher& RedisJobStore::BatcherOf(const redis::Function& function, const std::string& pool,

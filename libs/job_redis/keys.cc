@@ -31,8 +31,9 @@ std::string PoolKeys::events() const { return Key("events", ""); }
 std::string PoolKeys::webhook(std::string_view webhook) const { return Key("hook:", webhook); }
 std::string PoolKeys::inbox(std::string_view broker) const { return Key("inbox:", broker); }
 
+std::string RoomsPool(std::string_view project) { return "\x01rooms:" + std::string(project); }
 std::string Presence(std::string_view project, std::string_view room) {
-  return fmt::format("parley:{{{}}}:presence:{}", Escape(project), Escape(room));
+  return fmt::format("parley:{{{}}}:presence:{}", Escape(RoomsPool(project)), Escape(room));
 }
 std::string Session(std::string_view project, std::string_view id) {
   return fmt::format("parley:{{{}}}:session:{}", Escape(project), id);

@@ -36,6 +36,8 @@ class PoolKeys {
   std::string prefix_;
 };
 
+// A pool that no agent can be in: the events of a project's rooms are where a pool's are.
+std::string RoomsPool(std::string_view project);
 // The last report of who is in a room, for dispatches made later: string, kept a day.
 std::string Presence(std::string_view project, std::string_view room);
 

@@ -48,6 +48,17 @@ absl::StatusOr<bool> RedisJobStore::TellPresence(const std::string& pool,
   return reply.elements[1].integer > 0;
 }
 
+absl::Status RedisJobStore::NotePresence(const RoomPresence& room) {
+  const std::vector<std::string> parts = Split(ToText(room), ' ');
+  return FromRedis(redis_
+                       .Eval(scripts::note_presence,
+                             {keys::Presence(room.project, room.room),
+                              keys::PoolKeys(keys::RoomsPool(room.project)).events()},
+                             {parts[0], parts[1], parts[2], room.closed ? "1" : "0", room.project,
+                              room.room, std::to_string(kKeptSeconds)})
+                       .status());
+}
+
 absl::StatusOr<std::vector<bool>> RedisJobStore::SetPresence(
     const std::vector<RoomPresence>& rooms) {
   PARLEY_ASSIGN_OR_RETURN(const std::vector<std::string> pools, Pools());
@@ -55,12 +66,7 @@ absl::StatusOr<std::vector<bool>> RedisJobStore::SetPresence(
   // anybody looks for a report: one of the two sees the other.
   std::vector<std::vector<std::string>> commands;
   for (const RoomPresence& room : rooms) {
-    const std::string key = keys::Presence(room.project, room.room);
-    if (room.closed) {
-      commands.push_back({"DEL", key});
-    } else {
-      commands.push_back({"SET", key, ToText(room), "EX", std::to_string(kKeptSeconds)});
-    }
+    PARLEY_RETURN_IF_ERROR(NotePresence(room));
     for (const std::string& pool : pools) {
       commands.push_back({"EXISTS", keys::PoolKeys(pool).staying(room.project, room.room)});
     }
@@ -69,7 +75,7 @@ absl::StatusOr<std::vector<bool>> RedisJobStore::SetPresence(
   std::vector<bool> watched(rooms.size(), false);
   for (size_t i = 0; i < rooms.size(); ++i) {
     for (size_t p = 0; p < pools.size(); ++p) {
-      if (replies[i * (pools.size() + 1) + 1 + p].integer == 0) continue;
+      if (replies[i * pools.size() + p].integer == 0) continue;
       PARLEY_ASSIGN_OR_RETURN(const bool stays, TellPresence(pools[p], rooms[i]));
       watched[i] = watched[i] || stays;
     }

@@ -16,6 +16,7 @@
 #include "base/mutex.h"
 #include "job/store.h"
 #include "job_redis/batcher.h"
+#include "job_redis/journal.h"
 #include "job_redis/keys.h"
 #include "job_redis/pools.h"
 #include "job_redis/records.h"
@@ -24,11 +25,18 @@
 
 namespace parley::job {
 
+// What an acknowledgement stands on besides Redis' answer.
+struct Durability {
+  Journal* journal = nullptr;  // facts are on this disk, too; must outlive the store
+  bool replica = false;        // creates and stop requests have reached a replica of Redis
+};
+
 class RedisJobStore : public JobStore {
  public:
   // `broker_id` names this process's inboxes: letters and digits, new with each process. `redis`
   // must outlive the store.
-  RedisJobStore(redis::Pool& redis, std::string broker_id, Listener listener);
+  RedisJobStore(redis::Pool& redis, std::string broker_id, Listener listener,
+                Durability durability = {});
   ~RedisJobStore() override;
 
   // Ids of a pool, to be chosen before Create.
@@ -74,6 +82,7 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<TickResult> Tick(std::string_view pool) override;
   absl::StatusOr<PoolStats> Stats(std::string_view pool) override;
   absl::StatusOr<Replayed> Replay(std::string_view pool) override;
+  std::vector<std::string> Remembered() const override;
   absl::Status CheckedIn(std::string_view pool) override;
   absl::StatusOr<std::vector<std::string>> WaitInbox(const std::vector<std::string>& pools,
                                                      bool events, absl::Duration wait) override;
@@ -102,12 +111,14 @@ class RedisJobStore : public JobStore {
   };
   using OnReply = std::function<void(const redis::Reply&)>;
 
+  // `acknowledged`: Unavailable (NOT_REPLICATED) when a replica was asked for and none has it.
   // Runs a script under the pool's epoch, once more when that was stale; delivers the messages in
   // element `messages` of its answer, after `before`, and goes on matching when element `more` is 1
   // (-1: none).
   absl::StatusOr<redis::Reply> Run(const redis::Function& script, const std::string& pool,
                                    const std::vector<std::string>& arguments, int more,
-                                   int messages, const OnReply& before = nullptr);
+                                   int messages, const OnReply& before = nullptr,
+                                   bool acknowledged = false);
   void Deliver(const std::string& pool, const redis::Reply& messages);
   void MatchOn(const std::string& pool);
   absl::Status FromRedis(const absl::Status& status) const;
@@ -121,13 +132,18 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<Created> ToCreated(const NewDispatch& dispatch,
                                     const std::vector<redis::Reply>& parts, size_t at);
   absl::StatusOr<bool> TellPresence(const std::string& pool, const RoomPresence& presence);
+  absl::Status NotePresence(const RoomPresence& room);
   absl::Status CatchUpPresence(const NewDispatch& dispatch);
+  // Unavailable (STORE_RECOVERING): what was not found may come back.
+  absl::Status CheckSettled(const std::string& pool);
   absl::StatusOr<Dispatch> ReadDispatch(const std::string& pool, std::string_view id);
   absl::StatusOr<std::vector<Dispatch>> ReadDispatches(const std::string& pool,
                                                        const std::vector<std::string>& ids);
   absl::StatusOr<std::vector<std::pair<int64_t, std::string>>> ListIds(const std::string& key,
                                                                        int64_t before_ms,
                                                                        int offset, int limit);
+  void Keep(const std::string& pool, std::vector<std::string> fact);  // for a replay
+  absl::Status Commit();
   void KeepCreate(const Dispatch& stored, std::vector<std::string> arguments);
   void KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict);
   // `paused_ms` empty: not the last one.
@@ -141,6 +157,7 @@ class RedisJobStore : public JobStore {
   // `send` is for the first call under this function and pool.
   Batcher& BatcherOf(const redis::Function& function, const std::string& pool, size_t limit,
                      Batcher::Send send);
+  void MatchOnAfter(const std::string& pool, const std::vector<Batcher::Item>& items);
   void RememberJob(const NewDispatch& dispatch);
   void NoteFresh(const NewDispatch& dispatch, const redis::Reply* parts);
   void ForgetFresh(const std::string& job_id);
@@ -151,6 +168,7 @@ class RedisJobStore : public JobStore {
   redis::Pool& redis_;
   const std::string broker_id_;
   const Listener listener_;
+  const Durability durability_;
   PoolTable pools_;
   std::atomic<uint64_t> highest_token_{0};
   Ring ring_;

@@ -1,5 +1,7 @@
 #include "job_redis/ring.h"
 
+#include <algorithm>
+#include <set>
 #include <utility>
 
 namespace parley::job {
@@ -15,12 +17,36 @@ void Ring::Add(std::string_view pool, std::vector<std::string> fact) {
   Entry entry;
   entry.at_us = clock_.MonotonicMicros();
   entry.pool = pool;
-  for (const std::string& part : fact) entry.bytes += sizeof(std::string) + part.size();
   entry.fact = std::move(fact);
   MutexLock lock(&mutex_);
+  Put(std::move(entry));
+}
+
+void Ring::Put(Entry entry) {
+  for (const std::string& part : entry.fact) entry.bytes += sizeof(std::string) + part.size();
   bytes_ += entry.bytes;
   entries_.push_back(std::move(entry));
   Trim(entries_.back().at_us);
+}
+
+void Ring::Load(std::vector<JournalFact> facts) {
+  const absl::Time wall = clock_.Now();
+  const int64_t now = clock_.MonotonicMicros();
+  MutexLock lock(&mutex_);
+  for (JournalFact& fact : facts) {
+    Entry entry;
+    entry.at_us = now - std::max<int64_t>(0, absl::ToInt64Microseconds(wall - fact.time));
+    entry.pool = std::move(fact.pool);
+    entry.fact = std::move(fact.parts);
+    Put(std::move(entry));
+  }
+}
+
+std::vector<std::string> Ring::Pools() const {
+  MutexLock lock(&mutex_);
+  std::set<std::string> pools;
+  for (const Entry& entry : entries_) pools.insert(entry.pool);
+  return {pools.begin(), pools.end()};
 }
 
 void Ring::Trim(int64_t now_us) {

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "job_redis/journal.h"
 
 namespace parley::job {
 
@@ -20,11 +21,15 @@ class Ring {
  public:
   explicit Ring(const Clock& clock = Clock::Real()) : clock_(clock) {}
 
+  // Facts of an earlier process, oldest first, before any other.
+  void Load(std::vector<JournalFact> facts);
+
   // `fact` in the form of the script's arguments.
   void Add(std::string_view pool, std::vector<std::string> fact);
   // Oldest first, so that jobs come back in their order.
   std::vector<std::vector<std::string>> Of(std::string_view pool);
   size_t size() const;
+  std::vector<std::string> Pools() const;  // that it has facts of
 
  private:
   struct Entry {
@@ -33,6 +38,7 @@ class Ring {
     std::string pool;
     std::vector<std::string> fact;
   };
+  void Put(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Trim(int64_t now_us) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Clock& clock_;

@@ -22,19 +22,40 @@ Message::Kind KindOf(std::string_view text) {
   return Message::Kind::kOffer;
 }
 
+absl::Status NotReplicated() {
+  return WithReason(Unavailable("it is stored, but no replica of Redis has confirmed it in time; "
+                                "say the same again"),
+                    "NOT_REPLICATED", {{"retry_after_ms", "1000"}});
+}
+
 }  // namespace
 
-RedisJobStore::RedisJobStore(redis::Pool& redis, std::string broker_id, Listener listener)
+RedisJobStore::RedisJobStore(redis::Pool& redis, std::string broker_id, Listener listener,
+                             Durability durability)
     : redis_(redis),
       broker_id_(std::move(broker_id)),
       listener_(std::move(listener)),
-      pools_(redis, listener_.recovering) {}
+      durability_(durability),
+      pools_(redis, listener_.recovering) {
+  if (durability_.journal != nullptr) ring_.Load(durability_.journal->TakeOld());
+}
 RedisJobStore::~RedisJobStore() = default;
 
 absl::Status RedisJobStore::Recovering() {
   return WithReason(Unavailable("the store came back a moment ago and gathers what runs"),
                     "STORE_RECOVERING", {{"retry_after_ms", "1000"}});
 }
+
+void RedisJobStore::Keep(const std::string& pool, std::vector<std::string> fact) {
+  if (durability_.journal != nullptr) durability_.journal->Append(pool, fact);
+  ring_.Add(pool, std::move(fact));
+}
+
+absl::Status RedisJobStore::Commit() {
+  return durability_.journal == nullptr ? absl::OkStatus() : durability_.journal->Commit();
+}
+
+std::vector<std::string> RedisJobStore::Remembered() const { return ring_.Pools(); }
 
 absl::Status RedisJobStore::FromRedis(const absl::Status& status) const {
   if (status.code() != absl::StatusCode::kUnavailable) return status;
@@ -85,21 +106,25 @@ void RedisJobStore::Deliver(const std::string& pool, const redis::Reply& message
 absl::StatusOr<redis::Reply> RedisJobStore::Run(const redis::Function& script,
                                                 const std::string& pool,
                                                 const std::vector<std::string>& arguments, int more,
-                                                int messages, const OnReply& before) {
+                                                int messages, const OnReply& before,
+                                                bool acknowledged) {
   absl::Status status;
   for (int attempt = 0; attempt < 3; ++attempt) {
     const auto ground = pools_.GroundOf(pool, highest_token_.load());
     if (!ground.ok()) return FromRedis(ground.status());
     std::vector<std::string> all = {ground->epoch, broker_id_};
     all.insert(all.end(), arguments.begin(), arguments.end());
+    const int wanted = acknowledged && durability_.replica ? 1 : 0;
+    int replicas = 0;
     absl::StatusOr<redis::Reply> reply =
-        redis_.Call(script, {keys::PoolKeys(pool).meta()}, all, ground->server);
+        redis_.Call(script, {keys::PoolKeys(pool).meta()}, all, ground->server, wanted, &replicas);
     if (reply.ok()) {
       if (before) before(*reply);
       if (messages >= 0 && static_cast<size_t>(messages) < reply->elements.size()) {
         Deliver(pool, reply->elements[static_cast<size_t>(messages)]);
       }
       if (more >= 0 && reply->elements[static_cast<size_t>(more)].integer == 1) MatchOn(pool);
+      if (replicas < wanted) return NotReplicated();
       return reply;
     }
     status = reply.status();
@@ -184,13 +209,25 @@ absl::StatusOr<std::vector<Dispatch>> RedisJobStore::ReadDispatches(
 
 absl::StatusOr<Dispatch> RedisJobStore::GetDispatch(std::string_view dispatch_id) {
   PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(dispatch_id, kDispatchPrefix));
-  return ReadDispatch(pool, dispatch_id);
+  absl::StatusOr<Dispatch> found = ReadDispatch(pool, dispatch_id);
+  if (!absl::IsNotFound(found.status())) return found;
+  PARLEY_RETURN_IF_ERROR(CheckSettled(pool));
+  return ReadDispatch(pool, dispatch_id);  // it may have come back just before
+}
+
+absl::Status RedisJobStore::CheckSettled(const std::string& pool) {
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply settled, Run(scripts::settled, pool, {}, -1, -1));
+  return settled.integer == 1 ? absl::OkStatus() : Recovering();
 }
 
 absl::StatusOr<Job> RedisJobStore::GetJob(std::string_view job_id) {
   PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
-  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
-                          Command({"HGETALL", keys::PoolKeys(pool).job(job_id)}));
+  const std::vector<std::string> read = {"HGETALL", keys::PoolKeys(pool).job(job_id)};
+  PARLEY_ASSIGN_OR_RETURN(redis::Reply reply, Command(read));
+  if (reply.elements.empty()) {
+    PARLEY_RETURN_IF_ERROR(CheckSettled(pool));
+    PARLEY_ASSIGN_OR_RETURN(reply, Command(read));
+  }
   const Fields fields = ToFields(reply);
   if (fields.empty()) return NotFound("job {} does not exist", job_id);
   return ToJob(fields, job_id, pool);
@@ -269,10 +306,11 @@ absl::StatusOr<Dispatch> RedisJobStore::Terminate(std::string_view id) {
       const std::string pool,
       PoolOf(id, id.starts_with(kDispatchPrefix) ? kDispatchPrefix : kJobPrefix));
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
-                          Run(scripts::terminate, pool, {std::string(id)}, 2, 3));
+                          Run(scripts::terminate, pool, {std::string(id)}, 2, 3, nullptr, true));
   if (reply.elements[0].text == "HOLD") return Recovering();
   if (reply.elements[0].text.empty()) return NotFound("{} does not exist", id);
-  ring_.Add(pool, {"stop", reply.elements[1].text});
+  Keep(pool, {"stop", reply.elements[1].text});
+  PARLEY_RETURN_IF_ERROR(Commit());
   return ReadDispatch(pool, reply.elements[0].text);
 }
 

@@ -183,6 +183,7 @@ absl::StatusOr<std::vector<WordVerdict>> RedisJobStore::Apply(std::string_view p
       [this, pool = std::string(pool)](const auto& together) { return SendWords(pool, together); })
       .Do(items);
   PARLEY_RETURN_IF_ERROR(items[0].status);
+  MatchOnAfter(std::string(pool), items);
   const std::vector<redis::Reply>& parts = items[0].reply->elements[1].elements;
   const size_t first = 4 * items[0].first;
   if (parts.size() < first + 4 * words.size()) return Internal("words answered in another form");
@@ -200,6 +201,7 @@ absl::StatusOr<std::vector<WordVerdict>> RedisJobStore::Apply(std::string_view p
     KeepEnd(pool, words[i], verdict);
     verdicts.push_back(std::move(verdict));
   }
+  PARLEY_RETURN_IF_ERROR(Commit());  // else the worker says them again
   return verdicts;
 }
 
@@ -209,14 +211,14 @@ absl::StatusOr<redis::Reply> RedisJobStore::SendWords(const std::string& pool,
   for (const Batcher::Item* item : together) {
     arguments.insert(arguments.end(), item->arguments.begin(), item->arguments.end());
   }
-  return Run(scripts::words, pool, arguments, 0, 2);
+  return Run(scripts::words, pool, arguments, -1, 2);
 }
 
 void RedisJobStore::KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict) {
   if (word.kind != WordKind::kEnded || !IsTerminal(verdict.state)) return;
-  ring_.Add(pool,
-            {"end", word.job_id, std::to_string(verdict.newest_token),
-             std::string(Text(verdict.state)), std::string(Text(verdict.reason)), word.error});
+  Keep(std::string(pool),
+       {"end", word.job_id, std::to_string(verdict.newest_token), std::string(Text(verdict.state)),
+        std::string(Text(verdict.reason)), word.error});
 }
 
 absl::StatusOr<JobStore::Renewed> RedisJobStore::Renew(std::string_view pool,

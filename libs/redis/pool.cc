@@ -163,19 +163,26 @@ absl::StatusOr<Reply> Pool::Eval(const Script& script, const std::vector<std::st
 }
 
 absl::StatusOr<Reply> Pool::Call(const Function& function, const std::vector<std::string>& keys,
-                                 const std::vector<std::string>& arguments,
-                                 std::string_view server) {
-  std::vector<std::string> command;
+                                 const std::vector<std::string>& arguments, std::string_view server,
+                                 int replicas_wanted, int* replicas) {
+  std::vector<std::vector<std::string>> commands(1);
+  std::vector<std::string>& command = commands[0];
   command.reserve(3 + keys.size() + arguments.size());
   command.insert(command.end(),
                  {"FCALL", std::string(function.called), std::to_string(keys.size())});
   command.insert(command.end(), keys.begin(), keys.end());
   command.insert(command.end(), arguments.begin(), arguments.end());
-  absl::StatusOr<Reply> reply = impl_->One(command, server);
+  if (replicas_wanted > 0) commands.push_back({"WAIT", std::to_string(replicas_wanted), "200"});
+  const auto call = [&]() -> absl::StatusOr<Reply> {
+    PARLEY_ASSIGN_OR_RETURN(Impl::Replies replies, impl_->Run(commands, server));
+    if (replicas_wanted > 0 && replies[1].ok()) *replicas = static_cast<int>(replies[1]->integer);
+    return std::move(replies.front());
+  };
+  absl::StatusOr<Reply> reply = call();
   if (reply.ok() || !IsMissingFunction(reply.status())) return reply;
   const auto loaded = impl_->One({"FUNCTION", "LOAD", std::string(function.library->source)});
   // Somebody else may have been quicker: what counts is whether the call works now.
-  reply = impl_->One(command, server);
+  reply = call();
   if (!reply.ok() && IsMissingFunction(reply.status()) && !loaded.ok()) {
     return Annotate(loaded.status(), function.library->name);
   }

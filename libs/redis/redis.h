@@ -82,10 +82,12 @@ class Pool {
   absl::StatusOr<Reply> Eval(const Script& script, const std::vector<std::string>& keys,
                              const std::vector<std::string>& arguments,
                              std::string_view server = "");
-  // The same for a function of a library.
+  // The same for a function of a library. `replicas_wanted` above 0: waits up to 200 ms until so
+  // many replicas have everything that was written up to then; `*replicas`: how many have.
   absl::StatusOr<Reply> Call(const Function& function, const std::vector<std::string>& keys,
                              const std::vector<std::string>& arguments,
-                             std::string_view server = "");
+                             std::string_view server = "", int replicas_wanted = 0,
+                             int* replicas = nullptr);
   // On a connection of its own: for XREAD BLOCK and the like. `timeout` bounds the wait beyond the
   // command's own block time.
   absl::StatusOr<Reply> BlockingCommand(const std::vector<std::string>& arguments,

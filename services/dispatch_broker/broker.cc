@@ -36,6 +36,12 @@ Broker::~Broker() { Stop(); }
 
 void Broker::Start() {
   RefreshPools();
+  {  // What an earlier process acknowledged: the store may have come back without it meanwhile.
+    MutexLock lock(&mutex_);
+    for (const std::string& pool : store_.Remembered()) {
+      pools_[pool].await_until_us = NowUs() + kReportWaitUs;
+    }
+  }
   threads_.emplace_back([this] { TickLoop(); });
   threads_.emplace_back([this] { RenewLoop(); });
   threads_.emplace_back([this] { InboxLoop(); });

@@ -14,6 +14,7 @@
 #include "dispatch_broker/worker_service.h"
 #include "dispatch_broker/worker_session.h"
 #include "dispatch_broker/worker_table.h"
+#include "job_redis/journal.h"
 #include "job_redis/redis_job_store.h"
 #include "registry_redis/store.h"
 
@@ -45,6 +46,13 @@ void DispatchBrokerConfig::Bind(config::Table& table) {
   table.Text("broker.peer_address", &peer_address,
              "host:port by which other brokers reach this one (logs of jobs whose agent server is "
              "connected here); default is its address and port");
+  table.Text("broker.journal_dir", &journal_dir,
+             "Folder of this broker's own: what it acknowledged in the last minute is on its disk "
+             "too, so that it can be put back after Redis and broker have both failed");
+  table.Choice(
+      "broker.durability", &durability, {"redis", "replica"},
+      "What a create or a stop request is acknowledged on: redis, as safe as that one syncs "
+      "its file; replica, a replica has confirmed it as well");
   table.Int("broker.pool_max_jobs", &pool_max_jobs, 0, 10'000'000,
             "Jobs that workers of one pool hold at once; more wait; 0: as many as there are slots");
   table.Int("broker.pool_max_queued", &pool_max_queued, 0, 10'000'000,
@@ -73,11 +81,21 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
   registry_redis::RedisAgentStore agents(redis);
   WorkerTable workers;
   Broker* broker_or_null = nullptr;  // nothing calls back before its first use
+  std::unique_ptr<job::Journal> journal;
+  if (!config.journal_dir.empty()) {
+    auto opened = job::Journal::Open(config.journal_dir);
+    if (!opened.ok()) {
+      context.log().Error("journal", {{"error", Message(opened.status())}});
+      return 1;
+    }
+    journal = *std::move(opened);
+  }
   const std::string broker_id = "B" + RandomBase62(12);
   job::RedisJobStore store(
       redis, broker_id,
       {[&workers](const job::Message& message) { workers.Deliver(message); },
-       [&broker_or_null](const std::string& pool) { broker_or_null->OnRecovering(pool); }});
+       [&broker_or_null](const std::string& pool) { broker_or_null->OnRecovering(pool); }},
+      {journal.get(), config.durability == "replica"});
   Broker broker(config, context, store, agents, workers, metrics);
   broker_or_null = &broker;
   std::unique_ptr<PodCosts> pod_costs;

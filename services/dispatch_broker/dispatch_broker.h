@@ -21,6 +21,8 @@ struct DispatchBrokerConfig {
   absl::Duration renew_batch = absl::Milliseconds(100);
   absl::Duration room_token_ttl = absl::Hours(12);
   std::string placement = "spread";  // or "pack"
+  std::string journal_dir;           // empty: what was acknowledged is remembered in memory only
+  std::string durability = "redis";  // or "replica"
   int pool_max_jobs = 0;             // 0 = as many as there are slots
   int pool_max_queued = 1'000'000;
   std::string peer_address;  // by which other brokers reach this one; "" = address:port

@@ -10,6 +10,7 @@
 
 #include "auth/webhook.h"
 #include "base/status.h"
+#include "job_redis/keys.h"
 
 namespace parley::dispatch_broker {
 namespace {
@@ -28,8 +29,11 @@ std::string_view NameOf(const job::Event& event) {
       event.type == "job_cancelled") {
     return "agent_job_ended";
   }
-  if (event.type == "dispatch_created" || event.type == "dispatch_ended") return event.type;
-  return "";
+  static constexpr std::string_view kAsTheyAre[] = {"dispatch_created",   "dispatch_ended",
+                                                    "room_started",       "room_finished",
+                                                    "participant_joined", "participant_left"};
+  const auto* const found = std::find(std::begin(kAsTheyAre), std::end(kAsTheyAre), event.type);
+  return found == std::end(kAsTheyAre) ? std::string_view() : *found;
 }
 
 std::string Digest(std::string_view text, size_t characters) {
@@ -55,17 +59,22 @@ const auth::ApiKey* KeyOf(const auth::KeyRing& ring, const std::string& project)
 std::string WebhookBody(const job::Event& event, const job::Dispatch* dispatch) {
   const std::string_view name = NameOf(event);
   if (name.empty()) return {};
-  json about = {{"id", event.dispatch_id}, {"agentName", event.agent_name}};
-  if (dispatch != nullptr) {
-    about["metadata"] = dispatch->metadata;
-    about["attributes"] = dispatch->attributes;
-  }
   json body = {{"event", name},
                // The same however often it is told.
                {"id", "EV_" + Digest(event.pool + "\n" + event.position, 16)},
                {"createdAt", std::to_string(absl::ToUnixSeconds(event.time))},
-               {"room", {{"name", event.room}}},
-               {"dispatch", std::move(about)}};
+               {"room", {{"name", event.room}}}};
+  if (!event.room_sid.empty()) body["room"]["sid"] = event.room_sid;
+  if (!event.participant_identity.empty()) {
+    body["participant"] = {{"identity", event.participant_identity}};
+  }
+  if (!event.dispatch_id.empty()) {
+    body["dispatch"] = {{"id", event.dispatch_id}, {"agentName", event.agent_name}};
+  }
+  if (dispatch != nullptr) {
+    body["dispatch"]["metadata"] = dispatch->metadata;
+    body["dispatch"]["attributes"] = dispatch->attributes;
+  }
   if (!event.job_id.empty()) {
     body["job"] = {{"id", event.job_id}};
     if (event.state != job::State::kUnspecified) body["job"]["state"] = job::Text(event.state);
@@ -134,8 +143,25 @@ void Webhooks::Serve(const std::string& url) {
       }
       if (!Wait(absl::ZeroDuration(), nullptr)) break;
     }
+    for (const std::string& pool : RoomPools()) {
+      const absl::Status status = TellPool(url, webhook, pool, true);
+      if (!status.ok() && !absl::IsUnavailable(status)) {
+        broker_.context().log().Error("webhook stands still", {{"error", Message(status)}});
+      }
+      if (!Wait(absl::ZeroDuration(), nullptr)) break;
+    }
   } while (Wait(kLookAgain, &seen));
   for (const std::string& pool : broker_.KnownPools()) (void)cursors_.Release(pool, webhook);
+  for (const std::string& pool : RoomPools()) (void)cursors_.Release(pool, webhook);
+}
+
+// Of the projects that can be told, since somebody can sign for them.
+std::set<std::string> Webhooks::RoomPools() const {
+  std::set<std::string> pools;
+  for (const auth::ApiKey& key : broker_.context().keys()->keys()) {
+    pools.insert(job::keys::RoomsPool(key.project));
+  }
+  return pools;
 }
 
 absl::Status Webhooks::TellPool(const std::string& url, const std::string& webhook,
@@ -166,7 +192,7 @@ absl::StatusOr<bool> Webhooks::TellEvent(const std::string& url, const std::stri
                                          const job::Event& event, const std::string& before) {
   std::string body = WebhookBody(event, nullptr);
   if (body.empty()) return true;
-  if (options_.metadata) {
+  if (options_.metadata && !event.dispatch_id.empty()) {
     const auto dispatch = broker_.store().GetDispatch(event.dispatch_id);
     if (dispatch.ok()) body = WebhookBody(event, &*dispatch);
   }

@@ -1,10 +1,11 @@
 #pragma once
-// Webhooks: URLs of the configuration that are told what happens to dispatches and jobs.
+// Webhooks: URLs of the configuration that are told what happens to dispatches, jobs and rooms.
 #include <absl/status/status.h>
 #include <absl/time/time.h>
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,8 +26,9 @@ struct WebhookOptions {
 
 // What LiveKit's receivers read (`event`, `id`, `createdAt`, `room`), with ids and states of the
 // dispatch and the job beside it; signed with the first key of the event's project. Events:
-// dispatch_created, agent_job_started, agent_job_ended, dispatch_ended. "" for other events: those
-// are not told.
+// dispatch_created, agent_job_started, agent_job_ended, dispatch_ended; of rooms room_started,
+// room_finished, participant_joined, participant_left: people, as room servers report them (each
+// 100 ms, so that who comes and goes within is not told). "" for other events: those are not told.
 std::string WebhookBody(const job::Event& event, const job::Dispatch* dispatch);
 
 // One thread for each URL. Of all brokers one at a time tells a URL about a pool: who holds the
@@ -53,6 +55,7 @@ class Webhooks : public EventWatcher {
   absl::StatusOr<bool> TellEvent(const std::string& url, const std::string& webhook,
                                  const job::Event& event, const std::string& before);
   bool Post(const std::string& url, const job::Event& event, const std::string& body);
+  std::set<std::string> RoomPools() const;
   // For `at_most`; not null: or until there is news that `*seen` has not counted. False when
   // stopping.
   bool Wait(absl::Duration at_most, uint64_t* seen);

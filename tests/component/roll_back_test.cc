@@ -88,6 +88,27 @@ TEST_F(RollBackTest, AckedDispatchKeptWhenTheLastSecondIsLost) {
   EXPECT_EQ(CountEvents("dispatch_created"), 2);
 }
 
+TEST_F(RollBackTest, WhatMayComeBackIsNotSaidToBeMissing) {
+  const NewDispatch kept = NewEcho(), lost = NewEcho("lost-room");
+  CreateEcho(kept);
+  Save();
+  CreateEcho(lost);
+  RollBack();
+  // Nobody has noticed yet; a reader is the first to ask.
+  EXPECT_THAT(store().GetDispatch(lost.dispatch_id), HasReason("STORE_RECOVERING"));
+  EXPECT_THAT(store().GetJob(lost.job_id), HasReason("STORE_RECOVERING"));
+  PARLEY_EXPECT_OK(store().GetDispatch(kept.dispatch_id));
+  TestBroker other(pool());
+  EXPECT_THAT(other.store.GetDispatch(lost.dispatch_id), HasReason("STORE_RECOVERING"));
+  Replay(broker());
+  PARLEY_EXPECT_OK(store().GetDispatch(lost.dispatch_id));
+  const NewDispatch never = NewEcho();
+  EXPECT_THAT(store().GetDispatch(never.dispatch_id), HasReason("STORE_RECOVERING"));
+  EndHold();
+  EXPECT_TRUE(absl::IsNotFound(store().GetDispatch(never.dispatch_id).status()));
+  EXPECT_TRUE(absl::IsNotFound(store().GetJob(never.job_id).status()));
+}
+
 TEST_F(RollBackTest, AckedDispatchKeptWhenAllDataIsGone) {
   const NewDispatch first = NewEcho(), second = NewEcho();
   CreateEcho(first);

@@ -127,6 +127,24 @@ class RunningBroker {
     EXPECT_TRUE(status.ok()) << status.error_message();
     return response.dispatch().id();
   }
+  // What a room server reports.
+  void Report(const std::string& room, const std::string& sid, uint64_t version,
+              const std::vector<std::string>& people, bool closed = false) {
+    v1::ReportPresenceRequest request;
+    v1::RoomPresence& one = *request.add_rooms();
+    one.set_project("default");
+    one.set_room(room);
+    one.set_room_sid(sid);
+    one.set_version(version);
+    one.set_closed(closed);
+    for (const std::string& identity : people) one.add_people()->set_identity(identity);
+    v1::ReportPresenceResponse response;
+    grpc::ClientContext context;
+    rpc::SetBearer(context, auth::SignService({}, *context_->keys(), absl::Hours(1)));
+    rpc::SetTimeout(context, absl::Seconds(5));
+    const grpc::Status status = stub_->ReportPresence(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  }
   void End(const std::string& id) {
     v1::DeleteDispatchRequest request;
     request.set_dispatch_id(id);
@@ -180,6 +198,43 @@ TEST_F(WebhooksTest, SignedAndInOrderWithIdsAndStatesOnly) {
     EXPECT_EQ(body["job"]["state"], "CANCELLED");
     EXPECT_EQ(body["job"]["reason"], "TERMINATED");
   }
+}
+
+TEST_F(WebhooksTest, RoomsAndWhoIsInThem) {
+  RunningBroker broker(PoolConfig(), receiver_.url());
+  const auto told = [this] {
+    std::vector<std::string> lines;
+    for (const json& body : receiver_.told()) {
+      if (body.contains("dispatch") || body["room"]["name"] == "first") continue;
+      EXPECT_EQ(body["room"]["name"], "a room & more");
+      lines.push_back(body["event"].get<std::string>() + " " +
+                      body["room"]["sid"].get<std::string>() + " " +
+                      body.value("participant", json::object()).value("identity", ""));
+    }
+    return lines;
+  };
+  uint64_t version = 1;
+  ASSERT_TRUE(Eventually([&] {  // a webhook hears what happens from its first look on
+    broker.Report("first", "RM_0", version, {fmt::format("p{}", version)});
+    ++version;
+    return Eventually([&] { return receiver_.calls() > 0; }, absl::Milliseconds(500));
+  }));
+  const std::string room = "a room & more";
+  broker.Report(room, "RM_1", 10, {});
+  broker.Report(room, "RM_1", 11, {"ann=b"});
+  broker.Report(room, "RM_1", 11, {"ann=b"});  // repeated
+  broker.Report(room, "RM_1", 12, {"ann=b", "bob"});
+  broker.Report(room, "RM_1", 11, {});  // late
+  broker.Report(room, "RM_1", 13, {"bob"});
+  broker.Report(room, "RM_2", 14, {"bob"});   // its server was lost; the room is anew
+  broker.Report(room, "RM_1", 15, {}, true);  // late, too
+  broker.Report(room, "RM_2", 16, {}, true);
+  ASSERT_TRUE(Eventually([&] { return told().size() >= 10; }));
+  EXPECT_THAT(told(), ElementsAre("room_started RM_1 ", "participant_joined RM_1 ann=b",
+                                  "participant_joined RM_1 bob", "participant_left RM_1 ann=b",
+                                  "participant_left RM_1 bob", "room_finished RM_1 ",
+                                  "room_started RM_2 ", "participant_joined RM_2 bob",
+                                  "participant_left RM_2 bob", "room_finished RM_2 "));
 }
 
 TEST_F(WebhooksTest, MetadataIsToldWhenAskedFor) {
