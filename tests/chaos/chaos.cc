@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "fleet.h"
 #include "load.h"
 
@@ -111,21 +112,21 @@ absl::Status Settle(const Options& options, Fleet& fleet, Load& load) {
   return fleet.StopAgentServers();
 }
 
-std::string Quoted(const redis::Reply& value) {
+std::string Quoted(const std::string& value) {
   std::string text = "\"";
-  for (const char c : value.text) {
+  for (const char c : value) {
     if (c == '"' || c == '\\') text += '\\';
     text += c;
   }
   return text + '"';
 }
 
-// The streams of events straight out of Redis, as `parley dispatch history --json` prints them.
+// The streams of events straight out of Redis, as `parley dispatch history --json` prints them. An
+// event is one field; its parts are lines, the time first.
 absl::Status DumpEvents(Fleet& fleet, const std::string& path) {
-  static const std::map<std::string, const char*> names = {
-      {"e", "type"},     {"p", "project"},      {"d", "dispatchId"}, {"j", "jobId"},
-      {"w", "workerId"}, {"r", "room"},         {"a", "agentName"},  {"s", "state"},
-      {"c", "reason"},   {"n", "fencingToken"}, {"x", "attempt"}};
+  static constexpr const char* kNames[] = {"",      "type",     "project",      "dispatchId",
+                                           "jobId", "workerId", "room",         "agentName",
+                                           "state", "reason",   "fencingToken", "attempt"};
   redis::Config config;
   config.address = fleet.redis().address();
   config.command_timeout = absl::Seconds(10);
@@ -139,17 +140,16 @@ absl::Status DumpEvents(Fleet& fleet, const std::string& path) {
                             pool.Command({"XRANGE", key.text, "-", "+"}));
     for (const redis::Reply& entry : entries.elements) {
       std::string line =
-          fmt::format(R"({{"position":{},"pool":"{}")", Quoted(entry.elements[0]), pool_name);
-      const auto& fields = entry.elements[1].elements;
-      for (size_t i = 0; i + 1 < fields.size(); i += 2) {
-        if (fields[i].text == "t") {
-          const absl::Time time =
-              absl::FromUnixMillis(std::strtoll(fields[i + 1].text.c_str(), nullptr, 10));
-          line += fmt::format(R"(,"time":"{}")",
-                              absl::FormatTime(absl::RFC3339_full, time, absl::UTCTimeZone()));
-        } else if (const auto name = names.find(fields[i].text); name != names.end()) {
-          line += fmt::format(R"(,"{}":{})", name->second, Quoted(fields[i + 1]));
-        }
+          fmt::format(R"({{"position":{},"pool":"{}")", Quoted(entry.elements[0].text), pool_name);
+      const std::vector<std::string> parts = Split(entry.elements[1].elements.at(1).text, '\n');
+      if (parts.size() != std::size(kNames)) {
+        return Internal("an event of {} parts: {}", parts.size(), entry.elements[0].text);
+      }
+      const absl::Time time = absl::FromUnixMillis(std::strtoll(parts[0].c_str(), nullptr, 10));
+      line += fmt::format(R"(,"time":"{}")",
+                          absl::FormatTime(absl::RFC3339_full, time, absl::UTCTimeZone()));
+      for (size_t i = 1; i < parts.size(); ++i) {
+        line += fmt::format(R"(,"{}":{})", kNames[i], Quoted(parts[i]));
       }
       out << line << "}\n";
     }
@@ -165,8 +165,9 @@ struct Judgement {
 };
 absl::StatusOr<Judgement> Judge(const Options& options, const Fleet& fleet,
                                 const std::string& clients, const std::string& events) {
-  std::string command = fmt::format("'{}/parley-checker' --clients '{}' --events '{}'",
-                                    options.fleet.bin_dir, clients, events);
+  std::string command =
+      fmt::format("'{}/parley-checker' --one-queue --cap default={} --clients '{}' --events '{}'",
+                  options.fleet.bin_dir, options.fleet.max_jobs, clients, events);
   command += " --workers";
   for (const std::string& path : fleet.WorkerLogs()) command += " '" + path + "'";
   command += " --rooms";
@@ -223,9 +224,12 @@ absl::StatusOr<bool> Run(Options& options) {
   } else {
     fmt::print("the logs are kept in {}\n", folder);
   }
-  fmt::print("{} dispatches, {} lost, {} doubled, {} kills, {} restarts, {} violations ({})\n",
-             found.dispatches, found.lost, found.doubled, killed, found.restarts, found.violations,
-             Text(kills));
+  fmt::print(
+      "{} dispatches, {} lost, {} doubled, {} kills, {} restarts, {} hand-overs begun, {} "
+      "violations "
+      "({})\n",
+      found.dispatches, found.lost, found.doubled, killed, found.restarts, load.migrated(),
+      found.violations, Text(kills));
   return good;
 }
 
@@ -246,6 +250,8 @@ int main(int argc, char** argv) {
   app.add_option("--brokers", options.fleet.brokers)->check(CLI::Range(1, 9));
   app.add_option("--room-servers", options.fleet.room_servers)->check(CLI::Range(1, 9));
   app.add_option("--agent-servers", options.fleet.agent_servers)->check(CLI::Range(1, 9));
+  app.add_option("--max-jobs", options.fleet.max_jobs, "Cap of the pool: more wait")
+      ->check(CLI::Range(1, 1'000'000));
   app.add_flag("--keep", options.keep, "Keep the logs of a good run, too");
   CLI11_PARSE(app, argc, argv);
   const absl::StatusOr<bool> good = parley::chaos::Run(options);

@@ -100,6 +100,9 @@ std::vector<std::string> Fleet::Arguments(const Member& member) const {
     add({"--grpc-port", fmt::format("{}", member.port), "--admin-port",
          fmt::format("{}", member.admin_port), "--redis-address", redis_->address()});
   }
+  if (member.kind == Kind::kBroker) {
+    add({"--broker-pool-max-jobs", fmt::format("{}", options_.max_jobs)});
+  }
   if (member.kind == Kind::kRoomServer) {
     add({"--dispatch-address", brokers(), "--room-admission-log", evidence, "--room-empty-timeout",
          "20s"});

@@ -23,7 +23,8 @@ struct FleetOptions {
   int brokers = 3;
   int room_servers = 2;
   int agent_servers = 6;
-  int slots = 8;  // of each agent server
+  int slots = 8;      // of each agent server
+  int max_jobs = 12;  // at once, of all: below the slots, so that some wait
 };
 
 // Not thread-safe: one thread owns it.

@@ -40,9 +40,10 @@ std::string_view WithoutPrefix(std::string_view name, std::string_view prefix) {
 struct Load::Plan {
   int hold_ms = 0;
   bool fails = false;
-  bool never = false;     // restart policy
-  bool nobody = false;    // an agent that nothing serves: its deadline ends it
-  int end_after_ms = -1;  // a client ends it so long after the acknowledgement
+  bool never = false;         // restart policy
+  bool nobody = false;        // an agent that nothing serves: its deadline ends it
+  int end_after_ms = -1;      // a client ends it so long after the acknowledgement
+  int migrate_after_ms = -1;  // and asks for its job to be handed over
 };
 
 Load::Load(LoadOptions options) : options_(std::move(options)), token_(Token()) {}
@@ -58,6 +59,7 @@ Load::Plan Load::PlanOf(int number) const {
   plan.never = one_in(20);
   plan.nobody = one_in(40);
   if (one_in(12)) plan.end_after_ms = std::uniform_int_distribution<int>(0, 2000)(random);
+  if (one_in(4)) plan.migrate_after_ms = std::uniform_int_distribution<int>(100, 1500)(random);
   return plan;
 }
 
@@ -66,7 +68,7 @@ absl::Status Load::Start() {
   stub_ = v1::DispatchService::NewStub(rpc::MakeChannel(options_.brokers));
   begin_us_ = NowUs();
   for (int i = 0; i < kAskers; ++i) threads_.emplace_back([this] { Create(); });
-  threads_.emplace_back([this] { EndSome(); });
+  threads_.emplace_back([this] { Disturb(); });
   return absl::OkStatus();
 }
 
@@ -78,7 +80,7 @@ void Load::Stop() {
 
 bool Load::done() const {
   MutexLock lock(&mutex_);
-  return settled_ >= options_.dispatches && ends_.empty() && ending_ == 0;
+  return settled_ >= options_.dispatches && later_.empty() && under_way_ == 0;
 }
 
 void Load::Note(const std::string& fields) {
@@ -130,31 +132,49 @@ void Load::Ask(int number) {
     acked_.fetch_add(1);
     MutexLock lock(&mutex_);
     open_.insert(id);
-    if (plan.end_after_ms >= 0) ends_.push({NowUs() + plan.end_after_ms * 1000, id});
+    if (plan.end_after_ms >= 0) later_.push({NowUs() + plan.end_after_ms * 1000, id});
+    if (plan.migrate_after_ms >= 0 && response.dispatch().jobs_size() > 0) {
+      later_.push({NowUs() + plan.migrate_after_ms * 1000, response.dispatch().jobs(0).id()});
+    }
     return;
   }
   Note(fmt::format(R"("what":"give_up","key":"{}")", key));
 }
 
-void Load::EndSome() {
+void Load::Disturb() {
   while (!stopping_) {
     std::string id;
     {
       MutexLock lock(&mutex_);
-      if (!ends_.empty() && ends_.top().at_us <= NowUs()) {
-        id = ends_.top().dispatch;
-        ends_.pop();
-        ++ending_;
+      if (!later_.empty() && later_.top().at_us <= NowUs()) {
+        id = later_.top().id;
+        later_.pop();
+        ++under_way_;
       }
     }
     if (id.empty()) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
       continue;
     }
-    EndOne(id);
+    if (id.starts_with("AJ_")) {
+      MigrateOne(id);
+    } else {
+      EndOne(id);
+    }
     MutexLock lock(&mutex_);
-    --ending_;
+    --under_way_;
   }
+}
+
+// Asked for once: it may wait, have ended, or find nobody who has room for it.
+void Load::MigrateOne(const std::string& job) {
+  grpc::ClientContext context;
+  rpc::SetBearer(context, token_);
+  rpc::SetTimeout(context, kCallTimeout);
+  v1::MigrateJobRequest request;
+  request.set_job_id(job);
+  v1::MigrateJobResponse response;
+  if (stub_->MigrateJob(&context, request, &response).ok()) migrated_.fetch_add(1);
 }
 
 void Load::EndOne(const std::string& id) {

@@ -1,6 +1,6 @@
 #pragma once
 // The clients of a chaos run: they ask for agents until they are answered, end some of the
-// dispatches, and write down everything that they were promised.
+// dispatches, have jobs handed over, and write down everything that they were promised.
 #include <absl/status/status.h>
 #include <parley/dispatch/v1/dispatch.grpc.pb.h>
 
@@ -36,6 +36,7 @@ class Load {
   // wished for was taken.
   bool done() const;
   int acked() const { return acked_.load(); }
+  int migrated() const { return migrated_.load(); }  // hand-overs that a broker began
   // Reads the dispatches that had not ended when last read; how many have not ended yet. Those
   // that have are noted. Blocks for a call each.
   int CountOpen();
@@ -43,16 +44,17 @@ class Load {
 
  private:
   struct Plan;
-  struct End {
+  struct Later {
     int64_t at_us = 0;
-    std::string dispatch;
-    bool operator<(const End& other) const { return at_us > other.at_us; }  // soonest on top
+    std::string id;  // a dispatch: end it; a job: hand it over
+    bool operator<(const Later& other) const { return at_us > other.at_us; }  // soonest on top
   };
 
   Plan PlanOf(int number) const;
   void Create();
-  void EndSome();
+  void Disturb();
   void EndOne(const std::string& id);
+  void MigrateOne(const std::string& job);
   void Ask(int number);
   void Note(const std::string& fields);
 
@@ -65,11 +67,12 @@ class Load {
   std::atomic<int> next_{0};
   std::atomic<int> settled_{0};
   std::atomic<int> acked_{0};
+  std::atomic<int> migrated_{0};
   std::atomic<bool> stopping_{false};
   mutable Mutex mutex_;
   std::set<std::string> open_ ABSL_GUARDED_BY(mutex_);
-  std::priority_queue<End> ends_ ABSL_GUARDED_BY(mutex_);
-  int ending_ ABSL_GUARDED_BY(mutex_) = 0;  // taken from ends_, not yet answered
+  std::priority_queue<Later> later_ ABSL_GUARDED_BY(mutex_);
+  int under_way_ ABSL_GUARDED_BY(mutex_) = 0;  // taken from later_, not yet answered
 };
 
 }  // namespace parley::chaos

@@ -77,6 +77,41 @@ void CheckLeases(const History& history, const std::map<std::string, int>& slots
   }
 }
 
+// First come, first served. Of a job that was leased before, nothing is said: it keeps its place
+// but may have to back off.
+void CheckOrder(const History& history, Verdict& verdict) {
+  struct Wait {
+    size_t since = 0;  // place in the stream
+    const EventRecord* created = nullptr;
+  };
+  std::map<std::string, Wait> fresh;                                    // by job
+  std::map<std::string, std::map<size_t, const EventRecord*>> waiting;  // by queue
+  for (size_t i = 0; i < history.events.size(); ++i) {
+    const EventRecord& event = history.events[i];
+    if (event.job.empty()) continue;
+    const std::string queue = event.pool + "\n" + event.project + "\n" + event.agent;
+    if (event.type == "dispatch_created") {
+      fresh[event.job] = {i, &event};
+      continue;
+    }
+    const auto job = fresh.find(event.job);
+    if (job == fresh.end() || event.state.empty()) continue;
+    if (event.state == "PENDING") {
+      waiting[queue].emplace(job->second.since, job->second.created);
+      continue;
+    }
+    std::map<size_t, const EventRecord*>& before = waiting[queue];
+    before.erase(job->second.since);
+    if (IsLeased(event.state) && !before.empty() && before.begin()->first < job->second.since) {
+      const EventRecord& longest = *before.begin()->second;
+      Break(verdict, "QueueOrderKept",
+            fmt::format("job {} was leased while {} had waited longer ({}, {})", event.job,
+                        longest.job, event.where, longest.where));
+    }
+    fresh.erase(job);
+  }
+}
+
 // ---- agent servers ----
 
 std::map<std::string, int> SlotsOf(const History& history) {
@@ -335,6 +370,7 @@ Verdict Check(const History& history, const Options& options) {
   verdict.jobs = static_cast<int>(evidence.events.size());
   for (const auto& [job, events] : evidence.events) CheckJob(job, evidence, verdict);
   CheckLeases(history, slots, options, verdict);
+  if (options.one_queue) CheckOrder(history, verdict);
   CheckProcesses(history, slots, leases, evidence, verdict);
   CheckSessions(history, evidence, verdict);
   CheckRooms(history, leases, verdict);

@@ -11,6 +11,9 @@ namespace parley::checker {
 
 struct Options {
   std::map<std::string, int> caps;  // project → jobs that may be leased at once
+  // All dispatches of a project and agent are alike (priority, selector, no `not_before`), so that
+  // they are served in the order in which they were made.
+  bool one_queue = false;
 };
 
 // One broken promise. `invariant` is a name of the list below, which dispatching was designed for:
@@ -28,6 +31,7 @@ struct Options {
 //   OneAdmitted          never two attempts of a job in rooms at once; admitted tokens rise
 //   SlotsNeverExceeded   no agent server held, or ran, more jobs than its slots
 //   CapNeverExceeded     no project had more jobs leased than its cap
+//   QueueOrderKept       with `one_queue`: nobody was served before who had waited longer
 struct Violation {
   std::string invariant;
   std::string text;  // for people: what, which job, which lines

@@ -173,6 +173,7 @@ bool Read(Fields& fields, EventRecord& record) {
   record.dispatch = fields.Text("dispatchId");
   record.job = fields.Text("jobId");
   record.worker = fields.Text("workerId");
+  record.agent = fields.Text("agentName");
   record.state = fields.Text("state");
   record.reason = fields.Text("reason");
   record.token = fields.Number("fencingToken");

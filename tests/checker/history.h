@@ -74,6 +74,7 @@ struct EventRecord {
   std::string dispatch;
   std::string job;
   std::string worker;
+  std::string agent;
   std::string state;
   std::string reason;
   uint64_t token = 0;

@@ -64,10 +64,14 @@ int main(int argc, char** argv) {
       ->required();
   app.add_option("--events", files[Source::kEvents], "parley dispatch history --json")->required();
   app.add_option("--cap", caps, "PROJECT=JOBS that may be leased at once");
+  bool one_queue = false;
+  app.add_flag("--one-queue", one_queue,
+               "All dispatches for an agent are alike: first come, first served");
   CLI11_PARSE(app, argc, argv);
 
-  const absl::StatusOr<Options> options = ReadCaps(caps);
+  absl::StatusOr<Options> options = ReadCaps(caps);
   if (!options.ok()) return Fail(options.status());
+  options->one_queue = one_queue;
   History history;
   for (const auto& [source, paths] : files) {
     for (const std::string& path : paths) {

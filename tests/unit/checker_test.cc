@@ -389,6 +389,31 @@ TEST(CheckerTest, CapNeverExceeded) {
   EXPECT_THAT(two.Broken(), Not(Contains("CapNeverExceeded")));
 }
 
+TEST(CheckerTest, QueueOrderKept) {
+  Options one;
+  one.one_queue = true;
+  EXPECT_THAT(Good().Broken(one), IsEmpty());
+  EXPECT_THAT(SecondAttempt().Broken(one), Not(Contains("QueueOrderKept")));
+  Logs waiting;  // 1 and 2 wait, 3 is made when a slot is free
+  waiting.Created(0, "AJ_1", "AD_1").Created(1, "AJ_2", "AD_2");
+  Logs fair = waiting;
+  fair.Leased(2, 10, "AW_1", "AJ_1", "AD_1").Leased(3, 11, "AW_1", "AJ_2", "AD_2");
+  EXPECT_THAT(fair.Broken(one), Not(Contains("QueueOrderKept")));
+  Logs unfair = waiting;
+  unfair.Leased(2, 10, "AW_1", "AJ_2", "AD_2").Leased(3, 11, "AW_1", "AJ_1", "AD_1");
+  EXPECT_THAT(unfair.Broken(one), Contains("QueueOrderKept"));
+  EXPECT_THAT(unfair.Broken(), Not(Contains("QueueOrderKept")));
+  // Who was leased before, or has left the queue, is not waited for.
+  Logs left = waiting;
+  left.Terminate(1, "AD_1").Ended(2, "CANCELLED", "TERMINATED");
+  left.Leased(3, 10, "AW_1", "AJ_2", "AD_2");
+  EXPECT_THAT(left.Broken(one), Not(Contains("QueueOrderKept")));
+  Logs again = fair;
+  again.Event(4, "job_pending", "PENDING", 10, "AW_1", "WORKER_LOST", "AJ_1", "AD_1");
+  again.Created(5, "AJ_3", "AD_3").Leased(6, 12, "AW_1", "AJ_3", "AD_3");
+  EXPECT_THAT(again.Broken(one), Not(Contains("QueueOrderKept")));
+}
+
 TEST(CheckerTest, LinesOfOtherFormsAreRefused) {
   History history;
   for (const char* line :
