@@ -50,6 +50,13 @@ absl::StatusOr<std::vector<std::string>> PoolTable::All() {
   return pools;
 }
 
+void PoolTable::Learn(const std::string& pool, const std::string& tag) {
+  MutexLock lock(&mutex_);
+  names_[tag] = pool;
+  tags_[pool] = tag;
+  learned_ = true;
+}
+
 // A store that lost data may have lost the numbers of pools; ids that carry them are out there.
 absl::Status PoolTable::RestoreNumbers() {
   std::vector<std::vector<std::string>> commands;
@@ -74,13 +81,15 @@ void PoolTable::Forget(const std::string& pool, const Ground& ground) {
 absl::StatusOr<PoolTable::Ground> PoolTable::GroundOf(const std::string& pool,
                                                       uint64_t highest_token) {
   std::string known;
+  bool learned = false;
   {
     MutexLock lock(&mutex_);
+    learned = learned_;
     const State& state = states_[pool];
     if (!state.ground.epoch.empty()) return state.ground;
     known = state.known.empty() ? "0" : state.known;
   }
-  if (known != "0") PARLEY_RETURN_IF_ERROR(RestoreNumbers());
+  if (known != "0" || learned) PARLEY_RETURN_IF_ERROR(RestoreNumbers());
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
                           redis_.Eval(scripts::begin_epoch, {keys::PoolKeys(pool).meta()},
                                       {known, std::to_string(highest_token)}));

@@ -26,6 +26,8 @@ class PoolTable {
   // NotFound: no pool has this number.
   absl::StatusOr<std::string> NameOf(const std::string& tag);
   absl::StatusOr<std::vector<std::string>> All();
+  // What an earlier process knew: the store is told it again if it has lost it.
+  void Learn(const std::string& pool, const std::string& tag);
 
   // What a script of `pool` must run under: its epoch, on the server process that gave it out. A
   // server that was restarted or replaced is a new epoch, before any script touches its data.
@@ -50,6 +52,7 @@ class PoolTable {
   std::map<std::string, std::string> tags_ ABSL_GUARDED_BY(mutex_);   // name → tag
   std::map<std::string, std::string> names_ ABSL_GUARDED_BY(mutex_);  // tag → name
   std::map<std::string, State> states_ ABSL_GUARDED_BY(mutex_);
+  bool learned_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace parley::job

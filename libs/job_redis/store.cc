@@ -37,7 +37,14 @@ RedisJobStore::RedisJobStore(redis::Pool& redis, std::string broker_id, Listener
       listener_(std::move(listener)),
       durability_(durability),
       pools_(redis, listener_.recovering) {
-  if (durability_.journal != nullptr) ring_.Load(durability_.journal->TakeOld());
+  if (durability_.journal == nullptr) return;
+  std::vector<JournalFact> facts = durability_.journal->TakeOld();
+  for (const JournalFact& fact : facts) {  // ids carry the pool's number: they must route again
+    if (fact.parts.size() < 2 || fact.parts[0] != "create") continue;
+    const std::string_view tag = PoolTagOf(fact.parts[1], kDispatchPrefix);
+    if (!tag.empty()) pools_.Learn(fact.pool, std::string(tag));
+  }
+  ring_.Load(std::move(facts));
 }
 RedisJobStore::~RedisJobStore() = default;
 

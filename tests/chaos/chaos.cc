@@ -136,6 +136,7 @@ absl::Status DumpEvents(Fleet& fleet, const std::string& path) {
   for (const redis::Reply& key : keys.elements) {
     const size_t begin = key.text.find('{') + 1;
     const std::string pool_name = key.text.substr(begin, key.text.find('}') - begin);
+    if (pool_name.starts_with("%01")) continue;  // events of rooms, not of a pool
     PARLEY_ASSIGN_OR_RETURN(const redis::Reply entries,
                             pool.Command({"XRANGE", key.text, "-", "+"}));
     for (const redis::Reply& entry : entries.elements) {
