@@ -1,6 +1,5 @@
 #include "http/server.h"
 
-#include <libwebsockets.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -14,41 +13,19 @@
 
 #include "base/status.h"
 #include "base/strings.h"
-#include "event/loop.h"
 #include "http/encode.h"
 #include "http/listen.h"
-#include "http/routes.h"
-#include "http/under_way.h"
+#include "http/server_impl.h"
 
 namespace parley::http {
 namespace {
 
 constexpr unsigned kMaxHeaderBytes = 32 << 10;
-constexpr int64_t kSlowestBytesPerSecond = 16 << 10;
 constexpr size_t kWriteBytes = 64 << 10;
 constexpr absl::Duration kSweepInterval = absl::Milliseconds(250);
 // How long a refused request's body is still read, so that its sender gets to see the answer.
 constexpr absl::Duration kDiscardTime = absl::Seconds(2);
 constexpr int kMaxClosingTurns = 10'000;
-constexpr int64_t kNever = INT64_MAX;
-
-// One client connection; only the loop thread touches it.
-struct Connection {
-  struct lws* wsi = nullptr;
-  std::string peer;
-  Request request;
-  int64_t body_bytes = 0;  // announced
-  int64_t deadline_us = 0;
-  uint64_t serial = 0;  // of the request; answers to older ones are dropped
-  bool busy = false;    // a request is under way
-  bool close_after = false;
-  bool refused = false;  // answered before its body was read
-  std::string out;  // head and body, from `sent` on still to be written; LWS_PRE bytes in front
-  size_t sent = 0;
-  bool answered = false;
-  std::shared_ptr<BodyStream> stream;  // where the rest of the body comes from
-  bool last = true;                    // of the stream: `out` is its end
-};
 
 Response Plain(int status, std::string_view code, std::string_view message) {
   Response response;
@@ -128,65 +105,6 @@ std::string_view Request::Header(std::string_view lower_case_name) const {
   return it == headers.end() ? std::string_view() : std::string_view(it->second);
 }
 
-struct Server::Impl {
-  Impl(ServerOptions o, Executor& e, log::Logger l)
-      : options(std::move(o)), executor(e), log(std::move(l)), gate(std::make_shared<Gate>()) {}
-
-  // ---- any thread ----
-  const ServerOptions options;
-  Executor& executor;
-  const log::Logger log;
-  Routes routes;
-  Handler unknown;
-  const std::shared_ptr<Gate> gate;
-  std::vector<int> bound_ports;
-  bool started = false;
-  bool stopped = false;
-  std::unique_ptr<event::Loop> loop;
-  std::thread thread;
-  Requests under_way;
-
-  // ---- the loop's thread ----
-  struct lws_context* context = nullptr;
-  struct lws_vhost* vhost = nullptr;
-  std::vector<int> listeners;
-  std::vector<std::unique_ptr<event::FdWatcher>> watchers;
-  std::unique_ptr<event::Timer> sweeper;
-  std::unordered_map<struct lws*, std::unique_ptr<Connection>> connections;
-  std::string arriving_peer;
-  bool draining = false;  // no new requests: connections close with their answer
-
-  absl::Status CreateContext();
-  void Run();
-  void Accept(int listener);
-  void CloseListeners();
-  void Drain();
-  void Sweep();
-  Connection& Of(struct lws* wsi);
-  int OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length);
-  int OnRequest(Connection& connection);
-  int OnBody(Connection& connection, std::string_view piece);
-  int Dispatch(Connection& connection);
-  void RunHandler(Connection& connection, const Handler& handler, bool inline_run);
-  void Answer(Connection& connection, const Response& response);
-  int Refuse(Connection& connection, const Response& response);
-  int Write(Connection& connection);
-  void Done(Connection& connection);
-  void AttachStream(Connection& connection, std::shared_ptr<BodyStream> stream);
-  bool NextPiece(Connection& connection);
-  static void DetachStream(Connection& connection);
-  int64_t After(absl::Duration wait, int64_t bytes = 0) const {
-    return loop->NowMicros() + absl::ToInt64Microseconds(wait) +
-           bytes * 1'000'000 / kSlowestBytesPerSecond;
-  }
-
-  static int Callback(struct lws* wsi, lws_callback_reasons reason, void*, void* in,
-                      size_t length) {
-    auto* self = static_cast<Impl*>(lws_context_user(lws_get_context(wsi)));
-    return self == nullptr ? 0 : self->OnEvent(wsi, reason, in, length);
-  }
-};
-
 absl::Status Server::Impl::CreateContext() {
   static const lws_protocols kProtocols[] = {{"http", &Impl::Callback, 0, 0, 0, nullptr, 0},
                                              {nullptr, nullptr, 0, 0, 0, nullptr, 0}};
@@ -252,7 +170,11 @@ void Server::Impl::Drain() {
   CloseListeners();
   draining = true;
   for (const auto& [wsi, connection] : connections) {
-    if (!connection->busy) connection->deadline_us = 0;
+    if (connection->socket != nullptr) {
+      connection->socket->Close(1001, "the server is stopping");
+    } else if (!connection->busy) {
+      connection->deadline_us = 0;
+    }
     if (connection->stream != nullptr) connection->stream->End();
   }
   Sweep();
@@ -306,7 +228,15 @@ void Server::Impl::Sweep() {
 int Server::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length) {
   switch (reason) {
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
-      return -1;  // this server speaks plain HTTP/1.1 only
+      // WebSockets, where there are any; no other protocol.
+      return !sockets.empty() && std::string_view(static_cast<const char*>(in)) == "websocket" ? 0
+                                                                                               : -1;
+    case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
+      return OnUpgrade(Of(wsi));
+    case LWS_CALLBACK_ESTABLISHED:
+    case LWS_CALLBACK_RECEIVE:
+    case LWS_CALLBACK_SERVER_WRITEABLE:
+      return OnSocketEvent(Of(wsi), reason, {static_cast<const char*>(in), length});
     case LWS_CALLBACK_HTTP:
       return OnRequest(Of(wsi));
     case LWS_CALLBACK_HTTP_BODY:
@@ -322,6 +252,8 @@ int Server::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in
       if (const auto it = connections.find(wsi); it != connections.end()) {
         if (it->second->busy) under_way.Ended();
         DetachStream(*it->second);
+        if (it->second->socket != nullptr) it->second->socket->Detach();
+        if (const auto listener = it->second->listener) listener->OnClosed();
         connections.erase(it);
       }
       return 0;
@@ -330,24 +262,29 @@ int Server::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in
   }
 }
 
+void Server::Impl::ReadRequest(Connection& connection) {
+  Request& request = connection.request = Request();
+  request.peer = connection.peer;
+  for (const Method& method : kMethods) {
+    if (lws_hdr_total_length(connection.wsi, method.token) <= 0) continue;
+    request.method = method.name;
+    request.path = HeaderOf(connection.wsi, method.token);
+  }
+  ReadHeaders(connection.wsi, &request);
+  ReadQuery(connection.wsi, &request);
+}
+
 int Server::Impl::OnRequest(Connection& connection) {
   struct lws* wsi = connection.wsi;
-  Request& request = connection.request = Request();
   connection.answered = connection.refused = connection.close_after = false;
   connection.body_bytes = 0;
   ++connection.serial;
   if (!connection.busy) under_way.Began();
   connection.busy = true;
-  request.peer = connection.peer;
-  for (const Method& method : kMethods) {
-    if (lws_hdr_total_length(wsi, method.token) <= 0) continue;
-    request.method = method.name;
-    request.path = HeaderOf(wsi, method.token);
-  }
-  ReadHeaders(wsi, &request);
+  ReadRequest(connection);
+  const Request& request = connection.request;
   connection.close_after = ToLower(request.Header("connection")) == "close" ||
                            HeaderOf(wsi, WSI_TOKEN_HTTP).starts_with("HTTP/1.0");
-  ReadQuery(wsi, &request);
   if (request.method.empty()) {
     return Refuse(connection, Plain(501, "unimplemented", "this HTTP method is not served"));
   }

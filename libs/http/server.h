@@ -16,6 +16,7 @@
 
 #include "base/executor.h"
 #include "http/body_stream.h"
+#include "http/websocket.h"
 #include "log/log.h"
 
 namespace parley::http {
@@ -74,6 +75,12 @@ class Server {
   // As Handle, on the server's own loop thread: answers even when the executor is full (health
   // checks). Must not block.
   void HandleInline(std::string_view method, std::string_view pattern, Handler handler);
+  // Serves WebSockets on this path. `accept` runs on the server's own loop thread and must not
+  // block: it answers who listens to the connection, or null to refuse it (the client sees the
+  // connection closed without an answer; give it a plain route that says why).
+  using AcceptWebSocket = std::function<std::shared_ptr<WebSocketListener>(
+      const Request&, const std::shared_ptr<WebSocket>&)>;
+  void HandleWebSocket(std::string_view path, AcceptWebSocket accept);
   // Answers what no route matches; default 404. A path that exists with other methods answers 405
   // with Allow. OPTIONS answers 204 with Allow unless a route says otherwise.
   void HandleUnknown(Handler handler);
