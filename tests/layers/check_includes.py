@@ -32,6 +32,8 @@ GUARDED = [
     (re.compile(r"^libwebsockets\.h$|^lws"), "libwebsockets", ["libs/http/", "libs/ws/"]),
     (re.compile(r"^curl/"), "libcurl", ["libs/http/", "libs/ws/"]),
     (re.compile(r"^uv\.h$"), "libuv", ["libs/event/", "libs/http/"]),
+    (re.compile(r"^srtp2/"), "libsrtp", ["libs/webrtc/"]),
+    (re.compile(r"^usrsctp\.h$"), "usrsctp", ["libs/webrtc/"]),
 ]
 GRPC = re.compile(r"^(grpc|grpcpp|google/protobuf)/")
 GENERATED = re.compile(r"^parley/.*\.pb\.h$")
@@ -46,11 +48,11 @@ def rank_of(lib):
 
 
 def includes_of(path):
-    """(line number, header) of each include of one file."""
+    """(line number, header, is it ours) of each include of one file: what stands in angles is another library's."""
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         match = INCLUDE.match(line)
         if match:
-            yield number, match.group(2)
+            yield number, match.group(2), match.group(1) == '"'
 
 
 def sources(root):
@@ -123,8 +125,8 @@ def check(root):
         if lib is not None and lib != TESTING and rank_of(lib) is None:
             complaints.append(f"{where}: libs/{lib} has no layer; add it to the table in tests/layers")
             continue
-        for number, header in includes_of(path):
-            target = header.split("/")[0] if "/" in header else None
+        for number, header, ours in includes_of(path):
+            target = header.split("/")[0] if ours and "/" in header else None
             complaint = check_third_party(where, lib, header)
             if not complaint and target and (root / "libs" / target).is_dir():
                 if lib is None:
@@ -162,6 +164,10 @@ SELF_TEST = [
     ("libs/agent/a.h", '#include "agent_server/server.h"', "libraries never include services"),
     ("services/agent_server/a.cc", '#include "api_server/server.h"', "another service's internals"),
     ("cli/a.cc", '#include "api_server/server.h"', None),
+    ("libs/audio/a.cc", "#include <webrtc/typedefs.h>", None),
+    ("libs/audio/a.cc", '#include "webrtc/engine.h"', "downwards only"),
+    ("services/room_server/a.cc", "#include <srtp2/srtp.h>", "libsrtp may be included only"),
+    ("libs/room/a.cc", "#include <usrsctp.h>", "usrsctp may be included only"),
     ("libs/newcomer/a.h", '#include "base/status.h"', "has no layer"),
 ]
 

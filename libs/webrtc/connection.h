@@ -1,0 +1,136 @@
+#pragma once
+// The state of one peer connection on the engine's thread. Internal to `webrtc`.
+#include <array>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "event/loop.h"
+#include "webrtc/data_transport.h"
+#include "webrtc/dtls.h"
+#include "webrtc/endpoint.h"
+#include "webrtc/peer.h"
+#include "webrtc/send_stream.h"
+#include "webrtc/srtp.h"
+#include "webrtc/stun.h"
+
+namespace parley::webrtc {
+
+struct Tallies;
+
+// What a connection needs of its engine.
+class ConnectionHost {
+ public:
+  virtual ~ConnectionHost() = default;
+  virtual void SendDatagram(const Endpoint& to, Bytes datagram) = 0;
+  virtual event::Loop& loop() = 0;
+  virtual const std::shared_ptr<DtlsContext>& dtls() = 0;
+  virtual Tallies& tallies() = 0;
+};
+
+class Connection final : public RtcpReader {
+ public:
+  static constexpr size_t kMaxEndpoints = 16;         // that one peer may send from
+  static constexpr size_t kMaxStreams = 16;           // that one peer may send
+  static constexpr size_t kMaxEarlyData = 256 << 10;  // for channels that are not open yet
+
+  Connection(ConnectionHost& host, std::shared_ptr<PeerObserver> observer, int64_t now_us);
+  ~Connection() override;
+
+  void Apply(Plan plan);
+  // A binding request that names one of our user fragments. True: it is genuine, and `from` is the
+  // peer's.
+  bool TakeBindingRequest(const StunMessage& message, std::string_view ufrag, const Endpoint& from);
+  // Any other datagram from an endpoint of the peer's. May be decrypted in place.
+  void Take(std::span<uint8_t> datagram);
+  void SendAudio(uint32_t track, uint32_t timestamp, uint32_t level, Bytes payload);
+  void SendData(std::string_view label, Bytes message);
+  void Tick(int64_t now_us, int64_t silence_us);
+
+  // Not empty: the connection is over, for this reason.
+  const std::string& over() const { return over_; }
+  bool told() const { return told_; }
+  void Tell() {
+    told_ = true;
+    observer_->OnClosed(over_);
+  }
+  const std::vector<std::string>& ufrags() const { return ufrags_; }
+  const std::deque<Endpoint>& endpoints() const { return endpoints_; }
+  void ForgetOldestEndpoint() { endpoints_.pop_front(); }
+
+ private:
+  struct Incoming {
+    ReceivePlan plan;
+    ReceiveStream stream;
+  };
+  struct Outgoing {
+    uint32_t track = 0;
+    SendStream stream;
+  };
+  // Hands what a stream puts in order to the observer.
+  struct Forward final : ReceiveStream::Sink {
+    Forward(PeerObserver& o, uint32_t t) : observer(o), tag(t) {}
+    void OnPacket(const AudioPacket& packet) override { observer.OnAudio(tag, packet); }
+    PeerObserver& observer;
+    const uint32_t tag;
+  };
+  // Transport-wide feedback: when the packets since `first` came.
+  struct Arrivals {
+    static constexpr size_t kMost = 256;
+    std::array<int64_t, kMost> at_us{};
+    uint16_t first = 0;
+    size_t count = 0;
+    uint8_t sent = 0;
+  };
+
+  // RtcpReader
+  void OnSenderReport(const SenderReport& report) override;
+  void OnReportBlock(const ReportBlock& block) override;
+  void OnNack(uint32_t media_ssrc, uint16_t sequence) override;
+
+  void StartDtls(const std::string& fingerprint);
+  void TakeDtls(Bytes datagram);
+  void OnSecured();
+  void StartData();
+  void OnChannelOpen(const DataChannel& channel);
+  void TakeRtp(std::span<uint8_t> datagram);
+  void TakeRtcp(std::span<uint8_t> datagram);
+  Incoming* Find(uint32_t ssrc);
+  const ReceivePlan* PlanOf(Bytes datagram) const;
+  void Arrived(uint16_t number, int64_t now_us);
+  void AskForMissing(Incoming& incoming, int64_t now_us);
+  void SendReports(int64_t now_us);
+  void SendArrivals();
+  void SendRtcp(RtcpWriter& writer);
+  void SendToPeer(Bytes datagram);
+  void End(std::string_view why);
+
+  ConnectionHost& host_;
+  const std::shared_ptr<PeerObserver> observer_;
+  std::string over_;
+  bool told_ = false;
+  Plan plan_;
+  std::vector<std::string> ufrags_;            // ours, the newest last
+  std::map<std::string, std::string> pwd_of_;  // by ufrag
+  std::deque<Endpoint> endpoints_;             // known to be the peer's, the newest last
+  std::optional<Endpoint> remote_;             // where we send to
+  int64_t heard_us_;
+  std::unique_ptr<DtlsTransport> dtls_;
+  std::unique_ptr<Srtp> srtp_;
+  std::unique_ptr<DataTransport> data_;
+  std::vector<std::pair<std::string, std::string>> early_;  // label and message
+  size_t early_bytes_ = 0;
+  std::vector<std::unique_ptr<Incoming>> incoming_;
+  std::vector<std::unique_ptr<Outgoing>> outgoing_;
+  Arrivals arrivals_;
+  const uint32_t own_ssrc_;  // of reports when nothing is sent
+  int64_t next_report_us_ = 0;
+  int64_t next_feedback_us_ = 0;
+};
+
+}  // namespace parley::webrtc

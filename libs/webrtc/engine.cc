@@ -1,0 +1,398 @@
+#include "webrtc/engine.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "base/status.h"
+#include "event/loop.h"
+#include "webrtc/audio_queue.h"
+#include "webrtc/connection.h"
+#include "webrtc/tallies.h"
+
+namespace parley::webrtc {
+namespace {
+
+constexpr absl::Duration kTick = absl::Milliseconds(20);
+constexpr size_t kBatch = 32;  // datagrams of one system call
+constexpr size_t kMaxDatagram = 2048;
+constexpr int kMaxBatches = 8;  // then others have their turn
+constexpr int kSocketBuffer = 2 << 20;
+constexpr size_t kMaxUsername = 512;
+
+// The addresses of this machine that a wildcard socket answers on.
+std::vector<Endpoint> LocalAddresses(bool v6, uint16_t port) {
+  std::vector<Endpoint> found;
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) return found;
+  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+    if (entry->ifa_addr == nullptr || (entry->ifa_flags & IFF_UP) == 0) continue;
+    if ((entry->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    const bool is_v6 = entry->ifa_addr->sa_family == AF_INET6;
+    if (!is_v6 && entry->ifa_addr->sa_family != AF_INET) continue;
+    sockaddr_storage storage{};
+    std::memcpy(&storage, entry->ifa_addr, is_v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in));
+    Endpoint endpoint = Endpoint::Of(storage);
+    const bool link_local = is_v6 && endpoint.ip[0] == 0xfe && (endpoint.ip[1] & 0xc0) == 0x80;
+    if (link_local || (is_v6 && !v6)) continue;
+    endpoint.port = port;
+    found.push_back(endpoint);
+  }
+  freeifaddrs(list);
+  return found;
+}
+
+}  // namespace
+
+// Shared with the peers, so that they stay harmless when the engine is gone.
+class EngineCore final : public ConnectionHost {
+ public:
+  explicit EngineCore(const EngineOptions& options)
+      : options_(options), silence_us_(absl::ToInt64Microseconds(options.silence_timeout)) {}
+  ~EngineCore() override {
+    if (fd_ >= 0) close(fd_);
+    if (wake_fd_ >= 0) close(wake_fd_);
+  }
+
+  absl::Status Open();
+  void Run();
+  void StopSoon() {
+    stopped_ = true;
+    loop_.Stop();
+  }
+  void JoinThread() { thread_.join(); }
+  void StartThread() {
+    thread_ = std::thread([this] { Run(); });
+  }
+
+  // ---- any thread ----
+  uint64_t NextId() { return ++last_id_; }
+  void Add(uint64_t id, std::shared_ptr<PeerObserver> observer);
+  void Post(uint64_t id, std::function<void(Connection&)> work);
+  void Close(uint64_t id);
+  bool PushAudio(uint64_t peer, uint32_t track, uint32_t timestamp, uint32_t level,
+                 std::string_view payload);
+  const std::vector<Endpoint>& candidates() const { return candidates_; }
+  const std::string& fingerprint() const { return dtls_->fingerprint(); }
+  int port() const { return port_; }
+  Tallies& tallies() override { return tallies_; }
+
+  // ---- the loop's thread ----
+  void SendDatagram(const Endpoint& to, Bytes datagram) override;
+  event::Loop& loop() override { return loop_; }
+  const std::shared_ptr<DtlsContext>& dtls() override { return dtls_; }
+
+ private:
+  using Buffers = std::array<std::array<uint8_t, kMaxDatagram>, kBatch>;
+
+  absl::Status Bind(const Endpoint& address);
+  void OnReadable();
+  void OnDatagram(const Endpoint& from, std::span<uint8_t> datagram);
+  void OnStun(const Endpoint& from, Bytes datagram);
+  void Know(Connection& connection, const Endpoint& endpoint);
+  void Learn(Connection& connection);
+  void DrainAudio();
+  void Tick();
+  void Reap(uint64_t id);
+
+  const EngineOptions options_;
+  const int64_t silence_us_;
+  Tallies tallies_;
+  AudioQueue audio_;
+  std::atomic<uint64_t> last_id_{0};
+  std::atomic<bool> stopped_{false};
+  event::Loop loop_;
+  std::thread thread_;
+  std::shared_ptr<DtlsContext> dtls_;
+  int fd_ = -1;
+  int wake_fd_ = -1;  // audio is queued; Loop::Post would allocate
+  int family_ = AF_INET;
+  int port_ = 0;
+  std::vector<Endpoint> candidates_;
+  std::unique_ptr<Buffers> buffers_ = std::make_unique<Buffers>();
+  std::unique_ptr<event::Timer> timer_;
+  std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections_;
+  std::unordered_map<std::string, Connection*> by_ufrag_;
+  std::unordered_map<Endpoint, Connection*, EndpointHash> by_endpoint_;
+};
+
+absl::Status EngineCore::Open() {
+  const auto address = Endpoint::Parse(options_.address, static_cast<uint16_t>(options_.udp_port));
+  if (!address) return InvalidArgument("\"{}\" is not an IP address", options_.address);
+  PARLEY_ASSIGN_OR_RETURN(dtls_, DtlsContext::Create());
+  wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (wake_fd_ < 0) return Unavailable("no eventfd (errno {})", errno);
+  PARLEY_RETURN_IF_ERROR(Bind(*address));
+  const auto port = static_cast<uint16_t>(port_);
+  for (const std::string& ip : options_.announce) {
+    const auto candidate = Endpoint::Parse(ip, port);
+    if (!candidate) return InvalidArgument("\"{}\" is not an IP address", ip);
+    candidates_.push_back(*candidate);
+  }
+  if (!candidates_.empty()) return absl::OkStatus();
+  const bool any = options_.address == "0.0.0.0" || options_.address == "::";
+  if (any) candidates_ = LocalAddresses(family_ == AF_INET6, port);
+  if (candidates_.empty())
+    candidates_.push_back(*Endpoint::Parse(any ? "127.0.0.1" : options_.address, port));
+  return absl::OkStatus();
+}
+
+absl::Status EngineCore::Bind(const Endpoint& address) {
+  family_ = address.is_v4() ? AF_INET : AF_INET6;
+  fd_ = socket(family_, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd_ < 0) return Unavailable("no UDP socket (errno {})", errno);
+  const int off = 0;
+  if (family_ == AF_INET6) setsockopt(fd_, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &kSocketBuffer, sizeof kSocketBuffer);
+  setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
+  sockaddr_storage storage{};
+  socklen_t size = address.ToSockaddr(family_, &storage);
+  if (bind(fd_, reinterpret_cast<sockaddr*>(&storage), size) != 0) {
+    return Unavailable("UDP port {} on {} is taken", address.port, address.Ip());
+  }
+  size = sizeof storage;
+  getsockname(fd_, reinterpret_cast<sockaddr*>(&storage), &size);
+  port_ = Endpoint::Of(storage).port;
+  return absl::OkStatus();
+}
+
+void EngineCore::Run() {
+  event::FdWatcher watcher(loop_, fd_);
+  watcher.Start(true, false, [this](bool, bool) { OnReadable(); });
+  event::FdWatcher audio_watcher(loop_, wake_fd_);
+  audio_watcher.Start(true, false, [this](bool, bool) {
+    eventfd_t times = 0;
+    eventfd_read(wake_fd_, &times);
+    DrainAudio();
+  });
+  timer_ = std::make_unique<event::Timer>(loop_);
+  loop_.Run();
+  timer_.reset();
+  by_ufrag_.clear();
+  by_endpoint_.clear();
+  connections_.clear();
+  // Peers may keep us for a while; the port is free from now on.
+  watcher.Stop();
+  close(std::exchange(fd_, -1));
+}
+
+void EngineCore::Add(uint64_t id, std::shared_ptr<PeerObserver> observer) {
+  if (stopped_) return;  // what is posted now would never run, and keep its peer
+  loop_.Post([this, id, observer = std::move(observer)] {
+    if (connections_.empty()) timer_->StartRepeating(kTick, [this] { Tick(); });
+    connections_[id] = std::make_unique<Connection>(*this, observer, loop_.NowMicros());
+    tallies_.connections = connections_.size();
+  });
+}
+
+void EngineCore::Post(uint64_t id, std::function<void(Connection&)> work) {
+  if (stopped_) return;
+  loop_.Post([this, id, work = std::move(work)] {
+    const auto found = connections_.find(id);
+    if (found == connections_.end()) return;
+    work(*found->second);
+    Learn(*found->second);
+    Reap(id);
+  });
+}
+
+void EngineCore::Close(uint64_t id) {
+  if (stopped_) return;
+  loop_.Post([this, id] {
+    const auto found = connections_.find(id);
+    if (found == connections_.end()) return;
+    std::erase_if(by_ufrag_, [&](const auto& e) { return e.second == found->second.get(); });
+    for (const Endpoint& endpoint : found->second->endpoints()) {
+      const auto known = by_endpoint_.find(endpoint);
+      if (known != by_endpoint_.end() && known->second == found->second.get()) {
+        by_endpoint_.erase(known);
+      }
+    }
+    connections_.erase(found);
+    tallies_.connections = connections_.size();
+    if (connections_.empty()) timer_->Stop();
+  });
+}
+
+bool EngineCore::PushAudio(uint64_t peer, uint32_t track, uint32_t timestamp, uint32_t level,
+                           std::string_view payload) {
+  switch (audio_.Push(peer, track, timestamp, level, payload)) {
+    case AudioQueue::Outcome::kFull:
+      ++tallies_.dropped;
+      return false;
+    case AudioQueue::Outcome::kFirst:
+      eventfd_write(wake_fd_, 1);
+      return true;
+    case AudioQueue::Outcome::kQueued:
+      break;
+  }
+  return true;
+}
+
+void EngineCore::DrainAudio() {
+  AudioQueue::Item item;
+  while (audio_.Pop(&item)) {
+    const auto found = connections_.find(item.peer);
+    if (found == connections_.end()) continue;
+    found->second->SendAudio(item.track, item.timestamp, item.level,
+                             AsBytes({item.payload.data(), item.size}));
+  }
+}
+
+// New credentials of a connection, by which its binding requests find it.
+void EngineCore::Learn(Connection& connection) {
+  for (const std::string& ufrag : connection.ufrags()) by_ufrag_.try_emplace(ufrag, &connection);
+}
+
+void EngineCore::OnReadable() {
+  std::array<mmsghdr, kBatch> messages;
+  std::array<iovec, kBatch> pieces;
+  std::array<sockaddr_storage, kBatch> from;
+  for (int batch = 0; batch < kMaxBatches; ++batch) {
+    for (size_t i = 0; i < kBatch; ++i) {
+      pieces[i] = {(*buffers_)[i].data(), kMaxDatagram};
+      messages[i] = {};
+      messages[i].msg_hdr.msg_name = &from[i];
+      messages[i].msg_hdr.msg_namelen = sizeof from[i];
+      messages[i].msg_hdr.msg_iov = &pieces[i];
+      messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    const int count = recvmmsg(fd_, messages.data(), kBatch, MSG_DONTWAIT, nullptr);
+    for (int i = 0; i < count; ++i) {
+      const auto index = static_cast<size_t>(i);
+      if ((messages[index].msg_hdr.msg_flags & MSG_TRUNC) != 0) continue;
+      OnDatagram(Endpoint::Of(from[index]),
+                 std::span((*buffers_)[index]).first(messages[index].msg_len));
+    }
+    if (count < static_cast<int>(kBatch)) return;
+  }
+}
+
+void EngineCore::OnDatagram(const Endpoint& from, std::span<uint8_t> datagram) {
+  if (datagram.empty()) return;
+  if (LooksLikeStun(datagram)) return OnStun(from, datagram);
+  const auto found = by_endpoint_.find(from);
+  if (found == by_endpoint_.end()) {
+    ++tallies_.refused;
+    return;
+  }
+  found->second->Take(datagram);
+}
+
+void EngineCore::OnStun(const Endpoint& from, Bytes datagram) {
+  const auto message = ParseStun(datagram);
+  if (!message || message->kind != StunMessage::Kind::kBindingRequest ||
+      message->username.size() > kMaxUsername) {
+    ++tallies_.refused;
+    return;
+  }
+  const std::string_view ufrag = message->username.substr(0, message->username.find(':'));
+  const auto found = by_ufrag_.find(std::string(ufrag));
+  if (found == by_ufrag_.end() || !found->second->TakeBindingRequest(*message, ufrag, from)) {
+    ++tallies_.refused;
+    return;
+  }
+  Know(*found->second, from);
+}
+
+void EngineCore::Know(Connection& connection, const Endpoint& endpoint) {
+  by_endpoint_[endpoint] = &connection;
+  while (connection.endpoints().size() > Connection::kMaxEndpoints) {
+    const auto oldest = by_endpoint_.find(connection.endpoints().front());
+    if (oldest != by_endpoint_.end() && oldest->second == &connection) by_endpoint_.erase(oldest);
+    connection.ForgetOldestEndpoint();
+  }
+}
+
+void EngineCore::SendDatagram(const Endpoint& to, Bytes datagram) {
+  sockaddr_storage storage{};
+  const socklen_t size = to.ToSockaddr(family_, &storage);
+  // A full socket buffer loses the datagram, as any network may.
+  (void)sendto(fd_, datagram.data(), datagram.size(), MSG_DONTWAIT | MSG_NOSIGNAL,
+               reinterpret_cast<sockaddr*>(&storage), size);
+}
+
+void EngineCore::Tick() {
+  const int64_t now_us = loop_.NowMicros();
+  for (const auto& [id, connection] : connections_) {
+    connection->Tick(now_us, silence_us_);
+    Reap(id);
+  }
+}
+
+// Tells the observer when a connection is over; it goes when the queue comes to it.
+void EngineCore::Reap(uint64_t id) {
+  Connection& connection = *connections_.at(id);
+  if (connection.over().empty() || connection.told()) return;
+  connection.Tell();
+  Close(id);
+}
+
+Peer::~Peer() { Close(); }
+
+void Peer::Apply(Plan plan) {
+  core_->Post(id_, [plan = std::move(plan)](Connection& connection) { connection.Apply(plan); });
+}
+
+bool Peer::SendAudio(uint32_t track, uint32_t timestamp, uint32_t level, std::string_view payload) {
+  return core_->PushAudio(id_, track, timestamp, level, payload);
+}
+
+bool Peer::SendData(std::string_view label, std::string message) {
+  if (queued_->fetch_add(message.size()) > kMaxQueuedData) {
+    queued_->fetch_sub(message.size());
+    return false;
+  }
+  core_->Post(id_, [queued = queued_, label = std::string(label),
+                    message = std::move(message)](Connection& connection) {
+    queued->fetch_sub(message.size());
+    connection.SendData(label, AsBytes(message));
+  });
+  return true;
+}
+
+void Peer::Close() { core_->Close(id_); }
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options) {
+  auto core = std::make_shared<EngineCore>(options);
+  PARLEY_RETURN_IF_ERROR(core->Open());
+  core->StartThread();
+  return std::unique_ptr<Engine>(new Engine(std::move(core)));
+}
+
+Engine::Engine(std::shared_ptr<EngineCore> core) : core_(std::move(core)) {}
+
+Engine::~Engine() {
+  core_->StopSoon();
+  core_->JoinThread();
+}
+
+std::shared_ptr<Peer> Engine::Open(std::shared_ptr<PeerObserver> observer) {
+  const uint64_t id = core_->NextId();
+  core_->Add(id, std::move(observer));
+  return std::make_shared<Peer>(core_, id);
+}
+
+Negotiation Engine::NewNegotiation() const { return {core_->fingerprint(), core_->candidates()}; }
+
+int Engine::port() const { return core_->port(); }
+
+EngineFigures Engine::figures() const {
+  const Tallies& tallies = core_->tallies();
+  return {tallies.connections, tallies.packets_in, tallies.packets_out, tallies.packets_skipped,
+          tallies.resent,      tallies.refused,    tallies.dropped};
+}
+
+}  // namespace parley::webrtc

@@ -1,0 +1,267 @@
+#include "webrtc/negotiation.h"
+
+#include <fmt/format.h>
+#include <openssl/rand.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/ids.h"
+#include "base/status.h"
+#include "webrtc/data_transport.h"
+
+namespace parley::webrtc {
+namespace {
+
+constexpr auto kAudioLevel = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+constexpr auto kMid = "urn:ietf:params:rtp-hdrext:sdes:mid";
+constexpr auto kTransportSequence =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+constexpr int kMaxOneByteId = 14;
+constexpr size_t kUfragLength = 12;
+constexpr size_t kPwdLength = 24;
+constexpr size_t kMaxIceUfrag = 256;  // RFC 8839
+constexpr size_t kMaxMid = 64;
+// Of host candidates: the first one named is the best.
+constexpr uint32_t kHostPriority = 126u << 24 | 65535u << 8 | 255u;
+
+uint32_t RandomSsrc() {
+  uint32_t ssrc = 0;
+  PARLEY_CHECK(RAND_bytes(reinterpret_cast<uint8_t*>(&ssrc), sizeof ssrc) == 1);
+  return ssrc == 0 ? 1 : ssrc;
+}
+
+// Names that go back into our answer must not bring lines of their own.
+bool IsToken(std::string_view text, size_t limit) {
+  return !text.empty() && text.size() <= limit &&
+         std::ranges::all_of(text, [](char c) { return c > ' ' && c < 0x7f; });
+}
+
+const SdpCodec* FindCodec(const SdpSection& section, std::string_view name) {
+  const auto found =
+      std::ranges::find_if(section.codecs, [&](const auto& codec) { return codec.name == name; });
+  return found == section.codecs.end() ? nullptr : &*found;
+}
+
+Direction Reversed(const SdpSection& offered, bool send) {
+  const bool they_send =
+      offered.direction == Direction::kSendOnly || offered.direction == Direction::kSendRecv;
+  if (they_send) return send ? Direction::kSendRecv : Direction::kRecvOnly;
+  return send ? Direction::kSendOnly : Direction::kInactive;
+}
+
+std::string Rejected(const SdpSection& offered) {
+  return fmt::format("m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=inactive\r\n", offered.kind,
+                     offered.protocol, offered.formats, offered.mid);
+}
+
+// Header extensions that both sides use; their lines.
+std::string TakeExtensions(const SdpSection& offered, RtpExtensions* extensions) {
+  std::string lines;
+  for (const SdpExtension& extension : offered.extensions) {
+    if (extension.id > kMaxOneByteId) continue;
+    uint8_t* id = extension.uri == kAudioLevel          ? &extensions->audio_level
+                  : extension.uri == kMid               ? &extensions->mid
+                  : extension.uri == kTransportSequence ? &extensions->transport_sequence
+                                                        : nullptr;
+    if (id == nullptr) continue;
+    *id = static_cast<uint8_t>(extension.id);
+    lines += fmt::format("a=extmap:{} {}\r\n", extension.id, extension.uri);
+  }
+  return lines;
+}
+
+}  // namespace
+
+Negotiation::Negotiation(std::string fingerprint, std::vector<Endpoint> candidates)
+    : fingerprint_(std::move(fingerprint)),
+      candidates_(std::move(candidates)),
+      cname_(RandomBase62(16)),
+      session_id_(fmt::format("{}", RandomSsrc())) {}
+
+void Negotiation::AddTrack(uint32_t number, std::string sid, std::string stream) {
+  tracks_.push_back({number, std::move(sid), std::move(stream), RandomSsrc()});
+}
+
+void Negotiation::RemoveTrack(uint32_t number) {
+  std::erase_if(tracks_, [&](const Track& track) { return track.number == number; });
+  for (Section& section : sections_) {
+    if (section.track != static_cast<int>(number)) continue;
+    section.track = -1;
+    section.ended = true;
+  }
+}
+
+Negotiation::Track* Negotiation::FindTrack(int number) {
+  const auto found = std::ranges::find_if(
+      tracks_, [&](const Track& track) { return static_cast<int>(track.number) == number; });
+  return found == tracks_.end() ? nullptr : &*found;
+}
+
+Negotiation::Track* Negotiation::Unplaced() {
+  const auto found = std::ranges::find_if(tracks_, [&](const Track& track) {
+    return std::ranges::none_of(sections_, [&](const Section& section) {
+      return section.track == static_cast<int>(track.number);
+    });
+  });
+  return found == tracks_.end() ? nullptr : &*found;
+}
+
+bool Negotiation::NeedsOffer() const {
+  return const_cast<Negotiation*>(this)->Unplaced() != nullptr ||
+         std::ranges::any_of(sections_, [](const Section& section) { return section.ended; });
+}
+
+size_t Negotiation::MissingSections() const {
+  const auto placed = std::ranges::count_if(sections_, [](const auto& s) { return s.track >= 0; });
+  const auto free = std::ranges::count_if(sections_, [](const Section& section) {
+    return section.kind == "audio" && section.receives && section.track < 0 && !section.ended;
+  });
+  const size_t unplaced = tracks_.size() - static_cast<size_t>(placed);
+  return unplaced > static_cast<size_t>(free) ? unplaced - static_cast<size_t>(free) : 0;
+}
+
+absl::Status Negotiation::TakeTransport(const Sdp& offer) {
+  const auto first =
+      std::ranges::find_if(offer.sections, [](const auto& section) { return !section.stopped(); });
+  if (first == offer.sections.end()) return InvalidArgument("the offer has no live section");
+  if (!IsToken(first->ice_ufrag, kMaxIceUfrag) || !IsToken(first->ice_pwd, kMaxIceUfrag)) {
+    return InvalidArgument("the offer has no ICE credentials");
+  }
+  if (first->fingerprint_hash != "sha-256") {
+    return InvalidArgument("the offer's certificate needs a SHA-256 fingerprint");
+  }
+  if (first->setup == "passive") return InvalidArgument("the offer must let us be the DTLS server");
+  if (!remote_fingerprint_.empty() && first->fingerprint != remote_fingerprint_) {
+    return InvalidArgument("the certificate of a connection cannot change");
+  }
+  remote_fingerprint_ = first->fingerprint;
+  // New credentials of theirs: ICE starts anew, with new ones of ours.
+  if (first->ice_ufrag != remote_ufrag_) {
+    remote_ufrag_ = first->ice_ufrag;
+    local_ufrag_ = RandomBase62(kUfragLength);
+    local_pwd_ = RandomBase62(kPwdLength);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Negotiation::Answer> Negotiation::Accept(const Sdp& offer) {
+  if (offer.sections.size() < sections_.size()) {
+    return InvalidArgument("the offer has fewer sections than the one before");
+  }
+  for (size_t i = 0; i < offer.sections.size(); ++i) {
+    if (!IsToken(offer.sections[i].mid, kMaxMid)) return InvalidArgument("a section has no mid");
+    if (i < sections_.size() && sections_[i].kind != offer.sections[i].kind) {
+      return InvalidArgument("section {} changed its kind", i);
+    }
+  }
+  PARLEY_RETURN_IF_ERROR(TakeTransport(offer));
+  sections_.resize(offer.sections.size());
+  Answer answer;
+  candidates_told_ = false;
+  std::string bundle;
+  std::string sections;
+  for (size_t i = 0; i < offer.sections.size(); ++i) {
+    const SdpSection& offered = offer.sections[i];
+    sections_[i].kind = offered.kind;
+    const std::string lines = AnswerSection(offered, sections_[i], &answer);
+    if (!lines.empty()) bundle += " " + offered.mid;
+    sections += lines.empty() ? Rejected(offered) : lines;
+  }
+  answer.plan.local_ufrag = local_ufrag_;
+  answer.plan.local_pwd = local_pwd_;
+  answer.plan.remote_ufrag = remote_ufrag_;
+  answer.plan.fingerprint = remote_fingerprint_;
+  answer.sdp = fmt::format(
+      "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE{}\r\n"
+      "a=msid-semantic: WMS *\r\na=ice-lite\r\n",
+      session_id_, ++version_, bundle);
+  answer.sdp += sections;
+  return answer;
+}
+
+// Empty: rejected.
+std::string Negotiation::AnswerSection(const SdpSection& offered, Section& section,
+                                       Answer* answer) {
+  section.receives = false;
+  if (offered.stopped()) {
+    section.track = -1;
+    section.ended = false;
+    return {};
+  }
+  if (offered.kind == "audio") return AnswerAudio(offered, section, answer);
+  if (offered.kind == "application" && offered.sctp_port != 0) {
+    answer->plan.sctp_port = static_cast<uint16_t>(offered.sctp_port);
+    return fmt::format(
+        "m=application 9 {} {}\r\nc=IN IP4 0.0.0.0\r\n{}a=sctp-port:{}\r\n"
+        "a=max-message-size:{}\r\n",
+        offered.protocol, offered.formats, TransportLines(offered), offered.sctp_port,
+        kMaxDataMessage);
+  }
+  if (offered.codecs.empty()) return {};
+  // Not carried. It must not be rejected: livekit-client gives up over that.
+  const SdpCodec* vp8 = FindCodec(offered, "vp8");
+  const SdpCodec& codec = vp8 != nullptr ? *vp8 : offered.codecs.front();
+  return fmt::format(
+      "m={} 9 {} {}\r\nc=IN IP4 0.0.0.0\r\n{}a=inactive\r\na=rtcp-mux\r\na=rtpmap:{} {}/{}\r\n",
+      offered.kind, offered.protocol, codec.payload_type, TransportLines(offered),
+      codec.payload_type, codec.name, codec.clock_hz);
+}
+
+std::string Negotiation::AnswerAudio(const SdpSection& offered, Section& section, Answer* answer) {
+  const SdpCodec* opus = FindCodec(offered, "opus");
+  if (opus == nullptr || opus->clock_hz != 48'000) return {};
+  section.receives =
+      offered.direction == Direction::kRecvOnly || offered.direction == Direction::kSendRecv;
+  const bool they_send =
+      offered.direction == Direction::kSendOnly || offered.direction == Direction::kSendRecv;
+  if (section.receives && section.track < 0 && !section.ended && !they_send) {
+    if (const Track* track = Unplaced()) section.track = static_cast<int>(track->number);
+  }
+  section.ended = false;
+  const Track* track = section.receives ? FindTrack(section.track) : nullptr;
+  if (track == nullptr) section.track = -1;
+
+  RtpExtensions extensions;
+  const std::string extension_lines = TakeExtensions(offered, &extensions);
+  const auto type = static_cast<uint8_t>(opus->payload_type);
+  std::string lines = fmt::format(
+      "m=audio 9 {} {}\r\nc=IN IP4 0.0.0.0\r\n{}{}a={}\r\na=rtcp-mux\r\na=rtpmap:{} "
+      "opus/48000/2\r\n"
+      "a=rtcp-fb:{} nack\r\n{}a=fmtp:{} minptime=10;useinbandfec=1\r\n",
+      offered.protocol, type, TransportLines(offered), extension_lines,
+      Name(Reversed(offered, track != nullptr)), type, type,
+      extensions.transport_sequence != 0 ? fmt::format("a=rtcp-fb:{} transport-cc\r\n", type)
+                                         : std::string(),
+      type);
+  if (they_send) {
+    answer->plan.receive.push_back(
+        {offered.mid, offered.msid_track, offered.ssrcs, type, extensions, ReceivePlan::kNobody});
+  }
+  if (track != nullptr) {
+    lines +=
+        fmt::format("a=msid:{} {}\r\na=ssrc:{} cname:{}\r\na=ssrc:{} msid:{} {}\r\n", track->stream,
+                    track->sid, track->ssrc, cname_, track->ssrc, track->stream, track->sid);
+    answer->mid_to_track[offered.mid] = track->sid;
+    answer->plan.send.push_back({track->number, track->ssrc, type, extensions.audio_level});
+  }
+  return lines;
+}
+
+std::string Negotiation::TransportLines(const SdpSection& offered) {
+  std::string lines = fmt::format(
+      "a=mid:{}\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {}\r\n"
+      "a=setup:passive\r\n",
+      offered.mid, local_ufrag_, local_pwd_, fingerprint_);
+  if (std::exchange(candidates_told_, true)) return lines;
+  uint32_t priority = kHostPriority;
+  int foundation = 1;
+  for (const Endpoint& candidate : candidates_) {
+    lines += fmt::format("a=candidate:{} 1 udp {} {} {} typ host\r\n", foundation++, priority,
+                         candidate.Ip(), candidate.port);
+    priority -= 256;
+  }
+  return lines + "a=end-of-candidates\r\n";
+}
+
+}  // namespace parley::webrtc

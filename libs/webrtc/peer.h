@@ -1,0 +1,59 @@
+#pragma once
+// One peer connection of an engine, as the rest of the program sees it.
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "webrtc/negotiation.h"
+#include "webrtc/receive_stream.h"
+
+namespace parley::webrtc {
+
+// Calls come on the engine's thread, one at a time: they must neither block nor wait for another
+// thread that calls the engine.
+class PeerObserver {
+ public:
+  virtual ~PeerObserver() = default;
+  // Keys are agreed on: media flows.
+  virtual void OnConnected() = 0;
+  // In order; a gap in the timestamps is what was lost, or a pause of the sender's. `tag` as in
+  // ReceivePlan.
+  virtual void OnAudio(uint32_t tag, const AudioPacket& packet) = 0;
+  virtual void OnChannelOpen(std::string_view label) = 0;
+  virtual void OnData(std::string_view label, Bytes message) = 0;
+  // The connection is over (nothing heard for too long, closed by the other side, broken
+  // protocol). Last call; none after Peer::Close() has returned to the engine's thread.
+  virtual void OnClosed(std::string_view why) = 0;
+};
+
+class EngineCore;
+
+// Thread-safe; nothing blocks. Harmless once the engine is gone.
+class Peer {
+ public:
+  static constexpr size_t kMaxQueuedData = 1 << 20;  // bytes on their way to the engine's thread
+
+  Peer(std::shared_ptr<EngineCore> core, uint64_t id) : core_(std::move(core)), id_(id) {}
+  ~Peer();  // as Close()
+  Peer(const Peer&) = delete;
+  Peer& operator=(const Peer&) = delete;
+
+  // Takes what the last offer and answer settled. Call before the answer is sent.
+  void Apply(Plan plan);
+  // A packet of 20 ms of Opus for the other side. No allocation. False: dropped, the engine is
+  // behind.
+  bool SendAudio(uint32_t track, uint32_t timestamp, uint32_t level, std::string_view payload);
+  // On the data channel of this label; until the other side has opened it, some of it waits. False:
+  // the other side does not read.
+  bool SendData(std::string_view label, std::string message);
+  void Close();
+
+ private:
+  const std::shared_ptr<EngineCore> core_;
+  const uint64_t id_;
+  const std::shared_ptr<std::atomic<size_t>> queued_ = std::make_shared<std::atomic<size_t>>(0);
+};
+
+}  // namespace parley::webrtc

@@ -1,0 +1,88 @@
+#pragma once
+// One incoming stream of audio packets: puts them in order, asks for those that are missing, and
+// keeps the figures of a receiver report. In order, nothing waits: a packet is held only while an
+// earlier one is missing. One thread.
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "webrtc/rtp.h"
+
+namespace parley::webrtc {
+
+struct AudioPacket {
+  uint32_t timestamp = 0;    // 48 kHz media clock, wraps
+  uint32_t level = 127;      // -dBov; 127 when unknown
+  std::string_view payload;  // valid during the call only
+};
+
+class ReceiveStream {
+ public:
+  static constexpr size_t kHeld = 32;              // packets: 640 ms of audio
+  static constexpr int64_t kHoldUs = 80'000;       // how long a missing packet is waited for
+  static constexpr int64_t kNackEveryUs = 20'000;  // a missing packet is asked for again
+  static constexpr size_t kMaxPayload = 1280;      // the largest packet that Opus makes is 1275
+
+  class Sink {
+   public:
+    virtual ~Sink() = default;
+    virtual void OnPacket(const AudioPacket& packet) = 0;
+  };
+
+  explicit ReceiveStream(uint32_t ssrc) : ssrc_(ssrc) {}
+
+  // Takes a packet, and hands on what is in order now.
+  void Add(const RtpPacket& packet, int64_t now_us, Sink& sink);
+  // Gives up on packets that are missing for too long.
+  void Tick(int64_t now_us, Sink& sink);
+  // The numbers to ask for now, in rising order.
+  size_t Missing(int64_t now_us, std::array<uint16_t, kMaxNacked>* numbers);
+  void OnSenderReport(const SenderReport& report, int64_t now_us);
+  // For a report; begins the next interval.
+  ReportBlock Report(int64_t now_us);
+
+  struct Figures {
+    uint64_t received = 0;
+    uint64_t duplicates = 0;  // and too late
+    uint64_t skipped = 0;     // never came: gaps in what was handed on
+    uint64_t recovered = 0;   // came although they had been missing
+  };
+  const Figures& figures() const { return figures_; }
+  uint32_t ssrc() const { return ssrc_; }
+
+ private:
+  struct Slot {
+    bool used = false;
+    uint32_t timestamp = 0;
+    uint32_t level = 0;
+    uint32_t size = 0;
+    int64_t since_us = 0;      // missing: when that showed; used: when it came
+    int64_t next_nack_us = 0;  // missing
+    std::array<char, kMaxPayload> payload{};
+  };
+  using Slots = std::array<Slot, kHeld>;
+
+  int64_t Unwrap(uint16_t sequence) const;
+  void Count(const RtpPacket& packet, int64_t number, int64_t now_us);
+  void Hold(const RtpPacket& packet, int64_t number, int64_t now_us);
+  void MoveTo(int64_t number, Sink& sink);  // hands on or skips all before it
+  void HandOnNext(Sink& sink);
+  Slot& At(int64_t number) { return (*slots_)[static_cast<size_t>(number) % kHeld]; }
+
+  const uint32_t ssrc_;
+  bool started_ = false;
+  int64_t next_ = 0;              // number of the packet to hand on next
+  int64_t highest_ = 0;           // that came
+  std::unique_ptr<Slots> slots_;  // made when the first packet is missing
+  Figures figures_;
+  int64_t first_ = 0;
+  int64_t expected_before_ = 0;
+  uint64_t received_before_ = 0;
+  double jitter_ = 0;
+  int64_t last_transit_ = 0;
+  uint32_t last_sr_ = 0;
+  int64_t last_sr_us_ = 0;
+};
+
+}  // namespace parley::webrtc
