@@ -135,6 +135,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   rooms.common = on(kRooms);
   rooms.redis.address = redis_->address();
   rooms.dispatch_address = At(kBroker);
+  rooms.rtc_udp_port += offset_;
   PARLEY_RETURN_IF_ERROR(add("room-server", rooms, room_server::Run));
 
   SttGatewayConfig stt;

@@ -111,6 +111,7 @@ absl::Status Cluster::StartService(const std::string& name) {
   const std::string port = fmt::format("{}", running.port);
   const std::string port_flag = name == "api-server" ? "--http-ports" : "--grpc-port";
   if (name == "api-server") argv.insert(argv.end(), {"--grpc-port", "0"});
+  if (name == "room-server") argv.insert(argv.end(), {"--rtc-udp-port", "0"});
   argv.insert(argv.end(), {port_flag, port, "--admin-port", fmt::format("{}", running.admin_port)});
   const Needs needs = NeedsOf(name);
   if (needs.redis) argv.insert(argv.end(), {"--redis-address", redis_->address()});

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "api_server/routes.h"
+#include "api_server/signalling.h"
 #include "base/status.h"
 #include "http/server.h"
 #include "metrics/metrics.h"
@@ -70,6 +71,7 @@ std::vector<Route> MakeRoutes(Backend& backend) {
   AddDispatchRoutes(backend, routes);
   AddEventRoutes(backend, routes);
   AddTokenRoutes(backend, routes);
+  AddSignalRoutes(backend, routes);
   AddSpeechRoutes(backend, routes);
   routes.push_back({"GET", "/healthz", "The process lives", "", nullptr, 200,
                     [](const http::Request&) {
@@ -145,6 +147,7 @@ int Run(const ApiServerConfig& given, service::Context& context) {
       server.Handle(route.method, route.pattern, std::move(counted));
     }
   }
+  ServeSignalling(backend, server);
   server.HandleUnknown([](const http::Request& request) {
     return ErrorResponse(NotFound("there is nothing at {} {}; GET /openapi.json lists what is",
                                   request.method, request.path));

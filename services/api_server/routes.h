@@ -27,6 +27,7 @@ void AddDispatchRoutes(Backend& backend, std::vector<Route>& routes);
 void AddEventRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSessionRoutes(Backend& backend, std::vector<Route>& routes);
 void AddTokenRoutes(Backend& backend, std::vector<Route>& routes);
+void AddSignalRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSpeechRoutes(Backend& backend, std::vector<Route>& routes);
 
 // OpenAPI 3.0 of the table (without /openapi.json's own description being special: it is a route

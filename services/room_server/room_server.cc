@@ -4,6 +4,7 @@
 #include "base/status.h"
 #include "room_server/host.h"
 #include "room_server/services.h"
+#include "webrtc/engine.h"
 
 namespace parley {
 
@@ -25,6 +26,13 @@ void RoomServerConfig::Bind(config::Table& table) {
   table.Int("room.max_rooms", &max_rooms, 1, 10'000'000, "Rooms on this replica");
   table.Text("room.admission_log", &admission_log,
              "File to which a line is appended for each agent admitted, refused or removed");
+  table.Text("rtc.address", &rtc_address,
+             "IP address for the media of browsers; default is the server's own");
+  table.Int("rtc.udp_port", &rtc_udp_port, 0, 65'535,
+            "The one UDP port for the media of browsers; 0 picks a free one");
+  table.List("rtc.announce", &rtc_announce,
+             "IP addresses told to browsers (a node's, or the outside of a NAT); default is "
+             "rtc.address, or every address of this machine");
 }
 
 namespace room_server {
@@ -37,6 +45,14 @@ int Run(const RoomServerConfig& config, service::Context& context,
         std::function<void(int grpc_port, int admin_port)> started) {
   auto host = Host::Create(config, context);
   if (!host.ok()) return service::FailStart("room-server", host.status());
+  webrtc::EngineOptions rtc;
+  rtc.address = config.rtc_address.empty() ? config.common.address : config.rtc_address;
+  rtc.udp_port = config.rtc_udp_port;
+  rtc.announce = config.rtc_announce;
+  auto engine = webrtc::Engine::Start(rtc);
+  if (!engine.ok()) return service::FailStart("room-server", engine.status());
+  context.log().Info("media of browsers", {{"udp_port", (*engine)->port()}});
+  SignallingServiceImpl signalling(*host, **engine);
   RoomServiceImpl rooms(*host);
   AdmissionServiceImpl admission(*host);
   MediaServiceImpl media(*host);
@@ -47,7 +63,7 @@ int Run(const RoomServerConfig& config, service::Context& context,
     if (started) started(grpc_port, admin_port);
   };
   hooks.drain = [&](absl::Duration drain) { (*host)->Drain(drain); };
-  const int code = context.Serve({&rooms, &admission, &media}, std::move(hooks));
+  const int code = context.Serve({&rooms, &admission, &media, &signalling}, std::move(hooks));
   (*host)->Stop();
   return code;
 }

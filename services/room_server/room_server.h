@@ -3,6 +3,7 @@
 #include <absl/time/time.h>
 
 #include <string>
+#include <vector>
 
 #include "redis/redis.h"
 #include "service/service.h"
@@ -20,6 +21,9 @@ struct RoomServerConfig {
   absl::Duration batch_tick = absl::Milliseconds(10);
   int max_rooms = 100'000;
   std::string admission_log;
+  std::string rtc_address;                // "" = the server's own
+  int rtc_udp_port = 7882;                // 0 = any free one
+  std::vector<std::string> rtc_announce;  // empty = the address, or those of this machine
 
   void Bind(config::Table& table);
 };

@@ -6,6 +6,7 @@
 #include "room_server/attach_session.h"
 #include "room_server/convert.h"
 #include "room_server/join_session.h"
+#include "room_server/rtc_session.h"
 #include "rpc/bidi.h"
 
 namespace parley::room_server {
@@ -258,6 +259,11 @@ grpc::ServerBidiReactor<pb::AttachRequest, pb::AttachResponse>* MediaServiceImpl
   if (!status.ok()) return new Refused<pb::AttachRequest, pb::AttachResponse>(status);
   return rpc::BidiSession<pb::AttachRequest, pb::AttachResponse>::Start<AttachSession>(
       host_, *std::move(claims));
+}
+
+grpc::ServerBidiReactor<pb::ConnectRequest, pb::ConnectResponse>* SignallingServiceImpl::Connect(
+    grpc::CallbackServerContext*) {
+  return RtcSession::Start<RtcSession>(host_, engine_);
 }
 
 }  // namespace parley::room_server

@@ -1,14 +1,16 @@
 #pragma once
 #include <parley/room/v1/room.grpc.pb.h>
+#include <parley/room/v1/signalling.grpc.pb.h>
 
 #include <memory>
 #include <string>
 
 #include "room_server/host.h"
+#include "webrtc/engine.h"
 
 namespace parley::room_server {
 
-// The three services of parley.room.v1. They only check who asks and convert; the host decides.
+// The services of parley.room.v1. They only check who asks and convert; the host decides.
 
 class RoomServiceImpl final : public room::v1::RoomService::CallbackService {
  public:
@@ -73,6 +75,19 @@ class MediaServiceImpl final : public room::v1::MediaService::CallbackService {
 
  private:
   const std::shared_ptr<Host> host_;
+};
+
+// `engine` must outlive the last stream.
+class SignallingServiceImpl final : public room::v1::SignallingService::CallbackService {
+ public:
+  SignallingServiceImpl(std::shared_ptr<Host> host, webrtc::Engine& engine)
+      : host_(std::move(host)), engine_(engine) {}
+  grpc::ServerBidiReactor<room::v1::ConnectRequest, room::v1::ConnectResponse>* Connect(
+      grpc::CallbackServerContext* context) override;
+
+ private:
+  const std::shared_ptr<Host> host_;
+  webrtc::Engine& engine_;
 };
 
 }  // namespace parley::room_server

@@ -105,7 +105,7 @@ std::vector<std::string> Fleet::Arguments(const Member& member) const {
   }
   if (member.kind == Kind::kRoomServer) {
     add({"--dispatch-address", brokers(), "--room-admission-log", evidence, "--room-empty-timeout",
-         "20s"});
+         "20s", "--rtc-udp-port", "0"});
   }
   if (member.kind == Kind::kAgentServer) {
     // Half of them find one room server first, half the other.

@@ -99,6 +99,7 @@ class RunningRoomServer {
   explicit RunningRoomServer(RoomServerConfig config) {
     config.common.dev = true;
     config.common.grpc_port = 0;
+    config.rtc_udp_port = 0;
     config.common.log_level = "error";
     config.common.threads = 4;
     auto context = service::Context::Create("room-server", config.common);

@@ -1,0 +1,165 @@
+// /rtc/v1: LiveKit's client SDKs. Their WebSocket ends here; its frames go on to the room server
+// over gRPC, and to another one when the room is there.
+#include <parley/room/v1/signalling.grpc.pb.h>
+
+#include <utility>
+
+#include "api_server/routes.h"
+#include "api_server/signalling.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "rpc/bidi.h"
+#include "rpc/channel.h"
+
+namespace parley::api_server {
+namespace {
+
+namespace roomv1 = ::parley::room::v1;
+
+constexpr auto kPath = "/rtc/v1";
+constexpr int kMaxHops = 3;       // from room server to room server
+constexpr size_t kMaxEarly = 64;  // frames that are kept for another room server
+constexpr int kNormal = 1000;
+constexpr int kRefused = 1008;
+constexpr int kFailed = 1011;
+constexpr int kTryAgain = 1013;
+
+int CloseCode(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return kNormal;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kResourceExhausted:
+      return kTryAgain;
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+      return kFailed;
+    default:
+      return kRefused;
+  }
+}
+
+// One client's WebSocket and the stream behind it.
+class Forward final : public http::WebSocketListener, public std::enable_shared_from_this<Forward> {
+ public:
+  Forward(std::string token, std::string join_request, std::shared_ptr<http::WebSocket> socket)
+      : socket_(std::move(socket)) {
+    open_.mutable_open()->set_token(std::move(token));
+    open_.mutable_open()->set_join_request(std::move(join_request));
+  }
+
+  void ConnectTo(const std::string& address) {
+    using Stream = rpc::ClientBidi<roomv1::ConnectRequest, roomv1::ConnectResponse>;
+    // gRPC keeps the stub's channel alive with the call.
+    auto stub = std::shared_ptr<roomv1::SignallingService::Stub>(
+        roomv1::SignallingService::NewStub(rpc::MakeChannel(address)));
+    Stream::Options options;
+    options.on_message = [self = shared_from_this(), stub](roomv1::ConnectResponse& response) {
+      self->OnResponse(response);
+    };
+    options.on_done = [self = shared_from_this()](const absl::Status& status) {
+      self->OnDone(status);
+    };
+    MutexLock lock(&mutex_);
+    if (closed_) return;
+    stream_ = Stream::Open(
+        [&](auto* context, auto* reactor) { stub->async()->Connect(context, reactor); },
+        std::move(options));
+    stream_->Send(open_);
+    for (const auto& frame : early_) stream_->Send(frame);
+  }
+
+  void OnMessage(http::WebSocketMessage message) override {
+    roomv1::ConnectRequest request;
+    request.mutable_frame()->set_data(std::move(message.data));
+    request.mutable_frame()->set_text(message.text);
+    MutexLock lock(&mutex_);
+    if (!answered_ && early_.size() < kMaxEarly) early_.push_back(request);
+    if (stream_ == nullptr || stream_->Send(std::move(request))) return;
+    socket_->Close(kTryAgain, "the room server does not keep up");
+  }
+
+  void OnClosed() override {
+    MutexLock lock(&mutex_);
+    closed_ = true;
+    if (stream_ != nullptr) stream_->Cancel();
+  }
+
+ private:
+  void OnResponse(roomv1::ConnectResponse& response) {
+    {
+      MutexLock lock(&mutex_);
+      answered_ = true;
+      early_.clear();
+    }
+    http::WebSocketMessage message{std::move(*response.mutable_frame()->mutable_data()),
+                                   response.frame().text()};
+    if (!socket_->Send(std::move(message)))
+      socket_->Close(kTryAgain, "the client does not keep up");
+  }
+
+  void OnDone(const absl::Status& status) {
+    decltype(stream_) over;  // it holds us, and we hold it
+    {
+      MutexLock lock(&mutex_);
+      over = std::exchange(stream_, nullptr);
+    }
+    const ErrorReason why = ReasonOf(status);
+    const auto url = why.metadata.find("media_url");
+    if (why.reason == "ROOM_ELSEWHERE" && url != why.metadata.end() && ++hops_ < kMaxHops) {
+      return ConnectTo(url->second);
+    }
+    socket_->Close(CloseCode(status), Message(status));
+  }
+
+  const std::shared_ptr<http::WebSocket> socket_;
+  roomv1::ConnectRequest open_;
+  int hops_ = 0;
+  Mutex mutex_;
+  std::shared_ptr<rpc::ClientBidi<roomv1::ConnectRequest, roomv1::ConnectResponse>> stream_
+      ABSL_GUARDED_BY(mutex_);
+  std::vector<roomv1::ConnectRequest> early_ ABSL_GUARDED_BY(mutex_);
+  bool answered_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+absl::Status MayJoin(const Backend& backend, const http::Request& request) {
+  PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, Authenticate(backend, request));
+  return auth::RequireRoomJoin(claims);
+}
+
+// Why a WebSocket was refused: SDKs ask here, since browsers do not tell them.
+http::Response Validate(const Backend& backend, const http::Request& request) {
+  const absl::Status status = MayJoin(backend, request);
+  http::Response response{200, "text/plain", "success", {}};
+  if (!status.ok()) response = {401, "text/plain", std::string(Message(status)), {}};
+  response.headers.emplace_back("Access-Control-Allow-Origin", "*");
+  return response;
+}
+
+}  // namespace
+
+void AddSignalRoutes(Backend& backend, std::vector<Route>& routes) {
+  routes.push_back({"GET", "/rtc/v1/validate",
+                    "Would this token be let in? Asked by LiveKit's SDKs after a refusal",
+                    "video.roomJoin", nullptr, 200, [&backend](const http::Request& request) {
+                      return Validate(backend, request);
+                    }});
+}
+
+void ServeSignalling(Backend& backend, http::Server& server) {
+  server.HandleWebSocket(
+      kPath,
+      [&backend](const http::Request& request, const std::shared_ptr<http::WebSocket>& socket)
+          -> std::shared_ptr<http::WebSocketListener> {
+        const auto join = request.query.find("join_request");
+        if (join == request.query.end() || !MayJoin(backend, request).ok()) {
+          return nullptr;
+        }
+        auto forward = std::make_shared<Forward>(BearerOf(request), join->second, socket);
+        forward->ConnectTo(backend.config.rooms_address);
+        return forward;
+      });
+}
+
+}  // namespace parley::api_server

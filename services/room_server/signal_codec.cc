@@ -1,0 +1,204 @@
+#include "room_server/signal_codec.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <openssl/evp.h>
+#include <zlib.h>
+
+#include <algorithm>
+
+#include "base/status.h"
+
+namespace parley::room_server {
+namespace {
+
+constexpr size_t kMaxParameterBytes = 64 << 10;
+constexpr auto kOpusMime = "audio/opus";
+
+absl::StatusOr<std::string> FromBase64Url(std::string_view text) {
+  if (text.size() > kMaxParameterBytes) return InvalidArgument("join_request is too long");
+  std::string plain(text);
+  while (plain.ends_with('=')) plain.pop_back();
+  std::ranges::replace(plain, '-', '+');
+  std::ranges::replace(plain, '_', '/');
+  const size_t padding = (4 - plain.size() % 4) % 4;
+  plain.append(padding, '=');
+  std::string out(plain.size() / 4 * 3, '\0');
+  const int size = EVP_DecodeBlock(reinterpret_cast<uint8_t*>(out.data()),
+                                   reinterpret_cast<const uint8_t*>(plain.data()),
+                                   static_cast<int>(plain.size()));
+  if (size < 0 || padding > 2) return InvalidArgument("join_request is not base64url");
+  out.resize(static_cast<size_t>(size) - padding);
+  return out;
+}
+
+absl::StatusOr<std::string> Gunzip(const std::string& packed) {
+  z_stream stream{};
+  if (inflateInit2(&stream, 15 + 16) != Z_OK) return Internal("zlib does not start");
+  std::string out(kMaxJoinRequestBytes, '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
+  stream.avail_in = static_cast<uInt>(packed.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  const int result = inflate(&stream, Z_FINISH);
+  out.resize(stream.total_out);
+  inflateEnd(&stream);
+  if (result != Z_STREAM_END) return InvalidArgument("join_request is not gzip, or too long");
+  return out;
+}
+
+lk::TrackSource SourceOf(room::TrackSource source) {
+  switch (source) {
+    case room::TrackSource::kCamera:
+      return lk::CAMERA;
+    case room::TrackSource::kMicrophone:
+      return lk::MICROPHONE;
+    case room::TrackSource::kScreenShare:
+      return lk::SCREEN_SHARE;
+    case room::TrackSource::kScreenShareAudio:
+      return lk::SCREEN_SHARE_AUDIO;
+    case room::TrackSource::kUnknown:
+      break;
+  }
+  return lk::UNKNOWN;
+}
+
+lk::ParticipantInfo::Kind KindOf(room::Kind kind) {
+  switch (kind) {
+    case room::Kind::kAgent:
+      return lk::ParticipantInfo::AGENT;
+    case room::Kind::kSip:
+      return lk::ParticipantInfo::SIP;
+    case room::Kind::kRecorder:
+      return lk::ParticipantInfo::EGRESS;
+    case room::Kind::kStandard:
+      break;
+  }
+  return lk::ParticipantInfo::STANDARD;
+}
+
+}  // namespace
+
+absl::StatusOr<lk::JoinRequest> ReadJoinRequest(std::string_view parameter) {
+  PARLEY_ASSIGN_OR_RETURN(const std::string bytes, FromBase64Url(parameter));
+  lk::WrappedJoinRequest wrapped;
+  if (!wrapped.ParseFromString(bytes)) return InvalidArgument("join_request is malformed");
+  std::string plain = wrapped.join_request();
+  if (wrapped.compression() == lk::WrappedJoinRequest::GZIP) {
+    PARLEY_ASSIGN_OR_RETURN(plain, Gunzip(wrapped.join_request()));
+  }
+  lk::JoinRequest request;
+  if (!request.ParseFromString(plain)) return InvalidArgument("join_request is malformed");
+  return request;
+}
+
+absl::StatusOr<lk::SignalRequest> ReadSignalRequest(std::string_view data, bool json) {
+  lk::SignalRequest request;
+  if (json) {
+    google::protobuf::util::JsonParseOptions options;
+    options.ignore_unknown_fields = true;
+    if (!google::protobuf::util::JsonStringToMessage(std::string(data), &request, options).ok()) {
+      return InvalidArgument("a signalling frame is malformed");
+    }
+  } else if (!request.ParseFromArray(data.data(), static_cast<int>(data.size()))) {
+    return InvalidArgument("a signalling frame is malformed");
+  }
+  return request;
+}
+
+std::string WriteSignalResponse(const lk::SignalResponse& response, bool json) {
+  if (!json) return response.SerializeAsString();
+  std::string text;
+  (void)google::protobuf::util::MessageToJsonString(response, &text);
+  return text;
+}
+
+lk::Room ToLiveKit(const room::RoomInfo& info) {
+  lk::Room room;
+  room.set_sid(info.sid);
+  room.set_name(info.name);
+  room.set_metadata(info.metadata);
+  room.set_empty_timeout(static_cast<uint32_t>(absl::ToInt64Seconds(info.empty_timeout)));
+  room.set_departure_timeout(static_cast<uint32_t>(absl::ToInt64Seconds(info.departure_timeout)));
+  room.set_max_participants(static_cast<uint32_t>(info.max_participants));
+  room.set_creation_time(absl::ToUnixSeconds(info.create_time));
+  room.set_num_participants(static_cast<uint32_t>(info.num_participants));
+  return room;
+}
+
+lk::TrackInfo ToLiveKit(const room::Track& track) {
+  lk::TrackInfo info;
+  info.set_sid(track.sid);
+  info.set_type(track.kind == room::TrackKind::kAudio ? lk::AUDIO : lk::VIDEO);
+  info.set_name(track.name);
+  info.set_muted(track.muted);
+  info.set_source(SourceOf(track.source));
+  info.set_mime_type(kOpusMime);  // PCM is coded on its way to such clients
+  info.set_disable_red(true);
+  return info;
+}
+
+lk::ParticipantInfo ToLiveKit(const room::ParticipantInfo& info) {
+  lk::ParticipantInfo out;
+  out.set_sid(info.sid);
+  out.set_identity(info.identity);
+  out.set_name(info.name);
+  out.set_metadata(info.metadata);
+  out.set_state(info.state == room::State::kDisconnected ? lk::ParticipantInfo::DISCONNECTED
+                : info.state == room::State::kJoined     ? lk::ParticipantInfo::JOINED
+                                                         : lk::ParticipantInfo::ACTIVE);
+  out.set_kind(KindOf(info.kind));
+  out.set_joined_at(absl::ToUnixSeconds(info.join_time));
+  for (const auto& [key, value] : info.attributes) (*out.mutable_attributes())[key] = value;
+  for (const room::Track& track : info.tracks) *out.add_tracks() = ToLiveKit(track);
+  out.set_is_publisher(!info.tracks.empty());
+  lk::ParticipantPermission& permission = *out.mutable_permission();
+  permission.set_can_subscribe(info.permission.can_subscribe);
+  permission.set_can_publish(info.permission.can_publish);
+  permission.set_can_publish_data(info.permission.can_publish_data);
+  permission.set_can_update_metadata(info.permission.can_update_metadata);
+  permission.set_hidden(info.permission.hidden);
+  for (const room::TrackSource source : info.permission.can_publish_sources) {
+    permission.add_can_publish_sources(SourceOf(source));
+  }
+  return out;
+}
+
+lk::DisconnectReason ToLiveKit(room::LeaveReason reason) {
+  switch (reason) {
+    case room::LeaveReason::kClientInitiated:
+      return lk::CLIENT_INITIATED;
+    case room::LeaveReason::kDuplicateIdentity:
+    case room::LeaveReason::kReplaced:
+      return lk::DUPLICATE_IDENTITY;
+    case room::LeaveReason::kServerShutdown:
+      return lk::SERVER_SHUTDOWN;
+    case room::LeaveReason::kParticipantRemoved:
+      return lk::PARTICIPANT_REMOVED;
+    case room::LeaveReason::kRoomDeleted:
+      return lk::ROOM_DELETED;
+    case room::LeaveReason::kRoomClosed:
+      return lk::ROOM_CLOSED;
+    case room::LeaveReason::kConnectionLost:
+      return lk::SIGNAL_CLOSE;
+    case room::LeaveReason::kAgentError:
+      break;
+  }
+  return lk::UNKNOWN_REASON;
+}
+
+room::TrackSource FromLiveKit(lk::TrackSource source) {
+  switch (source) {
+    case lk::CAMERA:
+      return room::TrackSource::kCamera;
+    case lk::MICROPHONE:
+      return room::TrackSource::kMicrophone;
+    case lk::SCREEN_SHARE:
+      return room::TrackSource::kScreenShare;
+    case lk::SCREEN_SHARE_AUDIO:
+      return room::TrackSource::kScreenShareAudio;
+    default:
+      return room::TrackSource::kUnknown;
+  }
+}
+
+}  // namespace parley::room_server

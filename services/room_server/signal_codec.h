@@ -1,0 +1,32 @@
+#pragma once
+// LiveKit's signalling messages: reading what clients send, and saying in them what a room says.
+#include <absl/status/statusor.h>
+#include <parley/livekit/v1/rtc.pb.h>
+
+#include <string>
+#include <string_view>
+
+#include "room/types.h"
+
+namespace parley::room_server {
+
+namespace lk = ::parley::livekit::v1;
+
+inline constexpr size_t kMaxJoinRequestBytes = 1 << 20;  // unpacked
+
+// The query parameter `join_request` of /rtc/v1: base64url of a WrappedJoinRequest.
+//   InvalidArgument  none of that
+absl::StatusOr<lk::JoinRequest> ReadJoinRequest(std::string_view parameter);
+
+// One frame. Fields that are not known here are passed over.
+//   InvalidArgument  malformed
+absl::StatusOr<lk::SignalRequest> ReadSignalRequest(std::string_view data, bool json);
+std::string WriteSignalResponse(const lk::SignalResponse& response, bool json);
+
+lk::Room ToLiveKit(const room::RoomInfo& info);
+lk::ParticipantInfo ToLiveKit(const room::ParticipantInfo& info);
+lk::TrackInfo ToLiveKit(const room::Track& track);
+lk::DisconnectReason ToLiveKit(room::LeaveReason reason);
+room::TrackSource FromLiveKit(lk::TrackSource source);
+
+}  // namespace parley::room_server
