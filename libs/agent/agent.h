@@ -128,6 +128,23 @@ struct Tool {
   std::string parameters_json = R"({"type":"object","properties":{}})";  // JSON schema
   absl::Duration timeout = absl::Seconds(10);
   std::function<absl::StatusOr<std::string>(std::string_view arguments_json)> run;
+  // The agent that goes on when `run` has succeeded; empty: who called it.
+  std::string handoff;
+};
+
+// An agent beside the first that the conversation may be handed over to: history, caller and limits
+// stay, what is named here changes.
+struct AgentConfig {
+  std::string name;         // [a-z0-9-]{1,63}
+  std::string description;  // tells the model when to hand over to it
+  std::string instructions;
+  std::string greeting;        // said when it takes over; empty: it answers at once
+  std::string farewell;        // said before it hands over, where its answer says nothing
+  std::vector<LlmEngine> llm;  // empty: the session's
+  std::vector<TtsEngine> tts;  // empty: the session's
+  std::vector<Tool> tools;
+  std::vector<std::string> handoffs;  // names; the model hands over by calling transfer_to_NAME
+  bool fresh_context = false;  // sees what the user said last before the handoff, and what follows
 };
 
 struct SessionConfig {
@@ -137,15 +154,20 @@ struct SessionConfig {
   std::vector<LlmEngine> llm;
   std::vector<TtsEngine> tts;
   std::vector<Tool> tools;
-  session::Options options;         // turn-taking, interruption, limits; see session/types.h
-  bool publish_transcripts = true;  // topic lk.transcription, of both sides
-  bool keep_transcript = false;     // give the transcript to the session's record at the end
+  std::string name;                   // the first agent's, where there are several
+  std::string farewell;               // as in AgentConfig
+  std::vector<std::string> handoffs;  // as in AgentConfig
+  std::vector<AgentConfig> agents;    // the others
+  session::Options options;           // turn-taking, interruption, limits; see session/types.h
+  bool publish_transcripts = true;    // topic lk.transcription, of both sides
+  bool keep_transcript = false;       // give the transcript to the session's record at the end
   // Called on the loop's thread: return at once. May be empty.
   std::function<void(const session::ChatItem&)> on_item;
   std::function<void(session::AgentState)> on_agent_state;
   std::function<void(session::UserState)> on_user_state;
   std::function<void(std::string_view text, bool final)> on_user_text;
   std::function<void(const session::command::SpeechDone&)> on_speech_done;
+  std::function<void(const std::string& from, const std::string& to)> on_agent_changed;
   // Lines of the session's recording (session/recording.h), for `parley replay`. They hold all that
   // is said, and what the model and the tools were told: keep them like it. Empty: no recording.
   std::function<void(std::string_view line)> on_recording;
@@ -166,6 +188,9 @@ class AgentSession {
   virtual void Interrupt() = 0;
   // One speech alone, by its handle.
   virtual void Interrupt(uint64_t handle) = 0;
+  // This agent of the session's goes on, once what is being said has been said; it says its
+  // greeting, without one it waits.
+  virtual void SetAgent(std::string name) = 0;
   // What ends the user's turn from now on.
   virtual void SetTurnDetection(session::TurnDetection detection) = 0;
   // The user's turn is over now; or what they have said in it does not count.

@@ -141,6 +141,7 @@ class Parser {
       fields.Text("output", &answer.output, {0, kMaxText});
       Millis(fields, "after", &answer.after_us);
       fields.Bool("error", &answer.is_error);
+      fields.Text("handoff", &answer.handoff, {1, 63});
       fields.Bool("silent", &answer.silent);
       fields.Finish();
       scenario_.tools[node->keys[i]] = std::move(answer);
@@ -275,6 +276,7 @@ class Parser {
       if (!known) fields.Fail("detect", "\"{}\" is none of vad, stt, semantic, manual", text);
       Add(at_us, set);
     }
+    if (fields.Text("agent", &text, {1, 63})) ++count, Add(at_us, event::SetAgent{text});
     if (fields.Bool("shutdown", &yes)) ++count, Add(at_us, event::Shutdown{});
     if (fields.Bool("close_room", &yes)) ++count, Add(at_us, event::RoomClosed{});
     if (fields.Text("user_data", &text, {0, kMaxText})) {

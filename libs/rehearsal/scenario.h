@@ -64,6 +64,7 @@ struct ToolAnswer {
   int64_t after_us = 50'000;
   bool is_error = false;
   bool silent = false;
+  std::string handoff;  // the agent that goes on; empty: who called it
 };
 
 struct Expectation {

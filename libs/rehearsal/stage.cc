@@ -25,12 +25,18 @@ constexpr int64_t kFrameUs = 20'000;
 constexpr int64_t kBeginUs = 1'000'000'000;
 constexpr int kMaxIdleTicks = 1'000;
 
+std::vector<session::Character> AllOf(const Cast& cast) {
+  std::vector<session::Character> all = {cast.character};
+  all.insert(all.end(), cast.others.begin(), cast.others.end());
+  return all;
+}
+
 class Stage {
  public:
   Stage(const Scenario& scenario, const Cast& cast)
       : scenario_(scenario),
         cast_(cast),
-        session_(cast.options, cast.character),
+        session_(cast.options, AllOf(cast)),
         used_(scenario.model.size()),
         taken_(scenario.sounds.size()) {}
 
@@ -214,7 +220,10 @@ class Stage {
       used_[i] = !one.again;
       return one;
     }
-    if (cast_.model) return cast_.model(chat.items, chat.allow_tools);
+    if (cast_.model) {
+      absl::StatusOr<ModelAnswer> answer = cast_.model(chat.agent, chat.items, chat.allow_tools);
+      if (answer.ok() || !absl::IsNotFound(answer.status())) return answer;
+    }
     return NotFound("the model was asked \"{}\" and has no answer", last);
   }
 
@@ -256,7 +265,7 @@ class Stage {
     }
     if (tool->second.silent) return;
     Later(tool->second.after_us, [this, call, answer = tool->second] {
-      Send(event::ToolDone{call.call, answer.output, answer.is_error});
+      Send(event::ToolDone{call.call, answer.output, answer.is_error, answer.handoff});
     });
   }
 

@@ -40,6 +40,7 @@ struct LlmChat {
   std::vector<ChatItem> items;
   bool allow_tools = true;
   absl::Duration timeout;
+  std::string agent;  // whose model it is; empty: there is only one
 };
 struct LlmCancel {
   uint32_t stream = 0;
@@ -49,6 +50,7 @@ struct CallTool {
   std::string name;
   std::string arguments_json;
   absl::Duration timeout;
+  std::string agent;  // whose tool it is; empty: there is only one agent
 };
 struct CancelTool {
   uint32_t call = 0;
@@ -59,6 +61,7 @@ struct TtsOpen {
   uint32_t stream = 0;
   uint64_t speech = 0;
   std::string turn_id;
+  std::string agent;  // whose voice it is; empty: there is only one agent
 };
 // Speak `text` as segment `segment`, which ends with it.
 struct TtsText {
@@ -103,6 +106,11 @@ struct AgentText {
 struct ItemAdded {
   ChatItem item;
 };
+// The conversation was handed over; the one who leaves has said all it had to say.
+struct AgentChanged {
+  std::string from;
+  std::string to;
+};
 struct TurnDone {
   TurnReport report;
 };
@@ -134,7 +142,7 @@ using Command =
     std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel, CallTool,
                  CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
                  PlayResume, PlayClear, SetState, SetUserState, UserText, AgentText, ItemAdded,
-                 TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End>;
+                 TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End, AgentChanged>;
 
 }  // namespace parley::session::command
 

@@ -97,6 +97,7 @@ struct ToolDone {
   uint32_t call = 0;
   std::string output;
   bool is_error = false;
+  std::string handoff;  // the agent that goes on from here; empty: who called the tool
 };
 
 // So much audio of the speech that plays has been handed to the room, since its beginning.
@@ -138,16 +139,25 @@ struct ClearTurn {};
 struct SetUserData {
   std::string data;
 };
+// An agent that the session may be handed to from now on; replaces the one of its name.
+struct AddAgent {
+  Character character;
+};
+// This agent goes on, once what is being said has been said. It says its greeting; without one it
+// waits.
+struct SetAgent {
+  std::string name;
+};
 struct Shutdown {
   EndReason reason = EndReason::kShutdown;
   std::string error;
 };
 
-using Event =
-    std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice, SttPartial,
-                 SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone, LlmFailed, TtsAudio,
-                 TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat, Say, GenerateReply,
-                 Interrupt, SetTurnDetection, CommitTurn, ClearTurn, SetUserData, Shutdown>;
+using Event = std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice,
+                           SttPartial, SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone,
+                           LlmFailed, TtsAudio, TtsSegmentDone, TtsClosed, TtsFailed, ToolDone,
+                           Played, Chat, Say, GenerateReply, Interrupt, SetTurnDetection,
+                           CommitTurn, ClearTurn, SetUserData, Shutdown, AddAgent, SetAgent>;
 
 }  // namespace parley::session::event
 

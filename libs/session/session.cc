@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "session/checkpoint.h"
@@ -22,12 +23,16 @@ int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(durat
 }  // namespace
 
 Session::Session(Options options, Character character)
-    : options_(std::move(options)), character_(std::move(character)), hearing_(options_, out_) {}
+    : Session(std::move(options), std::vector<Character>{std::move(character)}) {}
+Session::Session(Options options, std::vector<Character> agents)
+    : options_(std::move(options)), agents_(std::move(agents)), hearing_(options_, out_) {
+  PARLEY_CHECK(!agents_.empty());
+}
 Session::~Session() = default;
 
 void Session::RecordTo(Recorder* recorder) {
   recorder_ = recorder;
-  recorder_->Begin(options_, character_);
+  recorder_->Begin(options_, agents_);
 }
 
 absl::Status Session::Restore(std::string_view checkpoint) {
@@ -38,6 +43,7 @@ absl::Status Session::Restore(std::string_view checkpoint) {
   greeted_ = std::move(saved.greeted);
   turns_ = saved.turns;
   usage_ = saved.usage;
+  if (const size_t agent = IndexOf(saved.agent); agent < agents_.size()) agent_ = agent;
   restored_ = true;
   return absl::OkStatus();
 }
@@ -86,7 +92,7 @@ void Session::Advance() {
   ConsiderDraft();
   ConsiderResume();
   Pump();
-  while (active_ == nullptr && StartNext()) Pump();
+  while (active_ == nullptr && (SwitchAgent() || StartNext())) Pump();
   const bool said_all = active_ == nullptr && (queue_.empty() || linked_.empty());
   if (closing_ && (said_all || now_us_ >= close_us_)) End(closing_->reason, closing_->error);
   if (ended_) return;
@@ -114,7 +120,7 @@ void Session::CheckLimits() {
   for (ToolRun& run : speech->tools) {
     if (run.done || now_us_ < run.deadline_us) continue;
     out_.emplace_back(command::CancelTool{run.call});
-    ToolFinished(*speech, run, "the tool did not answer in time", true);
+    ToolFinished(run, {.output = "the tool did not answer in time", .is_error = true});
   }
   ToolsDone(*speech);
 }
@@ -154,7 +160,7 @@ void Session::UpdateState() {
     const bool silent = active_->played_us >= active_->spoken.audio_us();
     if (active_->playing && !(waits && silent)) {
       state = AgentState::kSpeaking;
-    } else if (active_->answer) {
+    } else if (active_->answer || !active_->turn_id.empty()) {
       state = AgentState::kThinking;
     }
   }
@@ -208,9 +214,9 @@ void Session::LinkTo(const Person& person) {
   linked_ = person.identity;
   linked_us_ = now_us_;
   out_.emplace_back(command::Link{linked_});
-  if (greeted_ != linked_ && !character_.greeting.empty()) {
-    Enqueue({.text = character_.greeting});
-  } else if (restored_ && history_.LastUserMessage() != nullptr) {
+  if (greeted_ != linked_ && !character().greeting.empty()) {
+    Enqueue({.text = character().greeting});
+  } else if (restored_ && history_.OwesAnswer()) {
     // The attempt before this one was lost while it owed an answer.
     Speech speech{.answer = true, .turn_id = std::to_string(turns_)};
     speech.times = {.speech_end_us = now_us_, .decided_us = now_us_, .committed_us = now_us_};
@@ -494,6 +500,7 @@ bool Session::at_rest() const {
 
 std::string Session::Checkpoint() const {
   session::Checkpoint checkpoint{.items = {history_.items().begin(), history_.items().end()},
+                                 .agent = character().name,
                                  .user_data = user_data_,
                                  .greeted = greeted_,
                                  .turns = turns_,

@@ -32,6 +32,8 @@ namespace parley::session {
 class Session {
  public:
   Session(Options options, Character character);
+  // With several agents; the first of them begins.
+  Session(Options options, std::vector<Character> agents);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -63,9 +65,20 @@ class Session {
   const History& history() const { return history_; }
   const Usage& usage() const { return usage_; }
   const std::string& user_data() const { return user_data_; }
+  // The name of the agent that has the conversation.
+  const std::string& agent() const { return character().name; }
 
  private:
   enum class Engine { kStt, kLlm, kTts };
+  // The next agent, and what it takes over of the turn in which that was decided.
+  struct Handoff {
+    std::string to;
+    bool answers = false;  // a turn is open: it says something at once
+    std::string turn_id;
+    AnswerTimes times;
+    bool reported = false;
+    int rounds = 0;
+  };
 
   void On(const event::Joined& joined);
   void On(const event::PersonJoined& joined);
@@ -96,6 +109,8 @@ class Session {
   void On(const event::ClearTurn& clear);
   void On(const event::SetUserData& data);
   void On(const event::Shutdown& shutdown);
+  void On(const event::AddAgent& add);
+  void On(const event::SetAgent& set);
 
   void RecordDecisions();
   void Advance();
@@ -135,8 +150,14 @@ class Session {
   void AddText(Speech& speech, std::vector<std::string> sentences);
   void EndRound(Speech& speech);
   void CallTools(Speech& speech);
-  void ToolFinished(Speech& speech, ToolRun& run, std::string output, bool is_error);
+  void ToolFinished(ToolRun& run, event::ToolDone done);
   void ToolsDone(Speech& speech);
+  void PrepareHandoff(Speech& speech, ToolRun run);
+  bool SwitchAgent();
+  void Enter(const Handoff& handoff);
+  const Character& character() const { return agents_[agent_]; }
+  size_t IndexOf(std::string_view agent) const;
+  std::string AgentLabel() const;
   void Pump();
   void SendText(Speech& speech);
   void StartPlaying(Speech& speech);
@@ -154,7 +175,9 @@ class Session {
   Recorder* recorder_ = nullptr;  // null: nothing is recorded
   size_t recorded_ = 0;           // of out_
   const Options options_;
-  const Character character_;
+  std::vector<Character> agents_;  // at least one
+  size_t agent_ = 0;               // which of them has the conversation
+  std::optional<Handoff> next_;    // once nothing is being said
   std::vector<Command> out_;
   int64_t now_us_ = 0;
   int64_t started_us_ = 0;

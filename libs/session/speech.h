@@ -17,6 +17,7 @@ struct ToolRun {
   ChatItem request;
   ChatItem result;
   bool done = false;
+  std::string handoff;                                        // to this agent, when it succeeds
   int64_t deadline_us = std::numeric_limits<int64_t>::max();  // once it runs
 };
 
@@ -56,6 +57,8 @@ struct Speech {
   int tool_calls = 0;
   bool text_complete = false;
   bool apology = false;
+  std::optional<ToolRun> handoff;  // to be done once this has been said
+  bool reported = false;           // the turn: who handed over has answered it
 
   // Speaking it.
   SpokenText spoken;

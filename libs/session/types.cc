@@ -68,8 +68,12 @@ std::string_view Name(EndReason reason) {
   return "";
 }
 
+std::string HandoffTool(std::string_view agent) { return fmt::format("transfer_to_{}", agent); }
+
 std::string LineOf(const ChatItem& item) {
   switch (item.kind) {
+    case ChatItem::Kind::kHandoff:
+      return fmt::format("handoff {}", item.name);
     case ChatItem::Kind::kToolCall:
       return fmt::format("call {} {}", item.name, item.arguments_json);
     case ChatItem::Kind::kToolResult:

@@ -18,20 +18,20 @@ std::string_view Name(UserState state);
 
 // One thing that was said or done, as the model sees it.
 struct ChatItem {
-  enum class Kind { kMessage, kToolCall, kToolResult };
+  enum class Kind { kMessage, kToolCall, kToolResult, kHandoff };
   Kind kind = Kind::kMessage;
   std::string role;            // messages: system, user, assistant
-  std::string text;            // messages; results: the output
+  std::string text;            // messages; results: the output; handoffs: who left
   bool interrupted = false;    // messages: cut to what was heard
   std::string call_id;         // calls and results
-  std::string name;            // calls and results: the tool
+  std::string name;            // calls and results: the tool; handoffs: who took over
   std::string arguments_json;  // calls
   bool is_error = false;       // results
   friend bool operator==(const ChatItem&, const ChatItem&) = default;
 };
 
 // For people and logs: "user: text", "assistant (cut): text", "call NAME {…}", "result NAME: text",
-// "error NAME: text".
+// "error NAME: text", "handoff NAME".
 std::string LineOf(const ChatItem& item);
 
 // A word of synthesised speech, counted from the start of its segment's audio.
@@ -53,12 +53,22 @@ struct ToolSpec {
   absl::Duration timeout = absl::Seconds(10);
 };
 
-// Who speaks, and what it is told.
+// Who speaks, and what it is told. A session has at least one, the first, and may be handed over
+// among them: history, caller and limits stay, instructions, tools and voice change.
 struct Character {
+  std::string name;          // one of its own in the session
   std::string instructions;  // the system prompt
-  std::string greeting;      // said once to each person; empty: the agent waits
+  // The first: said once to each person; empty: the agent waits. The others: said when they take
+  // over; empty: they answer at once.
+  std::string greeting;
   std::vector<ToolSpec> tools;
+  std::string farewell;  // said before it hands over, where its answer says nothing
+  // Whom it may hand over to. The model does so by calling HandoffTool(name), without arguments.
+  std::vector<std::string> handoffs;
+  // It sees what the user said last before it took over, and what came after; else everything.
+  bool fresh_context = false;
 };
+std::string HandoffTool(std::string_view agent);
 
 // What ends the user's turn.
 enum class TurnDetection {

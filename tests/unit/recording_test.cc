@@ -129,7 +129,7 @@ TEST(RecordingTest, NonsenseIsRefusedByItsLine) {
     return std::string(Message(session::Replay(text, set).status()));
   };
   EXPECT_EQ(error(""), "the recording is empty");
-  EXPECT_THAT(error("{\"recording\": 2}\n"), HasSubstr("not a recording of version 1"));
+  EXPECT_THAT(error("{\"recording\": 1}\n"), HasSubstr("not a recording of version 2"));
   EXPECT_THAT(error(head + "[1,99,[]]\n"), HasSubstr("line 2: "));
   EXPECT_THAT(error(head + "[1,22,[\"a\",true,0,77]]\n"), HasSubstr("line 2: "));
   EXPECT_THAT(error(recording, {{"endpoint", "1s"}}), HasSubstr("there is no option endpoint"));

@@ -179,6 +179,7 @@ void Context::GenerateReply(std::string instructions) {
 void Context::Say(session::event::Say say) { Tell(std::move(say)); }
 void Context::Interrupt() { Tell(session::event::Interrupt{}); }
 void Context::Interrupt(uint64_t handle) { Tell(session::event::Interrupt{handle}); }
+void Context::SetAgent(std::string name) { Tell(session::event::SetAgent{std::move(name)}); }
 void Context::SetTurnDetection(session::TurnDetection detection) {
   Tell(session::event::SetTurnDetection{detection});
 }

@@ -84,6 +84,7 @@ class Context final : public JobContext, private AgentSession {
   void GenerateReply(std::string instructions) override;
   void Interrupt() override;
   void Interrupt(uint64_t handle) override;
+  void SetAgent(std::string name) override;
   void SetTurnDetection(session::TurnDetection detection) override;
   void CommitUserTurn() override;
   void ClearUserTurn() override;

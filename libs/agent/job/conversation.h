@@ -101,6 +101,7 @@ class Conversation {
   void Do(const session::command::UserText& text);
   void Do(const session::command::AgentText& text);
   void Do(const session::command::ItemAdded& added);
+  void Do(const session::command::AgentChanged& changed);
   void Do(const session::command::TurnDone& done);
   void Do(const session::command::SpeechDone& done);
   void Do(const session::command::FalseInterruption& interruption);
@@ -122,7 +123,15 @@ class Conversation {
   const std::string session_id_;
   const std::string participant_identity_;  // the only one to talk with; empty: anybody
   const std::string segment_prefix_;
-  const parley::llm::v1::ChatRequest chat_request_;
+  // What each agent's engines are asked with; "" is the first.
+  struct Voice {
+    parley::llm::v1::ChatRequest chat;
+    parley::speech::v1::SynthesizeConfig speech;
+    std::vector<Tool> tools;
+  };
+  static std::map<std::string, Voice> VoicesOf(const SessionConfig& config);
+  const Voice& VoiceOf(const std::string& agent) const;
+  const std::map<std::string, Voice> voices_;
   std::optional<session::Recorder> recorder_;
   session::Session session_;
   std::unique_ptr<Listener> listener_;
