@@ -168,6 +168,8 @@ struct SessionConfig {
   std::function<void(std::string_view text, bool final)> on_user_text;
   std::function<void(const session::command::SpeechDone&)> on_speech_done;
   std::function<void(const std::string& from, const std::string& to)> on_agent_changed;
+  // The watchdog: what the caller waits for in silence, when it is slow and when it is given up.
+  std::function<void(const session::command::Stalled&)> on_stalled;
   // Lines of the session's recording (session/recording.h), for `parley replay`. They hold all that
   // is said, and what the model and the tools were told: keep them like it. Empty: no recording.
   std::function<void(std::string_view line)> on_recording;

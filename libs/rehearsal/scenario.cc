@@ -86,6 +86,7 @@ class Parser {
       Millis(fields, "partial_after", &one.partial_after_us);
       fields.Bool("partials", &one.partials);
       fields.Bool("silent", &one.silent);
+      fields.Int("silent_times", &one.silent_times, 0, 1000);
       fields.Finish();
     });
   }
@@ -99,6 +100,8 @@ class Parser {
       fields.Bool("word_times", &one.word_times);
       fields.Text("fails", &one.fails);
       fields.Bool("silent", &one.silent);
+      fields.Int("silent_times", &one.silent_times, 0, 1000);
+      Millis(fields, "stops_after", &one.played_us);
       fields.Finish();
     });
   }

@@ -196,7 +196,7 @@ class Stage {
   void Do(const command::SttEnd& end) {
     ++feeding_;
     std::string text = Final();
-    if (scenario_.recogniser.silent) return;
+    if (scenario_.recogniser.silent || ++finals_ <= scenario_.recogniser.silent_times) return;
     Later(scenario_.recogniser.final_after_us, [this, end, text = std::move(text)] {
       if (end.stream == stt_stream_) Send(event::SttFinal{end.stream, end.utterance, text});
     });
@@ -280,7 +280,7 @@ class Stage {
   }
   void Do(const command::TtsText& text) {
     const Scenario::Voice& voice = scenario_.voice;
-    if (voice.silent) return;
+    if (voice.silent || ++sentences_ <= voice.silent_times) return;
     if (!voice.fails.empty()) {
       return Later(voice.after_us, [this, text] {
         Send(event::TtsFailed{text.stream, scenario_.voice.fails});
@@ -305,11 +305,14 @@ class Stage {
   void PlayFrame() {
     next_play_us_ += kFrameUs;
     if (paused_ || position_us_ >= buffered_us_) return;
+    const int64_t stop_us = scenario_.voice.played_us;
+    if (stop_us > 0 && playing_ == first_played_ && position_us_ >= stop_us) return;
     position_us_ = std::min(position_us_ + kFrameUs, buffered_us_);
     Send(event::Played{playing_, position_us_});
   }
   void Do(const command::PlayStart& start) {
     playing_ = start.speech;
+    if (first_played_ == 0) first_played_ = playing_;
     paused_ = false;
     next_play_us_ = now_us_;
   }
@@ -345,6 +348,9 @@ class Stage {
   std::vector<bool> taken_;
   uint32_t tts_stream_ = 0;
   uint64_t playing_ = 0;
+  uint64_t first_played_ = 0;
+  int finals_ = 0;
+  int sentences_ = 0;
   int64_t buffered_us_ = 0;
   int64_t position_us_ = 0;
   bool paused_ = false;

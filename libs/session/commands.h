@@ -123,6 +123,14 @@ struct SpeechDone {
 struct FalseInterruption {
   bool resumed = true;
 };
+// The caller waits in silence for a stage that does not move. First it is named; once it is given
+// up the session goes on without what it was to bring.
+struct Stalled {
+  Stage stage = Stage::kModel;
+  absl::Duration waited;
+  bool given_up = false;
+  std::string detail;  // tools: which
+};
 struct SaveCheckpoint {
   std::string blob;
 };
@@ -138,11 +146,11 @@ struct End {
   std::string error;
 };
 
-using Command =
-    std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel, CallTool,
-                 CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
-                 PlayResume, PlayClear, SetState, SetUserState, UserText, AgentText, ItemAdded,
-                 TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End, AgentChanged>;
+using Command = std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel,
+                             CallTool, CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel,
+                             PlayStart, PlayPause, PlayResume, PlayClear, SetState, SetUserState,
+                             UserText, AgentText, ItemAdded, TurnDone, SpeechDone,
+                             FalseInterruption, SaveCheckpoint, Log, End, AgentChanged, Stalled>;
 
 }  // namespace parley::session::command
 

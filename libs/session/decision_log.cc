@@ -104,6 +104,10 @@ struct Line {
   S operator()(const command::AgentChanged& c) const {
     return fmt::format("handoff {} to {}", c.from, c.to);
   }
+  S operator()(const command::Stalled& c) const {
+    return fmt::format("{} {}{}{} after {} ms", c.given_up ? "gave up" : "slow", Name(c.stage),
+                       c.detail.empty() ? "" : " ", c.detail, absl::ToInt64Milliseconds(c.waited));
+  }
   S operator()(const command::TurnDone& c) const {
     const TurnReport& r = c.report;
     return fmt::format(

@@ -45,6 +45,8 @@ void EachOption(O& o, Visit visit) {
   visit("llm_timeout", o.llm_timeout);
   visit("tts_timeout", o.tts_timeout);
   visit("tool_timeout", o.tool_timeout);
+  visit("playout_timeout", o.playout_timeout);
+  visit("slow_after", o.slow_after);
   visit("max_duration", o.max_duration);
   visit("max_errors", o.max_errors);
   visit("apology", o.apology);

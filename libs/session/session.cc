@@ -93,6 +93,7 @@ void Session::Advance() {
   ConsiderResume();
   Pump();
   while (active_ == nullptr && (SwitchAgent() || StartNext())) Pump();
+  ConsiderSlow();
   const bool said_all = active_ == nullptr && (queue_.empty() || linked_.empty());
   if (closing_ && (said_all || now_us_ >= close_us_)) End(closing_->reason, closing_->error);
   if (ended_) return;
@@ -106,23 +107,7 @@ void Session::CheckLimits() {
     return End(EndReason::kLimit,
                "the session reached its max_duration of " + DurationText(options_.max_duration));
   }
-  Speech* speech = active_.get();
-  if (speech == nullptr) return;
-  if (speech->llm_stream != 0 && now_us_ >= speech->llm_deadline_us) {
-    out_.emplace_back(command::LlmCancel{speech->llm_stream});
-    return On(event::LlmFailed{speech->llm_stream,
-                               "no answer within " + DurationText(options_.llm_timeout)});
-  }
-  if (speech->tts_stream != 0 && now_us_ >= speech->tts_deadline_us && !speech->spoken.all_done()) {
-    return On(event::TtsFailed{speech->tts_stream,
-                               "no audio within " + DurationText(options_.tts_timeout)});
-  }
-  for (ToolRun& run : speech->tools) {
-    if (run.done || now_us_ < run.deadline_us) continue;
-    out_.emplace_back(command::CancelTool{run.call});
-    ToolFinished(run, {.output = "the tool did not answer in time", .is_error = true});
-  }
-  ToolsDone(*speech);
+  if (active_ != nullptr) GiveUpOverdue(*active_);
 }
 
 int64_t Session::deadline_us() const {
@@ -137,11 +122,15 @@ int64_t Session::deadline_us() const {
     at(started_us_ + Micros(options_.max_duration));
   if (closing_) at(close_us_);
   if (user_state_ != UserState::kAway) at(AwayAt());
+  at(SlowAt());
   if (active_ == nullptr) return deadline;
   if (active_->llm_stream != 0) at(active_->llm_deadline_us);
   if (active_->tts_stream != 0 && !active_->spoken.all_done()) at(active_->tts_deadline_us);
   for (const ToolRun& run : active_->tools) {
     if (!run.done) at(run.deadline_us);
+  }
+  if (active_->owes_playing() && !paused_) {
+    at(active_->moved_us + Micros(options_.playout_timeout));
   }
   if (!active_->playing && active_->spoken.audio_us() > 0 && !subscribed_ && !OutputReady()) {
     at(linked_us_ + Micros(options_.subscribe_wait));
@@ -316,6 +305,7 @@ void Session::ConsiderResume() {
 
 void Session::Resume() {
   paused_ = false;
+  active_->moved_us = now_us_;
   out_.emplace_back(command::PlayResume{});
   out_.emplace_back(command::FalseInterruption{true});
 }
@@ -324,8 +314,10 @@ void Session::TakeUserTurn() {
   if (TurnWaits()) return;
   const bool backchannel = OnlyBackchannel();
   std::optional<Turn> turn = hearing_.TakeTurn(now_us_);
-  if (turn) drafts_ = 0;
-  if (!turn || turn->text.empty()) return;
+  if (!turn) return;
+  drafts_ = 0;
+  if (turn->asked_us > 0) RecogniserStalled(*turn);
+  if (ended_ || turn->text.empty()) return;
   if (backchannel) {
     if (paused_) Resume();
     return;

@@ -115,6 +115,19 @@ class Session {
   void RecordDecisions();
   void Advance();
   void CheckLimits();
+  // Watching over the stages (session_watchdog.cc).
+  struct Wait {
+    Stage stage = Stage::kModel;
+    int64_t since_us = 0;
+    std::string detail;
+    friend bool operator==(const Wait&, const Wait&) = default;
+  };
+  std::optional<Wait> AwaitedInSilence() const;
+  void ConsiderSlow();
+  int64_t SlowAt() const;
+  void GiveUp(Stage stage, int64_t since_us, std::string detail = {});
+  void GiveUpOverdue(Speech& speech);
+  void RecogniserStalled(const Turn& turn);
   void UpdateState();
   void UpdateUserState();
   int64_t AwayAt() const;
@@ -178,6 +191,7 @@ class Session {
   std::vector<Character> agents_;  // at least one
   size_t agent_ = 0;               // which of them has the conversation
   std::optional<Handoff> next_;    // once nothing is being said
+  std::optional<Wait> told_slow_;  // what was named last
   std::vector<Command> out_;
   int64_t now_us_ = 0;
   int64_t started_us_ = 0;

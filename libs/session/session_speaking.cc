@@ -211,6 +211,7 @@ void Session::CallTools(Speech& speech) {
                     .is_error = true});
       continue;
     }
+    run.since_us = now_us_;
     run.deadline_us = now_us_ + absl::ToInt64Microseconds(tool->timeout);
     out_.emplace_back(command::CallTool{run.call, run.request.name, run.request.arguments_json,
                                         tool->timeout, AgentLabel()});
@@ -379,6 +380,7 @@ void Session::On(const event::TtsAudio& audio) {
   if (speech == nullptr || !speech->spoken.OnAudio(audio.segment, audio.duration_us, audio.words))
     return;
   speech->tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+  if (!speech->owes_audio_before(audio.duration_us)) speech->moved_us = now_us_;
   if (speech->times.first_audio_us == 0) speech->times.first_audio_us = now_us_;
 }
 
@@ -414,6 +416,7 @@ void Session::On(const event::Played& played) {
     if (speech->answer && !speech->apology) errors_[static_cast<int>(Engine::kLlm)] = 0;
   }
   speech->played_us = std::max(speech->played_us, played.position_us);
+  speech->moved_us = now_us_;
   ShowText(*speech, speech->spoken.TakeHeard(speech->played_us), false);
 }
 
@@ -462,6 +465,7 @@ void Session::StartPlaying(Speech& speech) {
   // Somebody speaks, or has just spoken and may have said something: first hear what.
   if (speech.interruptible && hearing_.busy()) return;
   speech.playing = true;
+  speech.moved_us = now_us_;
   hearing_.OnAnswered(now_us_);
   out_.emplace_back(command::PlayStart{speech.id});
 }

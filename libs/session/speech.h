@@ -18,6 +18,7 @@ struct ToolRun {
   ChatItem result;
   bool done = false;
   std::string handoff;                                        // to this agent, when it succeeds
+  int64_t since_us = 0;                                       // it runs; 0: not yet
   int64_t deadline_us = std::numeric_limits<int64_t>::max();  // once it runs
 };
 
@@ -66,10 +67,17 @@ struct Speech {
   bool tts_finished = false;
   int64_t tts_deadline_us = 0;
   bool playing = false;
+  int64_t moved_us = 0;  // playing: when there was last something new to play, or to be heard
   int64_t played_us = 0;
   bool shown = false;  // some of its text
 
   bool heard() const { return played_us > 0; }
+  // There is audio that nobody has heard, and nothing but the playout is to bring it.
+  bool owes_playing() const { return playing && played_us < spoken.audio_us(); }
+  // Some of what was there before the last `added_us` is still to be played.
+  bool owes_audio_before(int64_t added_us) const {
+    return played_us < spoken.audio_us() - added_us;
+  }
   // Answers to the user come before whatever the program wants to say.
   int rank() const { return turn_id.empty() ? static_cast<int>(priority) : 100; }
 };

@@ -46,6 +46,22 @@ std::string_view Name(TurnDetection detection) {
   return "";
 }
 
+std::string_view Name(Stage stage) {
+  switch (stage) {
+    case Stage::kRecogniser:
+      return "recogniser";
+    case Stage::kModel:
+      return "model";
+    case Stage::kTool:
+      return "tool";
+    case Stage::kVoice:
+      return "voice";
+    case Stage::kPlayout:
+      return "playout";
+  }
+  return "";
+}
+
 std::string_view Name(EndReason reason) {
   switch (reason) {
     case EndReason::kParticipantsLeft:

@@ -125,6 +125,9 @@ struct Options {
   absl::Duration llm_timeout = absl::Seconds(15);   // request → first answer, and between pieces
   absl::Duration tts_timeout = absl::Seconds(10);   // text → first audio, and between pieces
   absl::Duration tool_timeout = absl::Seconds(10);  // of tools that name none
+  absl::Duration playout_timeout = absl::Seconds(2);  // audio that is to be played → some is
+  absl::Duration slow_after =
+      absl::Seconds(1);  // a stage that the caller waits for is named; 0: never
   absl::Duration max_duration = absl::InfiniteDuration();
   int max_errors = 3;  // of a kind in a row; the next one closes the session
   std::string apology = "I am sorry, something went wrong on my side. Please say that again.";
@@ -150,6 +153,10 @@ struct Usage {
   int64_t tts_characters = 0;
   int64_t stt_audio_us = 0;
 };
+
+// What the caller waits for in silence.
+enum class Stage { kRecogniser, kModel, kTool, kVoice, kPlayout };
+std::string_view Name(Stage stage);
 
 // Why a session is over.
 enum class EndReason {

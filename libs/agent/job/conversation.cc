@@ -570,6 +570,17 @@ void Conversation::Do(const command::SpeechDone& done) {
 
 void Conversation::Do(const command::FalseInterruption&) {}
 
+void Conversation::Do(const command::Stalled& stalled) {
+  jobv1::FromJob message;
+  jobv1::Stalled& out = *message.mutable_stalled();
+  out.set_stage(std::string(session::Name(stalled.stage)));
+  out.set_detail(stalled.detail);
+  out.set_waited_ms(absl::ToDoubleMilliseconds(stalled.waited));
+  out.set_given_up(stalled.given_up);
+  host_.send(message);
+  if (config_.on_stalled) config_.on_stalled(stalled);
+}
+
 void Conversation::Do(const command::SaveCheckpoint& save) {
   jobv1::FromJob message;
   message.mutable_checkpoint()->set_blob(save.blob);

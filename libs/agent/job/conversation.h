@@ -105,6 +105,7 @@ class Conversation {
   void Do(const session::command::TurnDone& done);
   void Do(const session::command::SpeechDone& done);
   void Do(const session::command::FalseInterruption& interruption);
+  void Do(const session::command::Stalled& stalled);
   void Do(const session::command::SaveCheckpoint& save);
   void Do(const session::command::Log& log);
   void Do(const session::command::End& end);
