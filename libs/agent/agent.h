@@ -128,6 +128,7 @@ struct Tool {
   std::string parameters_json = R"({"type":"object","properties":{}})";  // JSON schema
   absl::Duration timeout = absl::Seconds(10);
   std::function<absl::StatusOr<std::string>(std::string_view arguments_json)> run;
+  std::string filler;  // said when the user waits for it in silence, e.g. "One moment, please."
   // The agent that goes on when `run` has succeeded; empty: who called it.
   std::string handoff;
 };
@@ -184,6 +185,13 @@ class AgentSession {
   // The same with a handle of the program's own choice (not 0), which on_speech_done tells again
   // when the speech is over, and a priority.
   virtual void Say(session::event::Say say) = 0;
+  // A further piece of a text that Say(…, more = true) began: what comes piece by piece is spoken
+  // sentence by sentence.
+  virtual void SayMore(uint64_t handle, std::string text, bool last) = 0;
+  // Ready audio, 24 kHz mono, at most a minute, with the words it says for transcript and history
+  // (may be empty). `say.clip` is set by this.
+  //   InvalidArgument  empty, or too long
+  virtual absl::Status SayAudio(std::vector<int16_t> samples, session::event::Say say) = 0;
   // Lets the model speak, as an answer to `instructions` that only it sees. Does not wait.
   virtual void GenerateReply(std::string instructions) = 0;
   // Cuts what is being said and drops what waits.

@@ -62,6 +62,7 @@ Json ToolJson(const Tool& tool) {
                {"http", std::move(http)}};
   PutText(json, "description", tool.description);
   PutAll(json, "agents", tool.agents);
+  PutText(json, "filler", tool.filler);
   return json;
 }
 

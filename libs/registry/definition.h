@@ -79,6 +79,7 @@ struct Tool {
   std::string parameters_json;  // JSON schema of an object; canonical
   HttpTool http;
   std::vector<std::string> agents;  // whose it is, by id; empty: of all
+  std::string filler;               // said when the caller waits for it; empty: nothing
   bool IsOf(std::string_view agent) const;
 };
 

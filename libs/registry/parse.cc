@@ -121,6 +121,7 @@ class Parser {
         fields.Fail("name", "two tools are called {}", tool.name);
       }
       fields.Text("description", &tool.description, {0, 4096});
+      fields.Text("filler", &tool.filler, {0, 1024});
       fields.TextList("agents", &tool.agents, kMaxAgents, {1, 63});
       for (const std::string& agent : tool.agents)
         named_.push_back({fields.LineOf("agents"), fields.PathOf("agents"), agent});

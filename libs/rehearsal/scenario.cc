@@ -248,8 +248,19 @@ class Parser {
       ++count;
       event::Say say{.text = text};
       fields.Bool("interruptible", &say.allow_interruptions);
+      fields.Bool("more", &say.more);
+      int clip_ms = 0;
+      if (fields.Int("clip", &clip_ms, 1, kMaxMs)) say.clip = static_cast<uint64_t>(clip_ms);
       ReadHandle(fields, &say.handle, &say.priority);
       Add(at_us, say);
+    }
+    if (fields.Text("say_more", &text, {0, kMaxText})) {
+      ++count;
+      event::SayMore more{.text = text};
+      session::Priority unused{};
+      ReadHandle(fields, &more.handle, &unused);
+      fields.Bool("last", &more.last);
+      Add(at_us, more);
     }
     if (fields.Text("generate", &text, {0, kMaxText})) {
       ++count;

@@ -278,6 +278,16 @@ class Stage {
   void Do(const command::TtsCancel& cancel) {
     if (cancel.stream == tts_stream_) tts_stream_ = 0;
   }
+  // A clip is as long as its number says, in ms.
+  void Do(const command::TakeClip& take) {
+    tts_stream_ = take.stream;
+    position_us_ = 0;
+    buffered_us_ = static_cast<int64_t>(take.clip) * 1000;
+    Later(0, [this, take] {
+      Send(event::TtsAudio{take.stream, take.segment, buffered_us_, {}});
+      Send(event::TtsSegmentDone{take.stream, take.segment});
+    });
+  }
   void Do(const command::TtsText& text) {
     const Scenario::Voice& voice = scenario_.voice;
     if (voice.silent || ++sentences_ <= voice.silent_times) return;

@@ -69,6 +69,14 @@ struct TtsText {
   uint64_t segment = 0;
   std::string text;
 };
+// Take the program's own audio for this segment, all of it: it needs no voice. Answered as if a
+// voice had spoken, with TtsAudio and TtsSegmentDone.
+struct TakeClip {
+  uint32_t stream = 0;
+  uint64_t speech = 0;
+  uint64_t segment = 0;
+  uint64_t clip = 0;
+};
 struct TtsFinish {
   uint32_t stream = 0;
 };
@@ -146,11 +154,12 @@ struct End {
   std::string error;
 };
 
-using Command = std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel,
-                             CallTool, CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel,
-                             PlayStart, PlayPause, PlayResume, PlayClear, SetState, SetUserState,
-                             UserText, AgentText, ItemAdded, TurnDone, SpeechDone,
-                             FalseInterruption, SaveCheckpoint, Log, End, AgentChanged, Stalled>;
+using Command =
+    std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel, CallTool,
+                 CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
+                 PlayResume, PlayClear, SetState, SetUserState, UserText, AgentText, ItemAdded,
+                 TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End, AgentChanged,
+                 Stalled, TakeClip>;
 
 }  // namespace parley::session::command
 

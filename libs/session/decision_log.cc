@@ -80,6 +80,9 @@ struct Line {
   S operator()(const command::TtsText& c) const {
     return fmt::format("voice text {} segment {}: {}", c.stream, c.segment, c.text);
   }
+  S operator()(const command::TakeClip& c) const {
+    return fmt::format("clip {} for speech {} segment {}", c.clip, c.speech, c.segment);
+  }
   S operator()(const command::TtsFinish& c) const {
     return fmt::format("voice finish {}", c.stream);
   }

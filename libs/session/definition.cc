@@ -57,7 +57,7 @@ std::vector<Character> CharactersOf(const registry::AgentDefinition& definition)
   }
   for (Character& one : characters) {
     for (const registry::Tool& tool : definition.tools) {
-      if (tool.IsOf(one.name)) one.tools.push_back({tool.name, tool.http.timeout});
+      if (tool.IsOf(one.name)) one.tools.push_back({tool.name, tool.http.timeout, tool.filler});
     }
   }
   return characters;

@@ -119,6 +119,14 @@ struct Say {
   bool allow_interruptions = true;
   uint64_t handle = 0;
   Priority priority = Priority::kNormal;
+  bool more = false;  // SayMore follows, under this handle, which must not be 0
+  uint64_t clip = 0;  // ready audio of the program's, whose words `text` are; 0: to be synthesised
+};
+// The next piece of a text that is said as it comes. Sentences are spoken once they are whole.
+struct SayMore {
+  uint64_t handle = 0;
+  std::string text;
+  bool last = false;
 };
 struct GenerateReply {
   std::string instructions;
@@ -153,11 +161,12 @@ struct Shutdown {
   std::string error;
 };
 
-using Event = std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice,
-                           SttPartial, SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone,
-                           LlmFailed, TtsAudio, TtsSegmentDone, TtsClosed, TtsFailed, ToolDone,
-                           Played, Chat, Say, GenerateReply, Interrupt, SetTurnDetection,
-                           CommitTurn, ClearTurn, SetUserData, Shutdown, AddAgent, SetAgent>;
+using Event =
+    std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice, SttPartial,
+                 SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone, LlmFailed, TtsAudio,
+                 TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat, Say, GenerateReply,
+                 Interrupt, SetTurnDetection, CommitTurn, ClearTurn, SetUserData, Shutdown,
+                 AddAgent, SetAgent, SayMore>;
 
 }  // namespace parley::session::event
 

@@ -45,6 +45,7 @@ void EachOption(O& o, Visit visit) {
   visit("llm_timeout", o.llm_timeout);
   visit("tts_timeout", o.tts_timeout);
   visit("tool_timeout", o.tool_timeout);
+  visit("filler_after", o.filler_after);
   visit("playout_timeout", o.playout_timeout);
   visit("slow_after", o.slow_after);
   visit("max_duration", o.max_duration);
@@ -124,7 +125,8 @@ T At(const json& fields, size_t index) {
 
 json Json(const Character& character) {
   json tools = json::array();
-  for (const ToolSpec& tool : character.tools) tools.push_back({tool.name, TextOf(tool.timeout)});
+  for (const ToolSpec& tool : character.tools)
+    tools.push_back({tool.name, TextOf(tool.timeout), tool.filler});
   return {{"name", character.name},          {"instructions", character.instructions},
           {"greeting", character.greeting},  {"tools", std::move(tools)},
           {"farewell", character.farewell},  {"handoffs", character.handoffs},
@@ -138,6 +140,7 @@ Character CharacterFrom(const json& in) {
   for (const json& one : in.at("tools")) {
     ToolSpec tool{.name = At<std::string>(one, 0)};
     if (!ReadInto(At<std::string>(one, 1), tool.timeout)) throw std::out_of_range("timeout");
+    tool.filler = At<std::string>(one, 2);
     character.tools.push_back(std::move(tool));
   }
   character.farewell = in.at("farewell").get<std::string>();
@@ -178,7 +181,7 @@ json Fields(const event::ToolDone& e) { return {e.call, e.output, e.is_error, e.
 json Fields(const event::Played& e) { return {e.speech, e.position_us}; }
 json Fields(const event::Chat& e) { return {e.identity, e.text}; }
 json Fields(const event::Say& e) {
-  return {e.text, e.allow_interruptions, e.handle, static_cast<int>(e.priority)};
+  return {e.text, e.allow_interruptions, e.handle, static_cast<int>(e.priority), e.more, e.clip};
 }
 json Fields(const event::GenerateReply& e) {
   return {e.instructions, e.handle, static_cast<int>(e.priority)};
@@ -193,6 +196,7 @@ json Fields(const event::SetUserData& e) { return json::array({e.data}); }
 json Fields(const event::Shutdown& e) { return {static_cast<int>(e.reason), e.error}; }
 json Fields(const event::AddAgent& e) { return json::array({Json(e.character)}); }
 json Fields(const event::SetAgent& e) { return json::array({e.name}); }
+json Fields(const event::SayMore& e) { return {e.handle, e.text, e.last}; }
 
 // An enumeration with values from 0 to `last`; priorities have gaps, which do no harm.
 template <typename T>
@@ -247,7 +251,8 @@ void Fill(const json& f, event::ToolDone& e) {
 void Fill(const json& f, event::Played& e) { e = {At<uint64_t>(f, 0), At<int64_t>(f, 1)}; }
 void Fill(const json& f, event::Chat& e) { e = {At<std::string>(f, 0), At<std::string>(f, 1)}; }
 void Fill(const json& f, event::Say& e) {
-  e = {At<std::string>(f, 0), At<bool>(f, 1), At<uint64_t>(f, 2), EnumAt(f, 3, Priority::kHigh)};
+  e = {At<std::string>(f, 0),         At<bool>(f, 1), At<uint64_t>(f, 2),
+       EnumAt(f, 3, Priority::kHigh), At<bool>(f, 4), At<uint64_t>(f, 5)};
 }
 void Fill(const json& f, event::GenerateReply& e) {
   e = {At<std::string>(f, 0), At<uint64_t>(f, 1), EnumAt(f, 2, Priority::kHigh)};
@@ -262,6 +267,9 @@ void Fill(const json& f, event::Shutdown& e) {
 }
 void Fill(const json& f, event::AddAgent& e) { e.character = CharacterFrom(f.at(0)); }
 void Fill(const json& f, event::SetAgent& e) { e = {At<std::string>(f, 0)}; }
+void Fill(const json& f, event::SayMore& e) {
+  e = {At<uint64_t>(f, 0), At<std::string>(f, 1), At<bool>(f, 2)};
+}
 
 // Events are numbered by their place in the variant: a new one goes to its end.
 template <size_t index = 0>

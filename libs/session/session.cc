@@ -17,6 +17,7 @@ constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr int64_t kLastWordsUs = 15'000'000;
 constexpr size_t kMaxUserDataBytes = size_t{32} * 1024;
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
+constexpr size_t kMaxStreamedBytes = size_t{32} * 1024;
 
 int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
 
@@ -127,8 +128,11 @@ int64_t Session::deadline_us() const {
   if (active_->llm_stream != 0) at(active_->llm_deadline_us);
   if (active_->tts_stream != 0 && !active_->spoken.all_done()) at(active_->tts_deadline_us);
   for (const ToolRun& run : active_->tools) {
-    if (!run.done) at(run.deadline_us);
+    if (run.done) continue;
+    at(run.deadline_us);
+    at(FillerAt(*active_, run));
   }
+  if (active_->more) at(active_->more_until_us);
   if (active_->owes_playing() && !paused_) {
     at(active_->moved_us + Micros(options_.playout_timeout));
   }
@@ -405,7 +409,30 @@ void Session::On(const event::Say& say) {
   Enqueue({.text = say.text,
            .interruptible = say.allow_interruptions,
            .handle = say.handle,
-           .priority = say.priority});
+           .priority = say.priority,
+           .clip = say.clip,
+           .more = say.more && say.handle != 0 && say.clip == 0});
+}
+
+void Session::On(const event::SayMore& more) {
+  Speech* speech = nullptr;
+  if (active_ != nullptr && active_->handle == more.handle) speech = active_.get();
+  for (Speech& one : queue_) {
+    if (one.handle == more.handle) speech = &one;
+  }
+  // Cut, or none that is to be continued.
+  if (more.handle == 0 || speech == nullptr || !speech->more) return;
+  if (speech->text.size() + more.text.size() > kMaxStreamedBytes) {
+    out_.emplace_back(
+        command::Log{command::Log::Level::kWarn, "a text is over 32 KiB and was cut", ""});
+    return TextOver(*speech);
+  }
+  speech->text += more.text;
+  speech->more = !more.last;
+  if (speech != active_.get()) return;
+  speech->more_until_us = now_us_ + Micros(options_.llm_timeout);
+  AddText(*speech, speech->splitter.Add(more.text));
+  if (more.last) TextOver(*speech);
 }
 
 void Session::On(const event::GenerateReply& generate) {

@@ -111,6 +111,7 @@ class Session {
   void On(const event::Shutdown& shutdown);
   void On(const event::AddAgent& add);
   void On(const event::SetAgent& set);
+  void On(const event::SayMore& more);
 
   void RecordDecisions();
   void Advance();
@@ -173,6 +174,9 @@ class Session {
   std::string AgentLabel() const;
   void Pump();
   void SendText(Speech& speech);
+  int64_t FillerAt(const Speech& speech, const ToolRun& run) const;
+  void ConsiderFiller(Speech& speech);
+  void TextOver(Speech& speech);
   void StartPlaying(Speech& speech);
   void Apologise(Speech& speech);
   void Finish();

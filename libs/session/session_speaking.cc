@@ -1,5 +1,6 @@
 // The agent's half of a session: answers, tools, speech.
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "session/session.h"
@@ -63,11 +64,23 @@ bool Session::StartNext() {
     if (std::exchange(active_->round_waits, false)) CallTools(*active_);
   } else {
     if (active_->times.first_text_us == 0) active_->times.first_text_us = now_us_;
+    if (active_->clip != 0) {  // one piece, as it is
+      AddText(*active_, {active_->text});
+      active_->text_complete = true;
+      return true;
+    }
     AddText(*active_, active_->splitter.Add(active_->text));
-    AddText(*active_, active_->splitter.Finish());
-    active_->text_complete = true;
+    active_->more_until_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+    if (!active_->more) TextOver(*active_);
   }
   return true;
+}
+
+void Session::TextOver(Speech& speech) {
+  speech.more = false;
+  if (&speech != active_.get()) return;  // it is split when it begins
+  AddText(speech, speech.splitter.Finish());
+  speech.text_complete = true;
 }
 
 // ---- thinking ----
@@ -212,10 +225,12 @@ void Session::CallTools(Speech& speech) {
       continue;
     }
     run.since_us = now_us_;
+    run.filler = tool->filler;
     run.deadline_us = now_us_ + absl::ToInt64Microseconds(tool->timeout);
     out_.emplace_back(command::CallTool{run.call, run.request.name, run.request.arguments_json,
                                         tool->timeout, AgentLabel()});
   }
+  speech.filled = false;
   speech.tool_calls += static_cast<int>(speech.tools.size());
   ToolsDone(speech);
 }
@@ -268,6 +283,27 @@ void Session::ToolsDone(Speech& speech) {
   ++speech.rounds;
   if (handoff) return PrepareHandoff(speech, *std::move(handoff));
   RequestAnswer(speech, PromptFor(speech));
+}
+
+int64_t Session::FillerAt(const Speech& speech, const ToolRun& run) const {
+  constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+  if (speech.filled || run.done || run.since_us == 0 || run.filler.empty()) return kNever;
+  // Not before all that was said has been heard, and a while more.
+  if (speech.played_us < speech.spoken.audio_us() || !speech.spoken.all_done()) return kNever;
+  return std::max(run.since_us, speech.moved_us) + absl::ToInt64Microseconds(options_.filler_after);
+}
+
+void Session::ConsiderFiller(Speech& speech) {
+  const auto due = std::find_if(speech.tools.begin(), speech.tools.end(), [&](const ToolRun& run) {
+    return now_us_ >= FillerAt(speech, run);
+  });
+  if (due == speech.tools.end()) return;
+  speech.filled = true;
+  if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
+  AddText(speech, {due->filler});
+  // A part of its own, which the history leaves out.
+  speech.part_items.push_back(0);
+  ++speech.part;
 }
 
 // ---- handing over ----
@@ -423,6 +459,7 @@ void Session::On(const event::Played& played) {
 void Session::Pump() {
   if (active_ == nullptr) return;
   Speech& speech = *active_;
+  ConsiderFiller(speech);
   SendText(speech);
   StartPlaying(speech);
   const bool made = speech.text_complete && speech.spoken.all_done();
@@ -436,6 +473,15 @@ void Session::SendText(Speech& speech) {
     if (segment.done) continue;
     if (!segment.sent) {
       if (speech.spoken.audio_us() - speech.played_us > kMaxAheadUs) return;
+      if (speech.clip != 0) {
+        speech.tts_stream = ++streams_;
+        speech.tts_finished = true;
+        segment.sent = true;
+        speech.tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+        out_.emplace_back(
+            command::TakeClip{speech.tts_stream, speech.id, segment.number, speech.clip});
+        return;
+      }
       if (speech.tts_stream == 0) {
         speech.tts_stream = ++streams_;
         out_.emplace_back(

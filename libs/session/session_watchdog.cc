@@ -87,6 +87,12 @@ void Session::GiveUpOverdue(Speech& speech) {
     GiveUp(Stage::kPlayout, speech.moved_us);
     return Cut();
   }
+  if (speech.more && speech.text_complete == false && now_us_ >= speech.more_until_us) {
+    out_.emplace_back(command::Log{command::Log::Level::kWarn,
+                                   "a text that is said as it comes stood still and was ended",
+                                   ""});
+    TextOver(speech);
+  }
   for (ToolRun& run : speech.tools) {
     if (run.done || now_us_ < run.deadline_us) continue;
     GiveUp(Stage::kTool, run.since_us, run.request.name);

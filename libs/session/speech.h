@@ -17,7 +17,8 @@ struct ToolRun {
   ChatItem request;
   ChatItem result;
   bool done = false;
-  std::string handoff;                                        // to this agent, when it succeeds
+  std::string handoff;  // to this agent, when it succeeds
+  std::string filler;
   int64_t since_us = 0;                                       // it runs; 0: not yet
   int64_t deadline_us = std::numeric_limits<int64_t>::max();  // once it runs
 };
@@ -43,6 +44,9 @@ struct Speech {
   bool interruptible = true;
   uint64_t handle = 0;  // the program's; 0: none
   Priority priority = Priority::kNormal;
+  uint64_t clip = 0;          // ready audio in place of a voice; 0: none
+  bool more = false;          // the program has more of its text
+  int64_t more_until_us = 0;  // … and is waited for until then; 0: it was not needed yet
   AnswerTimes times;
 
   // Making it.
@@ -56,6 +60,7 @@ struct Speech {
   SentenceSplitter splitter;
   std::vector<ToolRun> tools;  // of this round
   int tool_calls = 0;
+  bool filled = false;  // something was said while tools of this round ran
   bool text_complete = false;
   bool apology = false;
   std::optional<ToolRun> handoff;  // to be done once this has been said

@@ -51,6 +51,9 @@ struct Person {
 struct ToolSpec {
   std::string name;
   absl::Duration timeout = absl::Seconds(10);
+  // Said once the user has waited Options::filler_after for it in silence; empty: nothing. It is no
+  // part of the history.
+  std::string filler;
 };
 
 // Who speaks, and what it is told. A session has at least one, the first, and may be handed over
@@ -125,6 +128,7 @@ struct Options {
   absl::Duration llm_timeout = absl::Seconds(15);   // request → first answer, and between pieces
   absl::Duration tts_timeout = absl::Seconds(10);   // text → first audio, and between pieces
   absl::Duration tool_timeout = absl::Seconds(10);  // of tools that name none
+  absl::Duration filler_after = absl::Milliseconds(600);
   absl::Duration playout_timeout = absl::Seconds(2);  // audio that is to be played → some is
   absl::Duration slow_after =
       absl::Seconds(1);  // a stage that the caller waits for is named; 0: never

@@ -72,7 +72,8 @@ std::vector<Tool> ToolsOf(const registry::AgentDefinition& definition, std::stri
                      .description = tool.description,
                      .parameters_json = tool.parameters_json,
                      .timeout = tool.http.timeout,
-                     .run = nullptr});
+                     .run = nullptr,
+                     .filler = tool.filler});
   }
   return tools;
 }

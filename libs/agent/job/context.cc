@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "agent/job/convert.h"
+#include "agent/job/playout.h"
 #include "base/status.h"
 
 namespace parley::agent {
@@ -179,6 +180,19 @@ void Context::GenerateReply(std::string instructions) {
 void Context::Say(session::event::Say say) { Tell(std::move(say)); }
 void Context::Interrupt() { Tell(session::event::Interrupt{}); }
 void Context::Interrupt(uint64_t handle) { Tell(session::event::Interrupt{handle}); }
+void Context::SayMore(uint64_t handle, std::string text, bool last) {
+  Tell(session::event::SayMore{handle, std::move(text), last});
+}
+absl::Status Context::SayAudio(std::vector<int16_t> samples, session::event::Say say) {
+  constexpr size_t kMaxSamples = size_t{Playout::kRateHz} * 60;
+  if (samples.empty() || samples.size() > kMaxSamples) {
+    return InvalidArgument("audio of {} samples; 1 to {} are played", samples.size(), kMaxSamples);
+  }
+  mailbox_->Post([this, samples = std::move(samples), say = std::move(say)]() mutable {
+    control_.SayAudio(std::move(samples), std::move(say));
+  });
+  return absl::OkStatus();
+}
 void Context::SetAgent(std::string name) { Tell(session::event::SetAgent{std::move(name)}); }
 void Context::SetTurnDetection(session::TurnDetection detection) {
   Tell(session::event::SetTurnDetection{detection});

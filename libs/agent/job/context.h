@@ -47,6 +47,7 @@ class JobControl {
                         std::vector<std::string> destinations) = 0;
   virtual void StartConversation(SessionConfig config) = 0;
   virtual void ToConversation(session::Event event) = 0;
+  virtual void SayAudio(std::vector<int16_t> samples, session::event::Say say) = 0;
   virtual void RequestShutdown(std::string reason) = 0;
   virtual void DefinitionFailed(std::string error) = 0;
   virtual void Log(log::Level level, std::string message,
@@ -85,6 +86,8 @@ class Context final : public JobContext, private AgentSession {
   void Interrupt() override;
   void Interrupt(uint64_t handle) override;
   void SetAgent(std::string name) override;
+  void SayMore(uint64_t handle, std::string text, bool last) override;
+  absl::Status SayAudio(std::vector<int16_t> samples, session::event::Say say) override;
   void SetTurnDetection(session::TurnDetection detection) override;
   void CommitUserTurn() override;
   void ClearUserTurn() override;

@@ -31,7 +31,7 @@ std::vector<session::ToolSpec> SpecsOf(const std::vector<Tool>& tools) {
   std::vector<session::ToolSpec> specs;
   for (const Tool& tool : tools) {
     // Whoever runs the tool gives up first, and says why.
-    specs.push_back({.name = tool.name, .timeout = tool.timeout + kToolMargin});
+    specs.push_back({tool.name, tool.timeout + kToolMargin, tool.filler});
   }
   return specs;
 }
@@ -462,6 +462,25 @@ void Conversation::Do(const command::TtsText& text) {
   host_.send(message);
   message.mutable_tts()->mutable_flush()->set_segment(text.segment);
   host_.send(message);
+}
+
+void Conversation::AddClip(uint64_t clip, std::vector<int16_t> samples) {
+  constexpr size_t kMaxClips = 32;  // as many speeches may wait
+  if (clips_.size() >= kMaxClips) clips_.erase(clips_.begin());
+  clips_[clip] = std::move(samples);
+}
+
+void Conversation::Do(const command::TakeClip& take) {
+  tts_stream_ = take.stream;
+  playout_->Begin();
+  const auto found = clips_.extract(take.clip);
+  const std::vector<int16_t> none;
+  const std::vector<int16_t>& samples = found.empty() ? none : found.mapped();
+  playout_->Append(samples);
+  const auto count = static_cast<int64_t>(samples.size());
+  const int64_t duration_us = audio::SamplesToMicros(count, Playout::kRateHz);
+  Handle(event_::TtsAudio{take.stream, take.segment, duration_us, {}});
+  Handle(event_::TtsSegmentDone{take.stream, take.segment});
 }
 
 void Conversation::Do(const command::TtsFinish& finish) {

@@ -58,6 +58,10 @@ class Conversation {
   // `paused` with the session's checkpoint.
   void HandOver(absl::Duration wait, std::function<void(std::string checkpoint)> paused);
 
+  // Audio at Playout::kRateHz that event::Say names as its clip. The oldest of too many is lost,
+  // and its speech is silent.
+  void AddClip(uint64_t clip, std::vector<int16_t> samples);
+
   // For the job's end report.
   parley::dispatch::v1::SessionReport Report() const;
 
@@ -90,6 +94,7 @@ class Conversation {
   void Do(const session::command::CancelTool& cancel);
   void Do(const session::command::TtsOpen& open);
   void Do(const session::command::TtsText& text);
+  void Do(const session::command::TakeClip& take);
   void Do(const session::command::TtsFinish& finish);
   void Do(const session::command::TtsCancel& cancel);
   void Do(const session::command::PlayStart& start);
@@ -151,6 +156,7 @@ class Conversation {
   uint32_t stt_stream_ = 0;
   uint32_t tts_stream_ = 0;
   std::vector<int16_t> samples_;
+  std::map<uint64_t, std::vector<int16_t>> clips_;
   std::map<std::string, std::string> chats_;  // unfinished texts, by stream id
   uint64_t user_texts_ = 0;
   int tool_calls_ = 0;
