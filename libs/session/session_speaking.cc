@@ -394,7 +394,8 @@ void Session::Enter(const Handoff& handoff) {
                 .times = handoff.times,
                 .rounds = handoff.rounds,
                 .reported = handoff.reported};
-  if (!character().greeting.empty()) {
+  const bool known = agent_ == 0 && greeted_ == linked_;  // who began greets nobody twice
+  if (!character().greeting.empty() && !known) {
     speech.text = character().greeting;
   } else if (handoff.answers) {
     speech.answer = true;
