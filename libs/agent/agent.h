@@ -1,14 +1,22 @@
 #pragma once
 // What a program that runs agents includes. An agent program gives its name and an entrypoint:
 //
+//   class FrontDesk : public parley::agent::Agent {
+//    public:
+//     FrontDesk() : Agent("You are the front desk of a small hotel.") {
+//       AddTool({.name = "time", .description = "The time of day", .run = TellTime});
+//     }
+//     void OnEnter(parley::agent::AgentSession& session) override {
+//       session.Say("Good day, how can I help?");
+//     }
+//   };
+//
 //   absl::Status Entrypoint(parley::agent::JobContext& job) {
 //     parley::agent::SessionConfig config;
-//     config.instructions = "You are the front desk of a small hotel.";
-//     config.greeting = "Good day, how can I help?";
+//     config.agent = std::make_shared<FrontDesk>();
 //     config.stt = {{.engine = "pocketsphinx"}};
 //     config.llm = {{.engine = "openai", .model = "gpt-4.1-mini"}};
 //     config.tts = {{.engine = "flite", .voice = "slt"}};
-//     config.tools.push_back({.name = "time", .description = "The time of day", .run = TellTime});
 //     PARLEY_ASSIGN_OR_RETURN(auto session, job.StartSession(std::move(config)));
 //     return session->Wait();
 //   }
@@ -130,7 +138,52 @@ struct Tool {
   std::function<absl::StatusOr<std::string>(std::string_view arguments_json)> run;
 };
 
+class AgentSession;
+
+// What the user has said, before it is answered.
+struct UserTurn {
+  std::string text;          // as it is kept and as the model gets it; may be changed
+  std::string instructions;  // that the model gets for this answer alone: what was looked up for it
+  bool answer = true;        // false: it is neither kept nor answered
+};
+
+// Who speaks in a session: what the model is told, what it may do, and what the program does when.
+// Derive from it for the hooks. They run on threads of their own and may block; an exception that
+// leaves one is logged. OnEnter may still run when the first turn is there; OnUserTurnCompleted
+// runs once at a time.
+class Agent {
+ public:
+  explicit Agent(std::string instructions, std::vector<Tool> tools = {})
+      : instructions_(std::move(instructions)), tools_(std::move(tools)) {}
+  virtual ~Agent() = default;
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  // The conversation is this agent's now. What is said here waits for the first person to be there.
+  // A process that takes a running conversation over does not call it: the agent is in already.
+  virtual void OnEnter(AgentSession& /*session*/) {}
+  // The conversation is over, or another agent's: the last call.
+  virtual void OnExit(AgentSession& /*session*/) {}
+  // The user's turn is over. The agent is silent until this returns, for session::Options::
+  // review_timeout at most (5 s, unless set); then the turn counts as it was. When the user goes on
+  // meanwhile, this is called again with all they have said, and what it says here is forgotten.
+  virtual void OnUserTurnCompleted(AgentSession& /*session*/, UserTurn& /*turn*/) {}
+
+  const std::string& instructions() const { return instructions_; }
+  const std::vector<Tool>& tools() const { return tools_; }
+
+ protected:
+  // In the constructor.
+  void AddTool(Tool tool) { tools_.push_back(std::move(tool)); }
+
+ private:
+  const std::string instructions_;
+  std::vector<Tool> tools_;
+};
+
 struct SessionConfig {
+  // Who speaks. Its instructions and tools take the place of those below.
+  std::shared_ptr<Agent> agent;
   std::string instructions;
   std::string greeting;        // said when the first person is there; empty: the agent waits
   std::vector<SttEngine> stt;  // each a chain: the next serves when one fails
@@ -145,27 +198,50 @@ struct SessionConfig {
   std::function<void(session::AgentState)> on_agent_state;
   std::function<void(session::UserState)> on_user_state;
   std::function<void(std::string_view text, bool final)> on_user_text;
-  std::function<void(const session::command::SpeechDone&)> on_speech_done;
   // Lines of the session's recording (session/recording.h), for `parley replay`. They hold all that
   // is said, and what the model and the tools were told: keep them like it. Empty: no recording.
   std::function<void(std::string_view line)> on_recording;
+};
+
+// One thing that the agent says, in the hands of who asked for it. Copies are the same speech. It
+// is over when it was said to its end, was cut, or was dropped before it began, which all of them
+// are when the session ends.
+class SpeechHandle {
+ public:
+  struct State;
+  explicit SpeechHandle(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+  // Blocks until the speech is over, at most for `timeout`; says whether it is. Not from a tool
+  // that this speech waits behind: what is said now ends only after the answer that called the
+  // tool.
+  bool Wait(absl::Duration timeout = absl::InfiniteDuration()) const;
+  bool done() const;
+  // Once it is over: it was cut or dropped; and what the user has heard of it.
+  bool interrupted() const;
+  std::string heard() const;
+  // Cuts it, or drops it if it waits, even where the user may not interrupt it. Does not wait.
+  void Interrupt() const;
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+struct SpeechOptions {
+  bool allow_interruptions = true;  // by the user; session::Options may forbid them all
+  session::Priority priority = session::Priority::kNormal;
 };
 
 // A conversation in the job's room. Lives as long as its job.
 class AgentSession {
  public:
   virtual ~AgentSession() = default;
-  // Says `text`, after what is being said and waits to be said. Does not wait.
-  virtual void Say(std::string text, bool allow_interruptions = true) = 0;
-  // The same with a handle of the program's own choice (not 0), which on_speech_done tells again
-  // when the speech is over, and a priority.
-  virtual void Say(session::event::Say say) = 0;
+  // Says `text`, after what is being said and what waits with the same or a higher priority.
+  // Answers to the user come first. Does not wait.
+  virtual SpeechHandle Say(std::string text, SpeechOptions options = {}) = 0;
   // Lets the model speak, as an answer to `instructions` that only it sees. Does not wait.
-  virtual void GenerateReply(std::string instructions) = 0;
+  virtual SpeechHandle GenerateReply(std::string instructions, SpeechOptions options = {}) = 0;
   // Cuts what is being said and drops what waits.
   virtual void Interrupt() = 0;
-  // One speech alone, by its handle.
-  virtual void Interrupt(uint64_t handle) = 0;
   // What ends the user's turn from now on.
   virtual void SetTurnDetection(session::TurnDetection detection) = 0;
   // The user's turn is over now; or what they have said in it does not count.
