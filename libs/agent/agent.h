@@ -51,22 +51,6 @@ class JobContext;
 // What a job's own code may reach. Configured agents are always kNone.
 enum class Network { kHost, kNone };
 
-struct AgentOptions {
-  // The exact dispatch name this program serves; empty: the agents of a pool that are defined in
-  // the registry.
-  std::string agent_name;
-  // Runs once per job, in the job's process. Returning OK does not end a job that is in its room:
-  // it ends when its session ends, its room closes or Shutdown() is called. An error, or an
-  // exception, ends it as FAILED/ENTRYPOINT_ERROR.
-  std::function<absl::Status(JobContext&)> entrypoint;
-  // Runs once per program, before any job: load models here and all jobs share them. It must leave
-  // no thread behind. An error stops the start.
-  std::function<absl::Status()> prewarm;
-  Network network = Network::kHost;
-};
-
-// ---- the job ----
-
 struct JobInfo {
   std::string job_id;
   std::string dispatch_id;
@@ -84,6 +68,51 @@ struct JobInfo {
   bool resuming = false;        // an earlier attempt ran
   std::string definition_json;  // configured agents: the pinned definition
 };
+
+// What the program says to a job that it is offered.
+struct JobAnswer {
+  enum class Verdict {
+    kAccept,
+    kReject,         // another agent server is asked
+    kRejectForGood,  // nobody else is: the job ends as FAILED/REJECTED
+  };
+  Verdict verdict = Verdict::kAccept;
+  std::string reason;  // of a rejection, for people
+  // Accepted: how the room sees the agent; empty ones are as always. An identity must not be in the
+  // room yet: whoever has it is put out.
+  std::string identity;  // "agent-<job id>"
+  std::string name;      // the agent's name
+  std::string metadata;
+  std::map<std::string, std::string> attributes;  // beside those of the dispatch
+
+  static JobAnswer Accept() { return {}; }
+  static JobAnswer Reject(std::string reason) {
+    return {.verdict = Verdict::kReject, .reason = std::move(reason)};
+  }
+  static JobAnswer RejectForGood(std::string reason) {
+    return {.verdict = Verdict::kRejectForGood, .reason = std::move(reason)};
+  }
+};
+
+struct AgentOptions {
+  // The exact dispatch name this program serves; empty: the agents of a pool that are defined in
+  // the registry.
+  std::string agent_name;
+  // Runs once per job, in the job's process. Returning OK does not end a job that is in its room:
+  // it ends when its session ends, its room closes or Shutdown() is called. An error, or an
+  // exception, ends it as FAILED/ENTRYPOINT_ERROR.
+  std::function<absl::Status(JobContext&)> entrypoint;
+  // Runs once per program, before any job: load models here and all jobs share them. It must leave
+  // no thread behind. An error stops the start.
+  std::function<absl::Status()> prewarm;
+  Network network = Network::kHost;
+  // Asked about each job before it is taken; without it, all are. Runs in the agent server, which
+  // all its jobs depend on, on a thread of its own and perhaps several times at once: look, decide,
+  // return. After 3 s the job is offered elsewhere. An exception rejects the job.
+  std::function<JobAnswer(const JobInfo&)> on_request;
+};
+
+// ---- the job ----
 
 struct Participant {
   std::string sid;

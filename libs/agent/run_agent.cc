@@ -125,6 +125,7 @@ AgentServerConfig ConfigFor(const AgentOptions& options) {
   AgentServerConfig config;
   config.serves_configured = options.agent_name.empty();
   if (!config.serves_configured) config.agent_names = {options.agent_name};
+  config.on_request = options.on_request;
   config.job_network = options.network == Network::kHost;
   return config;
 }

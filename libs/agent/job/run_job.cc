@@ -319,6 +319,7 @@ void Job::EnterRoom(Subscribe subscribe) {
   (*options.mutable_attributes())["lk.agent.state"] = "initializing";
   for (const auto& [key, value] : assignment_->attributes())
     (*options.mutable_attributes())[key] = value;
+  options.set_metadata(assignment_->metadata());
   link_.Send(message);
 }
 
