@@ -38,8 +38,6 @@
 #include <vector>
 
 #include "log/log.h"
-#include "session/commands.h"
-#include "session/events.h"
 #include "session/types.h"
 
 namespace parley::agent {

@@ -11,6 +11,7 @@
 #include "agent/job/hooks.h"
 #include "agent/job/mailbox.h"
 #include "base/mutex.h"
+#include "session/commands.h"
 #include "session/events.h"
 
 namespace parley::agent {
