@@ -1,7 +1,6 @@
 // parley console AGENT: talk to an agent in the terminal; starts a cluster when none answers.
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -16,6 +15,7 @@
 #include "command.h"
 #include "conversation.h"
 #include "signals.h"
+#include "supervise/terminal.h"
 
 namespace parley::cli {
 namespace {
@@ -27,17 +27,6 @@ struct ConsoleWish {
   std::vector<std::string> wav;
   ClusterOptions cluster;
 };
-
-// The split has left us in a process group of our own: ask for the terminal, or reading stops us.
-void TakeTerminal() {
-  if (!isatty(STDIN_FILENO)) return;
-  sigset_t ttou;
-  sigemptyset(&ttou);
-  sigaddset(&ttou, SIGTTOU);
-  pthread_sigmask(SIG_BLOCK, &ttou, nullptr);
-  tcsetpgrp(STDIN_FILENO, getpgrp());
-  pthread_sigmask(SIG_UNBLOCK, &ttou, nullptr);
-}
 
 // The next line of standard input; none at its end, or once `stop` is set.
 std::optional<std::string> ReadLine(std::string& buffer, const std::atomic<bool>& stop) {
@@ -91,7 +80,7 @@ absl::Status Console(Command& command, ConsoleWish wish) {
     PARLEY_RETURN_IF_ERROR(RegisterExamples(*cluster, wish.cluster.agents).status());
     command.server = cluster->url();
   }
-  TakeTerminal();
+  supervise::TakeTerminal();
   Api own = command.MakeApi();
   ConversationOptions options;
   options.agent = wish.agent;

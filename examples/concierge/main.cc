@@ -4,8 +4,11 @@
 #include <agent/run_agent.h>
 #include <agent/tool.h>
 
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 namespace {
 
@@ -13,6 +16,7 @@ using parley::agent::AgentSession;
 using parley::agent::JobContext;
 using parley::agent::MakeTool;
 using parley::agent::SessionConfig;
+using parley::agent::UserTurn;
 
 // What the tool gets, and what the model is told about it.
 struct Booking {
@@ -23,6 +27,9 @@ struct Booking {
     fields.Add("people", &Booking::people, "For how many").Range(1, 12);
   }
 };
+struct Nothing {
+  static void Describe(parley::agent::ToolFields<Nothing>&) {}
+};
 
 // What a caller may say: a small grammar is understood almost always.
 constexpr char kGrammar[] = R"(#JSGF V1.0;
@@ -30,7 +37,7 @@ grammar concierge;
 public <utterance> = [please] <wish> | <courtesy>;
 <wish> = book a table for <meal> | what have i booked | when is breakfast;
 <meal> = lunch | dinner;
-<courtesy> = hello | thank you | good bye;)";
+<courtesy> = hello | one moment | thank you | good bye;)";
 
 // Stands in for a language model: the first rule that fits answers, or calls a tool.
 constexpr char kRules[] = R"([
@@ -40,43 +47,54 @@ constexpr char kRules[] = R"([
   {"when": "thank you|good bye", "say": "You are welcome."},
   {"otherwise": "I can book a table for lunch or dinner."}])";
 
-SessionConfig Concierge() {
-  SessionConfig config;
-  config.instructions = "You are the concierge of a small hotel. Answer in one short sentence.";
-  config.greeting = "Good day. Shall I book a table for you?";
-  config.stt = {{.engine = "pocketsphinx", .grammar = kGrammar}};
-  config.llm = {{.engine = "rules", .rules_json = kRules}};
-  config.tts = {{.engine = "flite", .voice = "slt"}};
-  return config;
-}
+class Concierge : public parley::agent::Agent {
+ public:
+  explicit Concierge(JobContext& job)
+      : Agent("You are the concierge of a small hotel. Answer in one short sentence."),
+        job_(job),
+        booked_(job.restored_state()) {  // another process may have had this call before
+    AddTool(MakeTool<Booking>("book_table", "Books a table in the hotel's restaurant",
+                              [this](const Booking& wish) { return Book(wish); }));
+    AddTool(MakeTool<Nothing>("bookings", "What this guest has booked", [this](const Nothing&) {
+      std::lock_guard lock(mutex_);
+      return booked_.empty() ? "Nothing yet." : "You have booked " + booked_ + ".";
+    }));
+  }
+
+  void OnEnter(AgentSession& session) override {
+    session.Say("Good day. Shall I book a table for you?");
+  }
+  // A guest who wants to think is not talked to.
+  void OnUserTurnCompleted(AgentSession&, UserTurn& turn) override {
+    if (turn.text == "one moment") turn.answer = false;
+  }
+  void OnExit(AgentSession&) override {
+    job_.log().Info("the guest has gone", {{"booked", booked_}});
+  }
+
+ private:
+  absl::StatusOr<std::string> Book(const Booking& wish) {
+    std::lock_guard lock(mutex_);
+    booked_ = "a table for " + wish.meal;
+    if (wish.people) booked_ += " for " + std::to_string(*wish.people);
+    job_.log().Info("booked", {{"meal", wish.meal}});
+    // Outlives this process: restored_state() of the one that takes over.
+    if (absl::Status saved = job_.SaveState(booked_); !saved.ok()) return saved;
+    return "I have booked " + booked_ + ".";
+  }
+
+  JobContext& job_;
+  std::mutex mutex_;  // tools run on threads of their own
+  std::string booked_;
+};
 
 // Runs once for each call, in a process of its own, and may block.
 absl::Status Entrypoint(JobContext& job) {
-  std::string booked = job.restored_state();  // another process may have had this call before
-
-  SessionConfig config = Concierge();
-  config.tools.push_back(MakeTool<Booking>("book_table", "Books a table in the hotel's restaurant",
-                                           [&](const Booking& wish) -> absl::StatusOr<std::string> {
-                                             booked = "a table for " + wish.meal;
-                                             if (wish.people)
-                                               booked += " for " + std::to_string(*wish.people);
-                                             job.log().Info("booked", {{"meal", wish.meal}});
-                                             // Outlives this process: restored_state() of the one
-                                             // that takes over.
-                                             if (absl::Status saved = job.SaveState(booked);
-                                                 !saved.ok())
-                                               return saved;
-                                             return "I have booked " + booked + ".";
-                                           }));
-  struct Nothing {
-    static void Describe(parley::agent::ToolFields<Nothing>&) {}
-  };
-  config.tools.push_back(MakeTool<Nothing>(
-      "bookings", "What this guest has booked", [&](const Nothing&) -> absl::StatusOr<std::string> {
-        return booked.empty() ? "Nothing yet." : "You have booked " + booked + ".";
-      }));
-
-  job.AddShutdownHook([&] { job.log().Info("the guest has gone", {{"booked", booked}}); });
+  SessionConfig config;
+  config.agent = std::make_shared<Concierge>(job);
+  config.stt = {{.engine = "pocketsphinx", .grammar = kGrammar}};
+  config.llm = {{.engine = "rules", .rules_json = kRules}};
+  config.tts = {{.engine = "flite", .voice = "slt"}};
   absl::StatusOr<AgentSession*> session = job.StartSession(std::move(config));
   if (!session.ok()) return session.status();
   return (*session)->Wait();

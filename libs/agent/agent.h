@@ -1,14 +1,22 @@
 #pragma once
 // What a program that runs agents includes. An agent program gives its name and an entrypoint:
 //
+//   class FrontDesk : public parley::agent::Agent {
+//    public:
+//     FrontDesk() : Agent("You are the front desk of a small hotel.") {
+//       AddTool({.name = "time", .description = "The time of day", .run = TellTime});
+//     }
+//     void OnEnter(parley::agent::AgentSession& session) override {
+//       session.Say("Good day, how can I help?");
+//     }
+//   };
+//
 //   absl::Status Entrypoint(parley::agent::JobContext& job) {
 //     parley::agent::SessionConfig config;
-//     config.instructions = "You are the front desk of a small hotel.";
-//     config.greeting = "Good day, how can I help?";
+//     config.agent = std::make_shared<FrontDesk>();
 //     config.stt = {{.engine = "pocketsphinx"}};
 //     config.llm = {{.engine = "openai", .model = "gpt-4.1-mini"}};
 //     config.tts = {{.engine = "flite", .voice = "slt"}};
-//     config.tools.push_back({.name = "time", .description = "The time of day", .run = TellTime});
 //     PARLEY_ASSIGN_OR_RETURN(auto session, job.StartSession(std::move(config)));
 //     return session->Wait();
 //   }
@@ -30,8 +38,6 @@
 #include <vector>
 
 #include "log/log.h"
-#include "session/commands.h"
-#include "session/events.h"
 #include "session/types.h"
 
 namespace parley::agent {
@@ -42,22 +48,6 @@ class JobContext;
 
 // What a job's own code may reach. Configured agents are always kNone.
 enum class Network { kHost, kNone };
-
-struct AgentOptions {
-  // The exact dispatch name this program serves; empty: the agents of a pool that are defined in
-  // the registry.
-  std::string agent_name;
-  // Runs once per job, in the job's process. Returning OK does not end a job that is in its room:
-  // it ends when its session ends, its room closes or Shutdown() is called. An error, or an
-  // exception, ends it as FAILED/ENTRYPOINT_ERROR.
-  std::function<absl::Status(JobContext&)> entrypoint;
-  // Runs once per program, before any job: load models here and all jobs share them. It must leave
-  // no thread behind. An error stops the start.
-  std::function<absl::Status()> prewarm;
-  Network network = Network::kHost;
-};
-
-// ---- the job ----
 
 struct JobInfo {
   std::string job_id;
@@ -76,6 +66,51 @@ struct JobInfo {
   bool resuming = false;        // an earlier attempt ran
   std::string definition_json;  // configured agents: the pinned definition
 };
+
+// What the program says to a job that it is offered.
+struct JobAnswer {
+  enum class Verdict {
+    kAccept,
+    kReject,         // another agent server is asked
+    kRejectForGood,  // nobody else is: the job ends as FAILED/REJECTED
+  };
+  Verdict verdict = Verdict::kAccept;
+  std::string reason;  // of a rejection, for people
+  // Accepted: how the room sees the agent; empty ones are as always. An identity must not be in the
+  // room yet: whoever has it is put out.
+  std::string identity;  // "agent-<job id>"
+  std::string name;      // the agent's name
+  std::string metadata;
+  std::map<std::string, std::string> attributes;  // beside those of the dispatch
+
+  static JobAnswer Accept() { return {}; }
+  static JobAnswer Reject(std::string reason) {
+    return {.verdict = Verdict::kReject, .reason = std::move(reason)};
+  }
+  static JobAnswer RejectForGood(std::string reason) {
+    return {.verdict = Verdict::kRejectForGood, .reason = std::move(reason)};
+  }
+};
+
+struct AgentOptions {
+  // The exact dispatch name this program serves; empty: the agents of a pool that are defined in
+  // the registry.
+  std::string agent_name;
+  // Runs once per job, in the job's process. Returning OK does not end a job that is in its room:
+  // it ends when its session ends, its room closes or Shutdown() is called. An error, or an
+  // exception, ends it as FAILED/ENTRYPOINT_ERROR.
+  std::function<absl::Status(JobContext&)> entrypoint;
+  // Runs once per program, before any job: load models here and all jobs share them. It must leave
+  // no thread behind. An error stops the start.
+  std::function<absl::Status()> prewarm;
+  Network network = Network::kHost;
+  // Asked about each job before it is taken; without it, all are. Runs in the agent server, which
+  // all its jobs depend on, on a thread of its own and perhaps several times at once: look, decide,
+  // return. After 3 s the job is offered elsewhere. An exception rejects the job.
+  std::function<JobAnswer(const JobInfo&)> on_request;
+};
+
+// ---- the job ----
 
 struct Participant {
   std::string sid;
@@ -148,7 +183,52 @@ struct AgentConfig {
   bool fresh_context = false;  // sees what the user said last before the handoff, and what follows
 };
 
+class AgentSession;
+
+// What the user has said, before it is answered.
+struct UserTurn {
+  std::string text;          // as it is kept and as the model gets it; may be changed
+  std::string instructions;  // that the model gets for this answer alone: what was looked up for it
+  bool answer = true;        // false: it is neither kept nor answered
+};
+
+// Who speaks in a session: what the model is told, what it may do, and what the program does when.
+// Derive from it for the hooks. They run on threads of their own and may block; an exception that
+// leaves one is logged. OnEnter may still run when the first turn is there; OnUserTurnCompleted
+// runs once at a time.
+class Agent {
+ public:
+  explicit Agent(std::string instructions, std::vector<Tool> tools = {})
+      : instructions_(std::move(instructions)), tools_(std::move(tools)) {}
+  virtual ~Agent() = default;
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  // The conversation is this agent's now. What is said here waits for the first person to be there.
+  // A process that takes a running conversation over does not call it: the agent is in already.
+  virtual void OnEnter(AgentSession& /*session*/) {}
+  // The conversation is over, or another agent's: the last call.
+  virtual void OnExit(AgentSession& /*session*/) {}
+  // The user's turn is over. The agent is silent until this returns, for session::Options::
+  // review_timeout at most (5 s, unless set); then the turn counts as it was. When the user goes on
+  // meanwhile, this is called again with all they have said, and what it says here is forgotten.
+  virtual void OnUserTurnCompleted(AgentSession& /*session*/, UserTurn& /*turn*/) {}
+
+  const std::string& instructions() const { return instructions_; }
+  const std::vector<Tool>& tools() const { return tools_; }
+
+ protected:
+  // In the constructor.
+  void AddTool(Tool tool) { tools_.push_back(std::move(tool)); }
+
+ private:
+  const std::string instructions_;
+  std::vector<Tool> tools_;
+};
+
 struct SessionConfig {
+  // Who speaks. Its instructions and tools take the place of those below.
+  std::shared_ptr<Agent> agent;
   std::string instructions;
   std::string greeting;        // said when the first person is there; empty: the agent waits
   std::vector<SttEngine> stt;  // each a chain: the next serves when one fails
@@ -167,7 +247,6 @@ struct SessionConfig {
   std::function<void(session::AgentState)> on_agent_state;
   std::function<void(session::UserState)> on_user_state;
   std::function<void(std::string_view text, bool final)> on_user_text;
-  std::function<void(const session::command::SpeechDone&)> on_speech_done;
   std::function<void(const std::string& from, const std::string& to)> on_agent_changed;
   // The watchdog: what the caller waits for in silence, when it is slow and when it is given up.
   std::function<void(const session::command::Stalled&)> on_stalled;
@@ -176,28 +255,54 @@ struct SessionConfig {
   std::function<void(std::string_view line)> on_recording;
 };
 
+// One thing that the agent says, in the hands of who asked for it. Copies are the same speech. It
+// is over when it was said to its end, was cut, or was dropped before it began, which all of them
+// are when the session ends.
+class SpeechHandle {
+ public:
+  struct State;
+  explicit SpeechHandle(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+  // Blocks until the speech is over, at most for `timeout`; says whether it is. Not from a tool
+  // that this speech waits behind: what is said now ends only after the answer that called the
+  // tool.
+  bool Wait(absl::Duration timeout = absl::InfiniteDuration()) const;
+  bool done() const;
+  // Once it is over: it was cut or dropped; and what the user has heard of it.
+  bool interrupted() const;
+  std::string heard() const;
+  // Cuts it, or drops it if it waits, even where the user may not interrupt it. Does not wait.
+  void Interrupt() const;
+  // The next piece of a text that was begun with SpeechOptions::more; sentences are spoken once
+  // they are whole. After the last piece, or once the speech is over: no effect.
+  void Add(std::string text, bool last) const;
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+struct SpeechOptions {
+  bool allow_interruptions = true;  // by the user; session::Options may forbid them all
+  session::Priority priority = session::Priority::kNormal;
+  bool more = false;  // Say: further pieces of the text follow, by SpeechHandle::Add
+};
+
 // A conversation in the job's room. Lives as long as its job.
 class AgentSession {
  public:
   virtual ~AgentSession() = default;
-  // Says `text`, after what is being said and waits to be said. Does not wait.
-  virtual void Say(std::string text, bool allow_interruptions = true) = 0;
-  // The same with a handle of the program's own choice (not 0), which on_speech_done tells again
-  // when the speech is over, and a priority.
-  virtual void Say(session::event::Say say) = 0;
-  // A further piece of a text that Say(…, more = true) began: what comes piece by piece is spoken
-  // sentence by sentence.
-  virtual void SayMore(uint64_t handle, std::string text, bool last) = 0;
+  // Says `text`, after what is being said and what waits with the same or a higher priority.
+  // Answers to the user come first. Does not wait.
+  virtual SpeechHandle Say(std::string text, SpeechOptions options = {}) = 0;
   // Ready audio, 24 kHz mono, at most a minute, with the words it says for transcript and history
-  // (may be empty). `say.clip` is set by this.
-  //   InvalidArgument  empty, or too long
-  virtual absl::Status SayAudio(std::vector<int16_t> samples, session::event::Say say) = 0;
+  // (may be empty). Does not wait.
+  //   InvalidArgument  no audio, or too long
+  virtual absl::StatusOr<SpeechHandle> SayAudio(std::vector<int16_t> samples, std::string text = {},
+                                                SpeechOptions options = {}) = 0;
   // Lets the model speak, as an answer to `instructions` that only it sees. Does not wait.
-  virtual void GenerateReply(std::string instructions) = 0;
+  virtual SpeechHandle GenerateReply(std::string instructions, SpeechOptions options = {}) = 0;
   // Cuts what is being said and drops what waits.
   virtual void Interrupt() = 0;
-  // One speech alone, by its handle.
-  virtual void Interrupt(uint64_t handle) = 0;
   // This agent of the session's goes on, once what is being said has been said; it says its
   // greeting, without one it waits.
   virtual void SetAgent(std::string name) = 0;

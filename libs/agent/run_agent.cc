@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "agent/console/console.h"
 #include "agent/job/run_job.h"
 #include "agent/server/connect.h"
 #include "agent/server/program.h"
@@ -90,11 +91,17 @@ absl::Status ApplyCommand(std::string_view command, AgentServerConfig& config) {
     return absl::OkStatus();
   }
   if (command == "console") {
-    return InvalidArgument(
-        "`console` is not built yet; run `dev` and talk to it with `parley call`");
+    if (config.serves_configured || config.agent_names.empty()) {
+      return InvalidArgument(
+          "`console` is for programs with an agent name of their own; for agents of the registry "
+          "there is `parley console AGENT`");
+    }
+    Develop(config);
+    config.stt_address = config.tts_address = config.llm_address = "";  // it starts its own
+    return absl::OkStatus();
   }
-  return InvalidArgument("unknown command \"{}\"; there are start (the default), dev and connect",
-                         command);
+  return InvalidArgument(
+      "unknown command \"{}\"; there are start (the default), dev, console and connect", command);
 }
 
 int Connect(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
@@ -125,6 +132,7 @@ AgentServerConfig ConfigFor(const AgentOptions& options) {
   AgentServerConfig config;
   config.serves_configured = options.agent_name.empty();
   if (!config.serves_configured) config.agent_names = {options.agent_name};
+  config.on_request = options.on_request;
   config.job_network = options.network == Network::kHost;
   return config;
 }
@@ -167,6 +175,8 @@ int RunAgent(int argc, char** argv, AgentOptions options) {
   config.Bind(table);
   std::string room;
   if (command == "connect") table.Text("room", &room, "The room to go into");
+  ConsoleConfig console;
+  if (command == "console") console.Bind(table);
   const config::Table::Outcome outcome =
       table.Parse(static_cast<int>(arguments.size()), arguments.data());
   if (!outcome.status.ok()) return service::FailStart(kService, outcome.status);
@@ -174,6 +184,7 @@ int RunAgent(int argc, char** argv, AgentOptions options) {
   auto context = service::Context::Create(kService, config.common);
   if (!context.ok()) return service::FailStart(kService, context.status());
   service::WatchSignals(**context);
+  if (command == "console") return RunConsole(**zygote, config, **context, console);
   if (command != "connect") return ServeAgents(**zygote, config, **context);
   if (room.empty()) return service::FailStart(kService, InvalidArgument("connect needs --room"));
   return Connect(**zygote, config, **context, room);

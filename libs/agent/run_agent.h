@@ -13,6 +13,9 @@ namespace parley::agent {
 //   start    (the default) serves until SIGTERM and then drains
 //   dev      development keys, readable logs; when the program is rebuilt, the new build takes the
 //            next jobs and the old one ends with its last
+//   console  a conversation in the terminal, without a cluster: written, or with --wav FILE or
+//   --mic
+//            (microphone and loudspeaker, by ALSA) spoken; --record FILE keeps a spoken one
 //   connect  --room NAME: as dev, with one job, in that room, at once; ends with it
 int RunAgent(int argc, char** argv, AgentOptions options);
 

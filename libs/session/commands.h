@@ -34,6 +34,12 @@ struct SttClose {
 };
 
 // ---- thinking ----
+// A turn was taken: the program may look at it before it is answered (Options::review_timeout) and
+// says so with event::TurnReviewed. Replaces a review that has no answer yet, with what both say.
+struct ReviewTurn {
+  uint64_t review = 0;  // rises
+  std::string text;
+};
 struct LlmChat {
   uint32_t stream = 0;
   std::string turn_id;
@@ -159,7 +165,7 @@ using Command =
                  CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
                  PlayResume, PlayClear, SetState, SetUserState, UserText, AgentText, ItemAdded,
                  TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End, AgentChanged,
-                 Stalled, TakeClip>;
+                 Stalled, TakeClip, ReviewTurn>;
 
 }  // namespace parley::session::command
 

@@ -60,6 +60,9 @@ struct Line {
     return fmt::format("stt end {} utterance {}", c.stream, c.utterance);
   }
   S operator()(const command::SttClose& c) const { return fmt::format("stt close {}", c.stream); }
+  S operator()(const command::ReviewTurn& c) const {
+    return fmt::format("review {}: {}", c.review, c.text);
+  }
   S operator()(const command::LlmChat& c) const {
     Hash hash;
     for (const ChatItem& item : c.items) AddItem(hash, item);

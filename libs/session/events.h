@@ -132,6 +132,7 @@ struct GenerateReply {
   std::string instructions;
   uint64_t handle = 0;
   Priority priority = Priority::kNormal;
+  bool allow_interruptions = true;
 };
 // Cuts what is being said and drops what waits; with a handle, that speech alone.
 struct Interrupt {
@@ -144,6 +145,14 @@ struct SetTurnDetection {
 struct CommitTurn {};
 // What the user has said in this turn does not count.
 struct ClearTurn {};
+// What the program thinks of a turn that it was asked about (command::ReviewTurn). Of the latest
+// one: an answer to an earlier question, or a late one, changes nothing.
+struct TurnReviewed {
+  uint64_t review = 0;
+  std::string text;          // what the turn says from now on
+  std::string instructions;  // for the answer to it alone
+  bool answer = true;        // false: the turn does not count, and nothing is answered
+};
 struct SetUserData {
   std::string data;
 };
@@ -166,7 +175,7 @@ using Event =
                  SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone, LlmFailed, TtsAudio,
                  TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat, Say, GenerateReply,
                  Interrupt, SetTurnDetection, CommitTurn, ClearTurn, SetUserData, Shutdown,
-                 AddAgent, SetAgent, SayMore>;
+                 AddAgent, SetAgent, SayMore, TurnReviewed>;
 
 }  // namespace parley::session::event
 

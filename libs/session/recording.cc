@@ -38,6 +38,7 @@ void EachOption(O& o, Visit visit) {
   visit("interruption.resume_false_after", o.resume_false_after);
   visit("interruption.ignore_backchannels", o.ignore_backchannels);
   visit("interruption.backchannel_boundary", o.backchannel_boundary);
+  visit("review_timeout", o.review_timeout);
   visit("max_tool_steps", o.max_tool_steps);
   visit("close_on_disconnect", o.close_on_disconnect);
   visit("away_after", o.away_after);
@@ -184,7 +185,7 @@ json Fields(const event::Say& e) {
   return {e.text, e.allow_interruptions, e.handle, static_cast<int>(e.priority), e.more, e.clip};
 }
 json Fields(const event::GenerateReply& e) {
-  return {e.instructions, e.handle, static_cast<int>(e.priority)};
+  return {e.instructions, e.handle, static_cast<int>(e.priority), e.allow_interruptions};
 }
 json Fields(const event::Interrupt& e) { return json::array({e.handle}); }
 json Fields(const event::SetTurnDetection& e) {
@@ -192,6 +193,7 @@ json Fields(const event::SetTurnDetection& e) {
 }
 json Fields(const event::CommitTurn&) { return json::array(); }
 json Fields(const event::ClearTurn&) { return json::array(); }
+json Fields(const event::TurnReviewed& e) { return {e.review, e.text, e.instructions, e.answer}; }
 json Fields(const event::SetUserData& e) { return json::array({e.data}); }
 json Fields(const event::Shutdown& e) { return {static_cast<int>(e.reason), e.error}; }
 json Fields(const event::AddAgent& e) { return json::array({Json(e.character)}); }
@@ -256,11 +258,15 @@ void Fill(const json& f, event::Say& e) {
 }
 void Fill(const json& f, event::GenerateReply& e) {
   e = {At<std::string>(f, 0), At<uint64_t>(f, 1), EnumAt(f, 2, Priority::kHigh)};
+  if (f.size() > 3) e.allow_interruptions = At<bool>(f, 3);
 }
 void Fill(const json& f, event::Interrupt& e) { e = {At<uint64_t>(f, 0)}; }
 void Fill(const json& f, event::SetTurnDetection& e) { e = {EnumAt(f, 0, TurnDetection::kManual)}; }
 void Fill(const json&, event::CommitTurn&) {}
 void Fill(const json&, event::ClearTurn&) {}
+void Fill(const json& f, event::TurnReviewed& e) {
+  e = {At<uint64_t>(f, 0), At<std::string>(f, 1), At<std::string>(f, 2), At<bool>(f, 3)};
+}
 void Fill(const json& f, event::SetUserData& e) { e = {At<std::string>(f, 0)}; }
 void Fill(const json& f, event::Shutdown& e) {
   e = {EnumAt(f, 0, EndReason::kError), At<std::string>(f, 1)};

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "session/checkpoint.h"
+#include "session/text.h"
 
 namespace parley::session {
 namespace {
@@ -90,12 +91,13 @@ void Session::Advance() {
   hearing_.Advance(now_us_);
   ConsiderPause();
   TakeUserTurn();
+  ConsiderReview();
   ConsiderDraft();
   ConsiderResume();
   Pump();
   while (active_ == nullptr && (SwitchAgent() || StartNext())) Pump();
   ConsiderSlow();
-  const bool said_all = active_ == nullptr && (queue_.empty() || linked_.empty());
+  const bool said_all = active_ == nullptr && !reviewed_ && (queue_.empty() || linked_.empty());
   if (closing_ && (said_all || now_us_ >= close_us_)) End(closing_->reason, closing_->error);
   if (ended_) return;
   UpdateState();
@@ -122,6 +124,7 @@ int64_t Session::deadline_us() const {
   if (options_.max_duration != absl::InfiniteDuration())
     at(started_us_ + Micros(options_.max_duration));
   if (closing_) at(close_us_);
+  if (reviewed_) at(review_us_);
   if (user_state_ != UserState::kAway) at(AwayAt());
   at(SlowAt());
   if (active_ == nullptr) return deadline;
@@ -156,6 +159,8 @@ void Session::UpdateState() {
     } else if (active_->answer || !active_->turn_id.empty()) {
       state = AgentState::kThinking;
     }
+  } else if (reviewed_) {
+    state = AgentState::kThinking;
   }
   if (state == state_) return;
   state_ = state;
@@ -223,6 +228,7 @@ void Session::Unlink() {
   Cut();
   DropQueue();
   DropDraft();
+  reviewed_.reset();
   hearing_.Reset();
   linked_.clear();
   subscribed_ = subscribed_ && !people_.empty();
@@ -300,7 +306,7 @@ void Session::ConsiderCut() {
 }
 
 void Session::ConsiderResume() {
-  if (!paused_ || active_ == nullptr || hearing_.speaking()) return;
+  if (!paused_ || active_ == nullptr || hearing_.speaking() || reviewed_) return;
   if (OnlyBackchannel() && hearing_.complete()) return Resume();
   if (hearing_.turn_open() && !TurnWaits()) return;
   if (now_us_ < hearing_.last_speech_us() + Micros(options_.resume_false_after)) return;
@@ -326,10 +332,34 @@ void Session::TakeUserTurn() {
     if (paused_) Resume();
     return;
   }
-  Commit(std::move(*turn));
+  Submit(std::move(*turn));
 }
 
-void Session::Commit(Turn turn) {
+// Perhaps the program has something to say about it first.
+void Session::Submit(Turn turn) {
+  if (options_.review_timeout <= absl::ZeroDuration()) return Commit(std::move(turn));
+  if (reviewed_) turn.text = JoinText(reviewed_->text, turn.text);
+  reviewed_ = std::move(turn);
+  review_us_ = now_us_ + Micros(options_.review_timeout);
+  out_.emplace_back(command::ReviewTurn{++reviews_, reviewed_->text});
+}
+
+void Session::On(const event::TurnReviewed& reviewed) {
+  if (!reviewed_ || reviewed.review != reviews_) return;
+  Turn turn = *std::exchange(reviewed_, std::nullopt);
+  turn.text = std::string(Trim(std::string_view(reviewed.text).substr(0, kMaxChatBytes)));
+  if (!reviewed.answer || turn.text.empty()) return DropDraft();
+  Commit(std::move(turn), reviewed.instructions);
+}
+
+void Session::ConsiderReview() {
+  if (!reviewed_ || now_us_ < review_us_) return;
+  out_.emplace_back(command::Log{command::Log::Level::kWarn,
+                                 "the program did not look at the user's turn in time", ""});
+  Commit(*std::exchange(reviewed_, std::nullopt));
+}
+
+void Session::Commit(Turn turn, std::string instructions) {
   const ChatItem* last = history_.LastUserMessage();
   const bool goes_on =
       active_ != nullptr && last != nullptr && !active_->turn_id.empty() && !active_->heard();
@@ -352,7 +382,8 @@ void Session::Commit(Turn turn) {
     return true;
   });
   ++usage_.turns;
-  Speech answer{.answer = true, .turn_id = std::to_string(++turns_)};
+  Speech answer{
+      .answer = true, .instructions = std::move(instructions), .turn_id = std::to_string(++turns_)};
   if (draft_ != nullptr && PromptFor(answer) == draft_prompt_) {
     answer = std::move(*draft_);
     draft_.reset();
@@ -371,9 +402,11 @@ void Session::ConsiderDraft() {
   if (!options_.preemptive_generation) return;
   const bool asks = hearing_.turn_open() && hearing_.complete() && hearing_.words() > 0 &&
                     hearing_.detection() != TurnDetection::kManual && active_ == nullptr &&
-                    queue_.empty() && !linked_.empty() && !closing_;
+                    !reviewed_ && queue_.empty() && !linked_.empty() && !closing_;
   if (draft_ != nullptr) {
-    if (!hearing_.turn_open() || draft_text_ != hearing_.Transcript()) DropDraft();
+    const bool stands = reviewed_ ? draft_text_ == reviewed_->text
+                                  : hearing_.turn_open() && draft_text_ == hearing_.Transcript();
+    if (!stands) DropDraft();
     if (draft_ != nullptr) return;
   }
   if (!asks || hearing_.speaking() || drafts_ >= kMaxDrafts) return;
@@ -399,13 +432,13 @@ void Session::On(const event::Chat& chat) {
   if (text.empty() || closing_ || (!linked_.empty() && chat.identity != linked_)) return;
   if (active_ != nullptr && active_->interruptible && active_->heard()) Cut();
   hearing_.Reset();
-  Commit({.text = text, .speech_end_us = now_us_, .decided_us = now_us_, .committed_us = now_us_});
+  Submit({.text = text, .speech_end_us = now_us_, .decided_us = now_us_, .committed_us = now_us_});
 }
 
 // ---- the program ----
 
 void Session::On(const event::Say& say) {
-  if (closing_) return;
+  if (closing_) return Over({.handle = say.handle}, true);
   Enqueue({.text = say.text,
            .interruptible = say.allow_interruptions,
            .handle = say.handle,
@@ -436,9 +469,10 @@ void Session::On(const event::SayMore& more) {
 }
 
 void Session::On(const event::GenerateReply& generate) {
-  if (closing_) return;
+  if (closing_) return Over({.handle = generate.handle}, true);
   Enqueue({.answer = true,
            .instructions = generate.instructions,
+           .interruptible = generate.allow_interruptions,
            .handle = generate.handle,
            .priority = generate.priority});
 }
@@ -500,6 +534,7 @@ void Session::End(EndReason reason, std::string error) {
   Cut();
   DropQueue();
   DropDraft();
+  reviewed_.reset();
   hearing_.Close();
   // An end that another attempt may follow leaves it everything.
   if (reason == EndReason::kDrained || reason == EndReason::kError) SaveCheckpoint();
@@ -513,7 +548,7 @@ void Session::AddItem(ChatItem item) {
 }
 
 bool Session::at_rest() const {
-  return active_ == nullptr && queue_.empty() && !closing_ && !hearing_.speaking() &&
+  return active_ == nullptr && queue_.empty() && !reviewed_ && !closing_ && !hearing_.speaking() &&
          !hearing_.turn_open();
 }
 

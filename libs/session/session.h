@@ -107,6 +107,7 @@ class Session {
   void On(const event::SetTurnDetection& set);
   void On(const event::CommitTurn& commit);
   void On(const event::ClearTurn& clear);
+  void On(const event::TurnReviewed& reviewed);
   void On(const event::SetUserData& data);
   void On(const event::Shutdown& shutdown);
   void On(const event::AddAgent& add);
@@ -145,7 +146,9 @@ class Session {
   void ConsiderCut();
   void ConsiderResume();
   void TakeUserTurn();
-  void Commit(Turn turn);
+  void Submit(Turn turn);
+  void ConsiderReview();
+  void Commit(Turn turn, std::string instructions = {});
   bool EnoughWords() const;
   bool TurnWaits() const;
   bool OnlyBackchannel() const;
@@ -211,6 +214,11 @@ class Session {
   bool joined_ = false;
   bool subscribed_ = false;
   int64_t linked_us_ = 0;
+
+  // The turn that the program looks at.
+  std::optional<Turn> reviewed_;
+  uint64_t reviews_ = 0;   // the latest
+  int64_t review_us_ = 0;  // when it is over
 
   std::unique_ptr<Speech> active_;
   // The answer to a turn that is not taken yet, being made; and what it was asked.

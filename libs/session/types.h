@@ -119,6 +119,10 @@ struct Options {
   bool ignore_backchannels = true;
   absl::Duration backchannel_boundary = absl::Seconds(1);
 
+  // The program looks at each turn before it is answered, for so long at most; then it is answered
+  // as it is. 0: the program does not look.
+  absl::Duration review_timeout = absl::ZeroDuration();
+
   int max_tool_steps = 3;
   bool close_on_disconnect = true;
   absl::Duration away_after = absl::Seconds(15);  // of both being silent; 0: the user is never away

@@ -67,12 +67,19 @@ CommandOutcome Execute(room::Participant& participant, const pb::ParticipantComm
 
 absl::Status Apply(const pb::JoinOptions& options, room::JoinRequest& join) {
   join.auto_subscribe = options.auto_subscribe();
-  if (options.metadata().empty() && options.attributes().empty()) return absl::OkStatus();
+  if (!options.identity().empty()) {
+    if (!join.job) return PermissionDenied("only the agent of a job may choose its identity");
+    join.identity = options.identity();
+  }
+  if (options.metadata().empty() && options.attributes().empty() && options.name().empty()) {
+    return absl::OkStatus();
+  }
   if (!join.permission.can_update_metadata) {
     return PermissionDenied(
-        "the token does not grant canUpdateOwnMetadata, which metadata and attributes of a join "
-        "need");
+        "the token does not grant canUpdateOwnMetadata, which name, metadata and attributes of a "
+        "join need");
   }
+  if (!options.name().empty()) join.name = options.name();
   if (!options.metadata().empty()) join.metadata = options.metadata();
   for (const auto& [key, value] : options.attributes()) join.attributes[key] = value;
   return absl::OkStatus();

@@ -518,13 +518,12 @@ agents:
 TEST(JobTest, ReadyAudioNeedsNoVoice) {
   JobPeer peer(Program([](JobContext& job) -> absl::Status {
     PARLEY_ASSIGN_OR_RETURN(AgentSession * session, job.StartSession(Engines()));
-    EXPECT_FALSE(session->SayAudio({}, {}).ok());
+    EXPECT_FALSE(session->SayAudio({}).ok());
     // Half a second of a square wave.
     std::vector<int16_t> samples(12'000);
     for (size_t i = 0; i < samples.size(); ++i) samples[i] = i % 60 < 30 ? 9'000 : -9'000;
-    PARLEY_RETURN_IF_ERROR(session->SayAudio(samples, {.text = "A signal."}));
-    session->Say(session::event::Say{.text = "Then", .handle = 5, .more = true});
-    session->SayMore(5, " words.", true);
+    PARLEY_RETURN_IF_ERROR(session->SayAudio(samples, "A signal.").status());
+    session->Say("Then", {.more = true}).Add(" words.", true);
     return session->Wait();
   }));
   peer.Assign();

@@ -74,7 +74,7 @@ class HotPathTest : public ::testing::Test {
         {.send = [this](jobv1::FromJob& m) { link_->Send(m); },
          .send_fresh = [this](jobv1::FromJob& m) { link_->SendFresh(m); },
          .ended = [](session::EndReason, const std::string& error) { FAIL() << error; }},
-        room_, jobv1::Assignment(), config);
+        room_, jobv1::Assignment(), config, nullptr);
     PARLEY_CHECK(made.ok());
     conversation_ = *std::move(made);
     conversation_->Start();

@@ -14,6 +14,8 @@ constexpr size_t kMaxDataBytes = size_t{64} * 1024;
 constexpr size_t kMaxStateBytes = size_t{32} * 1024;
 // The server retries redirects and short outages by itself; longer, and something is wrong.
 constexpr absl::Duration kEnterTimeout = absl::Seconds(30);
+// The caller waits in silence; who needs longer says so in the options.
+constexpr absl::Duration kReviewTimeout = absl::Seconds(5);
 
 log::Logger MakeLogger(const std::shared_ptr<Mailbox>& mailbox, JobControl& control) {
   return log::Logger::ToSink(log::Level::kDebug, [mailbox, &control](
@@ -114,6 +116,13 @@ absl::Status Context::SendData(std::string payload, std::string topic, bool reli
 }
 
 absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
+  if (config.agent != nullptr) {
+    config.instructions = config.agent->instructions();
+    config.tools = config.agent->tools();
+    if (config.options.review_timeout <= absl::ZeroDuration()) {
+      config.options.review_timeout = kReviewTimeout;
+    }
+  }
   PARLEY_RETURN_IF_ERROR(CheckConfig(config));
   {
     MutexLock lock(&state_->mutex);
@@ -121,14 +130,21 @@ absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
     session_asked_ = true;
   }
   PARLEY_RETURN_IF_ERROR(Connect(Subscribe::kAudio));
-  const bool posted = mailbox_->Post([this, config = std::move(config)]() mutable {
-    control_.StartConversation(std::move(config));
+  std::shared_ptr<AgentHooks> hooks;
+  if (config.agent != nullptr) {
+    hooks = std::make_shared<AgentHooks>(
+        config.agent, std::shared_ptr<AgentSession>(shared_from_this(), this), log_);
+  }
+  const bool posted = mailbox_->Post([this, config = std::move(config), hooks]() mutable {
+    control_.StartConversation(std::move(config), std::move(hooks));
   });
   if (!posted) return Aborted("the job is ending");
   MutexLock lock(&state_->mutex);
   while (!state_->session_made && !state_->stopping) state_->changed.Wait(&state_->mutex);
   if (!state_->session_made) return Aborted("the job is ending");
   if (!state_->session_error.ok()) return Detached(state_->session_error);
+  // The agent leaves before what the program has to clear up.
+  if (hooks != nullptr) state_->hooks.insert(state_->hooks.begin(), [hooks] { hooks->Exit(); });
   return static_cast<AgentSession*>(this);
 }
 
@@ -166,32 +182,63 @@ bool Context::WaitForShutdown(absl::Duration timeout) {
 
 // ---- the session ----
 
-void Context::Tell(session::Event event) {
-  mailbox_->Post(
+bool Context::Tell(session::Event event) {
+  return mailbox_->Post(
       [this, event = std::move(event)]() mutable { control_.ToConversation(std::move(event)); });
 }
 
-void Context::Say(std::string text, bool allow_interruptions) {
-  Tell(session::event::Say{std::move(text), allow_interruptions});
+SpeechHandle Context::Begin(const std::function<bool(uint64_t handle)>& tell) {
+  auto speech = std::make_shared<SpeechHandle::State>();
+  speech->job = state_;
+  uint64_t handle = 0;
+  bool over = false;
+  {
+    MutexLock lock(&state_->mutex);
+    handle = ++state_->speeches;
+    over = state_->session_over;
+    if (!over) state_->said[handle] = speech;
+  }
+  speech->interrupt = [self = weak_from_this(), handle] {
+    if (const auto alive = self.lock()) alive->Tell(session::event::Interrupt{handle});
+  };
+  speech->add = [self = weak_from_this(), handle](std::string text, bool last) {
+    const auto alive = self.lock();
+    if (alive) alive->Tell(session::event::SayMore{handle, std::move(text), last});
+  };
+  if (over) {
+    MutexLock lock(&state_->mutex);
+    speech->done = speech->interrupted = true;
+  } else if (!tell(handle)) {
+    state_->SpeechDone({.handle = handle, .interrupted = true});
+  }
+  return SpeechHandle(std::move(speech));
 }
-void Context::GenerateReply(std::string instructions) {
-  Tell(session::event::GenerateReply{std::move(instructions)});
+
+SpeechHandle Context::Say(std::string text, SpeechOptions options) {
+  return Begin([&](uint64_t handle) {
+    return Tell(session::event::Say{std::move(text), options.allow_interruptions, handle,
+                                    options.priority, options.more});
+  });
 }
-void Context::Say(session::event::Say say) { Tell(std::move(say)); }
+SpeechHandle Context::GenerateReply(std::string instructions, SpeechOptions options) {
+  return Begin([&](uint64_t handle) {
+    return Tell(session::event::GenerateReply{std::move(instructions), handle, options.priority,
+                                              options.allow_interruptions});
+  });
+}
 void Context::Interrupt() { Tell(session::event::Interrupt{}); }
-void Context::Interrupt(uint64_t handle) { Tell(session::event::Interrupt{handle}); }
-void Context::SayMore(uint64_t handle, std::string text, bool last) {
-  Tell(session::event::SayMore{handle, std::move(text), last});
-}
-absl::Status Context::SayAudio(std::vector<int16_t> samples, session::event::Say say) {
+absl::StatusOr<SpeechHandle> Context::SayAudio(std::vector<int16_t> samples, std::string text,
+                                               SpeechOptions options) {
   constexpr size_t kMaxSamples = size_t{Playout::kRateHz} * 60;
   if (samples.empty() || samples.size() > kMaxSamples) {
     return InvalidArgument("audio of {} samples; 1 to {} are played", samples.size(), kMaxSamples);
   }
-  mailbox_->Post([this, samples = std::move(samples), say = std::move(say)]() mutable {
-    control_.SayAudio(std::move(samples), std::move(say));
+  return Begin([&](uint64_t handle) {
+    session::event::Say say{std::move(text), options.allow_interruptions, handle, options.priority};
+    return mailbox_->Post([this, samples = std::move(samples), say = std::move(say)]() mutable {
+      control_.SayAudio(std::move(samples), std::move(say));
+    });
   });
-  return absl::OkStatus();
 }
 void Context::SetAgent(std::string name) { Tell(session::event::SetAgent{std::move(name)}); }
 void Context::SetTurnDetection(session::TurnDetection detection) {
@@ -199,6 +246,58 @@ void Context::SetTurnDetection(session::TurnDetection detection) {
 }
 void Context::CommitUserTurn() { Tell(session::event::CommitTurn{}); }
 void Context::ClearUserTurn() { Tell(session::event::ClearTurn{}); }
+
+// ---- its speeches ----
+
+void JobState::SpeechDone(const session::command::SpeechDone& done) {
+  MutexLock lock(&mutex);
+  const auto found = said.find(done.handle);
+  if (found == said.end()) return;
+  SpeechHandle::State& speech = *found->second;
+  speech.done = true;
+  speech.interrupted = done.interrupted;
+  speech.heard = done.heard;
+  said.erase(found);
+  changed.SignalAll();
+}
+
+void JobState::SessionOver(absl::Status end) {
+  MutexLock lock(&mutex);
+  session_over = true;
+  session_end = std::move(end);
+  for (const auto& [handle, speech] : said) speech->done = speech->interrupted = true;
+  said.clear();
+  changed.SignalAll();
+}
+
+bool SpeechHandle::Wait(absl::Duration timeout) const {
+  const absl::Time end = absl::Now() + timeout;
+  MutexLock lock(&state_->job->mutex);
+  while (!state_->done) {
+    const absl::Duration left = end - absl::Now();
+    if (left <= absl::ZeroDuration()) return false;
+    state_->job->changed.WaitFor(&state_->job->mutex, std::min(left, absl::Hours(1)));
+  }
+  return true;
+}
+
+bool SpeechHandle::done() const {
+  MutexLock lock(&state_->job->mutex);
+  return state_->done;
+}
+
+bool SpeechHandle::interrupted() const {
+  MutexLock lock(&state_->job->mutex);
+  return state_->interrupted;
+}
+
+std::string SpeechHandle::heard() const {
+  MutexLock lock(&state_->job->mutex);
+  return state_->heard;
+}
+
+void SpeechHandle::Interrupt() const { state_->interrupt(); }
+void SpeechHandle::Add(std::string text, bool last) const { state_->add(std::move(text), last); }
 
 absl::Status Context::Wait() {
   MutexLock lock(&state_->mutex);

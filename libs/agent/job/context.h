@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "agent/agent.h"
+#include "agent/job/hooks.h"
 #include "agent/job/mailbox.h"
 #include "base/mutex.h"
+#include "session/commands.h"
 #include "session/events.h"
 
 namespace parley::agent {
@@ -28,6 +30,24 @@ struct JobState {
   bool session_over ABSL_GUARDED_BY(mutex) = false;
   absl::Status session_end ABSL_GUARDED_BY(mutex);
   std::vector<std::function<void()>> hooks ABSL_GUARDED_BY(mutex);
+  uint64_t speeches ABSL_GUARDED_BY(mutex) = 0;
+  // Those that are not over yet, by handle.
+  std::map<uint64_t, std::shared_ptr<SpeechHandle::State>> said ABSL_GUARDED_BY(mutex);
+
+  void SpeechDone(const session::command::SpeechDone& done);
+  // And with it all its speeches.
+  void SessionOver(absl::Status end);
+};
+
+// What a SpeechHandle stands for.
+struct SpeechHandle::State {
+  std::shared_ptr<JobState> job;
+  std::function<void()> interrupt;
+  std::function<void(std::string text, bool last)> add;
+  // Guarded by the job's mutex.
+  bool done = false;
+  bool interrupted = false;
+  std::string heard;
 };
 
 // A status that shares nothing with the original, for the way from one thread to another: thread
@@ -45,7 +65,8 @@ class JobControl {
   virtual void SetAttributes(std::map<std::string, std::string> attributes) = 0;
   virtual void SendData(std::string payload, std::string topic, bool reliable,
                         std::vector<std::string> destinations) = 0;
-  virtual void StartConversation(SessionConfig config) = 0;
+  // `hooks`: of config.agent; null where there is none.
+  virtual void StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> hooks) = 0;
   virtual void ToConversation(session::Event event) = 0;
   virtual void SayAudio(std::vector<int16_t> samples, session::event::Say say) = 0;
   virtual void RequestShutdown(std::string reason) = 0;
@@ -54,7 +75,9 @@ class JobControl {
                    std::map<std::string, std::string> fields) = 0;
 };
 
-class Context final : public JobContext, private AgentSession {
+class Context final : public JobContext,
+                      private AgentSession,
+                      public std::enable_shared_from_this<Context> {
  public:
   // `control` is used on the loop's thread only, through `mailbox`.
   Context(JobInfo info, std::string restored_state, std::shared_ptr<JobState> state,
@@ -80,20 +103,21 @@ class Context final : public JobContext, private AgentSession {
 
  private:
   // AgentSession
-  void Say(std::string text, bool allow_interruptions) override;
-  void Say(session::event::Say say) override;
-  void GenerateReply(std::string instructions) override;
+  SpeechHandle Say(std::string text, SpeechOptions options) override;
+  SpeechHandle GenerateReply(std::string instructions, SpeechOptions options) override;
   void Interrupt() override;
-  void Interrupt(uint64_t handle) override;
+  absl::StatusOr<SpeechHandle> SayAudio(std::vector<int16_t> samples, std::string text,
+                                        SpeechOptions options) override;
   void SetAgent(std::string name) override;
-  void SayMore(uint64_t handle, std::string text, bool last) override;
-  absl::Status SayAudio(std::vector<int16_t> samples, session::event::Say say) override;
   void SetTurnDetection(session::TurnDetection detection) override;
   void CommitUserTurn() override;
   void ClearUserTurn() override;
   absl::Status Wait() override;
 
-  void Tell(session::Event event);
+  // False: it reached nobody.
+  bool Tell(session::Event event);
+  // Makes a handle and tells what `event_of` makes of its number.
+  SpeechHandle Begin(const std::function<bool(uint64_t handle)>& tell);
 
   const JobInfo info_;
   const std::string restored_state_;

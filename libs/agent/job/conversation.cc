@@ -63,11 +63,12 @@ std::string ErrorText(const jobv1::StreamFailed& failed) {
 
 absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
     event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
-    const jobv1::Assignment& assignment, SessionConfig config) {
+    const jobv1::Assignment& assignment, SessionConfig config, std::shared_ptr<AgentHooks> hooks) {
   PARLEY_RETURN_IF_ERROR(CheckConfig(config));
   PARLEY_ASSIGN_OR_RETURN(audio::OpusEncoder encoder, Playout::MakeEncoder());
   std::unique_ptr<Conversation> made(new Conversation(loop, std::move(mailbox), std::move(host),
-                                                      room, assignment, std::move(config)));
+                                                      room, assignment, std::move(config),
+                                                      std::move(hooks)));
   Conversation* self = made.get();
   PARLEY_ASSIGN_OR_RETURN(
       made->listener_,
@@ -99,12 +100,13 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
 
 Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host,
                            const RoomView& room, const jobv1::Assignment& assignment,
-                           SessionConfig config)
+                           SessionConfig config, std::shared_ptr<AgentHooks> hooks)
     : loop_(loop),
       mailbox_(std::move(mailbox)),
       host_(std::move(host)),
       room_(room),
       config_(std::move(config)),
+      hooks_(std::move(hooks)),
       context_(assignment.context()),
       session_id_(assignment.job().session_id()),
       participant_identity_(assignment.job().participant_identity()),
@@ -164,6 +166,8 @@ void Conversation::Start() {
       joined.people.push_back(std::move(person));
     }
   }
+  // Whoever takes a conversation over is in already.
+  if (hooks_ != nullptr && session_.history().items().empty()) hooks_->Enter();
   Handle(std::move(joined));
 }
 
@@ -391,6 +395,16 @@ void Conversation::Do(const command::SttClose& close) {
   host_.send(message);
 }
 
+void Conversation::Do(const command::ReviewTurn& turn) {
+  const auto reviewed = [mailbox = mailbox_, self = self_](event_::TurnReviewed answer) {
+    mailbox->Post([self, answer = std::move(answer)]() mutable {
+      if (*self != nullptr) (*self)->Handle(std::move(answer));
+    });
+  };
+  if (hooks_ != nullptr) return hooks_->Review(turn.review, turn.text, reviewed);
+  reviewed({.review = turn.review, .text = turn.text});
+}
+
 void Conversation::Do(const command::LlmChat& chat) {
   jobv1::FromJob message;
   message.mutable_llm()->set_stream(chat.stream);
@@ -423,7 +437,8 @@ void Conversation::Do(const command::CallTool& call) {
   }
   // The program's own code: it may block, so it has a thread; a result that comes too late finds
   // nobody.
-  std::thread([run = tool->run, handoff = tool->handoff, call, mailbox = mailbox_, self = self_] {
+  std::thread([run = tool->run, handoff = tool->handoff, agent = config_.agent, call,
+               mailbox = mailbox_, self = self_] {
     absl::StatusOr<std::string> result = absl::InternalError("");
     try {
       result = run(call.arguments_json);
@@ -583,9 +598,7 @@ void Conversation::Do(const command::TurnDone& done) {
   host_.send(message);
 }
 
-void Conversation::Do(const command::SpeechDone& done) {
-  if (config_.on_speech_done) config_.on_speech_done(done);
-}
+void Conversation::Do(const command::SpeechDone& done) { host_.speech_done(done); }
 
 void Conversation::Do(const command::FalseInterruption&) {}
 

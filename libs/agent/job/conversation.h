@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "agent/agent.h"
+#include "agent/job/hooks.h"
 #include "agent/job/listener.h"
 #include "agent/job/mailbox.h"
 #include "agent/job/playout.h"
@@ -33,13 +34,15 @@ class Conversation {
   struct Host {
     std::function<void(parley::job::v1::FromJob&)> send;
     std::function<void(parley::job::v1::FromJob&)> send_fresh;
+    std::function<void(const session::command::SpeechDone&)> speech_done;
     // Once; last of all.
     std::function<void(session::EndReason reason, const std::string& error)> ended;
   };
-  // `room` has been entered, and outlives the conversation.
+  // `room` has been entered, and outlives the conversation. `hooks` may be null.
   static absl::StatusOr<std::unique_ptr<Conversation>> Create(
       event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
-      const parley::job::v1::Assignment& assignment, SessionConfig config);
+      const parley::job::v1::Assignment& assignment, SessionConfig config,
+      std::shared_ptr<AgentHooks> hooks);
   ~Conversation();
 
   void Start();
@@ -67,7 +70,8 @@ class Conversation {
 
  private:
   Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
-               const parley::job::v1::Assignment& assignment, SessionConfig config);
+               const parley::job::v1::Assignment& assignment, SessionConfig config,
+               std::shared_ptr<AgentHooks> hooks);
 
   void Handle(session::Event event, int64_t now_us);
   void Drive();
@@ -88,6 +92,7 @@ class Conversation {
   void Do(const session::command::SttStart& start);
   void Do(const session::command::SttEnd& end);
   void Do(const session::command::SttClose& close);
+  void Do(const session::command::ReviewTurn& turn);
   void Do(const session::command::LlmChat& chat);
   void Do(const session::command::LlmCancel& cancel);
   void Do(const session::command::CallTool& call);
@@ -125,6 +130,7 @@ class Conversation {
   const Host host_;
   const RoomView& room_;
   const SessionConfig config_;
+  const std::shared_ptr<AgentHooks> hooks_;
   const parley::common::v1::CallContext context_;
   const std::string session_id_;
   const std::string participant_identity_;  // the only one to talk with; empty: anybody

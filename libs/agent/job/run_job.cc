@@ -37,7 +37,7 @@ struct UserThread {
   AgentOptions options;
   std::shared_ptr<JobState> state;
   std::shared_ptr<Mailbox> mailbox;
-  std::unique_ptr<Context> context;
+  std::shared_ptr<Context> context;
 
   absl::Status RunEntrypoint() const {
     try {
@@ -103,7 +103,7 @@ class Job final : private JobControl {
   void SetAttributes(std::map<std::string, std::string> attributes) override;
   void SendData(std::string payload, std::string topic, bool reliable,
                 std::vector<std::string> destinations) override;
-  void StartConversation(SessionConfig config) override;
+  void StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> hooks) override;
   void ToConversation(session::Event event) override;
   void SayAudio(std::vector<int16_t> samples, session::event::Say say) override;
   void RequestShutdown(std::string reason) override;
@@ -181,7 +181,7 @@ void Job::OnAssignment(const jobv1::Assignment& assignment) {
     if (auto checkpoint = session::ParseCheckpoint(assignment.job().checkpoint()); checkpoint.ok())
       restored = std::move(checkpoint->user_data);
   }
-  user_->context = std::make_unique<Context>(InfoOf(assignment), std::move(restored), state_,
+  user_->context = std::make_shared<Context>(InfoOf(assignment), std::move(restored), state_,
                                              mailbox_, static_cast<JobControl&>(*this));
   // Not joined: at the end the process leaves it behind, whatever it is doing.
   std::thread([user = user_, this] {
@@ -297,12 +297,8 @@ void Job::OnEntrypointDone(bool failed, const std::string& error) {
 
 void Job::OnConversationEnded(session::EndReason reason, const std::string& error) {
   if (reason == session::EndReason::kReplaced) quiet_ = true;
-  {
-    MutexLock lock(&state_->mutex);
-    state_->session_over = true;
-    if (reason == session::EndReason::kError) state_->session_end = Unavailable("{}", error);
-    state_->changed.SignalAll();
-  }
+  state_->SessionOver(reason == session::EndReason::kError ? Unavailable("{}", error)
+                                                           : absl::OkStatus());
   End(ReasonOf(reason), error);
   if (quiet_) Finish();
 }
@@ -325,6 +321,7 @@ void Job::EnterRoom(Subscribe subscribe) {
   (*options.mutable_attributes())["lk.agent.state"] = "initializing";
   for (const auto& [key, value] : assignment_->attributes())
     (*options.mutable_attributes())[key] = value;
+  options.set_metadata(assignment_->metadata());
   link_.Send(message);
 }
 
@@ -346,15 +343,17 @@ void Job::SendData(std::string payload, std::string topic, bool reliable,
   link_.Send(message);
 }
 
-void Job::StartConversation(SessionConfig config) {
+void Job::StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> hooks) {
   if (ended_) return;
   auto made = Conversation::Create(
       loop_, mailbox_,
       {.send = [this](jobv1::FromJob& message) { link_.Send(message); },
        .send_fresh = [this](jobv1::FromJob& message) { link_.SendFresh(message); },
+       .speech_done =
+           [this](const session::command::SpeechDone& done) { state_->SpeechDone(done); },
        .ended = [this](session::EndReason reason,
                        const std::string& error) { OnConversationEnded(reason, error); }},
-      room_, *assignment_, std::move(config));
+      room_, *assignment_, std::move(config), std::move(hooks));
   {
     MutexLock lock(&state_->mutex);
     state_->session_made = true;

@@ -51,6 +51,7 @@ AgentServer::AgentServer(JobSurroundings& around, Identity identity,
       callbacks_(std::move(callbacks)),
       table_(around.config.EffectiveSlots()),
       broker_(around.loop, around.config.broker_address, std::move(token), *this),
+      requests_(around.loop, around.config.on_request),
       zygote_watcher_(*around.loop, around.zygote.fd()),
       beat_timer_(*around.loop),
       watch_timer_(*around.loop),
@@ -111,7 +112,7 @@ void AgentServer::FillRegister(dispatchv1::Register& request) {
   request.mutable_labels()->insert(labels_.begin(), labels_.end());
   request.set_deployment(config.deployment);
   *request.mutable_report() = table_.MakeReport();
-  request.set_accepts_all(true);
+  request.set_accepts_all(!requests_.asks());
   request.set_hostname(Hostname());
   request.set_load(load_);
   request.set_load_threshold(config.load_threshold);
@@ -255,15 +256,30 @@ void AgentServer::TakeNewIdentityIfIdle() {
 }
 
 void AgentServer::OnOffer(const dispatchv1::Offer& offer) {
-  const auto& record = offer.assignment();
-  Word word;
-  word.set_job_id(record.job_id());
-  word.set_fencing_token(record.fencing_token());
-  const bool take = accepting() && table_.active() < table_.slots();
-  word.set_kind(take ? Word::ACCEPTED : Word::REJECTED);
-  if (!take) word.set_error(draining_ ? "draining" : "no free slot");
+  const JobKey key{offer.assignment().job_id(), offer.assignment().fencing_token()};
+  if (!accepting() || table_.active() + requests_.open() >= table_.slots()) {
+    return AnswerOffer(key, JobAnswer::Reject(draining_ ? "draining" : "no free slot"));
+  }
+  requests_.Ask(offer.assignment(),
+                [this, key](const JobAnswer& answer) { AnswerOffer(key, answer); });
+}
+
+void AgentServer::AnswerOffer(const JobKey& key, const JobAnswer& answer) {
   ConnectRequest request;
-  *request.mutable_words()->add_words() = word;
+  Word& word = *request.mutable_words()->add_words();
+  word.set_job_id(key.job_id);
+  word.set_fencing_token(key.token);
+  if (answer.verdict == JobAnswer::Verdict::kAccept) {
+    word.set_kind(Word::ACCEPTED);
+    requests_.Keep(key, answer);
+  } else {
+    word.set_kind(Word::REJECTED);
+    word.set_error(answer.reason);
+    word.set_final(answer.verdict == JobAnswer::Verdict::kRejectForGood);
+    around_.log.Info(
+        "rejected a job",
+        {{"job_id", key.job_id}, {"reason", answer.reason}, {"for_good", word.final()}});
+  }
   broker_.Send(std::move(request));
 }
 
@@ -289,8 +305,24 @@ void AgentServer::OnGo(const Go& go) {
   }
   for (const JobKey& older : table_.OlderThan(key)) RevokeJob(older);
   if (draining_ || failed_) return Release(key);
-  StartJob(go);
+  if (requests_.Knows(key)) {
+    StartJob(go);
+  } else {  // it comes without an offer: taken over, or accepted before the stream broke
+    undecided_[key] = go;
+    requests_.Ask(go.assignment(),
+                  [this, key](const JobAnswer& answer) { OnDecided(key, answer); });
+  }
   UpdateGauges();
+}
+
+void AgentServer::OnDecided(const JobKey& key, const JobAnswer& answer) {
+  const auto found = undecided_.find(key);
+  if (found == undecided_.end()) return;  // revoked meanwhile
+  const Go go = std::move(found->second);
+  undecided_.erase(found);
+  if (answer.verdict != JobAnswer::Verdict::kAccept) return Release(key);
+  requests_.Keep(key, answer);
+  StartJob(go);
 }
 
 void AgentServer::OnVerdicts(const dispatchv1::WordVerdicts& verdicts) {
@@ -323,6 +355,7 @@ void AgentServer::StopJob(const JobKey& key, absl::Duration grace) {
 
 void AgentServer::RevokeJob(const JobKey& key) {
   if (JobProcess* process = Running(key)) return process->Revoke();
+  if (undecided_.erase(key) > 0) return Release(key);
   const auto waits = std::find_if(waiting_.begin(), waiting_.end(), [&](const Go& go) {
     return go.assignment().job_id() == key.job_id && go.assignment().fencing_token() == key.token;
   });
@@ -373,6 +406,7 @@ void AgentServer::Beat() {
   load_ = load_meter_.Sample();
   table_.Sweep(now);
   GiveMemoryBack();
+  requests_.Sweep();
   if (broker_.registered() && now - broker_.heard_us() > kBrokerSilentUs) {
     around_.log.Warn("the broker is silent; connecting again");
     broker_.Break();
@@ -504,6 +538,7 @@ void AgentServer::OnForked(supervise::JobForked forked) {
 void AgentServer::Assign(JobProcess& process, const Go& go) {
   const auto& record = go.assignment();
   around_.audit.Start({record.job_id(), record.fencing_token()}, record.attempt(), process.pid());
+  process.AcceptAs(requests_.Take({record.job_id(), record.fencing_token()}));
   if (!record.take_over()) return process.Assign(go);
   process.Hold(go);
 }
@@ -603,6 +638,7 @@ void AgentServer::Drain(absl::Duration deadline) {
       process->Kill(dispatchv1::JOB_REASON_UNSPECIFIED, "not needed any more");
     }
   }
+  for (const auto& [key, go] : std::exchange(undecided_, {})) Release(key);
   for (const Go& go : std::exchange(waiting_, {})) {
     Release({go.assignment().job_id(), go.assignment().fencing_token()});
   }

@@ -13,6 +13,7 @@
 #include "agent/server/job_process.h"
 #include "agent/server/job_table.h"
 #include "agent/server/load.h"
+#include "agent/server/requests.h"
 #include "base/mutex.h"
 
 namespace parley::agent {
@@ -73,7 +74,9 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
 
   void OnRegistered(const parley::dispatch::v1::Registered& registered);
   void OnOffer(const parley::dispatch::v1::Offer& offer);
+  void AnswerOffer(const JobKey& key, const JobAnswer& answer);
   void OnGo(const parley::dispatch::v1::Go& go);
+  void OnDecided(const JobKey& key, const JobAnswer& answer);
   void OnReadLogs(const parley::dispatch::v1::ReadLogs& request);
   void OnHandOver(const parley::dispatch::v1::HandOver& hand_over);
   void OnTakeOver(const parley::dispatch::v1::TakeOver& take_over);
@@ -113,6 +116,8 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   const Callbacks callbacks_;
   JobTable table_;
   BrokerLink broker_;
+  Requests requests_;
+  std::map<JobKey, parley::dispatch::v1::Go> undecided_;  // ours, before the program was asked
   LoadMeter load_meter_;
   double load_ = 0;
   event::FdWatcher zygote_watcher_;

@@ -2,10 +2,12 @@
 #include <absl/time/time.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "agent/agent.h"
 #include "config/table.h"
 #include "service/service.h"
 
@@ -58,6 +60,7 @@ struct AgentServerConfig {
   std::string audit_log;              // file; "" = none. See audit_log.h
   std::string logs_folder;            // of jobs' lines; "" = a temporary one
   bool tools_allow_loopback = false;  // HTTP tools may call this machine
+  std::function<JobAnswer(const JobInfo&)> on_request;  // AgentOptions'; may be empty
   // True where broker and agent server are one process (parley dev): nobody is left to tell.
   bool no_death_notice = false;
 

@@ -39,13 +39,15 @@ void AgentServer::OnTakeOver(const dispatchv1::TakeOver& take_over) {
                                   : absl::InfinitePast();
     return process->TakeOver(take_over.checkpoint(), paused);
   }
-  for (Go& go : waiting_) {  // no process yet: it begins as soon as it has one
+  const auto begin = [&](Go& go) {  // no process yet: it begins as soon as it has one
     auto& record = *go.mutable_assignment();
-    if (record.job_id() != key.job_id || record.fencing_token() != key.token) continue;
+    if (record.job_id() != key.job_id || record.fencing_token() != key.token) return;
     record.set_take_over(false);
     record.set_resuming(true);
     record.set_checkpoint(take_over.checkpoint());
-  }
+  };
+  for (Go& go : waiting_) begin(go);
+  if (const auto asked = undecided_.find(key); asked != undecided_.end()) begin(asked->second);
 }
 
 // ---- of ours ----

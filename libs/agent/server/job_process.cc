@@ -193,10 +193,12 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   jobv1::Assignment& assignment = *message.mutable_assignment();
   *assignment.mutable_job() = record;
   assignment.set_definition_json(go.definition_json());
-  assignment.set_identity(ClaimOf(room_token_, "sub"));
-  assignment.set_name(ClaimOf(room_token_, "name"));
-  assignment.set_metadata(record.metadata());
+  const JobAnswer& as = accepted_;
+  assignment.set_identity(as.identity.empty() ? ClaimOf(room_token_, "sub") : as.identity);
+  assignment.set_name(as.name.empty() ? ClaimOf(room_token_, "name") : as.name);
+  assignment.set_metadata(as.metadata);
   *assignment.mutable_attributes() = record.attributes();
+  for (const auto& [key, value] : as.attributes) (*assignment.mutable_attributes())[key] = value;
   auto& context = *assignment.mutable_context();
   context.set_project(record.project());
   context.set_agent_id(record.agent_id().empty() ? record.agent_name() : record.agent_id());
@@ -739,7 +741,11 @@ void JobProcess::Say(log::Level level, const char* source, std::string_view mess
 
 void JobProcess::OnJoin(const jobv1::Join& join) {
   if (room_ != 0) return;
-  room_ = around_.media.Join(*this, media_url_, room_token_, join.options());
+  roomv1::JoinOptions options = join.options();
+  // Not the job's to choose.
+  options.set_identity(accepted_.identity);
+  options.set_name(accepted_.name);
+  room_ = around_.media.Join(*this, media_url_, room_token_, options);
 }
 
 void JobProcess::OnJoined(const roomv1::Joined& joined) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/agent.h"
 #include "agent/server/audit_log.h"
 #include "agent/server/config.h"
 #include "agent/server/gateways.h"
@@ -78,6 +79,8 @@ class JobProcess final : public RoomSink {
   bool never_started() const { return never_started_; }
   const JobKey& key() const { return key_; }
 
+  // How the room is to see the agent. Before Assign or Hold.
+  void AcceptAs(JobAnswer answer) { accepted_ = std::move(answer); }
   // Gives a warm process its job.
   void Assign(const parley::dispatch::v1::Go& go);
   // Gives a warm process a job that another server still runs: it waits for TakeOver().
@@ -167,6 +170,7 @@ class JobProcess final : public RoomSink {
   bool assigned_ = false;
   JobKey key_;
   int32_t attempt_ = 0;
+  JobAnswer accepted_;
   std::string room_token_;
   std::string media_url_;
   MediaHub::Handle room_ = 0;

@@ -11,6 +11,7 @@
 
 #include "agent/server/agent_server.h"
 #include "agent/server/death_report.h"
+#include "agent/server/worker_token.h"
 #include "auth/token.h"
 #include "base/ids.h"
 #include "base/mutex.h"
@@ -23,7 +24,6 @@
 namespace parley::agent {
 namespace {
 
-constexpr absl::Duration kWorkerTokenLife = absl::Hours(6);  // a death notice may be old
 constexpr absl::Duration kNoticeRenewal = absl::Hours(1);
 constexpr int kToolThreads = 8;
 constexpr int kToolQueue = 1024;
@@ -40,24 +40,6 @@ void RaiseFileLimit() {
 // developer's machine debuggers matter more.
 void HideMemory(const AgentServerConfig& config) {
   if (!config.common.dev) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-}
-
-// Opens the broker's and the room servers' streams. The stock program is a service of the cluster
-// and works for all projects; a program signs with its API key and belongs to that key's project.
-std::string WorkerToken(const AgentServerConfig& config, service::Context& context,
-                        const std::string& worker_id) {
-  const auto ring = context.keys();
-  auth::Claims claims;
-  claims.identity = worker_id;
-  claims.kind = "agent";
-  claims.video.agent = true;
-  if (!config.serves_configured) {
-    const auth::ApiKey* key = ring->Find(context.config().api_key);
-    if (key == nullptr && ring->keys().size() == 1) key = &ring->keys().front();
-    if (key != nullptr) return auth::Sign(claims, *key, kWorkerTokenLife);
-  }
-  claims.service = "agent-server";
-  return auth::SignService(claims, *ring, kWorkerTokenLife);
 }
 
 // The loop, its thread, and everything on it, in the order in which it is torn down.

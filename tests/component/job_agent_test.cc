@@ -1,0 +1,271 @@
+// What a program's own agent sees of a conversation, and what it can do: hooks and speech handles,
+// in a job process.
+#include <absl/time/clock.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "base/status.h"
+#include "job_peer.h"
+
+namespace parley::agent {
+namespace {
+
+namespace dispatchv1 = parley::dispatch::v1;
+namespace jobv1 = parley::job::v1;
+namespace roomv1 = parley::room::v1;
+using FromJob = jobv1::FromJob;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr char kLongText[] = "one two three four five six seven eight nine ten";
+
+parley::llm::v1::ChatResponse Text(const std::string& text) {
+  parley::llm::v1::ChatResponse response;
+  response.mutable_text()->set_text(text);
+  return response;
+}
+
+SessionConfig Engines(std::shared_ptr<Agent> agent) {
+  SessionConfig config;
+  config.agent = std::move(agent);
+  config.stt = {{.engine = "scripted"}};
+  config.llm = {{.engine = "scripted"}};
+  config.tts = {{.engine = "scripted"}};
+  return config;
+}
+
+// A program whose agent is made in the job's process.
+AgentOptions ProgramOf(std::function<std::shared_ptr<Agent>(JobContext&)> make,
+                       std::function<void(AgentSession&)> then = {}) {
+  return {.agent_name = "echo", .entrypoint = [make, then](JobContext& job) -> absl::Status {
+            job.AddShutdownHook([&job] { job.log().Info("hook"); });
+            PARLEY_ASSIGN_OR_RETURN(AgentSession * session, job.StartSession(Engines(make(job))));
+            if (then) then(*session);
+            return session->Wait();
+          }};
+}
+AgentOptions ProgramWith(std::function<void(JobContext&, AgentSession&)> then) {
+  return {.agent_name = "echo", .entrypoint = [then](JobContext& job) -> absl::Status {
+            PARLEY_ASSIGN_OR_RETURN(AgentSession * session,
+                                    job.StartSession(Engines(std::make_shared<Agent>("Count."))));
+            then(job, *session);
+            return session->Wait();
+          }};
+}
+
+std::vector<std::string> Lines(const JobPeer& peer) {
+  std::vector<std::string> lines;
+  for (const FromJob& message : peer.messages) {
+    if (message.has_log()) lines.push_back(message.log().message());
+  }
+  return lines;
+}
+bool Logged(const JobPeer& peer, const std::string& line) {
+  const auto lines = Lines(peer);
+  return std::find(lines.begin(), lines.end(), line) != lines.end();
+}
+bool UntilLogged(JobPeer& peer, const std::string& line) {
+  return peer.Until([&] { return Logged(peer, line); });
+}
+bool UntilListening(JobPeer& peer) {
+  return peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; });
+}
+const jobv1::Ended& EndOf(JobPeer& peer) {
+  static const jobv1::Ended kNone;
+  return peer.UntilHas(FromJob::kEnded) ? peer.Find(FromJob::kEnded)->ended() : kNone;
+}
+
+class Hotel : public Agent {
+ public:
+  explicit Hotel(JobContext& job) : Agent("You are the front desk."), job_(job) {
+    AddTool({.name = "rate", .description = "What it costs", .run = [this](std::string_view) {
+               ++asked_;
+               return absl::StatusOr<std::string>(std::to_string(89 + asked_));
+             }});
+  }
+  void OnEnter(AgentSession& session) override {
+    const SpeechHandle greeting = session.Say("Good day.");
+    greeting.Wait();
+    job_.log().Info("greeted: " + greeting.heard());
+  }
+  void OnExit(AgentSession&) override { job_.log().Info("exit"); }
+  void OnUserTurnCompleted(AgentSession& session, UserTurn& turn) override {
+    if (turn.text == "mumble") turn.answer = false;
+    if (turn.text == "throw") throw std::runtime_error("no");
+    if (turn.text == "how much") {
+      turn.text = "how much is a single";
+      turn.instructions = "A single is 90 euros.";
+    }
+    if (turn.text == "hand me over") {
+      session.Say("One moment.").Wait();
+      turn.answer = false;
+    }
+  }
+
+ private:
+  JobContext& job_;
+  int asked_ = 0;
+};
+
+AgentOptions HotelProgram() {
+  return ProgramOf([](JobContext& job) { return std::make_shared<Hotel>(job); });
+}
+
+TEST(AgentTest, EntersAnswersAndLeaves) {
+  JobPeer peer(HotelProgram());
+  peer.answers = {Text("Ninety.")};
+  peer.Assign();
+  ASSERT_TRUE(UntilLogged(peer, "greeted: Good day.")) << peer.agent_said;
+  peer.Chat("how much");
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  ASSERT_EQ(peer.chats.size(), 1U);
+  const parley::llm::v1::ChatRequest& chat = peer.chats[0];
+  EXPECT_EQ(chat.items(0).message().text(), "You are the front desk.");
+  EXPECT_EQ(chat.items(2).message().text(), "how much is a single");
+  EXPECT_EQ(chat.items(chat.items_size() - 1).message().text(), "A single is 90 euros.");
+  EXPECT_EQ(chat.tools(0).name(), "rate");
+
+  peer.PersonLeaves(roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
+  EXPECT_EQ(EndOf(peer).reason(), dispatchv1::JOB_REASON_PARTICIPANTS_LEFT);
+  EXPECT_THAT(Lines(peer), ElementsAre("greeted: Good day.", "exit", "hook"));
+}
+
+TEST(AgentTest, TurnsMayBeRefusedAndHooksMayThrow) {
+  JobPeer peer(HotelProgram());
+  peer.answers = {Text("Yes."), Text("Bye.")};
+  peer.Assign();
+  ASSERT_TRUE(UntilLogged(peer, "greeted: Good day."));
+  ASSERT_TRUE(UntilListening(peer));
+  peer.Chat("mumble");
+  ASSERT_TRUE(peer.Until([&] {  // it has thought about it, and is done
+    return std::count(peer.states.begin(), peer.states.end(), "thinking") == 1 &&
+           peer.states.back() == "listening";
+  }));
+  peer.Chat("hand me over");
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "Good day.|One moment.|"; }))
+      << peer.agent_said << ": a hook may speak and wait for it";
+  EXPECT_TRUE(peer.chats.empty());
+  ASSERT_TRUE(UntilListening(peer));
+  peer.Chat("throw");
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  EXPECT_TRUE(Logged(peer, "a hook of the agent threw"));
+  // "mumble" is gone: the model was never told of it.
+  ASSERT_EQ(peer.chats.size(), 1U);
+  for (const auto& item : peer.chats[0].items()) EXPECT_NE(item.message().text(), "mumble");
+}
+
+TEST(AgentTest, ASuccessorIsInAlready) {
+  std::string checkpoint;
+  {
+    JobPeer first(HotelProgram());
+    first.answers = {Text("Ninety.")};
+    first.Assign();
+    ASSERT_TRUE(UntilLogged(first, "greeted: Good day."));
+    first.Chat("how much");
+    ASSERT_TRUE(first.Until([&] { return !first.turns.empty(); }));
+    checkpoint = first.checkpoints.back();
+  }
+  JobPeer second(HotelProgram());
+  second.answers = {Text("Still ninety.")};
+  second.Assign("", checkpoint);
+  ASSERT_TRUE(UntilListening(second));
+  second.Chat("and now");
+  ASSERT_TRUE(second.Until([&] { return !second.turns.empty(); }));
+  EXPECT_EQ(second.agent_said, "Still ninety.|") << "nobody is greeted twice";
+}
+
+TEST(AgentTest, ToolsWork) {
+  JobPeer peer(HotelProgram());
+  auto& call = *peer.answers.emplace_back().mutable_tool_call();
+  call.set_call_id("c1");
+  call.set_name("rate");
+  call.set_arguments_json("{}");
+  peer.answers.push_back(Text("It is ninety."));
+  peer.Assign();
+  ASSERT_TRUE(UntilLogged(peer, "greeted: Good day."));
+  peer.Chat("what is it");
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  ASSERT_EQ(peer.chats.size(), 2U);
+  const auto& items = peer.chats[1].items();
+  EXPECT_EQ(items[items.size() - 1].tool_result().output(), "90");
+}
+
+TEST(SpeechHandleTest, SaysWhenItIsOver) {
+  JobPeer peer(ProgramWith([](JobContext& job, AgentSession& session) {
+    const SpeechHandle first = session.Say("One two.");
+    const SpeechHandle second = session.GenerateReply("Go on.");
+    const bool early = first.done();
+    const bool waited = second.Wait(absl::Milliseconds(10));
+    second.Wait();
+    job.log().Info(early ? "done too early" : "not done at once");
+    job.log().Info(waited ? "done too early" : "10 ms are too little");
+    job.log().Info(first.heard() + "|" + second.heard());
+    job.log().Info(first.interrupted() || second.interrupted() ? "cut" : "whole");
+  }));
+  peer.answers = {Text("Three four.")};
+  peer.Assign();
+  ASSERT_TRUE(UntilLogged(peer, "whole"));
+  EXPECT_THAT(Lines(peer), ElementsAre("not done at once", "10 ms are too little",
+                                       "One two.|Three four.", "whole"));
+}
+
+TEST(SpeechHandleTest, CutsItsOwnSpeechAlone) {
+  JobPeer peer(ProgramWith([](JobContext& job, AgentSession& session) {
+    const SpeechHandle spoken = session.Say(kLongText, {.allow_interruptions = false});
+    const SpeechHandle dropped = session.Say("Never said.");
+    const SpeechHandle last = session.Say("And this.");
+    dropped.Interrupt();
+    dropped.Wait();
+    job.log().Info(dropped.interrupted() && dropped.heard().empty() ? "dropped" : "heard?");
+    job.WaitForShutdown(absl::Milliseconds(700));
+    spoken.Interrupt();
+    spoken.Wait();
+    job.log().Info(spoken.interrupted() && !spoken.heard().empty() ? "cut" : "not cut");
+    last.Wait();
+    job.log().Info(last.interrupted() ? "cut too" : "said");
+  }));
+  peer.Assign();
+  ASSERT_TRUE(UntilLogged(peer, "said")) << peer.agent_said;
+  EXPECT_THAT(Lines(peer), ElementsAre("dropped", "cut", "said"));
+  EXPECT_THAT(peer.agent_said, HasSubstr("one two"));
+  EXPECT_THAT(peer.agent_said, Not(HasSubstr("ten")));
+  EXPECT_THAT(peer.agent_said, Not(HasSubstr("Never")));
+  EXPECT_THAT(peer.agent_said, HasSubstr("And this.|"));
+}
+
+TEST(SpeechHandleTest, UrgentWordsComeFirst) {
+  JobPeer peer(ProgramWith([](JobContext& job, AgentSession& session) {
+    session.Say("One two.");
+    session.Say("Last.", {.priority = session::Priority::kLow});
+    session.Say("Third.");
+    session.Say("Second.", {.priority = session::Priority::kHigh});
+    job.log().Info("asked");
+  }));
+  peer.Assign();
+  EXPECT_TRUE(peer.Until([&] { return peer.agent_said == "One two.|Second.|Third.|Last.|"; }))
+      << peer.agent_said;
+}
+
+TEST(SpeechHandleTest, NobodyWaitsForASessionThatIsOver) {
+  JobPeer peer(ProgramWith([](JobContext& job, AgentSession& session) {
+    const SpeechHandle speech = session.Say(kLongText);
+    const SpeechHandle waits = session.Say("Never said.");
+    waits.Wait();
+    job.log().Info(speech.done() && speech.interrupted() && waits.interrupted() ? "over" : "no");
+    const SpeechHandle late = session.Say("Too late.");
+    job.log().Info(late.Wait() && late.interrupted() ? "late" : "no");
+  }));
+  peer.Assign();
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 10; }));
+  peer.PersonLeaves(roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kEnded));
+  EXPECT_THAT(Lines(peer), Contains("over"));
+  EXPECT_THAT(Lines(peer), Contains("late"));
+  EXPECT_EQ(peer.Exit(), 0);
+}
+
+}  // namespace
+}  // namespace parley::agent
