@@ -163,6 +163,24 @@ struct Tool {
   std::string parameters_json = R"({"type":"object","properties":{}})";  // JSON schema
   absl::Duration timeout = absl::Seconds(10);
   std::function<absl::StatusOr<std::string>(std::string_view arguments_json)> run;
+  std::string filler;  // said when the user waits for it in silence, e.g. "One moment, please."
+  // The agent that goes on when `run` has succeeded; empty: who called it.
+  std::string handoff;
+};
+
+// An agent beside the first that the conversation may be handed over to: history, caller and limits
+// stay, what is named here changes.
+struct AgentConfig {
+  std::string name;         // [a-z0-9-]{1,63}
+  std::string description;  // tells the model when to hand over to it
+  std::string instructions;
+  std::string greeting;        // said when it takes over; empty: it answers at once
+  std::string farewell;        // said before it hands over, where its answer says nothing
+  std::vector<LlmEngine> llm;  // empty: the session's
+  std::vector<TtsEngine> tts;  // empty: the session's
+  std::vector<Tool> tools;
+  std::vector<std::string> handoffs;  // names; the model hands over by calling transfer_to_NAME
+  bool fresh_context = false;  // sees what the user said last before the handoff, and what follows
 };
 
 class AgentSession;
@@ -217,14 +235,21 @@ struct SessionConfig {
   std::vector<LlmEngine> llm;
   std::vector<TtsEngine> tts;
   std::vector<Tool> tools;
-  session::Options options;         // turn-taking, interruption, limits; see session/types.h
-  bool publish_transcripts = true;  // topic lk.transcription, of both sides
-  bool keep_transcript = false;     // give the transcript to the session's record at the end
+  std::string name;                   // the first agent's, where there are several
+  std::string farewell;               // as in AgentConfig
+  std::vector<std::string> handoffs;  // as in AgentConfig
+  std::vector<AgentConfig> agents;    // the others
+  session::Options options;           // turn-taking, interruption, limits; see session/types.h
+  bool publish_transcripts = true;    // topic lk.transcription, of both sides
+  bool keep_transcript = false;       // give the transcript to the session's record at the end
   // Called on the loop's thread: return at once. May be empty.
   std::function<void(const session::ChatItem&)> on_item;
   std::function<void(session::AgentState)> on_agent_state;
   std::function<void(session::UserState)> on_user_state;
   std::function<void(std::string_view text, bool final)> on_user_text;
+  std::function<void(const std::string& from, const std::string& to)> on_agent_changed;
+  // The watchdog: what the caller waits for in silence, when it is slow and when it is given up.
+  std::function<void(const session::command::Stalled&)> on_stalled;
   // Lines of the session's recording (session/recording.h), for `parley replay`. They hold all that
   // is said, and what the model and the tools were told: keep them like it. Empty: no recording.
   std::function<void(std::string_view line)> on_recording;
@@ -248,6 +273,9 @@ class SpeechHandle {
   std::string heard() const;
   // Cuts it, or drops it if it waits, even where the user may not interrupt it. Does not wait.
   void Interrupt() const;
+  // The next piece of a text that was begun with SpeechOptions::more; sentences are spoken once
+  // they are whole. After the last piece, or once the speech is over: no effect.
+  void Add(std::string text, bool last) const;
 
  private:
   std::shared_ptr<State> state_;
@@ -256,6 +284,7 @@ class SpeechHandle {
 struct SpeechOptions {
   bool allow_interruptions = true;  // by the user; session::Options may forbid them all
   session::Priority priority = session::Priority::kNormal;
+  bool more = false;  // Say: further pieces of the text follow, by SpeechHandle::Add
 };
 
 // A conversation in the job's room. Lives as long as its job.
@@ -265,10 +294,18 @@ class AgentSession {
   // Says `text`, after what is being said and what waits with the same or a higher priority.
   // Answers to the user come first. Does not wait.
   virtual SpeechHandle Say(std::string text, SpeechOptions options = {}) = 0;
+  // Ready audio, 24 kHz mono, at most a minute, with the words it says for transcript and history
+  // (may be empty). Does not wait.
+  //   InvalidArgument  no audio, or too long
+  virtual absl::StatusOr<SpeechHandle> SayAudio(std::vector<int16_t> samples, std::string text = {},
+                                                SpeechOptions options = {}) = 0;
   // Lets the model speak, as an answer to `instructions` that only it sees. Does not wait.
   virtual SpeechHandle GenerateReply(std::string instructions, SpeechOptions options = {}) = 0;
   // Cuts what is being said and drops what waits.
   virtual void Interrupt() = 0;
+  // This agent of the session's goes on, once what is being said has been said; it says its
+  // greeting, without one it waits.
+  virtual void SetAgent(std::string name) = 0;
   // What ends the user's turn from now on.
   virtual void SetTurnDetection(session::TurnDetection detection) = 0;
   // The user's turn is over now; or what they have said in it does not count.

@@ -61,6 +61,8 @@ Json ToolJson(const Tool& tool) {
                {"parameters", Json::parse(tool.parameters_json, nullptr, false)},
                {"http", std::move(http)}};
   PutText(json, "description", tool.description);
+  PutAll(json, "agents", tool.agents);
+  PutText(json, "filler", tool.filler);
   return json;
 }
 
@@ -69,6 +71,7 @@ Json RuleJson(const Rule& rule) {
   Json json = {{"when", rule.when}};
   PutText(json, "call", rule.call);
   PutText(json, "say", rule.say);
+  PutText(json, "handoff", rule.handoff);
   return json;
 }
 
@@ -77,6 +80,18 @@ Json ListJson(const std::vector<T>& values, Json (*convert)(const T&)) {
   Json list = Json::array();
   for (const T& value : values) list.push_back(convert(value));
   return list;
+}
+
+Json AgentJson(const PartAgent& agent) {
+  Json json = {{"instructions", agent.instructions},
+               {"greeting", agent.greeting},
+               {"context", agent.fresh_context ? "fresh" : "whole"}};
+  PutText(json, "description", agent.description);
+  PutText(json, "farewell", agent.farewell);
+  if (!agent.llm.empty()) json["llm"] = ListJson(agent.llm, LlmJson);
+  if (!agent.tts.empty()) json["tts"] = ListJson(agent.tts, TtsJson);
+  PutAll(json, "handoffs", agent.handoffs);
+  return json;
 }
 
 }  // namespace
@@ -118,6 +133,9 @@ std::string ToJson(const AgentDefinition& d) {
         {"transcript", d.session.transcript}}},
       {"grammars", d.grammars},
   };
+  PutText(json, "farewell", d.farewell);
+  PutAll(json, "handoffs", d.handoffs);
+  for (const auto& [id, agent] : d.agents) json["agents"][id] = AgentJson(agent);
   json["rules"] = Json::object();
   for (const auto& [name, rules] : d.rules) json["rules"][name] = ListJson(rules, RuleJson);
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);

@@ -78,6 +78,9 @@ struct Tool {
   std::string description;
   std::string parameters_json;  // JSON schema of an object; canonical
   HttpTool http;
+  std::vector<std::string> agents;  // whose it is, by id; empty: of all
+  std::string filler;               // said when the caller waits for it; empty: nothing
+  bool IsOf(std::string_view agent) const;
 };
 
 struct Limits {
@@ -95,9 +98,24 @@ struct SessionOptions {
 // One rule of the `rules` engine; the first that matches answers. A rule without `when` is the one
 // that answers otherwise; it comes last.
 struct Rule {
-  std::string when;  // a speech::Pattern
-  std::string call;  // a tool; its parameters are filled from slots of the same names
-  std::string say;   // `{slot}`, `{result}`
+  std::string when;     // a speech::Pattern
+  std::string call;     // a tool; its parameters are filled from slots of the same names
+  std::string say;      // `{slot}`, `{result}`
+  std::string handoff;  // an agent that takes over once `say` is said
+};
+
+// An agent beside the first, which a conversation may be handed to. What it does not say is as the
+// definition says.
+struct PartAgent {
+  std::string description;  // tells the model when to hand over to it
+  std::string instructions;
+  std::string greeting;  // said when it takes over; empty: it answers at once
+  std::string farewell;
+  std::vector<LlmConfig> llm;  // empty: the definition's
+  std::vector<TtsConfig> tts;  // empty: the definition's
+  std::vector<std::string> handoffs;
+  bool fresh_context =
+      false;  // sees what the caller said last before the handoff, and what follows
 };
 
 struct AgentDefinition {
@@ -118,6 +136,9 @@ struct AgentDefinition {
   bool transcription_enabled = true;
   Limits limits;
   SessionOptions session;
+  std::string farewell;               // said before it hands over, where its answer says nothing
+  std::vector<std::string> handoffs;  // whom the first agent may hand over to: ids in `agents`
+  std::map<std::string, PartAgent> agents;      // by id
   std::map<std::string, std::string> grammars;  // JSGF
   std::map<std::string, std::vector<Rule>> rules;
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/strings.h"
 #include "registry/checks.h"
@@ -21,6 +22,7 @@ constexpr size_t kMaxChain = 8;
 constexpr size_t kMaxTools = 64;
 constexpr size_t kMaxRules = 500;
 constexpr size_t kMaxSets = 32;  // grammars, rule sets
+constexpr size_t kMaxAgents = 32;
 
 class Parser {
  public:
@@ -36,14 +38,14 @@ class Parser {
     ReadStt(map);
     ReadLlm(map);
     ReadTts(map);
+    ReadAgents(map);
     ReadTurns(map);
     ReadInterruption(map);
     map.Bool("preemptive_generation", &definition_.preemptive_generation);
     ReadTranscription(map);
     ReadLimits(map);
     ReadSession(map);
-    for (const char* field :
-         {"realtime", "mcp_servers", "handoffs", "avatar", "avatar_model", "secrets"}) {
+    for (const char* field : {"realtime", "mcp_servers", "avatar", "avatar_model", "secrets"}) {
       map.NotBuilt(field);
     }
     map.Map("vision", [&](const Node& node, const std::string& path) {
@@ -76,6 +78,7 @@ class Parser {
     map.Texts("labels", &d.labels, 64, {1, 63}, {0, 256});
     map.Text("instructions", &d.instructions, {0, 256 << 10});
     map.Text("greeting", &d.greeting, {0, 8 << 10});
+    map.Text("farewell", &d.farewell, {0, 8 << 10});
   }
 
   void ReadGrammars(MapReader& map) {
@@ -118,6 +121,10 @@ class Parser {
         fields.Fail("name", "two tools are called {}", tool.name);
       }
       fields.Text("description", &tool.description, {0, 4096});
+      fields.Text("filler", &tool.filler, {0, 1024});
+      fields.TextList("agents", &tool.agents, kMaxAgents, {1, 63});
+      for (const std::string& agent : tool.agents)
+        named_.push_back({fields.LineOf("agents"), fields.PathOf("agents"), agent});
       const Node* schema = fields.Take("parameters");
       ReadParameters(schema, fields, &tool);
       fields.Required("http");
@@ -226,6 +233,9 @@ class Parser {
       fields.Text("when", &rule.when, {1, speech::kMaxPatternBytes});
       fields.Text("call", &rule.call, {1, 64});
       fields.Text("say", &rule.say, {1, 4096});
+      if (fields.Text("handoff", &rule.handoff, {1, 63})) {
+        named_.push_back({fields.LineOf("handoff"), fields.PathOf("handoff"), rule.handoff});
+      }
       CheckRule(fields, rule);
     }
     fields.Finish();
@@ -236,8 +246,11 @@ class Parser {
     if (!errors_.ok()) return;
     const absl::StatusOr<speech::Pattern> pattern = speech::Pattern::Compile(rule.when);
     if (!pattern.ok()) return fields.Fail("when", "{}", Message(pattern.status()));
-    if (rule.call.empty() && rule.say.empty()) {
-      return fields.Fail("", "needs `say` or `call`: what is the answer?");
+    if (rule.call.empty() && rule.say.empty() && rule.handoff.empty()) {
+      return fields.Fail("", "needs `say`, `call` or `handoff`: what is the answer?");
+    }
+    if (!rule.call.empty() && !rule.handoff.empty()) {
+      return fields.Fail("handoff", "stands beside `call`: a rule does one of them");
     }
     CheckSay(fields, "say", rule.say, pattern->slots(), !rule.call.empty());
     if (rule.call.empty()) return;
@@ -309,8 +322,7 @@ class Parser {
     chain.push_back(std::move(stt));
   }
 
-  void ReadLlm(MapReader& map) {
-    std::vector<LlmConfig>& chain = definition_.llm;
+  void ReadLlmChain(MapReader& map, std::vector<LlmConfig>* chain) {
     map.List("llm", kMaxChain, [&](const Node& node, const std::string& path) {
       MapReader fields(node, path, errors_);
       LlmConfig llm;
@@ -327,8 +339,13 @@ class Parser {
       if (fields.Int("max_tokens", &max_tokens, 1, 100'000)) llm.max_tokens = max_tokens;
       Options(fields, &llm.options);
       fields.Finish();
-      chain.push_back(std::move(llm));
+      chain->push_back(std::move(llm));
     });
+  }
+
+  void ReadLlm(MapReader& map) {
+    std::vector<LlmConfig>& chain = definition_.llm;
+    ReadLlmChain(map, &chain);
     if (!chain.empty()) return;
     if (definition_.rules.size() != 1) {
       return map.Fail("llm", "is missing: name what thinks, e.g. [{{engine: rules, rules: NAME}}]");
@@ -339,8 +356,7 @@ class Parser {
     chain.push_back(std::move(llm));
   }
 
-  void ReadTts(MapReader& map) {
-    std::vector<TtsConfig>& chain = definition_.tts;
+  void ReadTtsChain(MapReader& map, std::vector<TtsConfig>* chain) {
     map.List("tts", kMaxChain, [&](const Node& node, const std::string& path) {
       MapReader fields(node, path, errors_);
       TtsConfig tts;
@@ -351,13 +367,108 @@ class Parser {
       fields.Double("pitch", &tts.pitch, 0.5, 2);
       Options(fields, &tts.options);
       fields.Finish();
-      chain.push_back(std::move(tts));
+      chain->push_back(std::move(tts));
     });
+  }
+
+  void ReadTts(MapReader& map) {
+    std::vector<TtsConfig>& chain = definition_.tts;
+    ReadTtsChain(map, &chain);
     if (!chain.empty()) return;
     TtsConfig tts;
     tts.engine = "flite";
     tts.voice = "slt";
     chain.push_back(std::move(tts));
+  }
+
+  // ---- several agents ----
+
+  void ReadAgents(MapReader& map) {
+    AgentDefinition& d = definition_;
+    ReadHandoffs(map, &d.handoffs);
+    map.Map("agents", [&](const Node& node, const std::string& path) {
+      if (node.items.size() > kMaxAgents) {
+        errors_.Fail(node.line, path, "has {} agents; at most {} are taken", node.items.size(),
+                     kMaxAgents);
+      }
+      for (size_t i = 0; i < node.items.size() && errors_.ok(); ++i) {
+        const std::string& id = node.keys[i];
+        const std::string at = path + "." + id;
+        if (!IsId(id) || id == d.id) {
+          errors_.Fail(node.key_lines[i], at, "its id must be 1 to 63 of a to z, 0 to 9 and -{}",
+                       id == d.id ? ", and not the definition's own" : "");
+        } else if (node.items[i].kind != Node::Kind::kMap) {
+          errors_.Fail(node.key_lines[i], at, "must be a map");
+        } else {
+          ReadAgent(node.items[i], at, &d.agents[id]);
+        }
+      }
+    });
+    for (const Named& one : named_) {
+      if (one.agent == d.id || d.agents.contains(one.agent)) continue;
+      errors_.Fail(one.line, one.field, "there is no agent {} under `agents`", one.agent);
+    }
+    CheckAgents(map);
+  }
+
+  void ReadAgent(const Node& node, const std::string& path, PartAgent* agent) {
+    MapReader fields(node, path, errors_);
+    fields.Text("description", &agent->description, {0, 4096});
+    fields.Text("instructions", &agent->instructions, {0, 256 << 10});
+    fields.Text("greeting", &agent->greeting, {0, 8 << 10});
+    fields.Text("farewell", &agent->farewell, {0, 8 << 10});
+    ReadLlmChain(fields, &agent->llm);
+    ReadTtsChain(fields, &agent->tts);
+    ReadHandoffs(fields, &agent->handoffs);
+    std::string context = "whole";
+    if (fields.Text("context", &context) && context != "whole" && context != "fresh") {
+      fields.Fail("context", "\"{}\" is none of whole, fresh", context);
+    }
+    agent->fresh_context = context == "fresh";
+    fields.Finish();
+  }
+
+  void ReadHandoffs(MapReader& map, std::vector<std::string>* handoffs) {
+    map.TextList("handoffs", handoffs, kMaxAgents, {1, 63});
+    for (const std::string& agent : *handoffs)
+      named_.push_back({map.LineOf("handoffs"), map.PathOf("handoffs"), agent});
+  }
+
+  // Each agent's rules do what that agent may do, and each agent is reached.
+  void CheckAgents(MapReader& map) {
+    const AgentDefinition& d = definition_;
+    std::set<std::string> reached = {d.id};
+    const auto check = [&](const std::string& id, const std::vector<LlmConfig>& llm,
+                           const std::vector<std::string>& handoffs) {
+      reached.insert(handoffs.begin(), handoffs.end());
+      for (const LlmConfig& one : llm) {
+        const auto rules = d.rules.find(one.rules);
+        if (rules == d.rules.end()) continue;
+        for (const Rule& rule : rules->second) {
+          if (!rule.handoff.empty() &&
+              std::find(handoffs.begin(), handoffs.end(), rule.handoff) == handoffs.end()) {
+            map.Fail("handoffs", "rules.{} hand over to {}, which is not among the handoffs of {}",
+                     one.rules, rule.handoff, id);
+          }
+          const Tool* tool = d.FindTool(rule.call);
+          if (tool == nullptr || tool->IsOf(id)) continue;
+          map.Fail("agents", "rules.{} call {}, which is no tool of {}", one.rules, rule.call, id);
+        }
+      }
+    };
+    check(d.id, d.llm, d.handoffs);
+    for (const auto& [id, agent] : d.agents) {
+      check(id, agent.llm.empty() ? d.llm : agent.llm, agent.handoffs);
+    }
+    for (const auto& [id, agent] : d.agents) {
+      if (!reached.contains(id)) map.Fail("agents", "nobody hands over to {}", id);
+    }
+    constexpr std::string_view kTransfer = "transfer_to_";
+    for (const Tool& tool : d.tools) {
+      if (!d.agents.empty() && tool.name.starts_with(kTransfer)) {
+        map.Fail("tools", "{}: names that begin with {} stand for handoffs", tool.name, kTransfer);
+      }
+    }
   }
 
   // ---- behaviour ----
@@ -448,9 +559,15 @@ class Parser {
     });
   }
 
+  struct Named {
+    int line;
+    std::string field;
+    std::string agent;
+  };
   Errors errors_;
   const ParseOptions options_;
   AgentDefinition definition_;
+  std::vector<Named> named_;  // agents that somebody speaks of
 };
 
 }  // namespace
@@ -458,6 +575,10 @@ class Parser {
 std::string_view Name(TurnMode mode) {
   static constexpr std::array<std::string_view, 4> kNames = {"vad", "stt", "semantic", "manual"};
   return kNames.at(static_cast<size_t>(mode));
+}
+
+bool Tool::IsOf(std::string_view agent) const {
+  return agents.empty() || std::find(agents.begin(), agents.end(), agent) != agents.end();
 }
 
 const Tool* AgentDefinition::FindTool(std::string_view tool_name) const {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -18,16 +19,18 @@ speech::ChatItem ToSpeech(const session::ChatItem& item) {
     case session::ChatItem::Kind::kToolResult:
       return speech::ChatToolResult{item.call_id, item.name, item.text, item.is_error};
     case session::ChatItem::Kind::kMessage:
+    case session::ChatItem::Kind::kHandoff:  // no part of prompts
       break;
   }
   return speech::ChatMessage{item.role, item.text, item.interrupted};
 }
 
-// The first engine that answers by rules, as a model.
-absl::StatusOr<std::shared_ptr<const engines::RuleSet>> RulesOf(
-    const registry::AgentDefinition& definition) {
-  const auto json = nlohmann::json::parse(registry::ToJson(definition), nullptr, false);
-  for (const registry::LlmConfig& one : definition.llm) {
+using Rules = std::shared_ptr<const engines::RuleSet>;
+
+// The first engine that answers by rules, as a model; null: there is none.
+absl::StatusOr<Rules> RulesOf(const nlohmann::json& json,
+                              const std::vector<registry::LlmConfig>& llm) {
+  for (const registry::LlmConfig& one : llm) {
     if (one.engine != "rules" || !json.contains("rules") || !json["rules"].contains(one.rules)) {
       continue;
     }
@@ -37,25 +40,53 @@ absl::StatusOr<std::shared_ptr<const engines::RuleSet>> RulesOf(
   return nullptr;
 }
 
+// What thinks for one agent.
+struct Brain {
+  Rules rules;
+  std::vector<speech::ChatTool> tools;
+};
+
+std::vector<speech::ChatTool> ToolsOf(const registry::AgentDefinition& definition,
+                                      const session::Character& agent) {
+  std::vector<speech::ChatTool> tools;
+  for (const session::ToolSpec& spec : agent.tools) {
+    const registry::Tool& tool = *definition.FindTool(spec.name);
+    tools.push_back({tool.name, tool.description, tool.parameters_json});
+  }
+  for (const std::string& next : agent.handoffs)
+    tools.push_back({session::HandoffTool(next), "", R"({"type":"object","properties":{}})"});
+  return tools;
+}
+
 }  // namespace
 
 absl::StatusOr<Cast> CastOf(const registry::AgentDefinition& definition) {
   Cast cast;
   cast.options = session::OptionsOf(definition);
-  cast.character.instructions = definition.instructions;
-  cast.character.greeting = definition.greeting;
-  std::vector<speech::ChatTool> tools;
-  for (const registry::Tool& tool : definition.tools) {
-    cast.character.tools.push_back({.name = tool.name, .timeout = tool.http.timeout});
-    tools.push_back({tool.name, tool.description, tool.parameters_json});
+  const std::vector<session::Character> agents = session::CharactersOf(definition);
+  cast.character = agents.front();
+  cast.others.assign(agents.begin() + 1, agents.end());
+  const auto json = nlohmann::json::parse(registry::ToJson(definition), nullptr, false);
+  std::map<std::string, Brain> brains;
+  bool any = false;
+  for (const session::Character& agent : agents) {
+    const auto part = definition.agents.find(agent.name);
+    const bool own = part != definition.agents.end() && !part->second.llm.empty();
+    Brain& brain = brains[agent.name];
+    PARLEY_ASSIGN_OR_RETURN(brain.rules, RulesOf(json, own ? part->second.llm : definition.llm));
+    brain.tools = ToolsOf(definition, agent);
+    any = any || brain.rules != nullptr;
   }
-  PARLEY_ASSIGN_OR_RETURN(const auto rules, RulesOf(definition));
-  if (rules == nullptr) return cast;
-  cast.model = [rules, tools](const std::vector<session::ChatItem>& prompt,
-                              bool allow_tools) -> absl::StatusOr<ModelAnswer> {
+  if (!any) return cast;
+  cast.model = [brains, first = definition.id](const std::string& agent,
+                                               const std::vector<session::ChatItem>& prompt,
+                                               bool allow_tools) -> absl::StatusOr<ModelAnswer> {
+    const Brain& brain = brains.at(agent.empty() ? first : agent);
+    if (brain.rules == nullptr) return NotFound("{} does not answer by rules", agent);
     std::vector<speech::ChatItem> items;
     std::transform(prompt.begin(), prompt.end(), std::back_inserter(items), ToSpeech);
-    PARLEY_ASSIGN_OR_RETURN(const engines::RuleAnswer answer, rules->Answer(items, tools));
+    PARLEY_ASSIGN_OR_RETURN(const engines::RuleAnswer answer,
+                            brain.rules->Answer(items, brain.tools));
     ModelAnswer out{.text = answer.say, .after_us = 0};
     if (answer.call) {
       if (!allow_tools) return FailedPrecondition("the rules call a tool where none is allowed");

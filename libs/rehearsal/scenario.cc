@@ -86,6 +86,7 @@ class Parser {
       Millis(fields, "partial_after", &one.partial_after_us);
       fields.Bool("partials", &one.partials);
       fields.Bool("silent", &one.silent);
+      fields.Int("silent_times", &one.silent_times, 0, 1000);
       fields.Finish();
     });
   }
@@ -99,6 +100,8 @@ class Parser {
       fields.Bool("word_times", &one.word_times);
       fields.Text("fails", &one.fails);
       fields.Bool("silent", &one.silent);
+      fields.Int("silent_times", &one.silent_times, 0, 1000);
+      Millis(fields, "stops_after", &one.played_us);
       fields.Finish();
     });
   }
@@ -141,6 +144,7 @@ class Parser {
       fields.Text("output", &answer.output, {0, kMaxText});
       Millis(fields, "after", &answer.after_us);
       fields.Bool("error", &answer.is_error);
+      fields.Text("handoff", &answer.handoff, {1, 63});
       fields.Bool("silent", &answer.silent);
       fields.Finish();
       scenario_.tools[node->keys[i]] = std::move(answer);
@@ -244,8 +248,19 @@ class Parser {
       ++count;
       event::Say say{.text = text};
       fields.Bool("interruptible", &say.allow_interruptions);
+      fields.Bool("more", &say.more);
+      int clip_ms = 0;
+      if (fields.Int("clip", &clip_ms, 1, kMaxMs)) say.clip = static_cast<uint64_t>(clip_ms);
       ReadHandle(fields, &say.handle, &say.priority);
       Add(at_us, say);
+    }
+    if (fields.Text("say_more", &text, {0, kMaxText})) {
+      ++count;
+      event::SayMore more{.text = text};
+      session::Priority unused{};
+      ReadHandle(fields, &more.handle, &unused);
+      fields.Bool("last", &more.last);
+      Add(at_us, more);
     }
     if (fields.Text("generate", &text, {0, kMaxText})) {
       ++count;
@@ -275,6 +290,7 @@ class Parser {
       if (!known) fields.Fail("detect", "\"{}\" is none of vad, stt, semantic, manual", text);
       Add(at_us, set);
     }
+    if (fields.Text("agent", &text, {1, 63})) ++count, Add(at_us, event::SetAgent{text});
     if (fields.Bool("shutdown", &yes)) ++count, Add(at_us, event::Shutdown{});
     if (fields.Bool("close_room", &yes)) ++count, Add(at_us, event::RoomClosed{});
     if (fields.Text("user_data", &text, {0, kMaxText})) {

@@ -64,6 +64,7 @@ struct ToolAnswer {
   int64_t after_us = 50'000;
   bool is_error = false;
   bool silent = false;
+  std::string handoff;  // the agent that goes on; empty: who called it
 };
 
 struct Expectation {
@@ -93,7 +94,8 @@ struct Scenario {
     int64_t final_after_us = 30'000;    // from the end of the utterance being told
     int64_t partial_after_us = 80'000;  // from the end of the word
     bool partials = true;
-    bool silent = false;  // never gives a final
+    bool silent = false;   // never gives a final
+    int silent_times = 0;  // … for the first so many
   } recogniser;
   struct Voice {
     int64_t after_us = 30'000;
@@ -101,6 +103,8 @@ struct Scenario {
     bool word_times = true;
     std::string fails;
     bool silent = false;
+    int silent_times = 0;   // the first so many sentences
+    int64_t played_us = 0;  // the playout of the first speech stops here; 0: it does not
   } voice;
 
   std::vector<Expectation> expect;

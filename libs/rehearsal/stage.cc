@@ -25,12 +25,18 @@ constexpr int64_t kFrameUs = 20'000;
 constexpr int64_t kBeginUs = 1'000'000'000;
 constexpr int kMaxIdleTicks = 1'000;
 
+std::vector<session::Character> AllOf(const Cast& cast) {
+  std::vector<session::Character> all = {cast.character};
+  all.insert(all.end(), cast.others.begin(), cast.others.end());
+  return all;
+}
+
 class Stage {
  public:
   Stage(const Scenario& scenario, const Cast& cast)
       : scenario_(scenario),
         cast_(cast),
-        session_(cast.options, cast.character),
+        session_(cast.options, AllOf(cast)),
         used_(scenario.model.size()),
         taken_(scenario.sounds.size()) {}
 
@@ -190,7 +196,7 @@ class Stage {
   void Do(const command::SttEnd& end) {
     ++feeding_;
     std::string text = Final();
-    if (scenario_.recogniser.silent) return;
+    if (scenario_.recogniser.silent || ++finals_ <= scenario_.recogniser.silent_times) return;
     Later(scenario_.recogniser.final_after_us, [this, end, text = std::move(text)] {
       if (end.stream == stt_stream_) Send(event::SttFinal{end.stream, end.utterance, text});
     });
@@ -214,7 +220,10 @@ class Stage {
       used_[i] = !one.again;
       return one;
     }
-    if (cast_.model) return cast_.model(chat.items, chat.allow_tools);
+    if (cast_.model) {
+      absl::StatusOr<ModelAnswer> answer = cast_.model(chat.agent, chat.items, chat.allow_tools);
+      if (answer.ok() || !absl::IsNotFound(answer.status())) return answer;
+    }
     return NotFound("the model was asked \"{}\" and has no answer", last);
   }
 
@@ -256,7 +265,7 @@ class Stage {
     }
     if (tool->second.silent) return;
     Later(tool->second.after_us, [this, call, answer = tool->second] {
-      Send(event::ToolDone{call.call, answer.output, answer.is_error});
+      Send(event::ToolDone{call.call, answer.output, answer.is_error, answer.handoff});
     });
   }
 
@@ -269,9 +278,19 @@ class Stage {
   void Do(const command::TtsCancel& cancel) {
     if (cancel.stream == tts_stream_) tts_stream_ = 0;
   }
+  // A clip is as long as its number says, in ms.
+  void Do(const command::TakeClip& take) {
+    tts_stream_ = take.stream;
+    position_us_ = 0;
+    buffered_us_ = static_cast<int64_t>(take.clip) * 1000;
+    Later(0, [this, take] {
+      Send(event::TtsAudio{take.stream, take.segment, buffered_us_, {}});
+      Send(event::TtsSegmentDone{take.stream, take.segment});
+    });
+  }
   void Do(const command::TtsText& text) {
     const Scenario::Voice& voice = scenario_.voice;
-    if (voice.silent) return;
+    if (voice.silent || ++sentences_ <= voice.silent_times) return;
     if (!voice.fails.empty()) {
       return Later(voice.after_us, [this, text] {
         Send(event::TtsFailed{text.stream, scenario_.voice.fails});
@@ -296,11 +315,14 @@ class Stage {
   void PlayFrame() {
     next_play_us_ += kFrameUs;
     if (paused_ || position_us_ >= buffered_us_) return;
+    const int64_t stop_us = scenario_.voice.played_us;
+    if (stop_us > 0 && playing_ == first_played_ && position_us_ >= stop_us) return;
     position_us_ = std::min(position_us_ + kFrameUs, buffered_us_);
     Send(event::Played{playing_, position_us_});
   }
   void Do(const command::PlayStart& start) {
     playing_ = start.speech;
+    if (first_played_ == 0) first_played_ = playing_;
     paused_ = false;
     next_play_us_ = now_us_;
   }
@@ -336,6 +358,9 @@ class Stage {
   std::vector<bool> taken_;
   uint32_t tts_stream_ = 0;
   uint64_t playing_ = 0;
+  uint64_t first_played_ = 0;
+  int finals_ = 0;
+  int sentences_ = 0;
   int64_t buffered_us_ = 0;
   int64_t position_us_ = 0;
   bool paused_ = false;

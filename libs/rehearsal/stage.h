@@ -19,10 +19,12 @@ namespace parley::rehearsal {
 struct Cast {
   session::Options options;
   session::Character character;
-  // Answers in place of the scenario's `model`, where that has nothing to say. Called on the
-  // caller's thread. May be empty.
-  std::function<absl::StatusOr<ModelAnswer>(const std::vector<session::ChatItem>& prompt,
-                                            bool allow_tools)>
+  std::vector<session::Character> others;  // whom it may hand over to
+  // Answers in place of the scenario's `model`, where that has nothing to say; `agent` is empty
+  // where there is only one. Called on the caller's thread. May be empty, and has no answer where
+  // it says NotFound.
+  std::function<absl::StatusOr<ModelAnswer>(
+      const std::string& agent, const std::vector<session::ChatItem>& prompt, bool allow_tools)>
       model;
   // Tools that are run in place of being scripted: arguments as a JSON object → output, or an error
   // for the model. They take no time on the stage's clock.

@@ -29,7 +29,8 @@ json ToJson(const ChatItem& item) {
 ChatItem FromJson(const json& in) {
   ChatItem item;
   const int kind = in.at("kind").get<int>();
-  if (kind < 0 || kind > 2) throw std::out_of_range("kind");
+  if (kind < 0 || kind > static_cast<int>(ChatItem::Kind::kHandoff))
+    throw std::out_of_range("kind");
   item.kind = static_cast<ChatItem::Kind>(kind);
   item.role = in.value("role", "");
   item.text = in.value("text", "");
@@ -48,6 +49,7 @@ std::string Dump(const Checkpoint& checkpoint, size_t skip) {
   const Usage& usage = checkpoint.usage;
   const json out = {{"version", kVersion},
                     {"items", std::move(items)},
+                    {"agent", checkpoint.agent},
                     {"user_data", checkpoint.user_data},
                     {"greeted", checkpoint.greeted},
                     {"turns", checkpoint.turns},
@@ -81,6 +83,7 @@ absl::StatusOr<Checkpoint> ParseCheckpoint(std::string_view blob) {
                              kVersion);
     Checkpoint checkpoint;
     for (const json& item : in.at("items")) checkpoint.items.push_back(FromJson(item));
+    checkpoint.agent = in.value("agent", "");
     checkpoint.user_data = in.value("user_data", "");
     checkpoint.greeted = in.value("greeted", "");
     checkpoint.turns = in.value("turns", uint64_t{0});

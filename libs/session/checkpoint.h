@@ -15,6 +15,7 @@ namespace parley::session {
 struct Checkpoint {
   static constexpr size_t kMaxBytes = size_t{256} * 1024;
   std::vector<ChatItem> items;
+  std::string agent;  // who has the conversation
   std::string user_data;
   std::string greeted;  // identity of the person talked to
   uint64_t turns = 0;

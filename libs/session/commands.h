@@ -46,6 +46,7 @@ struct LlmChat {
   std::vector<ChatItem> items;
   bool allow_tools = true;
   absl::Duration timeout;
+  std::string agent;  // whose model it is; empty: there is only one
 };
 struct LlmCancel {
   uint32_t stream = 0;
@@ -55,6 +56,7 @@ struct CallTool {
   std::string name;
   std::string arguments_json;
   absl::Duration timeout;
+  std::string agent;  // whose tool it is; empty: there is only one agent
 };
 struct CancelTool {
   uint32_t call = 0;
@@ -65,12 +67,21 @@ struct TtsOpen {
   uint32_t stream = 0;
   uint64_t speech = 0;
   std::string turn_id;
+  std::string agent;  // whose voice it is; empty: there is only one agent
 };
 // Speak `text` as segment `segment`, which ends with it.
 struct TtsText {
   uint32_t stream = 0;
   uint64_t segment = 0;
   std::string text;
+};
+// Take the program's own audio for this segment, all of it: it needs no voice. Answered as if a
+// voice had spoken, with TtsAudio and TtsSegmentDone.
+struct TakeClip {
+  uint32_t stream = 0;
+  uint64_t speech = 0;
+  uint64_t segment = 0;
+  uint64_t clip = 0;
 };
 struct TtsFinish {
   uint32_t stream = 0;
@@ -109,6 +120,11 @@ struct AgentText {
 struct ItemAdded {
   ChatItem item;
 };
+// The conversation was handed over; the one who leaves has said all it had to say.
+struct AgentChanged {
+  std::string from;
+  std::string to;
+};
 struct TurnDone {
   TurnReport report;
 };
@@ -120,6 +136,14 @@ struct SpeechDone {
 };
 struct FalseInterruption {
   bool resumed = true;
+};
+// The caller waits in silence for a stage that does not move. First it is named; once it is given
+// up the session goes on without what it was to bring.
+struct Stalled {
+  Stage stage = Stage::kModel;
+  absl::Duration waited;
+  bool given_up = false;
+  std::string detail;  // tools: which
 };
 struct SaveCheckpoint {
   std::string blob;
@@ -140,7 +164,8 @@ using Command =
     std::variant<Link, SttOpen, SttStart, SttEnd, SttClose, LlmChat, LlmCancel, CallTool,
                  CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
                  PlayResume, PlayClear, SetState, SetUserState, UserText, AgentText, ItemAdded,
-                 TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End, ReviewTurn>;
+                 TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End, AgentChanged,
+                 Stalled, TakeClip, ReviewTurn>;
 
 }  // namespace parley::session::command
 

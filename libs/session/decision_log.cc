@@ -44,6 +44,8 @@ void AddItem(Hash& hash, const ChatItem& item) {
   hash.Add(item.is_error ? "e" : "");
 }
 
+std::string As(const std::string& agent) { return agent.empty() ? "" : " as " + agent; }
+
 struct Line {
   using S = std::string;
   S operator()(const command::Link& c) const {
@@ -64,9 +66,9 @@ struct Line {
   S operator()(const command::LlmChat& c) const {
     Hash hash;
     for (const ChatItem& item : c.items) AddItem(hash, item);
-    return fmt::format("think {} turn {}{}: {} items {:016x}", c.stream,
-                       c.turn_id.empty() ? "-" : c.turn_id, c.allow_tools ? " with tools" : "",
-                       c.items.size(), hash.value());
+    return fmt::format("think {} turn {}{}{}: {} items {:016x}", c.stream,
+                       c.turn_id.empty() ? "-" : c.turn_id, As(c.agent),
+                       c.allow_tools ? " with tools" : "", c.items.size(), hash.value());
   }
   S operator()(const command::LlmCancel& c) const {
     return fmt::format("think cancel {}", c.stream);
@@ -76,10 +78,13 @@ struct Line {
   }
   S operator()(const command::CancelTool& c) const { return fmt::format("tool cancel {}", c.call); }
   S operator()(const command::TtsOpen& c) const {
-    return fmt::format("voice open {} speech {}", c.stream, c.speech);
+    return fmt::format("voice open {} speech {}{}", c.stream, c.speech, As(c.agent));
   }
   S operator()(const command::TtsText& c) const {
     return fmt::format("voice text {} segment {}: {}", c.stream, c.segment, c.text);
+  }
+  S operator()(const command::TakeClip& c) const {
+    return fmt::format("clip {} for speech {} segment {}", c.clip, c.speech, c.segment);
   }
   S operator()(const command::TtsFinish& c) const {
     return fmt::format("voice finish {}", c.stream);
@@ -102,6 +107,13 @@ struct Line {
     return fmt::format("said {}{}: {}", c.segment_id, c.final ? " final" : "", c.delta);
   }
   S operator()(const command::ItemAdded& c) const { return "item " + LineOf(c.item); }
+  S operator()(const command::AgentChanged& c) const {
+    return fmt::format("handoff {} to {}", c.from, c.to);
+  }
+  S operator()(const command::Stalled& c) const {
+    return fmt::format("{} {}{}{} after {} ms", c.given_up ? "gave up" : "slow", Name(c.stage),
+                       c.detail.empty() ? "" : " ", c.detail, absl::ToInt64Milliseconds(c.waited));
+  }
   S operator()(const command::TurnDone& c) const {
     const TurnReport& r = c.report;
     return fmt::format(

@@ -41,4 +41,26 @@ Options OptionsOf(const registry::AgentDefinition& definition) {
   return options;
 }
 
+std::vector<Character> CharactersOf(const registry::AgentDefinition& definition) {
+  std::vector<Character> characters = {{.name = definition.id,
+                                        .instructions = definition.instructions,
+                                        .greeting = definition.greeting,
+                                        .farewell = definition.farewell,
+                                        .handoffs = definition.handoffs}};
+  for (const auto& [id, agent] : definition.agents) {
+    characters.push_back({.name = id,
+                          .instructions = agent.instructions,
+                          .greeting = agent.greeting,
+                          .farewell = agent.farewell,
+                          .handoffs = agent.handoffs,
+                          .fresh_context = agent.fresh_context});
+  }
+  for (Character& one : characters) {
+    for (const registry::Tool& tool : definition.tools) {
+      if (tool.IsOf(one.name)) one.tools.push_back({tool.name, tool.http.timeout, tool.filler});
+    }
+  }
+  return characters;
+}
+
 }  // namespace parley::session

@@ -1,4 +1,6 @@
 #pragma once
+#include <vector>
+
 #include "registry/definition.h"
 #include "session/types.h"
 
@@ -6,5 +8,7 @@ namespace parley::session {
 
 // What an agent's definition says about turn-taking and limits.
 Options OptionsOf(const registry::AgentDefinition& definition);
+// Its agents, the first first.
+std::vector<Character> CharactersOf(const registry::AgentDefinition& definition);
 
 }  // namespace parley::session

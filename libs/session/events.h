@@ -97,6 +97,7 @@ struct ToolDone {
   uint32_t call = 0;
   std::string output;
   bool is_error = false;
+  std::string handoff;  // the agent that goes on from here; empty: who called the tool
 };
 
 // So much audio of the speech that plays has been handed to the room, since its beginning.
@@ -118,6 +119,14 @@ struct Say {
   bool allow_interruptions = true;
   uint64_t handle = 0;
   Priority priority = Priority::kNormal;
+  bool more = false;  // SayMore follows, under this handle, which must not be 0
+  uint64_t clip = 0;  // ready audio of the program's, whose words `text` are; 0: to be synthesised
+};
+// The next piece of a text that is said as it comes. Sentences are spoken once they are whole.
+struct SayMore {
+  uint64_t handle = 0;
+  std::string text;
+  bool last = false;
 };
 struct GenerateReply {
   std::string instructions;
@@ -147,16 +156,26 @@ struct TurnReviewed {
 struct SetUserData {
   std::string data;
 };
+// An agent that the session may be handed to from now on; replaces the one of its name.
+struct AddAgent {
+  Character character;
+};
+// This agent goes on, once what is being said has been said. It says its greeting; without one it
+// waits.
+struct SetAgent {
+  std::string name;
+};
 struct Shutdown {
   EndReason reason = EndReason::kShutdown;
   std::string error;
 };
 
-using Event = std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice,
-                           SttPartial, SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone,
-                           LlmFailed, TtsAudio, TtsSegmentDone, TtsClosed, TtsFailed, ToolDone,
-                           Played, Chat, Say, GenerateReply, Interrupt, SetTurnDetection,
-                           CommitTurn, ClearTurn, SetUserData, Shutdown, TurnReviewed>;
+using Event =
+    std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice, SttPartial,
+                 SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone, LlmFailed, TtsAudio,
+                 TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat, Say, GenerateReply,
+                 Interrupt, SetTurnDetection, CommitTurn, ClearTurn, SetUserData, Shutdown,
+                 AddAgent, SetAgent, SayMore, TurnReviewed>;
 
 }  // namespace parley::session::event
 

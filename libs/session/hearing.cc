@@ -37,6 +37,13 @@ void Hearing::Close() {
   reopen_us_ = 0;
 }
 
+void Hearing::Replace(int64_t now_us) {
+  if (!open_) return;
+  Close();
+  feeding_ = false;
+  Open(now_us);
+}
+
 void Hearing::Reset() {
   if (feeding_) out_.emplace_back(command::SttEnd{stream_, utterance_});
   feeding_ = false;
@@ -110,6 +117,7 @@ void Hearing::End(int64_t now_us) {
     return;
   }
   feeding_ = false;
+  asked_us_ = now_us;
   out_.emplace_back(command::SttEnd{stream_, utterance_});
 }
 
@@ -218,6 +226,7 @@ std::optional<Turn> Hearing::TakeTurn(int64_t now_us) {
   Turn turn{.text = Transcript(), .speech_end_us = end_us, .committed_us = now_us};
   // When the last final was there in time, all of the wait is endpointing.
   turn.decided_us = complete() && final_us_ <= decide_us ? now_us : decide_us;
+  turn.asked_us = owed_since_us();
   if (!complete() && partial_shown_) {
     out_.emplace_back(command::UserText{SegmentId(utterance_), partial_, true});
   }

@@ -17,6 +17,7 @@ struct Turn {
   int64_t speech_end_us = 0;
   int64_t decided_us = 0;    // the endpointing delay had passed
   int64_t committed_us = 0;  // … and the transcript was there
+  int64_t asked_us = 0;      // since when a final was owed that never came; 0: all came
 };
 
 // The listening half of a session: speech, its transcript and the end of the user's turn. Commands
@@ -77,6 +78,12 @@ class Hearing {
   }
   // How long a silence ends the turn as it stands.
   int64_t delay_us() const { return delay_us_; }
+  // Since when a final is owed, with nobody speaking; 0: none is.
+  int64_t owed_since_us() const {
+    return open_ && turn_open_ && !feeding_ && !complete() ? asked_us_ : 0;
+  }
+  // The recogniser gives no more finals: another one takes its place.
+  void Replace(int64_t now_us);
 
  private:
   void Begin(int64_t now_us);
@@ -104,6 +111,7 @@ class Hearing {
   std::string finals_;
   std::string partial_;
   int64_t final_us_ = 0;
+  int64_t asked_us_ = 0;     // when a final was last asked for
   int64_t last_end_us_ = 0;  // of speech, before what is said now
   int64_t text_us_ = 0;      // when the transcript last had more words
 

@@ -48,16 +48,35 @@ const ChatItem* History::LastUserMessage() const {
   return last.kind == ChatItem::Kind::kMessage && last.role == "user" ? &last : nullptr;
 }
 
+bool History::OwesAnswer() const {
+  return LastUserMessage() != nullptr ||
+         (!items_.empty() && items_.back().kind == ChatItem::Kind::kHandoff);
+}
+
 void History::ExtendLastUserMessage(const std::string& text) {
   SetText(numbers_.back(), JoinText(items_.back().text, text), false);
 }
 
-std::vector<ChatItem> History::Prompt(const std::string& instructions,
-                                      const std::string& extra) const {
+std::vector<ChatItem> History::Prompt(const std::string& instructions, const std::string& extra,
+                                      bool fresh) const {
   std::vector<ChatItem> prompt;
   prompt.reserve(items_.size() + 2);
   if (!instructions.empty()) prompt.push_back({.role = "system", .text = instructions});
-  prompt.insert(prompt.end(), items_.begin(), items_.end());
+  size_t first = 0;
+  if (fresh) {
+    const auto is_handoff = [](const ChatItem& item) {
+      return item.kind == ChatItem::Kind::kHandoff;
+    };
+    const auto is_user = [](const ChatItem& item) {
+      return item.kind == ChatItem::Kind::kMessage && item.role == "user";
+    };
+    const auto handoff = std::find_if(items_.rbegin(), items_.rend(), is_handoff);
+    const auto user = std::find_if(handoff, items_.rend(), is_user);
+    if (user != items_.rend()) first = static_cast<size_t>(items_.rend() - user) - 1;
+  }
+  std::copy_if(items_.begin() + static_cast<std::ptrdiff_t>(first), items_.end(),
+               std::back_inserter(prompt),
+               [](const ChatItem& item) { return item.kind != ChatItem::Kind::kHandoff; });
   if (!extra.empty()) prompt.push_back({.role = "system", .text = extra});
   return prompt;
 }

@@ -24,12 +24,16 @@ class History {
   void Remove(uint64_t number);
   // The last item, when it is what `user` said; else null.
   const ChatItem* LastUserMessage() const;
+  // The user, or an agent that handed over, has the last word.
+  bool OwesAnswer() const;
   void ExtendLastUserMessage(const std::string& text);  // which there must be
 
   const std::deque<ChatItem>& items() const { return items_; }
-  // As a prompt: instructions first, then the items, then `extra` instructions for this answer
-  // alone.
-  std::vector<ChatItem> Prompt(const std::string& instructions, const std::string& extra) const;
+  // As a prompt: instructions first, then the items but for handoffs, then `extra` instructions for
+  // this answer alone. With `fresh`, items begin with what the user said last before the latest
+  // handoff.
+  std::vector<ChatItem> Prompt(const std::string& instructions, const std::string& extra,
+                               bool fresh = false) const;
 
  private:
   void Trim();

@@ -15,7 +15,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 // ---- options: one table of their names ----
 
@@ -46,6 +46,9 @@ void EachOption(O& o, Visit visit) {
   visit("llm_timeout", o.llm_timeout);
   visit("tts_timeout", o.tts_timeout);
   visit("tool_timeout", o.tool_timeout);
+  visit("filler_after", o.filler_after);
+  visit("playout_timeout", o.playout_timeout);
+  visit("slow_after", o.slow_after);
   visit("max_duration", o.max_duration);
   visit("max_errors", o.max_errors);
   visit("apology", o.apology);
@@ -116,6 +119,37 @@ absl::Status SetOption(Options& options, const std::string& name, const std::str
   return absl::OkStatus();
 }
 
+template <typename T>
+T At(const json& fields, size_t index) {
+  return fields.at(index).get<T>();
+}
+
+json Json(const Character& character) {
+  json tools = json::array();
+  for (const ToolSpec& tool : character.tools)
+    tools.push_back({tool.name, TextOf(tool.timeout), tool.filler});
+  return {{"name", character.name},          {"instructions", character.instructions},
+          {"greeting", character.greeting},  {"tools", std::move(tools)},
+          {"farewell", character.farewell},  {"handoffs", character.handoffs},
+          {"fresh", character.fresh_context}};
+}
+
+Character CharacterFrom(const json& in) {
+  Character character{.name = in.at("name").get<std::string>(),
+                      .instructions = in.at("instructions").get<std::string>(),
+                      .greeting = in.at("greeting").get<std::string>()};
+  for (const json& one : in.at("tools")) {
+    ToolSpec tool{.name = At<std::string>(one, 0)};
+    if (!ReadInto(At<std::string>(one, 1), tool.timeout)) throw std::out_of_range("timeout");
+    tool.filler = At<std::string>(one, 2);
+    character.tools.push_back(std::move(tool));
+  }
+  character.farewell = in.at("farewell").get<std::string>();
+  character.handoffs = in.at("handoffs").get<std::vector<std::string>>();
+  character.fresh_context = in.at("fresh").get<bool>();
+  return character;
+}
+
 // ---- events: a list of their fields ----
 
 json Fields(const event::Joined& e) {
@@ -144,11 +178,11 @@ json Fields(const event::TtsAudio& e) {
 json Fields(const event::TtsSegmentDone& e) { return {e.stream, e.segment}; }
 json Fields(const event::TtsClosed& e) { return json::array({e.stream}); }
 json Fields(const event::TtsFailed& e) { return {e.stream, e.error}; }
-json Fields(const event::ToolDone& e) { return {e.call, e.output, e.is_error}; }
+json Fields(const event::ToolDone& e) { return {e.call, e.output, e.is_error, e.handoff}; }
 json Fields(const event::Played& e) { return {e.speech, e.position_us}; }
 json Fields(const event::Chat& e) { return {e.identity, e.text}; }
 json Fields(const event::Say& e) {
-  return {e.text, e.allow_interruptions, e.handle, static_cast<int>(e.priority)};
+  return {e.text, e.allow_interruptions, e.handle, static_cast<int>(e.priority), e.more, e.clip};
 }
 json Fields(const event::GenerateReply& e) {
   return {e.instructions, e.handle, static_cast<int>(e.priority), e.allow_interruptions};
@@ -162,11 +196,10 @@ json Fields(const event::ClearTurn&) { return json::array(); }
 json Fields(const event::TurnReviewed& e) { return {e.review, e.text, e.instructions, e.answer}; }
 json Fields(const event::SetUserData& e) { return json::array({e.data}); }
 json Fields(const event::Shutdown& e) { return {static_cast<int>(e.reason), e.error}; }
+json Fields(const event::AddAgent& e) { return json::array({Json(e.character)}); }
+json Fields(const event::SetAgent& e) { return json::array({e.name}); }
+json Fields(const event::SayMore& e) { return {e.handle, e.text, e.last}; }
 
-template <typename T>
-T At(const json& fields, size_t index) {
-  return fields.at(index).get<T>();
-}
 // An enumeration with values from 0 to `last`; priorities have gaps, which do no harm.
 template <typename T>
 T EnumAt(const json& fields, size_t index, T last) {
@@ -215,12 +248,13 @@ void Fill(const json& f, event::TtsSegmentDone& e) { e = {At<uint32_t>(f, 0), At
 void Fill(const json& f, event::TtsClosed& e) { e = {At<uint32_t>(f, 0)}; }
 void Fill(const json& f, event::TtsFailed& e) { e = {At<uint32_t>(f, 0), At<std::string>(f, 1)}; }
 void Fill(const json& f, event::ToolDone& e) {
-  e = {At<uint32_t>(f, 0), At<std::string>(f, 1), At<bool>(f, 2)};
+  e = {At<uint32_t>(f, 0), At<std::string>(f, 1), At<bool>(f, 2), At<std::string>(f, 3)};
 }
 void Fill(const json& f, event::Played& e) { e = {At<uint64_t>(f, 0), At<int64_t>(f, 1)}; }
 void Fill(const json& f, event::Chat& e) { e = {At<std::string>(f, 0), At<std::string>(f, 1)}; }
 void Fill(const json& f, event::Say& e) {
-  e = {At<std::string>(f, 0), At<bool>(f, 1), At<uint64_t>(f, 2), EnumAt(f, 3, Priority::kHigh)};
+  e = {At<std::string>(f, 0),         At<bool>(f, 1), At<uint64_t>(f, 2),
+       EnumAt(f, 3, Priority::kHigh), At<bool>(f, 4), At<uint64_t>(f, 5)};
 }
 void Fill(const json& f, event::GenerateReply& e) {
   e = {At<std::string>(f, 0), At<uint64_t>(f, 1), EnumAt(f, 2, Priority::kHigh)};
@@ -236,6 +270,11 @@ void Fill(const json& f, event::TurnReviewed& e) {
 void Fill(const json& f, event::SetUserData& e) { e = {At<std::string>(f, 0)}; }
 void Fill(const json& f, event::Shutdown& e) {
   e = {EnumAt(f, 0, EndReason::kError), At<std::string>(f, 1)};
+}
+void Fill(const json& f, event::AddAgent& e) { e.character = CharacterFrom(f.at(0)); }
+void Fill(const json& f, event::SetAgent& e) { e = {At<std::string>(f, 0)}; }
+void Fill(const json& f, event::SayMore& e) {
+  e = {At<uint64_t>(f, 0), At<std::string>(f, 1), At<bool>(f, 2)};
 }
 
 // Events are numbered by their place in the variant: a new one goes to its end.
@@ -253,25 +292,6 @@ Event MakeEvent(size_t kind, const json& fields) {
 
 std::string Dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-}
-
-json CharacterJson(const Character& character) {
-  json tools = json::array();
-  for (const ToolSpec& tool : character.tools) tools.push_back({tool.name, TextOf(tool.timeout)});
-  return {{"instructions", character.instructions},
-          {"greeting", character.greeting},
-          {"tools", std::move(tools)}};
-}
-
-Character CharacterFrom(const json& in) {
-  Character character{.instructions = in.at("instructions").get<std::string>(),
-                      .greeting = in.at("greeting").get<std::string>()};
-  for (const json& one : in.at("tools")) {
-    ToolSpec tool{.name = At<std::string>(one, 0)};
-    if (!ReadInto(At<std::string>(one, 1), tool.timeout)) throw std::out_of_range("timeout");
-    character.tools.push_back(std::move(tool));
-  }
-  return character;
 }
 
 uint64_t AddTo(uint64_t hash, std::string_view text) {
@@ -293,7 +313,10 @@ class Player {
     for (const auto& [name, value] : changes) {
       PARLEY_RETURN_IF_ERROR(SetOption(options, name, value));
     }
-    session_.emplace(std::move(options), CharacterFrom(head.at("character")));
+    std::vector<Character> agents;
+    for (const json& one : head.at("agents")) agents.push_back(CharacterFrom(one));
+    if (agents.empty()) return InvalidArgument("a recording without an agent");
+    session_.emplace(std::move(options), std::move(agents));
     return absl::OkStatus();
   }
 
@@ -340,12 +363,12 @@ class Player {
 
 }  // namespace
 
-void Recorder::Begin(const Options& options, const Character& character) {
+void Recorder::Begin(const Options& options, const std::vector<Character>& agents) {
   json named = json::object();
   EachOption(options, [&](const char* name, const auto& value) { named[name] = TextOf(value); });
-  sink_(Dump({{"recording", kVersion},
-              {"options", std::move(named)},
-              {"character", CharacterJson(character)}}));
+  json all = json::array();
+  for (const Character& one : agents) all.push_back(Json(one));
+  sink_(Dump({{"recording", kVersion}, {"options", std::move(named)}, {"agents", std::move(all)}}));
 }
 
 void Recorder::Restored(std::string_view checkpoint) {

@@ -28,7 +28,7 @@ class Recorder {
   using Sink = std::function<void(std::string_view line)>;
   explicit Recorder(Sink sink) : sink_(std::move(sink)) {}
 
-  void Begin(const Options& options, const Character& character);
+  void Begin(const Options& options, const std::vector<Character>& agents);
   void Restored(std::string_view checkpoint);
   void Started(int64_t now_us);
   void Happened(const Event& event, int64_t now_us);

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "session/checkpoint.h"
@@ -17,18 +18,23 @@ constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr int64_t kLastWordsUs = 15'000'000;
 constexpr size_t kMaxUserDataBytes = size_t{32} * 1024;
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
+constexpr size_t kMaxStreamedBytes = size_t{32} * 1024;
 
 int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
 
 }  // namespace
 
 Session::Session(Options options, Character character)
-    : options_(std::move(options)), character_(std::move(character)), hearing_(options_, out_) {}
+    : Session(std::move(options), std::vector<Character>{std::move(character)}) {}
+Session::Session(Options options, std::vector<Character> agents)
+    : options_(std::move(options)), agents_(std::move(agents)), hearing_(options_, out_) {
+  PARLEY_CHECK(!agents_.empty());
+}
 Session::~Session() = default;
 
 void Session::RecordTo(Recorder* recorder) {
   recorder_ = recorder;
-  recorder_->Begin(options_, character_);
+  recorder_->Begin(options_, agents_);
 }
 
 absl::Status Session::Restore(std::string_view checkpoint) {
@@ -39,6 +45,7 @@ absl::Status Session::Restore(std::string_view checkpoint) {
   greeted_ = std::move(saved.greeted);
   turns_ = saved.turns;
   usage_ = saved.usage;
+  if (const size_t agent = IndexOf(saved.agent); agent < agents_.size()) agent_ = agent;
   restored_ = true;
   return absl::OkStatus();
 }
@@ -88,7 +95,8 @@ void Session::Advance() {
   ConsiderDraft();
   ConsiderResume();
   Pump();
-  while (active_ == nullptr && StartNext()) Pump();
+  while (active_ == nullptr && (SwitchAgent() || StartNext())) Pump();
+  ConsiderSlow();
   const bool said_all = active_ == nullptr && !reviewed_ && (queue_.empty() || linked_.empty());
   if (closing_ && (said_all || now_us_ >= close_us_)) End(closing_->reason, closing_->error);
   if (ended_) return;
@@ -102,23 +110,7 @@ void Session::CheckLimits() {
     return End(EndReason::kLimit,
                "the session reached its max_duration of " + DurationText(options_.max_duration));
   }
-  Speech* speech = active_.get();
-  if (speech == nullptr) return;
-  if (speech->llm_stream != 0 && now_us_ >= speech->llm_deadline_us) {
-    out_.emplace_back(command::LlmCancel{speech->llm_stream});
-    return On(event::LlmFailed{speech->llm_stream,
-                               "no answer within " + DurationText(options_.llm_timeout)});
-  }
-  if (speech->tts_stream != 0 && now_us_ >= speech->tts_deadline_us && !speech->spoken.all_done()) {
-    return On(event::TtsFailed{speech->tts_stream,
-                               "no audio within " + DurationText(options_.tts_timeout)});
-  }
-  for (ToolRun& run : speech->tools) {
-    if (run.done || now_us_ < run.deadline_us) continue;
-    out_.emplace_back(command::CancelTool{run.call});
-    ToolFinished(*speech, run, "the tool did not answer in time", true);
-  }
-  ToolsDone(*speech);
+  if (active_ != nullptr) GiveUpOverdue(*active_);
 }
 
 int64_t Session::deadline_us() const {
@@ -134,11 +126,18 @@ int64_t Session::deadline_us() const {
   if (closing_) at(close_us_);
   if (reviewed_) at(review_us_);
   if (user_state_ != UserState::kAway) at(AwayAt());
+  at(SlowAt());
   if (active_ == nullptr) return deadline;
   if (active_->llm_stream != 0) at(active_->llm_deadline_us);
   if (active_->tts_stream != 0 && !active_->spoken.all_done()) at(active_->tts_deadline_us);
   for (const ToolRun& run : active_->tools) {
-    if (!run.done) at(run.deadline_us);
+    if (run.done) continue;
+    at(run.deadline_us);
+    at(FillerAt(*active_, run));
+  }
+  if (active_->more) at(active_->more_until_us);
+  if (active_->owes_playing() && !paused_) {
+    at(active_->moved_us + Micros(options_.playout_timeout));
   }
   if (!active_->playing && active_->spoken.audio_us() > 0 && !subscribed_ && !OutputReady()) {
     at(linked_us_ + Micros(options_.subscribe_wait));
@@ -157,7 +156,7 @@ void Session::UpdateState() {
     const bool silent = active_->played_us >= active_->spoken.audio_us();
     if (active_->playing && !(waits && silent)) {
       state = AgentState::kSpeaking;
-    } else if (active_->answer) {
+    } else if (active_->answer || !active_->turn_id.empty()) {
       state = AgentState::kThinking;
     }
   } else if (reviewed_) {
@@ -213,9 +212,9 @@ void Session::LinkTo(const Person& person) {
   linked_ = person.identity;
   linked_us_ = now_us_;
   out_.emplace_back(command::Link{linked_});
-  if (greeted_ != linked_ && !character_.greeting.empty()) {
-    Enqueue({.text = character_.greeting});
-  } else if (restored_ && history_.LastUserMessage() != nullptr) {
+  if (greeted_ != linked_ && !character().greeting.empty()) {
+    Enqueue({.text = character().greeting});
+  } else if (restored_ && history_.OwesAnswer()) {
     // The attempt before this one was lost while it owed an answer.
     Speech speech{.answer = true, .turn_id = std::to_string(turns_)};
     speech.times = {.speech_end_us = now_us_, .decided_us = now_us_, .committed_us = now_us_};
@@ -316,6 +315,7 @@ void Session::ConsiderResume() {
 
 void Session::Resume() {
   paused_ = false;
+  active_->moved_us = now_us_;
   out_.emplace_back(command::PlayResume{});
   out_.emplace_back(command::FalseInterruption{true});
 }
@@ -324,8 +324,10 @@ void Session::TakeUserTurn() {
   if (TurnWaits()) return;
   const bool backchannel = OnlyBackchannel();
   std::optional<Turn> turn = hearing_.TakeTurn(now_us_);
-  if (turn) drafts_ = 0;
-  if (!turn || turn->text.empty()) return;
+  if (!turn) return;
+  drafts_ = 0;
+  if (turn->asked_us > 0) RecogniserStalled(*turn);
+  if (ended_ || turn->text.empty()) return;
   if (backchannel) {
     if (paused_) Resume();
     return;
@@ -440,7 +442,30 @@ void Session::On(const event::Say& say) {
   Enqueue({.text = say.text,
            .interruptible = say.allow_interruptions,
            .handle = say.handle,
-           .priority = say.priority});
+           .priority = say.priority,
+           .clip = say.clip,
+           .more = say.more && say.handle != 0 && say.clip == 0});
+}
+
+void Session::On(const event::SayMore& more) {
+  Speech* speech = nullptr;
+  if (active_ != nullptr && active_->handle == more.handle) speech = active_.get();
+  for (Speech& one : queue_) {
+    if (one.handle == more.handle) speech = &one;
+  }
+  // Cut, or none that is to be continued.
+  if (more.handle == 0 || speech == nullptr || !speech->more) return;
+  if (speech->text.size() + more.text.size() > kMaxStreamedBytes) {
+    out_.emplace_back(
+        command::Log{command::Log::Level::kWarn, "a text is over 32 KiB and was cut", ""});
+    return TextOver(*speech);
+  }
+  speech->text += more.text;
+  speech->more = !more.last;
+  if (speech != active_.get()) return;
+  speech->more_until_us = now_us_ + Micros(options_.llm_timeout);
+  AddText(*speech, speech->splitter.Add(more.text));
+  if (more.last) TextOver(*speech);
 }
 
 void Session::On(const event::GenerateReply& generate) {
@@ -529,6 +554,7 @@ bool Session::at_rest() const {
 
 std::string Session::Checkpoint() const {
   session::Checkpoint checkpoint{.items = {history_.items().begin(), history_.items().end()},
+                                 .agent = character().name,
                                  .user_data = user_data_,
                                  .greeted = greeted_,
                                  .turns = turns_,

@@ -32,6 +32,8 @@ namespace parley::session {
 class Session {
  public:
   Session(Options options, Character character);
+  // With several agents; the first of them begins.
+  Session(Options options, std::vector<Character> agents);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -63,9 +65,20 @@ class Session {
   const History& history() const { return history_; }
   const Usage& usage() const { return usage_; }
   const std::string& user_data() const { return user_data_; }
+  // The name of the agent that has the conversation.
+  const std::string& agent() const { return character().name; }
 
  private:
   enum class Engine { kStt, kLlm, kTts };
+  // The next agent, and what it takes over of the turn in which that was decided.
+  struct Handoff {
+    std::string to;
+    bool answers = false;  // a turn is open: it says something at once
+    std::string turn_id;
+    AnswerTimes times;
+    bool reported = false;
+    int rounds = 0;
+  };
 
   void On(const event::Joined& joined);
   void On(const event::PersonJoined& joined);
@@ -97,10 +110,26 @@ class Session {
   void On(const event::TurnReviewed& reviewed);
   void On(const event::SetUserData& data);
   void On(const event::Shutdown& shutdown);
+  void On(const event::AddAgent& add);
+  void On(const event::SetAgent& set);
+  void On(const event::SayMore& more);
 
   void RecordDecisions();
   void Advance();
   void CheckLimits();
+  // Watching over the stages (session_watchdog.cc).
+  struct Wait {
+    Stage stage = Stage::kModel;
+    int64_t since_us = 0;
+    std::string detail;
+    friend bool operator==(const Wait&, const Wait&) = default;
+  };
+  std::optional<Wait> AwaitedInSilence() const;
+  void ConsiderSlow();
+  int64_t SlowAt() const;
+  void GiveUp(Stage stage, int64_t since_us, std::string detail = {});
+  void GiveUpOverdue(Speech& speech);
+  void RecogniserStalled(const Turn& turn);
   void UpdateState();
   void UpdateUserState();
   int64_t AwayAt() const;
@@ -138,10 +167,19 @@ class Session {
   void AddText(Speech& speech, std::vector<std::string> sentences);
   void EndRound(Speech& speech);
   void CallTools(Speech& speech);
-  void ToolFinished(Speech& speech, ToolRun& run, std::string output, bool is_error);
+  void ToolFinished(ToolRun& run, event::ToolDone done);
   void ToolsDone(Speech& speech);
+  void PrepareHandoff(Speech& speech, ToolRun run);
+  bool SwitchAgent();
+  void Enter(const Handoff& handoff);
+  const Character& character() const { return agents_[agent_]; }
+  size_t IndexOf(std::string_view agent) const;
+  std::string AgentLabel() const;
   void Pump();
   void SendText(Speech& speech);
+  int64_t FillerAt(const Speech& speech, const ToolRun& run) const;
+  void ConsiderFiller(Speech& speech);
+  void TextOver(Speech& speech);
   void StartPlaying(Speech& speech);
   void Apologise(Speech& speech);
   void Finish();
@@ -157,7 +195,10 @@ class Session {
   Recorder* recorder_ = nullptr;  // null: nothing is recorded
   size_t recorded_ = 0;           // of out_
   const Options options_;
-  const Character character_;
+  std::vector<Character> agents_;  // at least one
+  size_t agent_ = 0;               // which of them has the conversation
+  std::optional<Handoff> next_;    // once nothing is being said
+  std::optional<Wait> told_slow_;  // what was named last
   std::vector<Command> out_;
   int64_t now_us_ = 0;
   int64_t started_us_ = 0;

@@ -1,5 +1,6 @@
 // The agent's half of a session: answers, tools, speech.
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "session/session.h"
@@ -62,17 +63,30 @@ bool Session::StartNext() {
     if (!active_->asked) RequestAnswer(*active_, PromptFor(*active_));
     if (std::exchange(active_->round_waits, false)) CallTools(*active_);
   } else {
+    if (active_->times.first_text_us == 0) active_->times.first_text_us = now_us_;
+    if (active_->clip != 0) {  // one piece, as it is
+      AddText(*active_, {active_->text});
+      active_->text_complete = true;
+      return true;
+    }
     AddText(*active_, active_->splitter.Add(active_->text));
-    AddText(*active_, active_->splitter.Finish());
-    active_->text_complete = true;
+    active_->more_until_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+    if (!active_->more) TextOver(*active_);
   }
   return true;
+}
+
+void Session::TextOver(Speech& speech) {
+  speech.more = false;
+  if (&speech != active_.get()) return;  // it is split when it begins
+  AddText(speech, speech.splitter.Finish());
+  speech.text_complete = true;
 }
 
 // ---- thinking ----
 
 std::vector<ChatItem> Session::PromptFor(const Speech& speech) const {
-  return history_.Prompt(character_.instructions, speech.instructions);
+  return history_.Prompt(character().instructions, speech.instructions, character().fresh_context);
 }
 
 void Session::RequestAnswer(Speech& speech, std::vector<ChatItem> prompt) {
@@ -83,8 +97,10 @@ void Session::RequestAnswer(Speech& speech, std::vector<ChatItem> prompt) {
       .stream = speech.llm_stream,
       .turn_id = speech.turn_id,
       .items = std::move(prompt),
-      .allow_tools = !character_.tools.empty() && speech.rounds < options_.max_tool_steps,
-      .timeout = options_.llm_timeout});
+      .allow_tools = !(character().tools.empty() && character().handoffs.empty()) &&
+                     speech.rounds < options_.max_tool_steps,
+      .timeout = options_.llm_timeout,
+      .agent = AgentLabel()});
 }
 
 Speech* Session::OfLlm(uint32_t stream) {
@@ -184,22 +200,37 @@ void Session::CallTools(Speech& speech) {
   }
   speech.part_items.push_back(number);
   ++speech.part;
+  const Character& agent = character();
   for (ToolRun& run : speech.tools) {
-    const auto tool =
-        std::find_if(character_.tools.begin(), character_.tools.end(),
-                     [&](const ToolSpec& spec) { return spec.name == run.request.name; });
-    if (tool == character_.tools.end()) {
-      std::string names;
-      for (const ToolSpec& spec : character_.tools)
-        names += (names.empty() ? "" : ", ") + spec.name;
-      ToolFinished(speech, run,
-                   "there is no tool \"" + run.request.name + "\"; there are: " + names, true);
+    const auto next = std::find_if(
+        agent.handoffs.begin(), agent.handoffs.end(),
+        [&](const std::string& name) { return HandoffTool(name) == run.request.name; });
+    if (next != agent.handoffs.end()) {
+      ToolFinished(run, {.handoff = *next});
       continue;
     }
+    const auto tool =
+        std::find_if(agent.tools.begin(), agent.tools.end(),
+                     [&](const ToolSpec& spec) { return spec.name == run.request.name; });
+    if (tool == agent.tools.end()) {
+      std::string names;
+      const auto add = [&names](const std::string& name) {
+        names += (names.empty() ? "" : ", ") + name;
+      };
+      for (const ToolSpec& spec : agent.tools) add(spec.name);
+      for (const std::string& name : agent.handoffs) add(HandoffTool(name));
+      ToolFinished(run,
+                   {.output = "there is no tool \"" + run.request.name + "\"; there are: " + names,
+                    .is_error = true});
+      continue;
+    }
+    run.since_us = now_us_;
+    run.filler = tool->filler;
     run.deadline_us = now_us_ + absl::ToInt64Microseconds(tool->timeout);
-    out_.emplace_back(
-        command::CallTool{run.call, run.request.name, run.request.arguments_json, tool->timeout});
+    out_.emplace_back(command::CallTool{run.call, run.request.name, run.request.arguments_json,
+                                        tool->timeout, AgentLabel()});
   }
+  speech.filled = false;
   speech.tool_calls += static_cast<int>(speech.tools.size());
   ToolsDone(speech);
 }
@@ -207,15 +238,23 @@ void Session::CallTools(Speech& speech) {
 void Session::On(const event::ToolDone& done) {
   if (active_ == nullptr) return;
   for (ToolRun& run : active_->tools) {
-    if (run.call == done.call && !run.done) ToolFinished(*active_, run, done.output, done.is_error);
+    if (run.call == done.call && !run.done) ToolFinished(run, done);
   }
   ToolsDone(*active_);
 }
 
-void Session::ToolFinished(Speech&, ToolRun& run, std::string output, bool is_error) {
+void Session::ToolFinished(ToolRun& run, event::ToolDone done) {
   run.done = true;
-  run.result.text = std::move(output);
-  run.result.is_error = is_error;
+  run.result.text = std::move(done.output);
+  run.result.is_error = done.is_error;
+  if (done.handoff.empty() || done.is_error) return;
+  const size_t next = IndexOf(done.handoff);
+  if (next < agents_.size() && next != agent_) {
+    run.handoff = std::move(done.handoff);
+    return;
+  }
+  run.result.is_error = true;
+  run.result.text = (next == agent_ ? "you are already " : "there is no agent ") + done.handoff;
 }
 
 void Session::ToolsDone(Speech& speech) {
@@ -223,11 +262,147 @@ void Session::ToolsDone(Speech& speech) {
   if (!std::all_of(speech.tools.begin(), speech.tools.end(),
                    [](const ToolRun& run) { return run.done; }))
     return;
+  const auto hands_over = [](const ToolRun& run) { return !run.handoff.empty(); };
+  if (std::count_if(speech.tools.begin(), speech.tools.end(), hands_over) > 1) {
+    for (ToolRun& run : speech.tools) {
+      if (!hands_over(run)) continue;
+      run.handoff.clear();
+      run.result.text = "only one agent can take over at a time";
+      run.result.is_error = true;
+    }
+  }
+  const auto next = std::find_if(speech.tools.begin(), speech.tools.end(), hands_over);
+  std::optional<ToolRun> handoff;
+  if (next != speech.tools.end()) {
+    handoff = std::move(*next);
+    speech.tools.erase(next);
+  }
   for (ToolRun& run : speech.tools) AddItem(std::move(run.request));
   for (ToolRun& run : speech.tools) AddItem(std::move(run.result));
   speech.tools.clear();
   ++speech.rounds;
+  if (handoff) return PrepareHandoff(speech, *std::move(handoff));
   RequestAnswer(speech, PromptFor(speech));
+}
+
+int64_t Session::FillerAt(const Speech& speech, const ToolRun& run) const {
+  constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+  if (speech.filled || run.done || run.since_us == 0 || run.filler.empty()) return kNever;
+  // Not before all that was said has been heard, and a while more.
+  if (speech.played_us < speech.spoken.audio_us() || !speech.spoken.all_done()) return kNever;
+  return std::max(run.since_us, speech.moved_us) + absl::ToInt64Microseconds(options_.filler_after);
+}
+
+void Session::ConsiderFiller(Speech& speech) {
+  const auto due = std::find_if(speech.tools.begin(), speech.tools.end(), [&](const ToolRun& run) {
+    return now_us_ >= FillerAt(speech, run);
+  });
+  if (due == speech.tools.end()) return;
+  speech.filled = true;
+  if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
+  AddText(speech, {due->filler});
+  // A part of its own, which the history leaves out.
+  speech.part_items.push_back(0);
+  ++speech.part;
+}
+
+// ---- handing over ----
+
+size_t Session::IndexOf(std::string_view agent) const {
+  const auto found = std::find_if(agents_.begin(), agents_.end(),
+                                  [&](const Character& one) { return one.name == agent; });
+  return static_cast<size_t>(found - agents_.begin());
+}
+
+std::string Session::AgentLabel() const {
+  return agents_.size() > 1 ? character().name : std::string();
+}
+
+// Who leaves says its last words first; whoever interrupts them keeps it.
+void Session::PrepareHandoff(Speech& speech, ToolRun run) {
+  // A tool of the program's has done something beside, which the model should know.
+  if (run.request.name != HandoffTool(run.handoff)) {
+    AddItem(std::exchange(run.request, {}));
+    AddItem(std::exchange(run.result, {}));
+  }
+  speech.handoff = std::move(run);
+  if (speech.spoken.segments().empty() && !character().farewell.empty()) {
+    if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
+    AddText(speech, speech.splitter.Add(character().farewell));
+    AddText(speech, speech.splitter.Finish());
+  }
+  speech.text_complete = true;
+}
+
+void Session::On(const event::AddAgent& add) {
+  constexpr size_t kMaxAgents = 64;
+  const size_t known = IndexOf(add.character.name);
+  if (known < agents_.size()) {
+    agents_[known] = add.character;
+  } else if (agents_.size() < kMaxAgents) {
+    agents_.push_back(add.character);
+  } else {
+    out_.emplace_back(command::Log{command::Log::Level::kError,
+                                   "a session has 64 agents at most: one was not added",
+                                   add.character.name});
+  }
+}
+
+void Session::On(const event::SetAgent& set) {
+  const size_t index = IndexOf(set.name);
+  if (index >= agents_.size()) {
+    out_.emplace_back(
+        command::Log{command::Log::Level::kError, "there is no such agent to go on", set.name});
+  } else {
+    next_ = Handoff{.to = set.name};
+  }
+}
+
+bool Session::SwitchAgent() {
+  if (!next_) return false;
+  const Handoff handoff = *std::exchange(next_, std::nullopt);
+  const size_t to = IndexOf(handoff.to);
+  if (closing_ || to >= agents_.size() || to == agent_) return false;
+  const std::string from = character().name;
+  agent_ = to;
+  AddItem({.kind = ChatItem::Kind::kHandoff, .text = from, .name = handoff.to});
+  out_.emplace_back(command::AgentChanged{from, handoff.to});
+  // What the other was asked is no answer of this one.
+  DropDraft();
+  for (Speech& speech : queue_) {
+    if (!speech.asked) continue;
+    if (speech.llm_stream != 0) out_.emplace_back(command::LlmCancel{speech.llm_stream});
+    speech = Speech{.id = speech.id,
+                    .answer = true,
+                    .instructions = std::move(speech.instructions),
+                    .turn_id = std::move(speech.turn_id),
+                    .interruptible = speech.interruptible,
+                    .handle = speech.handle,
+                    .priority = speech.priority,
+                    .times = {.speech_end_us = speech.times.speech_end_us,
+                              .decided_us = speech.times.decided_us,
+                              .committed_us = speech.times.committed_us}};
+  }
+  Enter(handoff);
+  SaveCheckpoint();
+  return true;
+}
+
+void Session::Enter(const Handoff& handoff) {
+  Speech speech{.turn_id = handoff.turn_id,
+                .priority = Priority::kHigh,
+                .times = handoff.times,
+                .rounds = handoff.rounds,
+                .reported = handoff.reported};
+  const bool known = agent_ == 0 && greeted_ == linked_;  // who began greets nobody twice
+  if (!character().greeting.empty() && !known) {
+    speech.text = character().greeting;
+  } else if (handoff.answers) {
+    speech.answer = true;
+  } else {
+    return;
+  }
+  Enqueue(std::move(speech));
 }
 
 // ---- speaking ----
@@ -242,6 +417,7 @@ void Session::On(const event::TtsAudio& audio) {
   if (speech == nullptr || !speech->spoken.OnAudio(audio.segment, audio.duration_us, audio.words))
     return;
   speech->tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+  if (!speech->owes_audio_before(audio.duration_us)) speech->moved_us = now_us_;
   if (speech->times.first_audio_us == 0) speech->times.first_audio_us = now_us_;
 }
 
@@ -277,12 +453,14 @@ void Session::On(const event::Played& played) {
     if (speech->answer && !speech->apology) errors_[static_cast<int>(Engine::kLlm)] = 0;
   }
   speech->played_us = std::max(speech->played_us, played.position_us);
+  speech->moved_us = now_us_;
   ShowText(*speech, speech->spoken.TakeHeard(speech->played_us), false);
 }
 
 void Session::Pump() {
   if (active_ == nullptr) return;
   Speech& speech = *active_;
+  ConsiderFiller(speech);
   SendText(speech);
   StartPlaying(speech);
   const bool made = speech.text_complete && speech.spoken.all_done();
@@ -296,9 +474,19 @@ void Session::SendText(Speech& speech) {
     if (segment.done) continue;
     if (!segment.sent) {
       if (speech.spoken.audio_us() - speech.played_us > kMaxAheadUs) return;
+      if (speech.clip != 0) {
+        speech.tts_stream = ++streams_;
+        speech.tts_finished = true;
+        segment.sent = true;
+        speech.tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+        out_.emplace_back(
+            command::TakeClip{speech.tts_stream, speech.id, segment.number, speech.clip});
+        return;
+      }
       if (speech.tts_stream == 0) {
         speech.tts_stream = ++streams_;
-        out_.emplace_back(command::TtsOpen{speech.tts_stream, speech.id, speech.turn_id});
+        out_.emplace_back(
+            command::TtsOpen{speech.tts_stream, speech.id, speech.turn_id, AgentLabel()});
       }
       segment.sent = true;
       speech.tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
@@ -324,6 +512,7 @@ void Session::StartPlaying(Speech& speech) {
   // Somebody speaks, or has just spoken and may have said something: first hear what.
   if (speech.interruptible && hearing_.busy()) return;
   speech.playing = true;
+  speech.moved_us = now_us_;
   hearing_.OnAnswered(now_us_);
   out_.emplace_back(command::PlayStart{speech.id});
 }
@@ -332,8 +521,17 @@ void Session::Finish() {
   Speech& speech = *active_;
   ShowText(speech, speech.spoken.TakeRest(), true);
   Remember(speech, false);
-  Report(speech, false);
+  // Without a word of its own, the turn is answered by who takes over.
+  if (!speech.handoff || speech.heard()) Report(speech, false);
   Over(speech, false);
+  if (speech.handoff) {
+    next_ = Handoff{.to = speech.handoff->handoff,
+                    .answers = true,
+                    .turn_id = speech.turn_id,
+                    .times = speech.times,
+                    .reported = speech.reported || speech.heard(),
+                    .rounds = speech.rounds};
+  }
   const bool turn = !speech.turn_id.empty();
   active_.reset();
   paused_ = false;
@@ -377,15 +575,25 @@ void Session::Remember(Speech& speech, bool interrupted) {
     }
   }
   for (ToolRun& run : speech.tools) {
-    if (!run.done) ToolFinished(speech, run, "cancelled: the user interrupted", true);
+    if (!run.done) {
+      ToolFinished(run, {.output = "cancelled: the user interrupted", .is_error = true});
+    }
     AddItem(std::move(run.request));
     AddItem(std::move(run.result));
   }
   speech.tools.clear();
   std::string said =
       interrupted ? speech.spoken.Heard(speech.part) : speech.spoken.Full(speech.part);
-  if (said.empty() || speech.apology) return;
-  AddItem({.role = "assistant", .text = std::move(said), .interrupted = interrupted});
+  if (!said.empty() && !speech.apology) {
+    AddItem({.role = "assistant", .text = std::move(said), .interrupted = interrupted});
+  }
+  if (!interrupted || !speech.handoff) return;
+  ToolRun& run = *speech.handoff;
+  if (run.request.name.empty()) return;  // the history has it
+  run.result.text = "not handed over: the user interrupted";
+  run.result.is_error = true;
+  AddItem(std::move(run.request));
+  AddItem(std::move(run.result));
 }
 
 void Session::ShowText(Speech& speech, std::string delta, bool final) {
@@ -396,7 +604,7 @@ void Session::ShowText(Speech& speech, std::string delta, bool final) {
 }
 
 void Session::Report(const Speech& speech, bool interrupted) {
-  if (!speech.turn_id.empty())
+  if (!speech.turn_id.empty() && !speech.reported)
     out_.emplace_back(command::TurnDone{MakeReport(speech, interrupted)});
 }
 

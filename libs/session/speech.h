@@ -17,6 +17,9 @@ struct ToolRun {
   ChatItem request;
   ChatItem result;
   bool done = false;
+  std::string handoff;  // to this agent, when it succeeds
+  std::string filler;
+  int64_t since_us = 0;                                       // it runs; 0: not yet
   int64_t deadline_us = std::numeric_limits<int64_t>::max();  // once it runs
 };
 
@@ -41,6 +44,9 @@ struct Speech {
   bool interruptible = true;
   uint64_t handle = 0;  // the program's; 0: none
   Priority priority = Priority::kNormal;
+  uint64_t clip = 0;          // ready audio in place of a voice; 0: none
+  bool more = false;          // the program has more of its text
+  int64_t more_until_us = 0;  // … and is waited for until then; 0: it was not needed yet
   AnswerTimes times;
 
   // Making it.
@@ -54,8 +60,11 @@ struct Speech {
   SentenceSplitter splitter;
   std::vector<ToolRun> tools;  // of this round
   int tool_calls = 0;
+  bool filled = false;  // something was said while tools of this round ran
   bool text_complete = false;
   bool apology = false;
+  std::optional<ToolRun> handoff;  // to be done once this has been said
+  bool reported = false;           // the turn: who handed over has answered it
 
   // Speaking it.
   SpokenText spoken;
@@ -63,10 +72,17 @@ struct Speech {
   bool tts_finished = false;
   int64_t tts_deadline_us = 0;
   bool playing = false;
+  int64_t moved_us = 0;  // playing: when there was last something new to play, or to be heard
   int64_t played_us = 0;
   bool shown = false;  // some of its text
 
   bool heard() const { return played_us > 0; }
+  // There is audio that nobody has heard, and nothing but the playout is to bring it.
+  bool owes_playing() const { return playing && played_us < spoken.audio_us(); }
+  // Some of what was there before the last `added_us` is still to be played.
+  bool owes_audio_before(int64_t added_us) const {
+    return played_us < spoken.audio_us() - added_us;
+  }
   // Answers to the user come before whatever the program wants to say.
   int rank() const { return turn_id.empty() ? static_cast<int>(priority) : 100; }
 };

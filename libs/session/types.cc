@@ -46,6 +46,22 @@ std::string_view Name(TurnDetection detection) {
   return "";
 }
 
+std::string_view Name(Stage stage) {
+  switch (stage) {
+    case Stage::kRecogniser:
+      return "recogniser";
+    case Stage::kModel:
+      return "model";
+    case Stage::kTool:
+      return "tool";
+    case Stage::kVoice:
+      return "voice";
+    case Stage::kPlayout:
+      return "playout";
+  }
+  return "";
+}
+
 std::string_view Name(EndReason reason) {
   switch (reason) {
     case EndReason::kParticipantsLeft:
@@ -68,8 +84,12 @@ std::string_view Name(EndReason reason) {
   return "";
 }
 
+std::string HandoffTool(std::string_view agent) { return fmt::format("transfer_to_{}", agent); }
+
 std::string LineOf(const ChatItem& item) {
   switch (item.kind) {
+    case ChatItem::Kind::kHandoff:
+      return fmt::format("handoff {}", item.name);
     case ChatItem::Kind::kToolCall:
       return fmt::format("call {} {}", item.name, item.arguments_json);
     case ChatItem::Kind::kToolResult:

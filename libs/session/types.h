@@ -18,20 +18,20 @@ std::string_view Name(UserState state);
 
 // One thing that was said or done, as the model sees it.
 struct ChatItem {
-  enum class Kind { kMessage, kToolCall, kToolResult };
+  enum class Kind { kMessage, kToolCall, kToolResult, kHandoff };
   Kind kind = Kind::kMessage;
   std::string role;            // messages: system, user, assistant
-  std::string text;            // messages; results: the output
+  std::string text;            // messages; results: the output; handoffs: who left
   bool interrupted = false;    // messages: cut to what was heard
   std::string call_id;         // calls and results
-  std::string name;            // calls and results: the tool
+  std::string name;            // calls and results: the tool; handoffs: who took over
   std::string arguments_json;  // calls
   bool is_error = false;       // results
   friend bool operator==(const ChatItem&, const ChatItem&) = default;
 };
 
 // For people and logs: "user: text", "assistant (cut): text", "call NAME {…}", "result NAME: text",
-// "error NAME: text".
+// "error NAME: text", "handoff NAME".
 std::string LineOf(const ChatItem& item);
 
 // A word of synthesised speech, counted from the start of its segment's audio.
@@ -51,14 +51,27 @@ struct Person {
 struct ToolSpec {
   std::string name;
   absl::Duration timeout = absl::Seconds(10);
+  // Said once the user has waited Options::filler_after for it in silence; empty: nothing. It is no
+  // part of the history.
+  std::string filler;
 };
 
-// Who speaks, and what it is told.
+// Who speaks, and what it is told. A session has at least one, the first, and may be handed over
+// among them: history, caller and limits stay, instructions, tools and voice change.
 struct Character {
+  std::string name;          // one of its own in the session
   std::string instructions;  // the system prompt
-  std::string greeting;      // said once to each person; empty: the agent waits
+  // The first: said once to each person; empty: the agent waits. The others: said when they take
+  // over; empty: they answer at once.
+  std::string greeting;
   std::vector<ToolSpec> tools;
+  std::string farewell;  // said before it hands over, where its answer says nothing
+  // Whom it may hand over to. The model does so by calling HandoffTool(name), without arguments.
+  std::vector<std::string> handoffs;
+  // It sees what the user said last before it took over, and what came after; else everything.
+  bool fresh_context = false;
 };
+std::string HandoffTool(std::string_view agent);
 
 // What ends the user's turn.
 enum class TurnDetection {
@@ -119,6 +132,10 @@ struct Options {
   absl::Duration llm_timeout = absl::Seconds(15);   // request → first answer, and between pieces
   absl::Duration tts_timeout = absl::Seconds(10);   // text → first audio, and between pieces
   absl::Duration tool_timeout = absl::Seconds(10);  // of tools that name none
+  absl::Duration filler_after = absl::Milliseconds(600);
+  absl::Duration playout_timeout = absl::Seconds(2);  // audio that is to be played → some is
+  absl::Duration slow_after =
+      absl::Seconds(1);  // a stage that the caller waits for is named; 0: never
   absl::Duration max_duration = absl::InfiniteDuration();
   int max_errors = 3;  // of a kind in a row; the next one closes the session
   std::string apology = "I am sorry, something went wrong on my side. Please say that again.";
@@ -144,6 +161,10 @@ struct Usage {
   int64_t tts_characters = 0;
   int64_t stt_audio_us = 0;
 };
+
+// What the caller waits for in silence.
+enum class Stage { kRecogniser, kModel, kTool, kVoice, kPlayout };
+std::string_view Name(Stage stage);
 
 // Why a session is over.
 enum class EndReason {

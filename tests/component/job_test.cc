@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <span>
 #include <sstream>
 
 #include "audio/level.h"
@@ -473,6 +474,92 @@ rules:
     if (!message.stt().has_open()) continue;
     EXPECT_THAT(message.stt().open().engines(0).grammar(), HasSubstr("#JSGF V1.0"));
   }
+}
+
+TEST(JobTest, HandsOverToAnAgentWithAnotherVoice) {
+  const auto definition = registry::ParseDefinition(R"(
+id: desk
+llm: [{engine: scripted}]
+tts: [{engine: scripted, voice: slt}]
+handoffs: [billing]
+agents:
+  billing:
+    description: Refunds.
+    instructions: You do the bills.
+    greeting: Billing here.
+    tts: [{engine: scripted, voice: rms}]
+)",
+                                                    "test.yaml");
+  ASSERT_TRUE(definition.ok()) << definition.status();
+  AgentOptions options;
+  options.entrypoint = RunConfiguredAgent;
+  JobPeer peer(options);
+  peer.answers.emplace_back().mutable_tool_call()->set_name("transfer_to_billing");
+  peer.answers.push_back(Text("It is done."));
+  peer.Assign(registry::ToJson(*definition));
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  peer.Chat("a refund please");
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "Billing here.|"; })) << peer.agent_said;
+  peer.Chat("number seven");
+  ASSERT_TRUE(peer.Until([&] { return peer.turns.size() == 2; }));
+  ASSERT_EQ(peer.chats.size(), 2U);
+  EXPECT_THAT(peer.chats[0].tools(0).description(), HasSubstr("Refunds."));
+  EXPECT_EQ(peer.chats[1].items(0).message().text(), "You do the bills.");
+  EXPECT_EQ(peer.chats[1].items(1).message().text(), "a refund please");
+  EXPECT_EQ(peer.chats[1].tools_size(), 0);
+  for (const FromJob& message : peer.messages) {
+    if (!message.tts().has_open()) continue;
+    EXPECT_EQ(message.tts().open().voices(0).voice(), "rms");
+  }
+  EXPECT_THAT(peer.checkpoints.back(), HasSubstr(R"("agent":"billing")"));
+}
+
+TEST(JobTest, ReadyAudioNeedsNoVoice) {
+  JobPeer peer(Program([](JobContext& job) -> absl::Status {
+    PARLEY_ASSIGN_OR_RETURN(AgentSession * session, job.StartSession(Engines()));
+    EXPECT_FALSE(session->SayAudio({}).ok());
+    // Half a second of a square wave.
+    std::vector<int16_t> samples(12'000);
+    for (size_t i = 0; i < samples.size(); ++i) samples[i] = i % 60 < 30 ? 9'000 : -9'000;
+    PARLEY_RETURN_IF_ERROR(session->SayAudio(samples, "A signal.").status());
+    session->Say("Then", {.more = true}).Add(" words.", true);
+    return session->Wait();
+  }));
+  peer.Assign();
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "A signal.|Then words.|"; }))
+      << peer.agent_said;
+  EXPECT_EQ(peer.frames_us.size(), 25U + 20U) << "half a second, and two words of 200 ms";
+  const size_t signal = size_t{16'000} / 2;
+  ASSERT_GT(peer.heard.size(), signal);
+  EXPECT_GT(audio::LevelDbov(std::span(peer.heard).subspan(2'000, signal - 4'000)), -16);
+  int voices = 0;
+  for (const FromJob& message : peer.messages) voices += message.tts().has_open() ? 1 : 0;
+  EXPECT_EQ(voices, 1);
+}
+
+TEST(JobTest, AToolThatHangsIsNamed) {
+  SessionConfig config = Engines();
+  config.tools = {{.name = "look",
+                   .timeout = absl::Milliseconds(1'000),
+                   .run = [](std::string_view) -> absl::StatusOr<std::string> {
+                     while (true) pause();
+                   },
+                   .filler = "One moment."}};
+  JobPeer peer(Talker(config));
+  peer.answers.emplace_back().mutable_tool_call()->set_name("look");
+  peer.answers.push_back(Text("I could not find it."));
+  peer.Assign();
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  peer.Chat("find it");
+  ASSERT_TRUE(peer.UntilHas(FromJob::kStalled));
+  const jobv1::Stalled& stalled = peer.Find(FromJob::kStalled)->stalled();
+  EXPECT_EQ(stalled.stage(), "tool");
+  EXPECT_EQ(stalled.detail(), "look");
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  EXPECT_EQ(peer.agent_said, "One moment. I could not find it.|");
+  EXPECT_TRUE(peer.chats.at(1).items(3).tool_result().is_error());
 }
 
 TEST(JobTest, TurnsTakenByHandEndWhenTheCallerSaysSo) {

@@ -103,6 +103,25 @@ TEST_F(RoomViewTest, TheMicrophoneIsTheVoice) {
   EXPECT_EQ(room_.TrackOf("ann"), "");
 }
 
+TEST(ConvertTest, HandoffsAreToolsOfTheModel) {
+  SessionConfig config;
+  config.name = "desk";
+  config.stt = {{.engine = "scripted"}};
+  config.llm = {{.engine = "scripted"}};
+  config.tts = {{.engine = "scripted"}};
+  config.handoffs = {"billing"};
+  config.agents = {{.name = "billing", .description = "Refunds.", .handoffs = {"desk"}}};
+  ASSERT_TRUE(CheckConfig(config).ok());
+  const auto request = ChatRequestOf(config, {.llm = config.llm, .handoffs = config.handoffs});
+  ASSERT_EQ(request.tools_size(), 1);
+  EXPECT_EQ(request.tools(0).name(), "transfer_to_billing");
+  EXPECT_EQ(request.tools(0).description(), "Hands the conversation over to billing. Refunds.");
+  config.agents[0].handoffs = {"cook"};
+  EXPECT_EQ(CheckConfig(config).message(), "handoffs: there is no agent cook");
+  config.agents[0] = {.name = "desk"};
+  EXPECT_EQ(CheckConfig(config).message(), "agents: \"desk\" is no name of its own");
+}
+
 TEST(ConvertTest, WhyTheRoomIsOverDecidesHowTheJobEnds) {
   const auto reason = [](roomv1::DisconnectReason why) {
     roomv1::Disconnected disconnected;

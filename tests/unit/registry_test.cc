@@ -196,6 +196,73 @@ rules:
   EXPECT_EQ(ToJson(again), ToJson(d));
 }
 
+constexpr const char* kHotelOfTwo = R"(id: desk
+farewell: One moment.
+handoffs: [billing]
+tools:
+  - {name: refund, agents: [billing], http: {url: "https://pay.example/refund"}}
+agents:
+  billing:
+    description: Invoices and refunds
+    greeting: Billing here.
+    tts: [{engine: espeak}]
+    llm: [{engine: rules, rules: billing}]
+    handoffs: [desk]
+    context: fresh
+llm: [{engine: rules, rules: desk}]
+rules:
+  desk: [{when: "bill", say: "I will get somebody.", handoff: billing}, {otherwise: "Good day."}]
+  billing: [{when: "refund", call: refund}, {when: "back", handoff: desk}]
+)";
+
+TEST(DefinitionTest, AgentsBesideTheFirst) {
+  const auto d = ParseDefinition(kHotelOfTwo, "a.yaml");
+  ASSERT_TRUE(d.ok()) << Message(d.status());
+  EXPECT_EQ(d->handoffs, std::vector<std::string>{"billing"});
+  const PartAgent& billing = d->agents.at("billing");
+  EXPECT_EQ(billing.greeting, "Billing here.");
+  EXPECT_EQ(billing.tts.at(0).engine, "espeak");
+  EXPECT_TRUE(billing.fresh_context);
+  EXPECT_TRUE(d->FindTool("refund")->IsOf("billing"));
+  EXPECT_FALSE(d->FindTool("refund")->IsOf("desk"));
+  EXPECT_EQ(d->rules.at("desk").at(0).handoff, "billing");
+  const std::string json = ToJson(*d);
+  EXPECT_EQ(SchemaProblem(Json::parse(json)), "");
+  const auto again = FromJson(json);
+  ASSERT_TRUE(again.ok()) << Message(again.status());
+  EXPECT_EQ(ToJson(*again), json);
+}
+
+TEST(DefinitionTest, AgentsThatCannotWorkAreRefused) {
+  const auto refusal = [](std::string_view old, std::string_view now) {
+    std::string text = kHotelOfTwo;
+    const size_t at = text.find(old);
+    EXPECT_NE(at, text.npos) << old;
+    text.replace(at, old.size(), now);
+    return std::string(Message(ParseDefinition(text, "a.yaml").status()));
+  };
+  EXPECT_EQ(refusal("handoffs: [billing]", "handoffs: [biling, billing]"),
+            "a.yaml:3: handoffs: there is no agent biling under `agents`");
+  EXPECT_EQ(refusal("agents: [billing]", "agents: [sales]"),
+            "a.yaml:5: tools[0].agents: there is no agent sales under `agents`");
+  EXPECT_EQ(refusal("handoff: desk", "handoff: cook"),
+            "a.yaml:17: rules.billing[1].handoff: there is no agent cook under `agents`");
+  EXPECT_EQ(refusal("handoffs: [billing]", "handoffs: []"),
+            "a.yaml:3: handoffs: rules.desk hand over to billing, which is not among the handoffs "
+            "of desk");
+  EXPECT_EQ(refusal("agents: [billing]", "agents: [desk]"),
+            "a.yaml:6: agents: rules.billing call refund, which is no tool of billing");
+  EXPECT_THAT(refusal("  billing:\n    desc", "  other: {llm: [{engine: openai, model: m}]}\n  billing:\n    desc"),
+              HasSubstr("agents: nobody hands over to other"));
+  EXPECT_THAT(refusal("  billing:\n    desc", "  desk: {}\n  billing:\n    desc"),
+              HasSubstr("agents.desk: its id must be"));
+  EXPECT_THAT(refusal("context: fresh", "context: stale"),
+              HasSubstr("agents.billing.context: \"stale\" is none of whole, fresh"));
+  EXPECT_THAT(refusal("call: refund", "call: refund, handoff: desk"),
+              HasSubstr("rules.billing[0].handoff: stands beside `call`"));
+  EXPECT_THAT(refusal("name: refund", "name: transfer_to_x"), HasSubstr("there is no tool refund"));
+}
+
 TEST(DefinitionTest, DefaultsAreFilledIn) {
   PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition d, ParseDefinition(R"(
 id: hello
@@ -286,7 +353,6 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Refusal{With("mcp_servers: [{url: \"https://x.example/\"}]\n"),
                 "a.yaml:3: mcp_servers: not built yet in this version"},
-        Refusal{With("handoffs: [billing]\n"), "a.yaml:3: handoffs: not built yet"},
         Refusal{With("realtime: {engine: r}\n"), "a.yaml:3: realtime: not built yet"},
         Refusal{With("vision: {enabled: true}\n"), "a.yaml:3: vision.enabled: not built yet"},
         Refusal{With("avatar: bob\n"), "a.yaml:3: avatar: not built yet"},
@@ -370,7 +436,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{Rules("    - {when: \"(\", say: x}\n"), "a.yaml:9: rules.r[0].when: "},
         Refusal{Rules("    - {when: \"((a{1,100}){1,100}){1,100}\", say: x}\n"),
                 "a.yaml:9: rules.r[0].when: "},
-        Refusal{Rules("    - {when: x}\n"), "a.yaml:9: rules.r[0]: needs `say` or `call`"},
+        Refusal{Rules("    - {when: x}\n"),
+                "a.yaml:9: rules.r[0]: needs `say`, `call` or `handoff`"},
         Refusal{Rules("    - {say: x}\n"), "a.yaml:9: rules.r[0].when: is missing"},
         Refusal{Rules("    - {when: x, call: nothing}\n"),
                 "a.yaml:9: rules.r[0].call: there is no tool nothing"},

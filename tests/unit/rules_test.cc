@@ -73,6 +73,23 @@ TEST(RulesTest, SaysWithoutACall) {
   EXPECT_EQ(Ask({User("Goodbye!")}).say, "Good bye.");
 }
 
+TEST(RulesTest, HandsOverOnceItHasSpoken) {
+  constexpr const char* kRules =
+      R"([{"when": "bill for {what}", "say": "The {what}? One moment.", "handoff": "billing"}])";
+  const auto set = RuleSet::Parse(kRules);
+  ASSERT_TRUE(set.ok()) << set.status();
+  const std::vector<speech::ChatTool> tools = {{"transfer_to_billing", "", "{}"}};
+  const auto answer = set->Answer({User("a bill for breakfast")}, tools);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->say, "The breakfast? One moment.");
+  ASSERT_TRUE(answer->call.has_value());
+  EXPECT_EQ(answer->call->name, "transfer_to_billing");
+  EXPECT_EQ(answer->call->arguments_json, "{}");
+  EXPECT_FALSE(set->Answer({User("a bill for breakfast")}, {}).ok()) << "not its to do";
+  EXPECT_THAT(Refusal(R"([{"when": "a", "call": "b", "handoff": "c"}])"),
+              HasSubstr("both call and handoff"));
+}
+
 TEST(RulesTest, OtherwiseAnswersTheRest) {
   EXPECT_EQ(Ask({User("do you have a pool")}).say, "I can tell you our room rates.");
   EXPECT_EQ(Ask({}).say, "I can tell you our room rates.");

@@ -730,6 +730,34 @@ TEST(CheckpointTest, TheNextAttemptGoesOn) {
                           "user: what is my name", "assistant: Ann."));
 }
 
+TEST(CheckpointTest, TheAgentThatHasTheConversationKeepsIt) {
+  const std::vector<Character> agents = {{.name = "desk", .handoffs = {"billing"}},
+                                         {.name = "billing", .instructions = "Bills."}};
+  Session first({}, agents);
+  first.Start(1);
+  first.Handle(event::Joined{{{"ann", ""}}}, 2);
+  first.Handle(event::SetAgent{"billing"}, 3);
+  EXPECT_EQ(first.agent(), "billing");
+  std::string blob;
+  for (const Command& one : first.Take()) {
+    if (const auto* save = std::get_if<command::SaveCheckpoint>(&one)) blob = save->blob;
+  }
+  Session second({}, agents);
+  ASSERT_TRUE(second.Restore(blob).ok());
+  EXPECT_EQ(second.agent(), "billing");
+  second.Start(1);
+  second.Handle(event::Joined{{{"ann", ""}}}, 2);
+  std::vector<std::string> asked;
+  for (const Command& one : second.Take()) {
+    if (const auto* chat = std::get_if<command::LlmChat>(&one)) asked.push_back(chat->agent);
+  }
+  EXPECT_THAT(asked, ElementsAre("billing")) << "who took over owes a word";
+  // An agent that is there no more: the first goes on.
+  Session third({}, agents.front());
+  ASSERT_TRUE(third.Restore(blob).ok());
+  EXPECT_EQ(third.agent(), "desk");
+}
+
 TEST(CheckpointTest, AnUnansweredQuestionGetsItsAnswer) {
   Talk first;
   first.finals = {{"how much"}};
@@ -746,7 +774,7 @@ TEST(CheckpointTest, AnUnansweredQuestionGetsItsAnswer) {
 }
 
 TEST(CheckpointTest, NonsenseIsRefused) {
-  Session session({}, {});
+  Session session({}, Character{});
   EXPECT_FALSE(session.Restore("").ok());
   EXPECT_FALSE(session.Restore("{}").ok());
   EXPECT_FALSE(session.Restore(R"({"version":2,"items":[],"usage":[0,0,0,0,0]})").ok());

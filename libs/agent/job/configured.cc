@@ -31,11 +31,10 @@ absl::StatusOr<std::vector<SttEngine>> SttOf(const registry::AgentDefinition& de
 }
 
 // A rule list goes to its engine as the JSON it was written in.
-absl::StatusOr<std::vector<LlmEngine>> LlmOf(const registry::AgentDefinition& definition,
-                                             const std::string& definition_json) {
-  const auto json = nlohmann::json::parse(definition_json, nullptr, false);
+absl::StatusOr<std::vector<LlmEngine>> LlmOf(const std::vector<registry::LlmConfig>& chain,
+                                             const nlohmann::json& json) {
   std::vector<LlmEngine> engines;
-  for (const registry::LlmConfig& one : definition.llm) {
+  for (const registry::LlmConfig& one : chain) {
     LlmEngine engine{.engine = one.engine,
                      .model = one.model,
                      .temperature = one.temperature,
@@ -52,9 +51,9 @@ absl::StatusOr<std::vector<LlmEngine>> LlmOf(const registry::AgentDefinition& de
   return engines;
 }
 
-std::vector<TtsEngine> TtsOf(const registry::AgentDefinition& definition) {
+std::vector<TtsEngine> TtsOf(const std::vector<registry::TtsConfig>& chain) {
   std::vector<TtsEngine> engines;
-  for (const registry::TtsConfig& one : definition.tts) {
+  for (const registry::TtsConfig& one : chain) {
     engines.push_back({.engine = one.engine,
                        .voice = one.voice,
                        .language = one.language,
@@ -65,21 +64,46 @@ std::vector<TtsEngine> TtsOf(const registry::AgentDefinition& definition) {
   return engines;
 }
 
+std::vector<Tool> ToolsOf(const registry::AgentDefinition& definition, std::string_view agent) {
+  std::vector<Tool> tools;
+  for (const registry::Tool& tool : definition.tools) {
+    if (!tool.IsOf(agent)) continue;
+    tools.push_back({.name = tool.name,
+                     .description = tool.description,
+                     .parameters_json = tool.parameters_json,
+                     .timeout = tool.http.timeout,
+                     .run = nullptr,
+                     .filler = tool.filler});
+  }
+  return tools;
+}
+
 absl::StatusOr<SessionConfig> ConfigOf(const std::string& definition_json) {
   PARLEY_ASSIGN_OR_RETURN(const registry::AgentDefinition definition,
                           registry::FromJson(definition_json));
+  const auto json = nlohmann::json::parse(definition_json, nullptr, false);
   SessionConfig config;
+  config.name = definition.id;
   config.instructions = definition.instructions;
   config.greeting = definition.greeting;
+  config.farewell = definition.farewell;
+  config.handoffs = definition.handoffs;
   PARLEY_ASSIGN_OR_RETURN(config.stt, SttOf(definition));
-  PARLEY_ASSIGN_OR_RETURN(config.llm, LlmOf(definition, definition_json));
-  config.tts = TtsOf(definition);
-  for (const registry::Tool& tool : definition.tools) {
-    config.tools.push_back({.name = tool.name,
-                            .description = tool.description,
-                            .parameters_json = tool.parameters_json,
-                            .timeout = tool.http.timeout,
-                            .run = nullptr});
+  PARLEY_ASSIGN_OR_RETURN(config.llm, LlmOf(definition.llm, json));
+  config.tts = TtsOf(definition.tts);
+  config.tools = ToolsOf(definition, definition.id);
+  for (const auto& [id, part] : definition.agents) {
+    AgentConfig agent{.name = id,
+                      .description = part.description,
+                      .instructions = part.instructions,
+                      .greeting = part.greeting,
+                      .farewell = part.farewell,
+                      .tts = TtsOf(part.tts),
+                      .tools = ToolsOf(definition, id),
+                      .handoffs = part.handoffs,
+                      .fresh_context = part.fresh_context};
+    PARLEY_ASSIGN_OR_RETURN(agent.llm, LlmOf(part.llm, json));
+    config.agents.push_back(std::move(agent));
   }
   config.options = session::OptionsOf(definition);
   config.publish_transcripts = definition.transcription_enabled;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "agent/job/convert.h"
+#include "agent/job/playout.h"
 #include "base/status.h"
 
 namespace parley::agent {
@@ -186,7 +187,7 @@ bool Context::Tell(session::Event event) {
       [this, event = std::move(event)]() mutable { control_.ToConversation(std::move(event)); });
 }
 
-SpeechHandle Context::Begin(const std::function<session::Event(uint64_t handle)>& event_of) {
+SpeechHandle Context::Begin(const std::function<bool(uint64_t handle)>& tell) {
   auto speech = std::make_shared<SpeechHandle::State>();
   speech->job = state_;
   uint64_t handle = 0;
@@ -200,10 +201,14 @@ SpeechHandle Context::Begin(const std::function<session::Event(uint64_t handle)>
   speech->interrupt = [self = weak_from_this(), handle] {
     if (const auto alive = self.lock()) alive->Tell(session::event::Interrupt{handle});
   };
+  speech->add = [self = weak_from_this(), handle](std::string text, bool last) {
+    const auto alive = self.lock();
+    if (alive) alive->Tell(session::event::SayMore{handle, std::move(text), last});
+  };
   if (over) {
     MutexLock lock(&state_->mutex);
     speech->done = speech->interrupted = true;
-  } else if (!Tell(event_of(handle))) {
+  } else if (!tell(handle)) {
     state_->SpeechDone({.handle = handle, .interrupted = true});
   }
   return SpeechHandle(std::move(speech));
@@ -211,17 +216,31 @@ SpeechHandle Context::Begin(const std::function<session::Event(uint64_t handle)>
 
 SpeechHandle Context::Say(std::string text, SpeechOptions options) {
   return Begin([&](uint64_t handle) {
-    return session::event::Say{std::move(text), options.allow_interruptions, handle,
-                               options.priority};
+    return Tell(session::event::Say{std::move(text), options.allow_interruptions, handle,
+                                    options.priority, options.more});
   });
 }
 SpeechHandle Context::GenerateReply(std::string instructions, SpeechOptions options) {
   return Begin([&](uint64_t handle) {
-    return session::event::GenerateReply{std::move(instructions), handle, options.priority,
-                                         options.allow_interruptions};
+    return Tell(session::event::GenerateReply{std::move(instructions), handle, options.priority,
+                                              options.allow_interruptions});
   });
 }
 void Context::Interrupt() { Tell(session::event::Interrupt{}); }
+absl::StatusOr<SpeechHandle> Context::SayAudio(std::vector<int16_t> samples, std::string text,
+                                               SpeechOptions options) {
+  constexpr size_t kMaxSamples = size_t{Playout::kRateHz} * 60;
+  if (samples.empty() || samples.size() > kMaxSamples) {
+    return InvalidArgument("audio of {} samples; 1 to {} are played", samples.size(), kMaxSamples);
+  }
+  return Begin([&](uint64_t handle) {
+    session::event::Say say{std::move(text), options.allow_interruptions, handle, options.priority};
+    return mailbox_->Post([this, samples = std::move(samples), say = std::move(say)]() mutable {
+      control_.SayAudio(std::move(samples), std::move(say));
+    });
+  });
+}
+void Context::SetAgent(std::string name) { Tell(session::event::SetAgent{std::move(name)}); }
 void Context::SetTurnDetection(session::TurnDetection detection) {
   Tell(session::event::SetTurnDetection{detection});
 }
@@ -278,6 +297,7 @@ std::string SpeechHandle::heard() const {
 }
 
 void SpeechHandle::Interrupt() const { state_->interrupt(); }
+void SpeechHandle::Add(std::string text, bool last) const { state_->add(std::move(text), last); }
 
 absl::Status Context::Wait() {
   MutexLock lock(&state_->mutex);

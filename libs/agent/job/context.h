@@ -43,6 +43,7 @@ struct JobState {
 struct SpeechHandle::State {
   std::shared_ptr<JobState> job;
   std::function<void()> interrupt;
+  std::function<void(std::string text, bool last)> add;
   // Guarded by the job's mutex.
   bool done = false;
   bool interrupted = false;
@@ -67,6 +68,7 @@ class JobControl {
   // `hooks`: of config.agent; null where there is none.
   virtual void StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> hooks) = 0;
   virtual void ToConversation(session::Event event) = 0;
+  virtual void SayAudio(std::vector<int16_t> samples, session::event::Say say) = 0;
   virtual void RequestShutdown(std::string reason) = 0;
   virtual void DefinitionFailed(std::string error) = 0;
   virtual void Log(log::Level level, std::string message,
@@ -104,6 +106,9 @@ class Context final : public JobContext,
   SpeechHandle Say(std::string text, SpeechOptions options) override;
   SpeechHandle GenerateReply(std::string instructions, SpeechOptions options) override;
   void Interrupt() override;
+  absl::StatusOr<SpeechHandle> SayAudio(std::vector<int16_t> samples, std::string text,
+                                        SpeechOptions options) override;
+  void SetAgent(std::string name) override;
   void SetTurnDetection(session::TurnDetection detection) override;
   void CommitUserTurn() override;
   void ClearUserTurn() override;
@@ -112,7 +117,7 @@ class Context final : public JobContext,
   // False: it reached nobody.
   bool Tell(session::Event event);
   // Makes a handle and tells what `event_of` makes of its number.
-  SpeechHandle Begin(const std::function<session::Event(uint64_t handle)>& event_of);
+  SpeechHandle Begin(const std::function<bool(uint64_t handle)>& tell);
 
   const JobInfo info_;
   const std::string restored_state_;

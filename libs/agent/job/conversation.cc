@@ -27,13 +27,32 @@ constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
 constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
 
-session::Character CharacterOf(const SessionConfig& config) {
-  session::Character character{.instructions = config.instructions, .greeting = config.greeting};
-  for (const Tool& tool : config.tools) {
+std::vector<session::ToolSpec> SpecsOf(const std::vector<Tool>& tools) {
+  std::vector<session::ToolSpec> specs;
+  for (const Tool& tool : tools) {
     // Whoever runs the tool gives up first, and says why.
-    character.tools.push_back({.name = tool.name, .timeout = tool.timeout + kToolMargin});
+    specs.push_back({tool.name, tool.timeout + kToolMargin, tool.filler});
   }
-  return character;
+  return specs;
+}
+
+std::vector<session::Character> CharactersOf(const SessionConfig& config) {
+  std::vector<session::Character> agents = {{.name = config.name,
+                                             .instructions = config.instructions,
+                                             .greeting = config.greeting,
+                                             .tools = SpecsOf(config.tools),
+                                             .farewell = config.farewell,
+                                             .handoffs = config.handoffs}};
+  for (const AgentConfig& one : config.agents) {
+    agents.push_back({.name = one.name,
+                      .instructions = one.instructions,
+                      .greeting = one.greeting,
+                      .tools = SpecsOf(one.tools),
+                      .farewell = one.farewell,
+                      .handoffs = one.handoffs,
+                      .fresh_context = one.fresh_context});
+  }
+  return agents;
 }
 
 std::string ErrorText(const jobv1::StreamFailed& failed) {
@@ -93,8 +112,8 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
       participant_identity_(assignment.job().participant_identity()),
       segment_prefix_("SG_" + assignment.job().job_id() + "_" +
                       std::to_string(assignment.job().fencing_token()) + "_"),
-      chat_request_(ChatRequestOf(config_)),
-      session_(config_.options, CharacterOf(config_)),
+      voices_(VoicesOf(config_)),
+      session_(config_.options, CharactersOf(config_)),
       timer_(loop),
       hand_over_timer_(loop) {
   if (config_.on_recording) session_.RecordTo(&recorder_.emplace(config_.on_recording));
@@ -107,6 +126,29 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
 }
 
 Conversation::~Conversation() { *self_ = nullptr; }
+
+std::map<std::string, Conversation::Voice> Conversation::VoicesOf(const SessionConfig& config) {
+  std::map<std::string, Voice> voices;
+  const auto add = [&](const std::string& name, const AgentConfig& agent) {
+    voices[name] = {ChatRequestOf(config, agent), SynthesizeConfigOf(agent.tts, Playout::kRateHz),
+                    agent.tools};
+  };
+  const AgentConfig first{
+      .llm = config.llm, .tts = config.tts, .tools = config.tools, .handoffs = config.handoffs};
+  add("", first);
+  add(config.name, first);
+  for (AgentConfig one : config.agents) {
+    if (one.llm.empty()) one.llm = config.llm;
+    if (one.tts.empty()) one.tts = config.tts;
+    add(one.name, one);
+  }
+  return voices;
+}
+
+const Conversation::Voice& Conversation::VoiceOf(const std::string& agent) const {
+  const auto found = voices_.find(agent);
+  return found == voices_.end() ? voices_.at("") : found->second;
+}
 
 void Conversation::Start() {
   jobv1::FromJob publish;
@@ -367,7 +409,7 @@ void Conversation::Do(const command::LlmChat& chat) {
   jobv1::FromJob message;
   message.mutable_llm()->set_stream(chat.stream);
   auto& request = *message.mutable_llm()->mutable_chat();
-  request = chat_request_;
+  request = VoiceOf(chat.agent).chat;
   *request.mutable_context() = ContextOf(chat.turn_id);
   request.mutable_context()->set_deadline_unix_ms(absl::ToUnixMillis(absl::Now() + chat.timeout));
   if (!chat.allow_tools && request.tools_size() > 0) request.set_tool_choice("none");
@@ -383,9 +425,10 @@ void Conversation::Do(const command::LlmCancel& cancel) {
 }
 
 void Conversation::Do(const command::CallTool& call) {
-  const auto tool = std::find_if(config_.tools.begin(), config_.tools.end(),
+  const std::vector<Tool>& tools = VoiceOf(call.agent).tools;
+  const auto tool = std::find_if(tools.begin(), tools.end(),
                                  [&](const Tool& one) { return one.name == call.name; });
-  if (tool == config_.tools.end() || tool->run == nullptr) {
+  if (tool == tools.end() || tool->run == nullptr) {
     jobv1::FromJob message;
     message.mutable_tool_call()->set_call(call.call);
     message.mutable_tool_call()->set_name(call.name);
@@ -394,14 +437,15 @@ void Conversation::Do(const command::CallTool& call) {
   }
   // The program's own code: it may block, so it has a thread; a result that comes too late finds
   // nobody.
-  std::thread([run = tool->run, agent = config_.agent, call, mailbox = mailbox_, self = self_] {
+  std::thread([run = tool->run, handoff = tool->handoff, agent = config_.agent, call,
+               mailbox = mailbox_, self = self_] {
     absl::StatusOr<std::string> result = absl::InternalError("");
     try {
       result = run(call.arguments_json);
     } catch (const std::exception& error) {
       result = Internal("an internal error occurred: {}", error.what());
     }
-    event_::ToolDone done{call.call, "", !result.ok()};
+    event_::ToolDone done{call.call, "", !result.ok(), handoff};
     done.output = result.ok() ? *std::move(result) : std::string(Message(result.status()));
     mailbox->Post([self, done] {
       if (*self != nullptr) (*self)->Handle(done);
@@ -421,7 +465,7 @@ void Conversation::Do(const command::TtsOpen& open) {
   playout_->Begin();
   jobv1::FromJob message;
   message.mutable_tts()->set_stream(open.stream);
-  *message.mutable_tts()->mutable_open() = SynthesizeConfigOf(config_, Playout::kRateHz);
+  *message.mutable_tts()->mutable_open() = VoiceOf(open.agent).speech;
   *message.mutable_tts()->mutable_open()->mutable_context() = ContextOf(open.turn_id);
   host_.send(message);
 }
@@ -433,6 +477,25 @@ void Conversation::Do(const command::TtsText& text) {
   host_.send(message);
   message.mutable_tts()->mutable_flush()->set_segment(text.segment);
   host_.send(message);
+}
+
+void Conversation::AddClip(uint64_t clip, std::vector<int16_t> samples) {
+  constexpr size_t kMaxClips = 32;  // as many speeches may wait
+  if (clips_.size() >= kMaxClips) clips_.erase(clips_.begin());
+  clips_[clip] = std::move(samples);
+}
+
+void Conversation::Do(const command::TakeClip& take) {
+  tts_stream_ = take.stream;
+  playout_->Begin();
+  const auto found = clips_.extract(take.clip);
+  const std::vector<int16_t> none;
+  const std::vector<int16_t>& samples = found.empty() ? none : found.mapped();
+  playout_->Append(samples);
+  const auto count = static_cast<int64_t>(samples.size());
+  const int64_t duration_us = audio::SamplesToMicros(count, Playout::kRateHz);
+  Handle(event_::TtsAudio{take.stream, take.segment, duration_us, {}});
+  Handle(event_::TtsSegmentDone{take.stream, take.segment});
 }
 
 void Conversation::Do(const command::TtsFinish& finish) {
@@ -502,9 +565,11 @@ void Conversation::SendText(const std::string& stream_id, const std::string& seg
 
 void Conversation::Do(const command::ItemAdded& added) {
   if (config_.on_item) config_.on_item(added.item);
-  if (!config_.keep_transcript || added.item.kind == session::ChatItem::Kind::kToolCall) return;
+  using Kind = session::ChatItem::Kind;
+  if (!config_.keep_transcript) return;
+  if (added.item.kind == Kind::kToolCall || added.item.kind == Kind::kHandoff) return;
   if (transcript_.size() >= kMaxTranscriptItems) return;
-  const bool message = added.item.kind == session::ChatItem::Kind::kMessage;
+  const bool message = added.item.kind == Kind::kMessage;
   const std::string role = message ? added.item.role : "tool";
   // A user who goes on extends what was said before.
   const bool extends = role == "user" && !transcript_.empty() &&
@@ -519,6 +584,12 @@ void Conversation::Do(const command::ItemAdded& added) {
   item.mutable_time()->set_nanos(static_cast<int32_t>(now_ms % 1000 * 1'000'000));
 }
 
+void Conversation::Do(const command::AgentChanged& changed) {
+  Do(command::Log{command::Log::Level::kInfo, "the conversation was handed over",
+                  changed.from + " to " + changed.to});
+  if (config_.on_agent_changed) config_.on_agent_changed(changed.from, changed.to);
+}
+
 void Conversation::Do(const command::TurnDone& done) {
   tool_calls_ += done.report.tool_calls;
   if (done.report.interrupted) ++interruptions_;
@@ -530,6 +601,17 @@ void Conversation::Do(const command::TurnDone& done) {
 void Conversation::Do(const command::SpeechDone& done) { host_.speech_done(done); }
 
 void Conversation::Do(const command::FalseInterruption&) {}
+
+void Conversation::Do(const command::Stalled& stalled) {
+  jobv1::FromJob message;
+  jobv1::Stalled& out = *message.mutable_stalled();
+  out.set_stage(std::string(session::Name(stalled.stage)));
+  out.set_detail(stalled.detail);
+  out.set_waited_ms(absl::ToDoubleMilliseconds(stalled.waited));
+  out.set_given_up(stalled.given_up);
+  host_.send(message);
+  if (config_.on_stalled) config_.on_stalled(stalled);
+}
 
 void Conversation::Do(const command::SaveCheckpoint& save) {
   jobv1::FromJob message;

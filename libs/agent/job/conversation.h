@@ -61,6 +61,10 @@ class Conversation {
   // `paused` with the session's checkpoint.
   void HandOver(absl::Duration wait, std::function<void(std::string checkpoint)> paused);
 
+  // Audio at Playout::kRateHz that event::Say names as its clip. The oldest of too many is lost,
+  // and its speech is silent.
+  void AddClip(uint64_t clip, std::vector<int16_t> samples);
+
   // For the job's end report.
   parley::dispatch::v1::SessionReport Report() const;
 
@@ -95,6 +99,7 @@ class Conversation {
   void Do(const session::command::CancelTool& cancel);
   void Do(const session::command::TtsOpen& open);
   void Do(const session::command::TtsText& text);
+  void Do(const session::command::TakeClip& take);
   void Do(const session::command::TtsFinish& finish);
   void Do(const session::command::TtsCancel& cancel);
   void Do(const session::command::PlayStart& start);
@@ -106,9 +111,11 @@ class Conversation {
   void Do(const session::command::UserText& text);
   void Do(const session::command::AgentText& text);
   void Do(const session::command::ItemAdded& added);
+  void Do(const session::command::AgentChanged& changed);
   void Do(const session::command::TurnDone& done);
   void Do(const session::command::SpeechDone& done);
   void Do(const session::command::FalseInterruption& interruption);
+  void Do(const session::command::Stalled& stalled);
   void Do(const session::command::SaveCheckpoint& save);
   void Do(const session::command::Log& log);
   void Do(const session::command::End& end);
@@ -128,7 +135,15 @@ class Conversation {
   const std::string session_id_;
   const std::string participant_identity_;  // the only one to talk with; empty: anybody
   const std::string segment_prefix_;
-  const parley::llm::v1::ChatRequest chat_request_;
+  // What each agent's engines are asked with; "" is the first.
+  struct Voice {
+    parley::llm::v1::ChatRequest chat;
+    parley::speech::v1::SynthesizeConfig speech;
+    std::vector<Tool> tools;
+  };
+  static std::map<std::string, Voice> VoicesOf(const SessionConfig& config);
+  const Voice& VoiceOf(const std::string& agent) const;
+  const std::map<std::string, Voice> voices_;
   std::optional<session::Recorder> recorder_;
   session::Session session_;
   std::unique_ptr<Listener> listener_;
@@ -147,6 +162,7 @@ class Conversation {
   uint32_t stt_stream_ = 0;
   uint32_t tts_stream_ = 0;
   std::vector<int16_t> samples_;
+  std::map<uint64_t, std::vector<int16_t>> clips_;
   std::map<std::string, std::string> chats_;  // unfinished texts, by stream id
   uint64_t user_texts_ = 0;
   int tool_calls_ = 0;

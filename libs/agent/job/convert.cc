@@ -1,5 +1,8 @@
 #include "agent/job/convert.h"
 
+#include <algorithm>
+#include <set>
+
 #include "base/status.h"
 
 namespace parley::agent {
@@ -10,6 +13,23 @@ namespace jobv1 = parley::job::v1;
 namespace llmv1 = parley::llm::v1;
 namespace roomv1 = parley::room::v1;
 namespace speechv1 = parley::speech::v1;
+
+absl::Status CheckAgent(const std::vector<Tool>& tools, const std::vector<std::string>& handoffs,
+                        const std::set<std::string>& agents) {
+  for (const Tool& tool : tools) {
+    if (tool.name.empty()) return InvalidArgument("tools: one has no name");
+    if (tool.timeout <= absl::ZeroDuration()) {
+      return InvalidArgument("tools: {}: the timeout is not positive", tool.name);
+    }
+    if (!tool.handoff.empty() && !agents.contains(tool.handoff)) {
+      return InvalidArgument("tools: {}: there is no agent {}", tool.name, tool.handoff);
+    }
+  }
+  for (const std::string& name : handoffs) {
+    if (!agents.contains(name)) return InvalidArgument("handoffs: there is no agent {}", name);
+  }
+  return absl::OkStatus();
+}
 
 double Millis(int64_t micros) { return static_cast<double>(micros) / 1000; }
 
@@ -52,11 +72,11 @@ speechv1::RecognizeConfig RecognizeConfigOf(const SessionConfig& config) {
   return out;
 }
 
-speechv1::SynthesizeConfig SynthesizeConfigOf(const SessionConfig& config, int rate_hz) {
+speechv1::SynthesizeConfig SynthesizeConfigOf(const std::vector<TtsEngine>& engines, int rate_hz) {
   speechv1::SynthesizeConfig out;
   out.set_encoding(speechv1::AUDIO_ENCODING_PCM16);
   out.set_sample_rate_hz(rate_hz);
-  for (const TtsEngine& engine : config.tts) {
+  for (const TtsEngine& engine : engines) {
     speechv1::VoiceConfig& one = *out.add_voices();
     one.set_engine(engine.engine);
     one.set_voice(engine.voice);
@@ -68,9 +88,9 @@ speechv1::SynthesizeConfig SynthesizeConfigOf(const SessionConfig& config, int r
   return out;
 }
 
-llmv1::ChatRequest ChatRequestOf(const SessionConfig& config) {
+llmv1::ChatRequest ChatRequestOf(const SessionConfig& config, const AgentConfig& agent) {
   llmv1::ChatRequest out;
-  for (const LlmEngine& engine : config.llm) {
+  for (const LlmEngine& engine : agent.llm) {
     llmv1::ModelConfig& one = *out.add_models();
     one.set_engine(engine.engine);
     one.set_model(engine.model);
@@ -79,11 +99,22 @@ llmv1::ChatRequest ChatRequestOf(const SessionConfig& config) {
     one.set_rules_json(engine.rules_json);
     one.mutable_options()->insert(engine.options.begin(), engine.options.end());
   }
-  for (const Tool& tool : config.tools) {
+  for (const Tool& tool : agent.tools) {
     llmv1::Tool& one = *out.add_tools();
     one.set_name(tool.name);
     one.set_description(tool.description);
     one.set_parameters_json(tool.parameters_json);
+  }
+  for (const std::string& name : agent.handoffs) {
+    const auto next = std::find_if(config.agents.begin(), config.agents.end(),
+                                   [&](const AgentConfig& other) { return other.name == name; });
+    llmv1::Tool& one = *out.add_tools();
+    one.set_name(session::HandoffTool(name));
+    one.set_description("Hands the conversation over to " + name + ".");
+    if (next != config.agents.end() && !next->description.empty()) {
+      one.set_description(one.description() + " " + next->description);
+    }
+    one.set_parameters_json(R"({"type":"object","properties":{}})");
   }
   return out;
 }
@@ -96,6 +127,9 @@ void AddItems(const std::vector<session::ChatItem>& items, llmv1::ChatRequest& r
         out.mutable_message()->set_role(item.role);
         out.mutable_message()->set_text(item.text);
         out.mutable_message()->set_interrupted(item.interrupted);
+        break;
+      case session::ChatItem::Kind::kHandoff:  // no part of prompts
+        request.mutable_items()->RemoveLast();
         break;
       case session::ChatItem::Kind::kToolCall:
         out.mutable_tool_call()->set_call_id(item.call_id);
@@ -197,11 +231,15 @@ absl::Status CheckConfig(const SessionConfig& config) {
       options.max_endpointing_delay < options.min_endpointing_delay) {
     return InvalidArgument("options: max_endpointing_delay is below min_endpointing_delay");
   }
-  for (const Tool& tool : config.tools) {
-    if (tool.name.empty()) return InvalidArgument("tools: one has no name");
-    if (tool.timeout <= absl::ZeroDuration()) {
-      return InvalidArgument("tools: {}: the timeout is not positive", tool.name);
+  std::set<std::string> agents = {config.name};
+  for (const AgentConfig& one : config.agents) {
+    if (!agents.insert(one.name).second || one.name.empty()) {
+      return InvalidArgument("agents: \"{}\" is no name of its own", one.name);
     }
+  }
+  PARLEY_RETURN_IF_ERROR(CheckAgent(config.tools, config.handoffs, agents));
+  for (const AgentConfig& one : config.agents) {
+    PARLEY_RETURN_IF_ERROR(CheckAgent(one.tools, one.handoffs, agents));
   }
   return absl::OkStatus();
 }

@@ -15,9 +15,10 @@ namespace parley::agent {
 
 JobInfo InfoOf(const parley::job::v1::Assignment& assignment);
 parley::speech::v1::RecognizeConfig RecognizeConfigOf(const SessionConfig& config);
-parley::speech::v1::SynthesizeConfig SynthesizeConfigOf(const SessionConfig& config, int rate_hz);
-// Models and tools; the items are added for each request.
-parley::llm::v1::ChatRequest ChatRequestOf(const SessionConfig& config);
+parley::speech::v1::SynthesizeConfig SynthesizeConfigOf(const std::vector<TtsEngine>& engines,
+                                                        int rate_hz);
+// Models, tools and handoffs of one of the session's agents; the items are added for each request.
+parley::llm::v1::ChatRequest ChatRequestOf(const SessionConfig& config, const AgentConfig& agent);
 void AddItems(const std::vector<session::ChatItem>& items, parley::llm::v1::ChatRequest& request);
 parley::job::v1::TurnReport ReportOf(const session::TurnReport& report);
 parley::dispatch::v1::JobReason ReasonOf(session::EndReason reason);

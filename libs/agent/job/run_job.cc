@@ -105,6 +105,7 @@ class Job final : private JobControl {
                 std::vector<std::string> destinations) override;
   void StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> hooks) override;
   void ToConversation(session::Event event) override;
+  void SayAudio(std::vector<int16_t> samples, session::event::Say say) override;
   void RequestShutdown(std::string reason) override;
   void DefinitionFailed(std::string error) override;
   void Log(log::Level level, std::string message,
@@ -124,6 +125,7 @@ class Job final : private JobControl {
   RoomView room_;
   std::optional<jobv1::Assignment> assignment_;
   std::shared_ptr<UserThread> user_;
+  uint64_t clips_ = 0;  // of the program's own audio
   std::unique_ptr<Conversation> conversation_;
   std::optional<std::string> saved_state_;  // before there was a conversation
   std::optional<jobv1::Ended> ended_;
@@ -362,6 +364,13 @@ void Job::StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> ho
   conversation_ = *std::move(made);
   conversation_->Start();
   if (saved_state_) ToConversation(session::event::SetUserData{*std::move(saved_state_)});
+}
+
+void Job::SayAudio(std::vector<int16_t> samples, session::event::Say say) {
+  if (conversation_ == nullptr) return;
+  say.clip = ++clips_;
+  conversation_->AddClip(say.clip, std::move(samples));
+  conversation_->Handle(std::move(say));
 }
 
 void Job::ToConversation(session::Event event) {

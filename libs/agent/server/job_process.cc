@@ -540,6 +540,8 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
       return OnTurn(message.turn());
     case jobv1::FromJob::kHandedOver:
       return OnHandedOver(message.handed_over());
+    case jobv1::FromJob::kStalled:
+      return OnStalled(message.stalled());
     default:
       return;  // newer than this server
   }
@@ -653,6 +655,25 @@ void JobProcess::OnTurn(const jobv1::TurnReport& turn) {
   metrics.turn_tts.Observe(turn.tts_ms() / 1e3);
   metrics.turn_output.Observe(turn.output_ms() / 1e3);
   metrics.turn_total.Observe(turn.total_ms() / 1e3);
+  log_.Debug("turn answered", {{"endpointing_ms", turn.endpointing_ms()},
+                               {"transcript_ms", turn.transcript_ms()},
+                               {"llm_ms", turn.llm_ms()},
+                               {"tts_ms", turn.tts_ms()},
+                               {"output_ms", turn.output_ms()},
+                               {"total_ms", turn.total_ms()},
+                               {"tool_calls", turn.tool_calls()}});
+}
+
+void JobProcess::OnStalled(const jobv1::Stalled& stalled) {
+  prometheus::Counter* const counter = around_.metrics.Stalls(stalled.stage(), stalled.given_up());
+  if (counter == nullptr || !MaySay()) return;
+  counter->Increment();
+  Say(log::Level::kWarn, kServer,
+      stalled.given_up() ? "a stage of the conversation was given up"
+                         : "a stage of the conversation is slow",
+      {{"stage", stalled.stage()},
+       {"detail", std::string_view(stalled.detail()).substr(0, kMaxFieldBytes)},
+       {"waited_ms", stalled.waited_ms()}});
 }
 
 // Its standard output and error, line by line.

@@ -126,6 +126,7 @@ class JobProcess final : public RoomSink {
                     const absl::StatusOr<std::string>& result);
   void OnLog(const parley::job::v1::LogLine& line);
   void OnTurn(const parley::job::v1::TurnReport& turn);
+  void OnStalled(const parley::job::v1::Stalled& stalled);
   void OnSocketClosed(const std::string& error);
   void OnReport();  // refused system calls: first where they wait, then each
   void OnRefusal();

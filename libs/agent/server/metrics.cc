@@ -74,6 +74,19 @@ AgentServerMetrics::AgentServerMetrics(prometheus::Registry& registry)
                                       "Job processes that ended, by reason",
                                       {{"reason", ReasonLabel(static_cast<JobReason>(value))}});
   }
+  for (const char* stage : {"recogniser", "model", "tool", "voice", "playout"}) {
+    for (const bool given_up : {false, true}) {
+      stalls_[{stage, given_up}] =
+          &metrics::Counter(registry, "parley_worker_stalls_total",
+                            "Times a caller waited in silence for a stage that did not move",
+                            {{"stage", stage}, {"outcome", given_up ? "given_up" : "slow"}});
+    }
+  }
+}
+
+prometheus::Counter* AgentServerMetrics::Stalls(const std::string& stage, bool given_up) {
+  const auto it = stalls_.find({stage, given_up});
+  return it == stalls_.end() ? nullptr : it->second;
 }
 
 prometheus::Counter& AgentServerMetrics::Ended(JobReason reason) {

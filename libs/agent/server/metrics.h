@@ -1,5 +1,7 @@
 #pragma once
 #include <map>
+#include <string>
+#include <utility>
 
 #include "metrics/metrics.h"
 #include "parley/dispatch/v1/types.pb.h"
@@ -11,6 +13,8 @@ struct AgentServerMetrics {
   explicit AgentServerMetrics(prometheus::Registry& registry);
 
   prometheus::Counter& Ended(parley::dispatch::v1::JobReason reason);
+  // Null for a stage that this version does not know.
+  prometheus::Counter* Stalls(const std::string& stage, bool given_up);
 
   prometheus::Gauge& slots_used;        // parley_worker_slots{state="used"}
   prometheus::Gauge& slots_free;        // parley_worker_slots{state="free"}
@@ -41,6 +45,8 @@ struct AgentServerMetrics {
 
  private:
   std::map<int, prometheus::Counter*> ended_;  // parley_worker_jobs_ended_total{reason}
+  // parley_worker_stalls_total{stage,outcome="slow"|"given_up"}
+  std::map<std::pair<std::string, bool>, prometheus::Counter*> stalls_;
 };
 
 }  // namespace parley::agent

@@ -46,13 +46,14 @@ absl::StatusOr<speech::ChatDone> RulesEngine::Chat(const speech::ChatPrompt& pro
     return FailedPrecondition(
         "the rule that matches calls the tool \"{}\", and tool_choice is none", answer.call->name);
   }
+  if (!answer.say.empty() || !answer.call.has_value())
+    sink(speech::ChatText{std::move(answer.say)});
   if (answer.call.has_value()) {
     answer.call->call_id = NewId("call_");
     done.finish_reason = "tool_calls";
     sink(*std::move(answer.call));
   } else {
     done.finish_reason = "stop";
-    sink(speech::ChatText{std::move(answer.say)});
   }
   return done;
 }

@@ -14,6 +14,7 @@ using Json = nlohmann::json;
 
 constexpr size_t kMaxSayBytes = 4 << 10;
 constexpr std::string_view kResult = "result";
+constexpr std::string_view kHandoffTool = "transfer_to_";  // session::HandoffTool
 constexpr std::string_view kToolFailed = "Sorry, I could not find that out just now.";
 constexpr std::string_view kNothingToSay = "Sorry, I did not understand that.";
 
@@ -149,17 +150,27 @@ absl::StatusOr<RuleSet::Rule> RuleSet::ParseRule(std::string_view json) {
   const Json item = Json::parse(json);
   if (!item.is_object()) return InvalidArgument("not an object");
   for (const auto& [key, value] : item.items()) {
-    if (key != "when" && key != "call" && key != "say")
-      return InvalidArgument("unknown field \"{}\"; a rule has when, call, say, or otherwise", key);
+    if (key != "when" && key != "call" && key != "say" && key != "handoff") {
+      return InvalidArgument(
+          "unknown field \"{}\"; a rule has when, call, say, handoff, or otherwise", key);
+    }
   }
   Rule rule;
   PARLEY_ASSIGN_OR_RETURN(const std::string when, TextField(item, "when"));
   PARLEY_ASSIGN_OR_RETURN(rule.call, TextField(item, "call"));
   PARLEY_ASSIGN_OR_RETURN(rule.say, TextField(item, "say"));
+  PARLEY_ASSIGN_OR_RETURN(const std::string handoff, TextField(item, "handoff"));
+  if (!handoff.empty()) {
+    if (!rule.call.empty()) return InvalidArgument("it has both call and handoff");
+    rule.call = std::string(kHandoffTool) + handoff;
+    rule.hands_over = true;
+  }
   if (when.empty()) return InvalidArgument("it has no when");
-  if (rule.call.empty() && rule.say.empty()) return InvalidArgument("it has neither call nor say");
+  if (rule.call.empty() && rule.say.empty())
+    return InvalidArgument("it has neither call nor say nor handoff");
   PARLEY_ASSIGN_OR_RETURN(rule.when, speech::Pattern::Compile(when));
-  PARLEY_RETURN_IF_ERROR(CheckTemplate(rule.say, rule.when->slots(), !rule.call.empty()));
+  PARLEY_RETURN_IF_ERROR(
+      CheckTemplate(rule.say, rule.when->slots(), !rule.call.empty() && !rule.hands_over));
   return rule;
 }
 
@@ -199,7 +210,8 @@ absl::StatusOr<RuleAnswer> RuleSet::Answer(const std::vector<speech::ChatItem>& 
                              rule.call);
     speech::ChatToolCall call;
     call.name = rule.call;
-    call.arguments_json = Json(*slots).dump();
+    call.arguments_json = rule.hands_over ? "{}" : Json(*slots).dump();
+    if (rule.hands_over) answer.say = FillTemplate(rule.say, *slots, {});
     answer.call = std::move(call);
     return answer;
   }

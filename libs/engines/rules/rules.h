@@ -7,7 +7,8 @@
 //
 // The first rule whose pattern (speech::Pattern) is found in what the user said last answers.
 // `call` calls a tool with the slots as its arguments; `say` is then said with {result} filled in.
-// Without `call`, `say` is said at once. `otherwise` answers when no rule does.
+// Without `call`, `say` is said at once. `handoff` names an agent that takes over once `say` is
+// said, by a call of the tool transfer_to_AGENT. `otherwise` answers when no rule does.
 #include <absl/status/statusor.h>
 
 #include <map>
@@ -25,8 +26,8 @@ inline constexpr size_t kMaxRules = 500;
 inline constexpr size_t kMaxRulesBytes = 256 << 10;
 
 struct RuleAnswer {
-  std::string say;                           // text, or
-  std::optional<speech::ChatToolCall> call;  // a call; its id is not set
+  std::string say;
+  std::optional<speech::ChatToolCall> call;  // after what is said; its id is not set
 };
 
 // Immutable, thread-safe.
@@ -47,6 +48,7 @@ class RuleSet {
     std::optional<speech::Pattern> when;
     std::string call;
     std::string say;
+    bool hands_over = false;  // by `call`
   };
   static absl::StatusOr<Rule> ParseRule(std::string_view json);
 
