@@ -194,7 +194,7 @@ void Room::Fence(std::string_view job_id, uint64_t lowest_token) {
   }
 }
 
-void Room::RemoveLocked(std::shared_ptr<Participant> participant, LeaveReason reason,
+void Room::RemoveLocked(const std::shared_ptr<Participant>& participant, LeaveReason reason,
                         std::string_view message) {
   Participant::State& state = *participant->state_;
   for (const auto& track : state.tracks) {

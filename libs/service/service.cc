@@ -168,7 +168,7 @@ bool Context::WaitForStop(absl::Duration timeout) {
   return true;
 }
 
-int Context::Serve(const std::vector<grpc::Service*>& services, Hooks hooks) {
+int Context::Serve(const std::vector<grpc::Service*>& services, const Hooks& hooks) {
   std::atomic<bool> ready{false};
   rpc::Server server;
   rpc::ServerOptions options;

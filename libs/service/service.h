@@ -77,7 +77,7 @@ class Context {
   };
   // Opens the gRPC port (with `services`) and the admin port (/metrics, /healthz, /readyz), turns
   // ready, and returns after a stop was asked for and the drain is over. The exit code of main.
-  int Serve(const std::vector<grpc::Service*>& services, Hooks hooks = {});
+  int Serve(const std::vector<grpc::Service*>& services, const Hooks& hooks = {});
 
   // As a first SIGTERM. Thread-safe, async-signal-unsafe.
   void RequestStop();

@@ -337,7 +337,7 @@ void Session::TakeUserTurn() {
 
 // Perhaps the program has something to say about it first.
 void Session::Submit(Turn turn) {
-  if (options_.review_timeout <= absl::ZeroDuration()) return Commit(std::move(turn));
+  if (options_.review_timeout <= absl::ZeroDuration()) return Commit(turn);
   if (reviewed_) turn.text = JoinText(reviewed_->text, turn.text);
   reviewed_ = std::move(turn);
   review_us_ = now_us_ + Micros(options_.review_timeout);
@@ -349,7 +349,7 @@ void Session::On(const event::TurnReviewed& reviewed) {
   Turn turn = *std::exchange(reviewed_, std::nullopt);
   turn.text = std::string(Trim(std::string_view(reviewed.text).substr(0, kMaxChatBytes)));
   if (!reviewed.answer || turn.text.empty()) return DropDraft();
-  Commit(std::move(turn), reviewed.instructions);
+  Commit(turn, reviewed.instructions);
 }
 
 void Session::ConsiderReview() {
@@ -359,7 +359,7 @@ void Session::ConsiderReview() {
   Commit(*std::exchange(reviewed_, std::nullopt));
 }
 
-void Session::Commit(Turn turn, std::string instructions) {
+void Session::Commit(const Turn& turn, std::string instructions) {
   const ChatItem* last = history_.LastUserMessage();
   const bool goes_on =
       active_ != nullptr && last != nullptr && !active_->turn_id.empty() && !active_->heard();

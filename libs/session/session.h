@@ -148,7 +148,7 @@ class Session {
   void TakeUserTurn();
   void Submit(Turn turn);
   void ConsiderReview();
-  void Commit(Turn turn, std::string instructions = {});
+  void Commit(const Turn& turn, std::string instructions = {});
   bool EnoughWords() const;
   bool TurnWaits() const;
   bool OnlyBackchannel() const;

@@ -29,7 +29,7 @@ bool SttChain::embedded(size_t index) const {
 
 absl::Status SttChain::Open() {
   for (size_t index = 0; index < options_.engines.size(); ++index) {
-    const absl::Status opened = OpenOne(index);
+    absl::Status opened = OpenOne(index);
     if (opened.ok()) {
       listener_.serves(engine_, errors_.empty() ? opened : errors_.Result());
       return opened;

@@ -118,7 +118,7 @@ bool TtsChain::embedded(size_t index) const {
 absl::Status TtsChain::Open() {
   ChainErrors errors;
   for (size_t index = 0; index < options_.voices.size(); ++index) {
-    const absl::Status opened = OpenOne(index);
+    absl::Status opened = OpenOne(index);
     if (opened.ok()) {
       options_.serves(engine_, errors.empty() ? opened : errors.Result());
       return opened;

@@ -145,7 +145,9 @@ absl::Status Api::Migrate(const std::string& dispatch_id, absl::Duration timeout
   const absl::Time until = absl::Now() + timeout;
   while (absl::Now() < until) {
     PARLEY_ASSIGN_OR_RETURN(const json job, Job(dispatch_id));
-    if (job["nextWorkerId"] == "" && job["workerId"] != before["workerId"]) return absl::OkStatus();
+    if (job["nextWorkerId"].get_ref<const std::string&>().empty() &&
+        job["workerId"] != before["workerId"])
+      return absl::OkStatus();
     absl::SleepFor(absl::Milliseconds(20));
   }
   return DeadlineExceeded("the job of {} did not move", dispatch_id);

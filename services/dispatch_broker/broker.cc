@@ -336,12 +336,13 @@ void Broker::RenewLoop() {
     for (Heartbeat& heartbeat : heartbeats) {
       by_pool[heartbeat.session->pool()].push_back(std::move(heartbeat));
     }
-    for (auto& [pool, batch] : by_pool) Renew(pool, std::move(batch));
+    for (auto& [pool, batch] : by_pool) Renew(pool, batch);
   }
 }
 
-void Broker::Renew(const std::string& pool, std::vector<Heartbeat> batch) {
+void Broker::Renew(const std::string& pool, const std::vector<Heartbeat>& batch) {
   std::vector<job::Renewal> renewals;
+  renewals.reserve(batch.size());
   for (const Heartbeat& heartbeat : batch) renewals.push_back(heartbeat.renewal);
   absl::StatusOr<job::JobStore::Renewed> renewed = job::JobStore::Renewed();
   if (store_available_) {

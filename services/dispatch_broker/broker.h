@@ -89,7 +89,7 @@ class Broker {
   void AdvanceRecoveries();
   bool Replay(const std::string& pool);
   void RenewLoop();
-  void Renew(const std::string& pool, std::vector<Heartbeat> batch);
+  void Renew(const std::string& pool, const std::vector<Heartbeat>& batch);
   void InboxLoop();
   void NotifyWatchers(const std::vector<std::string>& pools);
   void NoteStore(const absl::Status& status);

@@ -78,7 +78,7 @@ absl::Status Fencer::Bring(const job::Fence& fence) {
     if (context_.clock().Now() - fence.since > kRoomMayOpen) return absl::OkStatus();
     return Unavailable("nobody holds the room");
   }
-  const absl::Status status = Call(*url, fence);
+  absl::Status status = Call(*url, fence);
   const ErrorReason why = ReasonOf(status);
   if (why.reason != "ROOM_ELSEWHERE" || !why.metadata.contains("media_url")) return status;
   return Call(why.metadata.at("media_url"), fence);

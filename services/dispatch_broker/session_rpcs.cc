@@ -86,19 +86,20 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::GetSession(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* DispatchServiceImpl::DeleteSession(
     grpc::CallbackServerContext* context, const v1::DeleteSessionRequest* request,
     v1::DeleteSessionResponse*) {
-  return rpc::Unary(
-      broker_.context().executor(), context, [this, context, request]() -> absl::Status {
-        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
-        PARLEY_ASSIGN_OR_RETURN(const std::string project, ProjectOf(caller));
-        const absl::StatusOr<job::SessionRecord> record =
-            broker_.store().GetSession(project, request->session_id());
-        if (absl::IsNotFound(record.status())) return absl::OkStatus();  // erased before
-        PARLEY_RETURN_IF_ERROR(record.status());
-        PARLEY_RETURN_IF_ERROR(auth::RequireRoomAdmin(caller, record->room));
-        const absl::Status ended = broker_.store().Terminate(record->dispatch_id).status();
-        if (!ended.ok() && !absl::IsNotFound(ended)) return ended;
-        return broker_.store().EraseSession(project, request->session_id());
-      });
+  return rpc::Unary(broker_.context().executor(), context,
+                    [this, context, request]() -> absl::Status {
+                      PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+                      PARLEY_ASSIGN_OR_RETURN(const std::string project, ProjectOf(caller));
+                      const absl::StatusOr<job::SessionRecord> record =
+                          broker_.store().GetSession(project, request->session_id());
+                      if (absl::IsNotFound(record.status()))
+                        return absl::OkStatus();  // erased before
+                      PARLEY_RETURN_IF_ERROR(record.status());
+                      PARLEY_RETURN_IF_ERROR(auth::RequireRoomAdmin(caller, record->room));
+                      absl::Status ended = broker_.store().Terminate(record->dispatch_id).status();
+                      if (!ended.ok() && !absl::IsNotFound(ended)) return ended;
+                      return broker_.store().EraseSession(project, request->session_id());
+                    });
 }
 
 }  // namespace parley::dispatch_broker

@@ -223,7 +223,7 @@ void AttachSession::AddFrame(uint32_t session, uint32_t track_number, room::Code
   {
     MutexLock lock(&frames_mutex_);
     if (frames_.frames_size() >= kMaxHeldFrames) {
-      host_->metrics().frames_late.Increment(kMaxHeldFrames / 2);
+      host_->metrics().frames_late.Increment(double{kMaxHeldFrames / 2});
       frames_.mutable_frames()->DeleteSubrange(0, kMaxHeldFrames / 2);
     }
     pb::SessionFrame* out = frames_.add_frames();

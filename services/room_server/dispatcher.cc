@@ -146,7 +146,7 @@ void Dispatcher::OnAnswer(const std::shared_ptr<Call>& call, const grpc::Status&
   changed_.SignalAll();
 }
 
-void Dispatcher::SettleLocked(Entry& entry, absl::Status status, std::string dispatch_id) {
+void Dispatcher::SettleLocked(Entry& entry, const absl::Status& status, std::string dispatch_id) {
   entry.status = status;
   const Wish& wish = entry.wish;
   if (status.ok()) {

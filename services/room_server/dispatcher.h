@@ -64,7 +64,7 @@ class Dispatcher {
   std::shared_ptr<Entry> AddLocked(Wish wish) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendLocked(const std::shared_ptr<Entry>& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnAnswer(const std::shared_ptr<Call>& call, const grpc::Status& status);
-  void SettleLocked(Entry& entry, absl::Status status, std::string dispatch_id)
+  void SettleLocked(Entry& entry, const absl::Status& status, std::string dispatch_id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetryLoop();
 
