@@ -102,9 +102,27 @@ install_packages() {
   as_root true
   say "Installing ${#missing[@]} Debian packages: ${missing[*]:0:6}$( ((${#missing[@]} > 6)) && echo ' …')"
   run_step "read the package lists" as_root apt-get -q -o Acquire::Retries=3 update
-  run_step "install the packages" as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y \
-    --no-install-recommends -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 install "${missing[@]}"
+  run_step "install the packages" _install_stopped "${missing[@]}"
 }
+
+# Debian starts the servers it installs, at every boot and Prometheus on all interfaces. Not on somebody's machine for our
+# sake: tests and `parley dev` start what they need.
+_install_stopped() (
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    trap 'as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y \
+    --no-install-recommends -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 install "$@"
+  [[ -d /run/systemd/system ]] || return 0
+  for package in "$@"; do
+    case $package in
+      prometheus | redis-server | stunnel4) as_root systemctl disable --quiet "$package" ;;
+    esac
+  done
+)
 
 # build PRESET [TARGET...]: configures once and builds; all targets when none is named.
 build() {

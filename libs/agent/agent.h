@@ -38,6 +38,7 @@
 #include <vector>
 
 #include "log/log.h"
+#include "session/commands.h"
 #include "session/types.h"
 
 namespace parley::agent {
