@@ -184,7 +184,8 @@ void CheckKeys(const std::string& path, Findings& findings) {
     return;
   }
   if ((*ring)->has_development_key())
-    findings.Fail("keys", "the development pair is in it", "remove it: everybody knows its secret");
+    return findings.Fail("keys", "the development pair is in it",
+                         "remove it: everybody knows its secret");
   bool good = (*ring)->cluster_key().size() >= kMinSecret;
   for (const auth::ApiKey& key : (*ring)->keys()) good = good && key.secret.size() >= kMinSecret;
   if (!good)

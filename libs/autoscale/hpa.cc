@@ -118,6 +118,19 @@ absl::StatusOr<Manifest> ReadManifest(const YAML::Node& root) {
   return manifest;
 }
 
+// Split at lines that begin with "---": YAML::LoadAll eats all memory on some texts that are no
+// YAML.
+std::vector<std::string> Documents(std::string_view yaml) {
+  std::vector<std::string> documents(1);
+  while (!yaml.empty()) {
+    const size_t length = std::min(yaml.find('\n'), yaml.size() - 1) + 1;
+    if (yaml.starts_with("---")) documents.emplace_back();
+    documents.back() += yaml.substr(0, length);
+    yaml.remove_prefix(length);
+  }
+  return documents;
+}
+
 // What was changed less than `period_s` ago.
 template <typename Changes>
 int Within(const Changes& changes, double now_s, double period_s) {
@@ -159,7 +172,8 @@ absl::StatusOr<std::vector<Manifest>> ParseManifests(std::string_view yaml) {
   }
   std::vector<Manifest> manifests;
   try {
-    for (const YAML::Node& root : YAML::LoadAll(std::string(yaml))) {
+    for (const std::string& document : Documents(yaml)) {
+      const YAML::Node root = YAML::Load(document);
       if (!root.IsMap() || Text(root["kind"]) != "HorizontalPodAutoscaler") continue;
       PARLEY_ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(root));
       manifests.push_back(std::move(manifest));

@@ -194,7 +194,8 @@ void Room::Fence(std::string_view job_id, uint64_t lowest_token) {
   }
 }
 
-void Room::RemoveLocked(const std::shared_ptr<Participant>& participant, LeaveReason reason,
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
+void Room::RemoveLocked(std::shared_ptr<Participant> participant, LeaveReason reason,
                         std::string_view message) {
   Participant::State& state = *participant->state_;
   for (const auto& track : state.tracks) {

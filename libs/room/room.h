@@ -208,7 +208,8 @@ class Room : public std::enable_shared_from_this<Room> {
   absl::Status AdmitLocked(const JoinRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckCapacityLocked(const JoinRequest& request) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RemoveLocked(const std::shared_ptr<Participant>& participant, LeaveReason reason,
+  // By value: callers name our own list's element, which goes meanwhile.
+  void RemoveLocked(std::shared_ptr<Participant> participant, LeaveReason reason,
                     std::string_view message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnpublishLocked(Participant& publisher, Published& track)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -186,7 +186,7 @@ TEST_F(RollBackTest, RecordedEndWaitsForItsCreate) {
   ASSERT_EQ(verdicts[0].state, State::kSucceeded);
   RollBack();
   Replay(other);
-  EXPECT_THAT(store().GetJob(job.id), testing::HasCode(absl::StatusCode::kNotFound));
+  EXPECT_THAT(store().GetJob(job.id), testing::HasCode(absl::StatusCode::kUnavailable));
   Replay(broker());
   EXPECT_EQ(Get(job.id).state, State::kSucceeded);
   EXPECT_EQ(Get(job.id).fencing_token, job.fencing_token);

@@ -139,8 +139,10 @@ class RunningBroker {
     one.set_closed(closed);
     for (const std::string& identity : people) one.add_people()->set_identity(identity);
     v1::ReportPresenceResponse response;
+    auth::Claims service;
+    service.service = "room-server";
     grpc::ClientContext context;
-    rpc::SetBearer(context, auth::SignService({}, *context_->keys(), absl::Hours(1)));
+    rpc::SetBearer(context, auth::SignService(service, *context_->keys(), absl::Hours(1)));
     rpc::SetTimeout(context, absl::Seconds(5));
     const grpc::Status status = stub_->ReportPresence(&context, request, &response);
     EXPECT_TRUE(status.ok()) << status.error_message();
