@@ -156,7 +156,9 @@ void RtcSession::Do(const lk::SignalRequest& request) {
       return AddTrack(request.add_track());
     case lk::SignalRequest::kMute:
       own_muted_[request.mute().sid()] = request.mute().muted();
-      (void)participant_->SetMuted(request.mute().sid(), request.mute().muted());
+      if (!participant_->SetMuted(request.mute().sid(), request.mute().muted()).ok()) {
+        own_muted_.erase(request.mute().sid());  // no track of its own
+      }
       return;
     case lk::SignalRequest::kSubscription:
       return Subscribe(request.subscription());
