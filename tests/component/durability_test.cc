@@ -212,7 +212,8 @@ class ReplicaTest : public ::testing::Test {
   void SetUp() override {
     const std::string port = std::to_string(FreePort());
     PARLEY_ASSERT_OK_AND_ASSIGN(
-        master_, redis::PrivateServer::Start(directory_.path() + "/master", {"--port", port}));
+        master_, redis::PrivateServer::Start(directory_.path() + "/master",
+                                             {"--port", port, "--repl-diskless-sync-delay", "0"}));
     PARLEY_ASSERT_OK_AND_ASSIGN(replica_,
                                 redis::PrivateServer::Start(directory_.path() + "/replica",
                                                             {"--replicaof", "127.0.0.1", port}));
@@ -224,9 +225,10 @@ class ReplicaTest : public ::testing::Test {
         Durability{nullptr, true});
     ASSERT_TRUE(Eventually([&] { return Replicas() == 1; }, absl::Seconds(20)));
   }
+  // That confirm a write: one that still loads its first copy counts in a WAIT without one.
   int64_t Replicas() {
-    const auto reply = pool_->Command({"WAIT", "1", "100"});
-    return reply.ok() ? reply->integer : -1;
+    const auto replies = pool_->Pipeline({{"SET", "probe", "1"}, {"WAIT", "1", "100"}});
+    return replies.ok() && replies->back().ok() ? (*replies)[1]->integer : -1;
   }
   NewDispatch New(RedisJobStore& store) {
     NewDispatch dispatch;
