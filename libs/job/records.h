@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -204,6 +205,21 @@ struct Word {
   bool final = false;  // kRejected: ask nobody else
 };
 
+// What is kept of one session: found by id alone, whatever its pool.
+struct SessionRecord {
+  std::string id;  // AS_…
+  std::string project;
+  std::string room;
+  std::string dispatch_id;
+  std::string agent_name;
+  std::string agent_id;
+  uint64_t agent_version = 0;
+  absl::Time create_time = absl::InfinitePast();
+  absl::Time start_time = absl::InfinitePast();
+  absl::Time end_time = absl::InfinitePast();
+  std::string report;  // serialized by the edge: usage and transcript; opaque here
+};
+
 struct WordVerdict {
   // kOk: taken, or taken before; an end may be forgotten by the worker. kStale: stop that copy.
   // kRecorded: the job is terminal. kHeld: the store is recovering, say it again.
@@ -215,6 +231,8 @@ struct WordVerdict {
   uint64_t newest_token = 0;
   State state = State::kUnspecified;
   Reason reason = Reason::kUnspecified;
+  // What there is to keep of the session that an ended job was, without the worker's report.
+  std::optional<SessionRecord> session;
 };
 
 struct Renewal {
@@ -276,21 +294,6 @@ struct Event {
   int attempt = 0;
   std::string room_sid;              // events of rooms only
   std::string participant_identity;  // who joined or left
-};
-
-// What is kept of one session: found by id alone, whatever its pool.
-struct SessionRecord {
-  std::string id;  // AS_…
-  std::string project;
-  std::string room;
-  std::string dispatch_id;
-  std::string agent_name;
-  std::string agent_id;
-  uint64_t agent_version = 0;
-  absl::Time create_time = absl::InfinitePast();
-  absl::Time start_time = absl::InfinitePast();
-  absl::Time end_time = absl::InfinitePast();
-  std::string report;  // serialized by the edge: usage and transcript; opaque here
 };
 
 }  // namespace parley::job

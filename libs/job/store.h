@@ -68,8 +68,6 @@ class JobStore {
   // have may come back: STORE_RECOVERING.
   virtual absl::StatusOr<Dispatch> GetDispatch(std::string_view dispatch_id) = 0;
   virtual absl::StatusOr<Job> GetJob(std::string_view job_id) = 0;
-  // Those of `job_ids` that there are, in one round trip for each pool.
-  virtual absl::StatusOr<std::vector<Job>> GetJobs(const std::vector<std::string>& job_ids) = 0;
   // For sending an offer or a go. Aborted: `token` is not the job's newest any more, or it ended.
   virtual absl::StatusOr<Assignment> GetAssignment(std::string_view job_id, uint64_t token) = 0;
 

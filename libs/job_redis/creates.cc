@@ -26,10 +26,6 @@ void AppendCreate(const NewDispatch& dispatch, std::vector<std::string>& argumen
                arguments);
 }
 
-absl::Time ToTime(std::string_view ms) {
-  return absl::FromUnixMillis(static_cast<int64_t>(ToToken(ms)));
-}
-
 // The job as create.lua left it, without reading it back.
 Job FreshJob(const NewDispatch& dispatch, const redis::Reply* parts) {
   Job job;
@@ -109,7 +105,7 @@ absl::StatusOr<JobStore::Created> RedisJobStore::ToCreated(const NewDispatch& di
 }
 
 // `arguments` as create.lua took them for this dispatch; the ids and times are the stored ones'.
-void RedisJobStore::KeepCreate(const Dispatch& stored, std::vector<std::string> arguments) {
+absl::Status RedisJobStore::KeepCreate(const Dispatch& stored, std::vector<std::string> arguments) {
   constexpr size_t kCount = 3;
   absl::Time deadline = stored.create_time + kDefaultQueueDeadline;  // of one that stays: unused
   arguments[0] = stored.id;
@@ -121,7 +117,7 @@ void RedisJobStore::KeepCreate(const Dispatch& stored, std::vector<std::string> 
   arguments.insert(arguments.end(),
                    {"create", TimeText(stored.create_time), "deadline", TimeText(deadline)});
   arguments.insert(arguments.begin(), "create");
-  Keep(stored.pool, std::move(arguments));
+  return Keep(stored.pool, std::move(arguments));
 }
 
 absl::StatusOr<JobStore::Created> RedisJobStore::Create(const NewDispatch& dispatch) {
@@ -153,7 +149,8 @@ std::vector<absl::StatusOr<JobStore::Created>> RedisJobStore::CreateMany(
       if (!one.ok() || (one->dispatch.jobs.empty() && !one->dispatch.stays())) continue;
       // Another one that was unique in the room: its own create is not this one.
       if (one->existed && dispatch.unique_in_room) continue;
-      KeepCreate(one->dispatch, std::move(items[i].arguments));
+      absl::Status kept = KeepCreate(one->dispatch, std::move(items[i].arguments));
+      if (!kept.ok()) one = std::move(kept);
     }
   }
   if (absl::Status status = Commit(); !status.ok()) {

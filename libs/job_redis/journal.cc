@@ -4,9 +4,9 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -30,20 +30,8 @@ constexpr std::string_view kPrefix = "journal-";
 // pool, the parts. All numbers little-endian.
 constexpr size_t kHead = 8;
 
-// CRC-32 (IEEE 802.3).
 uint32_t Checksum(std::string_view bytes) {
-  static const auto table = [] {
-    std::array<uint32_t, 256> made{};
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t value = i;
-      for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) ? 0xedb88320u : 0);
-      made[i] = value;
-    }
-    return made;
-  }();
-  uint32_t sum = ~0u;
-  for (const char c : bytes) sum = table[(sum ^ static_cast<unsigned char>(c)) & 0xff] ^ (sum >> 8);
-  return ~sum;
+  return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 
 template <typename T>
@@ -213,20 +201,28 @@ void Journal::RemoveStale() {
   });
 }
 
-void Journal::Append(std::string_view pool, const std::vector<std::string>& parts) {
+absl::Status Journal::Append(std::string_view pool, const std::vector<std::string>& parts) {
   std::string body;
   Put(absl::ToUnixMillis(clock_.Now()), body);
   PutText(pool, body);
   for (const std::string& part : parts) PutText(part, body);
-  if (body.size() > kMaxFact) return;
+  if (body.size() > kMaxFact) {
+    return ResourceExhausted("a record of {} bytes is too large for the journal", body.size());
+  }
   std::string head;
   Put(static_cast<uint32_t>(body.size()), head);
   Put(Checksum(body), head);
   MutexLock lock(&mutex_);
-  if (waiting_.size() > kMaxWaiting) waiting_.clear();  // the disk has failed for long
+  while (waiting_.size() > kMaxWaiting) {
+    mutex_.Unlock();
+    const absl::Status status = Commit();
+    mutex_.Lock();
+    PARLEY_RETURN_IF_ERROR(status);
+  }
   waiting_ += head;
   waiting_ += body;
   ++appended_;
+  return absl::OkStatus();
 }
 
 absl::Status Journal::Commit() {

@@ -40,12 +40,13 @@ class Journal {
   // What an earlier process left that is not older than 60 s; oldest first. Once.
   std::vector<JournalFact> TakeOld();
 
-  // Into memory; does not block on the disk.
-  void Append(std::string_view pool, const std::vector<std::string>& parts);
+  // Into memory; does not block on the disk unless 64 MiB wait for it.
+  //   Unavailable (JOURNAL_FAILED)  they could not be written
+  //   ResourceExhausted             the fact is over 4 MiB
+  absl::Status Append(std::string_view pool, const std::vector<std::string>& parts);
   // Blocks until everything that was appended before is on the disk (fdatasync: some milliseconds);
   // those who wait share one write.
-  //   Unavailable (JOURNAL_FAILED)  it is not; it is tried again with the next one. Above 64 MiB of
-  //                                 what could not be written the oldest is let go
+  //   Unavailable (JOURNAL_FAILED)  it is not; it is tried again with the next one
   absl::Status Commit();
 
  private:

@@ -74,6 +74,11 @@ absl::Time GetTime(const Fields& fields, std::string_view name, absl::Time missi
   return ms == 0 ? missing : absl::FromUnixMillis(ms);
 }
 
+absl::Time ToTime(std::string_view ms) {
+  const uint64_t value = ToToken(ms);
+  return value == 0 ? absl::InfinitePast() : absl::FromUnixMillis(static_cast<int64_t>(value));
+}
+
 uint64_t ToToken(std::string_view text) {
   uint64_t value = 0;
   std::from_chars(text.data(), text.data() + text.size(), value);

@@ -49,7 +49,6 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<std::vector<bool>> SetPresence(const std::vector<RoomPresence>& rooms) override;
   absl::StatusOr<Dispatch> GetDispatch(std::string_view dispatch_id) override;
   absl::StatusOr<Job> GetJob(std::string_view job_id) override;
-  absl::StatusOr<std::vector<Job>> GetJobs(const std::vector<std::string>& job_ids) override;
   absl::StatusOr<Assignment> GetAssignment(std::string_view job_id, uint64_t token) override;
   absl::StatusOr<Page<Dispatch>> ListDispatches(const ListQuery& query) override;
   absl::StatusOr<Dispatch> Terminate(std::string_view id) override;
@@ -142,10 +141,10 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<std::vector<std::pair<int64_t, std::string>>> ListIds(const std::string& key,
                                                                        int64_t before_ms,
                                                                        int offset, int limit);
-  void Keep(const std::string& pool, std::vector<std::string> fact);  // for a replay
+  absl::Status Keep(const std::string& pool, std::vector<std::string> fact);  // for a replay
   absl::Status Commit();
-  void KeepCreate(const Dispatch& stored, std::vector<std::string> arguments);
-  void KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict);
+  absl::Status KeepCreate(const Dispatch& stored, std::vector<std::string> arguments);
+  absl::Status KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict);
   // `paused_ms` empty: not the last one.
   absl::Status SaveBlob(std::string_view job_id, uint64_t token, std::string_view blob,
                         const std::string& paused_ms);

@@ -53,9 +53,11 @@ absl::Status RedisJobStore::Recovering() {
                     "STORE_RECOVERING", {{"retry_after_ms", "1000"}});
 }
 
-void RedisJobStore::Keep(const std::string& pool, std::vector<std::string> fact) {
-  if (durability_.journal != nullptr) durability_.journal->Append(pool, fact);
+absl::Status RedisJobStore::Keep(const std::string& pool, std::vector<std::string> fact) {
+  absl::Status status;
+  if (durability_.journal != nullptr) status = durability_.journal->Append(pool, fact);
   ring_.Add(pool, std::move(fact));
+  return status;
 }
 
 absl::Status RedisJobStore::Commit() {
@@ -240,28 +242,6 @@ absl::StatusOr<Job> RedisJobStore::GetJob(std::string_view job_id) {
   return ToJob(fields, job_id, pool);
 }
 
-absl::StatusOr<std::vector<Job>> RedisJobStore::GetJobs(const std::vector<std::string>& job_ids) {
-  std::map<std::string, std::vector<std::string>> by_pool;
-  for (const std::string& id : job_ids) {
-    const absl::StatusOr<std::string> pool = PoolOf(id, kJobPrefix);
-    if (absl::IsNotFound(pool.status())) continue;
-    if (!pool.ok()) return pool.status();
-    by_pool[*pool].push_back(id);
-  }
-  std::vector<Job> jobs;
-  for (const auto& [pool, ids] : by_pool) {
-    const keys::PoolKeys keys(pool);
-    std::vector<std::vector<std::string>> commands;
-    for (const std::string& id : ids) commands.push_back({"HGETALL", keys.job(id)});
-    PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies, Pipeline(commands));
-    for (size_t i = 0; i < replies.size(); ++i) {
-      const Fields fields = ToFields(replies[i]);
-      if (!fields.empty()) jobs.push_back(ToJob(fields, ids[i], pool));
-    }
-  }
-  return jobs;
-}
-
 absl::StatusOr<Assignment> RedisJobStore::GetAssignment(std::string_view job_id, uint64_t token) {
   PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
   const keys::PoolKeys keys(pool);
@@ -316,7 +296,7 @@ absl::StatusOr<Dispatch> RedisJobStore::Terminate(std::string_view id) {
                           Run(scripts::terminate, pool, {std::string(id)}, 2, 3, nullptr, true));
   if (reply.elements[0].text == "HOLD") return Recovering();
   if (reply.elements[0].text.empty()) return NotFound("{} does not exist", id);
-  Keep(pool, {"stop", reply.elements[1].text});
+  PARLEY_RETURN_IF_ERROR(Keep(pool, {"stop", reply.elements[1].text}));
   PARLEY_RETURN_IF_ERROR(Commit());
   return ReadDispatch(pool, reply.elements[0].text);
 }

@@ -3,6 +3,7 @@
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "job_redis/redis_job_store.h"
 #include "job_redis/scripts.h"
 
@@ -95,6 +96,26 @@ ResumeVerdict::Action ActionOf(std::string_view text) {
   return ResumeVerdict::Action::kRevoke;
 }
 
+constexpr size_t kVerdictParts = 5;
+
+// As session_of() in words.lua puts it.
+std::optional<SessionRecord> ToSession(std::string_view text) {
+  const std::vector<std::string> parts = Split(text, '\n');
+  if (parts.size() != 10) return std::nullopt;
+  SessionRecord record;
+  record.id = parts[0];
+  record.project = parts[1];
+  record.room = parts[2];
+  record.dispatch_id = parts[3];
+  record.agent_name = parts[4];
+  record.agent_id = parts[5];
+  record.agent_version = ToToken(parts[6]);
+  record.create_time = ToTime(parts[7]);
+  record.start_time = ToTime(parts[8]);
+  record.end_time = ToTime(parts[9]);
+  return record;
+}
+
 }  // namespace
 
 absl::StatusOr<JobStore::Registered> RedisJobStore::Register(const Registration& r) {
@@ -185,23 +206,25 @@ absl::StatusOr<std::vector<WordVerdict>> RedisJobStore::Apply(std::string_view p
   PARLEY_RETURN_IF_ERROR(items[0].status);
   MatchOnAfter(std::string(pool), items);
   const std::vector<redis::Reply>& parts = items[0].reply->elements[1].elements;
-  const size_t first = 4 * items[0].first;
-  if (parts.size() < first + 4 * words.size()) return Internal("words answered in another form");
+  const size_t first = kVerdictParts * items[0].first;
+  if (parts.size() < first + kVerdictParts * words.size()) return Internal("words answered in another form");
   std::vector<WordVerdict> verdicts;
   for (size_t i = 0; i < words.size(); ++i) {
     WordVerdict verdict;
     verdict.job_id = words[i].job_id;
     verdict.fencing_token = words[i].fencing_token;
     verdict.kind = words[i].kind;
-    verdict.outcome = OutcomeOf(parts[first + 4 * i].text);
-    verdict.newest_token = ToToken(parts[first + 4 * i + 1].text);
-    verdict.state = StateFromText(parts[first + 4 * i + 2].text);
-    verdict.reason = ReasonFromText(parts[first + 4 * i + 3].text);
+    const redis::Reply* part = &parts[first + kVerdictParts * i];
+    verdict.outcome = OutcomeOf(part[0].text);
+    verdict.newest_token = ToToken(part[1].text);
+    verdict.state = StateFromText(part[2].text);
+    verdict.reason = ReasonFromText(part[3].text);
+    verdict.session = ToSession(part[4].text);
     Saw(verdict.newest_token);
-    KeepEnd(pool, words[i], verdict);
+    PARLEY_RETURN_IF_ERROR(KeepEnd(pool, words[i], verdict));  // else the worker says it again
     verdicts.push_back(std::move(verdict));
   }
-  PARLEY_RETURN_IF_ERROR(Commit());  // else the worker says them again
+  PARLEY_RETURN_IF_ERROR(Commit());
   return verdicts;
 }
 
@@ -214,9 +237,9 @@ absl::StatusOr<redis::Reply> RedisJobStore::SendWords(const std::string& pool,
   return Run(scripts::words, pool, arguments, -1, 2);
 }
 
-void RedisJobStore::KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict) {
-  if (word.kind != WordKind::kEnded || !IsTerminal(verdict.state)) return;
-  Keep(std::string(pool),
+absl::Status RedisJobStore::KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict) {
+  if (word.kind != WordKind::kEnded || !IsTerminal(verdict.state)) return absl::OkStatus();
+  return Keep(std::string(pool),
        {"end", word.job_id, std::to_string(verdict.newest_token), std::string(Text(verdict.state)),
         std::string(Text(verdict.reason)), word.error});
 }

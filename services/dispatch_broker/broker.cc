@@ -30,7 +30,8 @@ Broker::Broker(const DispatchBrokerConfig& config, service::Context& context, jo
       agents_(agents),
       workers_(workers),
       metrics_(metrics),
-      resolver_(agents, store) {}
+      resolver_(agents, store),
+      sessions_(context.executor(), store, context.log()) {}
 
 Broker::~Broker() { Stop(); }
 

@@ -13,6 +13,7 @@
 #include "dispatch_broker/dispatch_broker.h"
 #include "dispatch_broker/metrics.h"
 #include "dispatch_broker/resolver.h"
+#include "dispatch_broker/session_writer.h"
 #include "dispatch_broker/worker_table.h"
 #include "job/store.h"
 
@@ -41,6 +42,7 @@ class Broker {
   Resolver& resolver() { return resolver_; }
   WorkerTable& workers() { return workers_; }
   DispatchBrokerMetrics& metrics() { return metrics_; }
+  SessionWriter& sessions() { return sessions_; }
   service::Context& context() { return context_; }
   const DispatchBrokerConfig& config() const { return config_; }
 
@@ -103,6 +105,7 @@ class Broker {
   WorkerTable& workers_;
   DispatchBrokerMetrics& metrics_;
   Resolver resolver_;
+  SessionWriter sessions_;
   std::atomic<bool> store_available_{false};
   std::atomic<bool> stopping_{false};
   mutable Mutex mutex_;

@@ -107,7 +107,7 @@ std::vector<absl::StatusOr<job::Dispatch>> DispatchServiceImpl::Create(
       broker_.context().log().Warn("session records not kept", {{"error", Message(status)}});
     }
   }
-  if (!soon.empty()) sessions_.Add(std::move(soon));
+  if (!soon.empty()) broker_.sessions().Add(std::move(soon));
   return answers;
 }
 
@@ -250,17 +250,22 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::DeleteDispatch(
 
 // ---- jobs ----
 
+absl::StatusOr<job::Job> DispatchServiceImpl::FindJob(const auth::Claims& caller,
+                                                      std::string_view id) {
+  PARLEY_ASSIGN_OR_RETURN(job::Job job, broker_.store().GetJob(id));
+  const absl::Status status = FindDispatch(caller, job.dispatch_id).status();
+  if (absl::IsNotFound(status)) return NotFound("job {} does not exist", id);
+  PARLEY_RETURN_IF_ERROR(status);
+  return job;
+}
+
 grpc::ServerUnaryReactor* DispatchServiceImpl::GetJob(grpc::CallbackServerContext* context,
                                                       const v1::GetJobRequest* request,
                                                       v1::GetJobResponse* response) {
   return rpc::Unary(
       broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
         PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
-        PARLEY_ASSIGN_OR_RETURN(const job::Job job, broker_.store().GetJob(request->job_id()));
-        if (absl::IsNotFound(FindDispatch(caller, job.dispatch_id).status())) {
-          return NotFound("job {} does not exist", request->job_id());
-        }
-        PARLEY_RETURN_IF_ERROR(FindDispatch(caller, job.dispatch_id).status());
+        PARLEY_ASSIGN_OR_RETURN(const job::Job job, FindJob(caller, request->job_id()));
         *response->mutable_job() = ToProto(job);
         return absl::OkStatus();
       });
@@ -299,11 +304,7 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::TerminateJob(grpc::CallbackServer
   return rpc::Unary(
       broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
         PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
-        PARLEY_ASSIGN_OR_RETURN(const job::Job job, broker_.store().GetJob(request->job_id()));
-        if (absl::IsNotFound(FindDispatch(caller, job.dispatch_id).status())) {
-          return NotFound("job {} does not exist", request->job_id());
-        }
-        PARLEY_RETURN_IF_ERROR(FindDispatch(caller, job.dispatch_id).status());
+        PARLEY_RETURN_IF_ERROR(FindJob(caller, request->job_id()).status());
         PARLEY_RETURN_IF_ERROR(broker_.store().Terminate(request->job_id()).status());
         PARLEY_ASSIGN_OR_RETURN(const job::Job after, broker_.store().GetJob(request->job_id()));
         *response->mutable_job() = ToProto(after);
@@ -317,11 +318,7 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::MigrateJob(grpc::CallbackServerCo
   return rpc::Unary(
       broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
         PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
-        PARLEY_ASSIGN_OR_RETURN(const job::Job job, broker_.store().GetJob(request->job_id()));
-        if (absl::IsNotFound(FindDispatch(caller, job.dispatch_id).status())) {
-          return NotFound("job {} does not exist", request->job_id());
-        }
-        PARLEY_RETURN_IF_ERROR(FindDispatch(caller, job.dispatch_id).status());
+        PARLEY_RETURN_IF_ERROR(FindJob(caller, request->job_id()).status());
         const absl::StatusOr<job::Job> after =
             broker_.store().Migrate(request->job_id(), 0, request->to_worker_id());
         broker_.metrics().CountHandOver(after.status());

@@ -4,7 +4,6 @@
 #include "auth/token.h"
 #include "dispatch_broker/broker.h"
 #include "dispatch_broker/convert.h"
-#include "dispatch_broker/session_writer.h"
 #include "parley/dispatch/v1/dispatch.grpc.pb.h"
 
 namespace parley::dispatch_broker {
@@ -13,9 +12,7 @@ namespace parley::dispatch_broker {
 // store blocks.
 class DispatchServiceImpl : public v1::DispatchService::CallbackService {
  public:
-  explicit DispatchServiceImpl(Broker& broker)
-      : broker_(broker),
-        sessions_(broker.context().executor(), broker.store(), broker.context().log()) {}
+  explicit DispatchServiceImpl(Broker& broker) : broker_(broker) {}
 
   grpc::ServerUnaryReactor* CreateDispatch(grpc::CallbackServerContext* context,
                                            const v1::CreateDispatchRequest* request,
@@ -77,11 +74,12 @@ class DispatchServiceImpl : public v1::DispatchService::CallbackService {
   std::vector<absl::StatusOr<job::Dispatch>> Create(
       const std::vector<const v1::CreateDispatchRequest*>& requests,
       std::vector<absl::StatusOr<job::NewDispatch>> prepared);
+  // NotFound: none of the caller's project.
   absl::StatusOr<job::Dispatch> FindDispatch(const auth::Claims& caller, std::string_view id);
+  absl::StatusOr<job::Job> FindJob(const auth::Claims& caller, std::string_view id);
   absl::StatusOr<v1::Session> ToSession(const job::SessionRecord& record);
 
   Broker& broker_;
-  SessionWriter sessions_;
 };
 
 // The project of a call; FailedPrecondition when a service's token names none.

@@ -299,28 +299,26 @@ void WorkerSession::ApplyHeld() {
       SaveReport(held_[i]);
       words.push_back(held_[i].word);
     }
-    const absl::StatusOr<std::vector<job::WordVerdict>> verdicts =
+    absl::StatusOr<std::vector<job::WordVerdict>> verdicts =
         broker_.store().Apply(pool_, worker_id_, words);
     if (!verdicts.ok()) {
       if (absl::IsUnavailable(verdicts.status())) break;
       return Fail(verdicts.status());
     }
     v1::ConnectResponse response;
-    std::vector<HeldWord> ended;
+    std::vector<job::SessionRecord> ended;
     for (size_t i = 0; i < count; ++i) {
-      const job::WordVerdict& verdict = (*verdicts)[i];
+      job::WordVerdict& verdict = (*verdicts)[i];
       if (verdict.outcome == job::WordVerdict::Outcome::kHeld) {
         kept.push_back(std::move(held_.front()));
       } else {
         NoteVerdict(held_.front(), verdict);
         *response.mutable_verdicts()->add_verdicts() = ToProto(verdict);
-        const bool over =
-            held_.front().word.kind == job::WordKind::kEnded && job::IsTerminal(verdict.state);
-        if (over) ended.push_back(std::move(held_.front()));
+        if (verdict.session.has_value()) ended.push_back(*std::move(verdict.session));
       }
       held_.pop_front();
     }
-    SaveSessionEnds(std::move(ended));
+    if (!ended.empty()) broker_.sessions().Add(std::move(ended));
     if (response.has_verdicts()) SendOrClose(std::move(response));
   }
   held_.insert(held_.begin(), std::make_move_iterator(kept.begin()),
@@ -383,26 +381,6 @@ void WorkerSession::SaveReport(const HeldWord& held) {
 void WorkerSession::SaveStart(const job::Assignment& assignment) {
   if (!assignment.stays() || assignment.attempt > 1) return;
   KeepSessions(broker_, {SessionOf(assignment, assignment.dispatch_id)});
-}
-
-void WorkerSession::SaveSessionEnds(std::vector<HeldWord> ended) {
-  if (ended.empty()) return;
-  // Beside the strand: the worker need not wait for it.
-  broker_.context().executor().PostAdmitted([&broker = broker_, ended = std::move(ended)] {
-    std::vector<std::string> ids;
-    std::map<std::string, const std::string*> reports;
-    for (const HeldWord& held : ended) {
-      ids.push_back(held.word.job_id);
-      reports[held.word.job_id] = &held.session_report;
-    }
-    const absl::StatusOr<std::vector<job::Job>> jobs = broker.store().GetJobs(ids);
-    if (!jobs.ok()) return;
-    std::vector<job::SessionRecord> records;
-    for (const job::Job& job : *jobs) {
-      if (!job.session_id.empty()) records.push_back(RecordOf(job, *reports[job.id]));
-    }
-    KeepSessions(broker, records);
-  });
 }
 
 void WorkerSession::OnCheckpoints(const v1::Checkpoints& checkpoints) {

@@ -69,7 +69,6 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void NoteVerdict(const HeldWord& held, const job::WordVerdict& verdict);
   void SaveReport(const HeldWord& held);
   void SaveStart(const job::Assignment& assignment);
-  void SaveSessionEnds(std::vector<HeldWord> ended);
   void NoteOutcome(const HeldWord& held, const job::WordVerdict& verdict);
 
   void Handle(const job::Message& message);

@@ -49,7 +49,7 @@ class JournalTest : public ::testing::Test {
     return names;
   }
   void Write(Journal& journal, const std::string& name) {
-    journal.Append("echo", {"stop", name});
+    PARLEY_ASSERT_OK(journal.Append("echo", {"stop", name}));
     PARLEY_ASSERT_OK(journal.Commit());
   }
 
@@ -62,7 +62,7 @@ TEST_F(JournalTest, KeepsWhatWasCommittedOverARestart) {
     const auto journal = Open();
     Write(*journal, "AJ_1");
     Write(*journal, "AJ_2");
-    journal->Append("echo", {"stop", "never committed"});
+    PARLEY_ASSERT_OK(journal->Append("echo", {"stop", "never committed"}));
   }
   {
     const auto journal = Open();
@@ -118,6 +118,31 @@ TEST_F(JournalTest, ThreadsShareWritesAndEachIsOnDiskWhenItsCommitReturns) {
   EXPECT_THAT(Open()->TakeOld(), SizeIs(160));
 }
 
+TEST_F(JournalTest, AFullQueueRefusesTheNewAndLetsNothingOldGo) {
+  signal(SIGXFSZ, SIG_IGN);
+  const auto journal = Open();
+  EXPECT_THAT(journal->Append("echo", {"stop", std::string(5 << 20, 'x')}),
+              HasCode(absl::StatusCode::kResourceExhausted));
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit full{4096, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+  std::vector<std::string> taken;
+  absl::Status status;
+  for (int i = 0; i < 40 && status.ok(); ++i) {
+    const std::string name = fmt::format("AJ_{}", i);
+    status = journal->Append("echo", {"stop", name, std::string(3 << 20, 'x')});
+    if (status.ok()) taken.push_back("echo:" + name);
+  }
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_THAT(status, HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(ReasonOf(status).reason, "JOURNAL_FAILED");
+  Write(*journal, "AJ_after");  // not before what waited is written
+  taken.push_back("echo:AJ_after");
+  std::filesystem::remove(Folder() + "/lock");
+  EXPECT_EQ(Names(Open()->TakeOld()), taken);
+}
+
 TEST_F(JournalTest, FullDiskIsSaidAndForgottenByTheNextWrite) {
   signal(SIGXFSZ, SIG_IGN);
   const auto journal = Open();
@@ -126,7 +151,7 @@ TEST_F(JournalTest, FullDiskIsSaidAndForgottenByTheNextWrite) {
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
   const rlimit full{std::filesystem::file_size(Files().front()) + 5, before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
-  journal->Append("echo", {"stop", "AJ_2"});
+  PARLEY_ASSERT_OK(journal->Append("echo", {"stop", "AJ_2"}));
   const absl::Status refused = journal->Commit();
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
   EXPECT_THAT(refused, HasReason("JOURNAL_FAILED"));

@@ -8,7 +8,7 @@ if not w or w.ended == '1' then return {0, messages} end
 if w.draining ~= '1' then
   save_worker(w, {'draining', '1'})
   refresh_free(w)
-  event('worker_draining', {project = w.project, worker = w.id})
+  worker_event('worker_draining', w)
 end
 if deadline_ms ~= '' then tell(w.id, 'drain', '', deadline_ms) end
 return {1, messages}

@@ -30,6 +30,5 @@ reserve(w, id, token)
 save_job(j, {'next_worker', w.id, 'next_token', token, 'paused', '', 'update', now})
 set_timer('handover', id, now + HANDOVER_MS)
 tell(w.id, w.all == '1' and 'go' or 'offer', id, token)
-event('job_migrating', {project = j.project, dispatch = j.dispatch, job = id, worker = w.id, room = j.room, agent = j.agent,
-  state = j.state, token = token, attempt = j.attempt})
+event('job_migrating', j.project, j.dispatch, id, w.id, j.room, j.agent, j.state, '', token, j.attempt)
 return {'OK', messages}

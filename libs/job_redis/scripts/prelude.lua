@@ -2,7 +2,7 @@
 -- change. Redis keeps the library loaded, so what a call knows is set anew by begin(); flush() writes what it left to the end.
 -- ARGV: 1 epoch, 2 id of the calling broker, then the script's own.
 -- Keys are built from the tag of KEYS[1] = parley:{POOL}:meta, so all live in one slot.
-local call, spread, KEYS, ARGV, TAG, K, EPOCH, OWN, meta, clock, now, hwm, seq, hold
+local call, spread, KEYS, ARGV, TAG, K, EPOCH, OWN, meta, clock, now, now_text, hwm, seq, hold
 local messages, touched, touch_list  -- of this call; more of the kind stands with its functions
 
 local OFFER_MS, START_MS, STOP_MS, PARK_MS, PREFER_MS = 3000, 10000, 10000, 1000, 500
@@ -24,6 +24,7 @@ end
 
 -- Lua writes large numbers as 1.8e+15; Redis must see all digits.
 local function text(value)
+  if value == now then return now_text end
   if type(value) == 'number' then return string.format('%.0f', value) end
   return value
 end
@@ -37,21 +38,21 @@ local function load_hash(key)
 end
 
 -- What is not stored of a job is as here, so that nothing is written that says nothing.
-local SAME_AS = {qagent = 'agent', qproject = 'project', qroom = 'room'}
 local UNSAID = {state = '', reason = '', previous = '', error = '', token = '0', worker = '', attempt = '0', counted = '',
   offers = '0', stop = '0', tried = '', cap = '', stay = '', unique = '', identity = '', agent_id = '', agent_version = '',
   session = '', policy = '', sel = '-', payload = '', handed = '', next_worker = '', next_token = '', paused = ''}
-local JOB = {__index = function(j, field)
-  local other = SAME_AS[field]
-  if other then return rawget(j, other) end
-  return UNSAID[field]
-end}
+local JOB = {__index = UNSAID}
 -- The same for the record of a dispatch that a broker says (records.cc).
-local RECORD = {__index = function(r, field)
-  local other = SAME_AS[field]
-  if other then return rawget(r, other) or '' end
-  return (field == 'selector' or field == 'relaxed') and '-' or ''
-end}
+local RECORD = {__index = {selector = '-', relaxed = '-', project = '', agent = '', room = '', room_sid = '', policy = '',
+  priority = '', type = '', identity = '', key = '', hash = '', agent_id = '', agent_version = '', session = '', trace = '',
+  create = '', deadline = '', wait = '', attempt = '', payload = '', stay = '', present = '', unique = ''}}
+-- Names in keys are escaped; stored where that makes a difference.
+local function with_names(record)
+  record.qagent = record.qagent or record.agent
+  record.qproject = record.qproject or record.project
+  record.qroom = record.qroom or record.room
+  return record
+end
 
 -- Jobs and workers as this call left them: loaded once, written once, by flush().
 local jobs, workers, unwritten, unwritten_list
@@ -60,7 +61,7 @@ local function load_job(id)
     jobs[id] = load_hash(TAG .. 'j:' .. id)
     if jobs[id] then
       jobs[id].id = id
-      setmetatable(jobs[id], JOB)
+      setmetatable(with_names(jobs[id]), JOB)
     end
   end
   return jobs[id]
@@ -83,22 +84,23 @@ local function to_write(key, record)
 end
 local function write(key, record, fields)
   local w = to_write(key, record)
+  local names, has = w.names, w.has
   for i = 1, #fields, 2 do
-    local name, value = fields[i], text(fields[i + 1])
-    local unsaid = rawget(record, name) == nil and record[name] == value
-    if not unsaid then
+    local name, value = fields[i], fields[i + 1]
+    if type(value) == 'number' then value = text(value) end
+    if record[name] ~= value or rawget(record, name) ~= nil then  -- else it says nothing
       record[name] = value
-      if not w.has[name] then
-        w.has[name] = true
-        w.names[#w.names + 1] = name
+      if not has[name] then
+        has[name] = true
+        names[#names + 1] = name
       end
     end
   end
 end
 local function write_all()
   for _, w in ipairs(unwritten_list) do
-    local flat, names = {}, w.names
-    for i = 1, #names do flat[2 * i - 1], flat[2 * i] = names[i], w.record[names[i]] end
+    local flat, names, record = {}, w.names, w.record
+    for i = 1, #names do flat[2 * i - 1], flat[2 * i] = names[i], record[names[i]] end
     if #names > 0 then call('HSET', w.key, spread(flat)) end
     if w.keep_s then call('EXPIRE', w.key, w.keep_s) end
   end
@@ -169,14 +171,18 @@ local function tell(worker, kind, job, token)
 end
 
 -- One field, its parts on lines of their own (ToEvent in events.cc): names hold no control characters.
-local function event(kind, r)
-  call('XADD', K.events, 'MAXLEN', '~', EVENTS_MAX, EPOCH .. '-*', 'e', table.concat({text(now), kind, r.project or '',
-    r.dispatch or '', r.job or '', r.worker or '', r.room or '', r.agent or '', r.state or '', r.reason or '', r.token or '0',
-    r.attempt or '0'}, '\n'))
+local function event(kind, project, dispatch, job, worker, room, agent, state, reason, token, attempt)
+  call('XADD', K.events, 'MAXLEN', '~', EVENTS_MAX, EPOCH .. '-*', 'e', now_text .. '\n' .. kind .. '\n' .. project .. '\n'
+    .. dispatch .. '\n' .. job .. '\n' .. worker .. '\n' .. room .. '\n' .. agent .. '\n' .. state .. '\n' .. reason
+    .. '\n' .. token .. '\n' .. attempt)
 end
+-- Of a dispatch; `job`, `state` and `reason` may be ''.
+local function dispatch_event(kind, r, dispatch, job, state, reason)
+  event(kind, r.project or '', dispatch, job, '', r.room or '', r.agent or '', state, reason, '0', '0')
+end
+local function worker_event(kind, w) event(kind, w.project or '', '', '', w.id, '', '', '', '', '0', '0') end
 local function job_event(kind, j, reason)
-  event(kind, {project = j.project, dispatch = j.dispatch, job = j.id, worker = j.worker, room = j.room, agent = j.agent,
-    state = j.state, reason = reason, token = j.token, attempt = j.attempt})
+  event(kind, j.project, j.dispatch, j.id, j.worker, j.room, j.agent, j.state, reason or '', j.token, j.attempt)
 end
 
 local function set_timer(kind, id, ms) call('ZADD', K.timers, text(ms), kind .. ':' .. id) end
@@ -344,7 +350,7 @@ local function queue_job(j, r, not_before)
 end
 -- A job whose records were just written goes into its queue.
 local function queue_new(j, r, not_before)
-  event('dispatch_created', {project = j.project, dispatch = j.dispatch, job = j.id, room = j.room, agent = j.agent})
+  dispatch_event('dispatch_created', j, j.dispatch, j.id, '', '')
   queue_job(j, r, not_before)
 end
 
@@ -368,8 +374,7 @@ local function end_dispatch(dispatch, r, job, state, reason)
   call('ZREM', TAG .. 'live:' .. r.qproject, dispatch)
   call('ZADD', past, r.create, dispatch)
   pasts[past] = true
-  event('dispatch_ended', {project = r.project, dispatch = dispatch, job = job, room = r.room, agent = r.agent,
-    state = state, reason = reason})
+  dispatch_event('dispatch_ended', r, dispatch, job, state, reason)
 end
 
 -- A running job may have a successor, `next`: another worker that holds a slot under a newer token and is to take it over.
@@ -561,7 +566,7 @@ local function end_session(w)
   release_all(w)
   call('ZREM', TAG .. 'leases', w.id)
   to_write(TAG .. 'w:' .. w.id, w).keep_s = KEEP_S
-  event('worker_ended', {project = w.project, worker = w.id})
+  worker_event('worker_ended', w)
   for id, token in pairs(held) do
     local j = load_job(id)
     if j and is_next(j, w.id, token) then
@@ -582,9 +587,9 @@ local function write_dispatch(dispatch, id, r)
   r.stay = stays(r) and '1' or ''
   local d = {'job', id, 'state', 'ACTIVE'}
   local function add(fields, all)
-    for _, field in ipairs(fields) do
-      local value = all and r[field] or rawget(r, field) or ''
-      if value ~= '' then d[#d + 1], d[#d + 2] = field, value end
+    for i = 1, #fields do
+      local value = rawget(r, fields[i]) or all and r[fields[i]]
+      if value and value ~= '' then d[#d + 1], d[#d + 2] = fields[i], value end
     end
   end
   add(DISPATCH_FIELDS)
@@ -610,12 +615,15 @@ local function write_job(dispatch, id, r)
   seq = seq + 1
   local j = setmetatable({id = id}, JOB)
   jobs[id] = j
-  save_job(j, {'dispatch', dispatch, 'project', r.project, 'agent', r.agent, 'room', r.room, 'qagent', r.qagent,
-    'qproject', r.qproject, 'qroom', r.qroom, 'sel', r.selector, 'policy', r.policy, 'type', r.type,
-    'identity', r.identity, 'agent_id', r.agent_id, 'agent_version', r.agent_version, 'session', r.session,
-    'score', (9 - tonumber(r.priority)) * 2 ^ 45 + seq, 'wait', r.wait, 'create', r.create, 'deadline', r.deadline,
-    'attempt', r.attempt ~= '' and r.attempt or '0', 'stay', r.stay, 'unique', r.unique,
+  save_job(j, {'dispatch', dispatch, 'project', r.project, 'agent', r.agent, 'room', r.room, 'sel', r.selector,
+    'policy', r.policy, 'type', r.type, 'identity', r.identity, 'agent_id', r.agent_id, 'agent_version', r.agent_version,
+    'session', r.session, 'score', (9 - tonumber(r.priority)) * 2 ^ 45 + seq, 'wait', r.wait, 'create', r.create,
+    'deadline', r.deadline, 'attempt', r.attempt ~= '' and r.attempt or '0', 'stay', r.stay, 'unique', r.unique,
     'payload', r.payload ~= '' and '1' or ''})
+  if r.qagent ~= r.agent then save_job(j, {'qagent', r.qagent}) end
+  if r.qproject ~= r.project then save_job(j, {'qproject', r.qproject}) end
+  if r.qroom ~= r.room then save_job(j, {'qroom', r.qroom}) end
+  with_names(j)
   if r.stay == '1' then
     call('ZADD', TAG .. 'dj:' .. dispatch, r.create, id)
     call('HSET', TAG .. 'd:' .. dispatch, 'job', id)
@@ -712,7 +720,7 @@ end
 -- One that has no job yet, and ends when no room of its name is seen for a day.
 local function write_staying(dispatch, r)
   write_dispatch(dispatch, '', r)
-  event('dispatch_created', {project = r.project, dispatch = dispatch, room = r.room, agent = r.agent})
+  dispatch_event('dispatch_created', r, dispatch, '', '', '')
   set_timer('absent', dispatch, now + 86400000)
 end
 local function read_record(pairs_count)
@@ -721,7 +729,7 @@ local function read_record(pairs_count)
     local field = arg()
     r[field] = arg()
   end
-  return r
+  return with_names(r)
 end
 
 -- Matching: the head of each sub-queue, projects in turn, two random workers of which the emptier wins.
@@ -818,7 +826,7 @@ local function lease_at_once(j)
   if hold or call('EXISTS', TAG .. 'ready:' .. j.qagent) == 1 or pool_full() or at_cap(j.qproject) then return false end
   local w = pick(j.qagent, j)
   if not w then return false end
-  event('dispatch_created', {project = j.project, dispatch = j.dispatch, job = j.id, room = j.room, agent = j.agent})
+  dispatch_event('dispatch_created', j, j.dispatch, j.id, '', '')
   j.state = 'PENDING'
   job_event('job_pending', j)
   j.state = ''
@@ -939,6 +947,7 @@ local function begin(keys, args)
   if meta[1] ~= EPOCH then return false end
   clock = call('TIME')
   now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  now_text = string.format('%.0f', now)
   hwm, seq, hold = tonumber(meta[3] or '0'), tonumber(meta[4] or '0'), meta[2] and true or false
   jobs, workers, unwritten, unwritten_list, messages, touched, touch_list = {}, {}, {}, {}, {}, {}, {}
   pool_limits, project_limits, caps_stored, caps_added = nil, {}, {}, {}

@@ -27,7 +27,7 @@ if known then  -- it may serve other names now
 end
 save_worker(w, fields)
 call('ZADD', TAG .. 'leases', text(now), id)
-if not known then event('worker_registered', {project = w.project, worker = id}) end
+if not known then worker_event('worker_registered', w) end
 
 local before = load_hash(TAG .. 'wr:' .. id) or {}
 release_all(w)
@@ -46,7 +46,7 @@ local function rebuild(job, dispatch, r)
   if not hold and r.key ~= '' and call('EXISTS', TAG .. 'k:' .. r.qproject .. ':' .. r.key) == 1 then return false end
   local j = write_records(dispatch, job, r)
   save_job(j, {'state', '', 'attempt', math.max(0, (tonumber(r.attempt) or 0) - 1)})
-  event('dispatch_created', {project = j.project, dispatch = dispatch, job = job, room = j.room, agent = j.agent})
+  dispatch_event('dispatch_created', j, dispatch, job, '', '')
   if call('HEXISTS', TAG .. 'ends', job) == 1 then
     apply_facts(j)
   elseif call('HEXISTS', TAG .. 'stops', job) == 1 then
