@@ -352,13 +352,12 @@ void Broker::Renew(const std::string& pool, const std::vector<Heartbeat>& batch)
   }
   const bool available = store_available_ && renewed.ok();
   if (!renewed.ok()) renewed = job::JobStore::Renewed();
-  const auto contains = [](const std::vector<std::string>& list, const std::string& id) {
-    return std::find(list.begin(), list.end(), id) != list.end();
-  };
+  const std::set<std::string_view> refused(renewed->refused.begin(), renewed->refused.end());
+  const std::set<std::string_view> owing(renewed->owing.begin(), renewed->owing.end());
   for (const Heartbeat& heartbeat : batch) {
     const std::string& id = heartbeat.renewal.worker_id;
-    heartbeat.session->HeartbeatDone(heartbeat.seq, available, contains(renewed->refused, id));
-    if (contains(renewed->owing, id)) heartbeat.session->AskForReport();
+    heartbeat.session->HeartbeatDone(heartbeat.seq, available, refused.contains(id));
+    if (owing.contains(id)) heartbeat.session->AskForReport();
   }
 }
 

@@ -218,7 +218,7 @@ void WorkerSession::OnReport(const v1::Report& report) {
   if (status.ok()) return;
   if (absl::IsUnavailable(status)) {  // it went away once more
     report_due_ = true;
-    return;
+    return NoteBehind();
   }
   Fail(status);
 }
@@ -253,7 +253,8 @@ void WorkerSession::HeartbeatDone(uint64_t seq, bool store_available, bool repla
   response.mutable_heartbeat_ack()->set_seq(seq);
   response.mutable_heartbeat_ack()->set_store_available(store_available);
   SendOrClose(std::move(response));
-  if (!store_available) return;
+  // Only who has something to catch up: thousands of heartbeats are answered at once.
+  if (!store_available || !behind_) return;
   strand().Post([self = Self<WorkerSession>()] { self->CatchUp(); });
 }
 
@@ -266,10 +267,14 @@ void WorkerSession::CatchUp() {
   if (report_due_) AskForReport();
   if (!held_.empty() && !awaiting_report_) ApplyHeld();
   for (const job::Message& message : std::exchange(untold_, {})) Handle(message);
+  NoteBehind();
 }
+
+void WorkerSession::NoteBehind() { behind_ = report_due_ || !held_.empty() || !untold_.empty(); }
 
 void WorkerSession::KeepUntold(const job::Message& message) {
   if (untold_.size() < kMaxHeld) untold_.push_back(message);
+  NoteBehind();
 }
 
 // ---- words ----
@@ -323,6 +328,7 @@ void WorkerSession::ApplyHeld() {
   }
   held_.insert(held_.begin(), std::make_move_iterator(kept.begin()),
                std::make_move_iterator(kept.end()));
+  NoteBehind();
 }
 
 void WorkerSession::NoteVerdict(const HeldWord& held, const job::WordVerdict& verdict) {

@@ -1,6 +1,7 @@
 #pragma once
 #include <absl/time/time.h>
 
+#include <atomic>
 #include <deque>
 #include <map>
 #include <memory>
@@ -74,6 +75,7 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void Handle(const job::Message& message);
   void KeepUntold(const job::Message& message);
   void CatchUp();
+  void NoteBehind();
   void SendOffer(const job::Message& message);
   void SendGo(const job::Message& message);
   void SendHandOver(const job::Message& message);
@@ -94,6 +96,7 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   std::deque<double> loads_;  // the last five
   std::deque<HeldWord> held_;
   std::deque<job::Message> untold_;  // the store went away before their records could be read
+  std::atomic<bool> behind_{false};  // one of the three above has something, as NoteBehind() saw
   std::map<std::string, Started> starting_;  // jobs that have not said that they run
   struct Reader {
     const LogStream* key = nullptr;
