@@ -405,6 +405,7 @@ absl::Status AmongWorkers(Report& report, bool quick) {
   const int n = quick ? 300 : 4'000;
   for (const int count : {10, 100, 1'000, 10'000}) {
     if (quick && count > 100) break;
+    fmt::print(stderr, "among {} workers\n", count);
     PARLEY_ASSIGN_OR_RETURN(const auto bench, Bench::Start());
     PARLEY_ASSIGN_OR_RETURN(const auto workers, bench->Workers(count, std::max(2, 4'000 / count)));
     PARLEY_RETURN_IF_ERROR(bench->Through(*workers, quick ? 100 : 1'000, kBatch).status());  // warm
@@ -421,6 +422,7 @@ absl::Status BehindAQueue(Report& report, bool quick) {
   int queued = 10;
   for (const int level : {10, 1'000, 100'000, 1'000'000}) {
     if (quick && level > 1'000) break;
+    fmt::print(stderr, "behind {} queued jobs\n", level);
     PARLEY_ASSIGN_OR_RETURN(const int64_t before, bench->RedisBytes());
     PARLEY_RETURN_IF_ERROR(bench->Seed(level - queued));
     PARLEY_ASSIGN_OR_RETURN(const int64_t after, bench->RedisBytes());

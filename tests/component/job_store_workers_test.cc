@@ -226,6 +226,25 @@ TEST_F(ReportTest, PendingUnderTheSameTokenIsTakenBack) {
   EXPECT_EQ(Tick().pending, 0);
 }
 
+TEST_F(ReportTest, EndThatIsStoredBeginsNothingInTheHold) {
+  Connect("AW_1");
+  const Job job = RunEcho();
+  PARLEY_ASSERT_OK(store().Drain("echo", "AW_1", absl::ZeroDuration()));
+  Say(job, WordKind::kEnded, Reason::kProcessCrashed);  // stored; the answer is lost
+  PARLEY_ASSERT_OK(pool().Command({"CONFIG", "SET", "appendfsync", "always"}));
+  PARLEY_ASSERT_OK(pool().Command({"SET", "flushed", "1"}));
+  server().Kill();
+  PARLEY_ASSERT_OK(server().Restart());
+  Tick();
+  ASSERT_TRUE(OnHold());
+  EXPECT_EQ(ComeBack(job, ReportedStatus::kEnded, Reason::kProcessCrashed).action, Action::kKeep);
+  EXPECT_EQ(Get(job.id).state, State::kPending);  // RUNNING again would be a job over the cap
+  EXPECT_EQ(SlotsUsed("AW_1"), 0);
+  EndHold();
+  EXPECT_EQ(Get(job.id).state, State::kPending);
+  EXPECT_EQ(Get(job.id).attempt, 1);
+}
+
 TEST_F(ReportTest, OlderTokenIsRevoked) {
   Connect("AW_1");
   const Job job = RunEcho();

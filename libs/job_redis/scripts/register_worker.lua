@@ -148,7 +148,12 @@ while at < #ARGV do
   elseif over and (recorded ~= '' or not hold) then
     merge_ended(job, token, status, reason, detail, recorded, dispatch, r)
   else
-    merge_live(job, token, over and 'RUNNING' or status, dispatch, r)
+    local j = over and load_job(job)
+    if j and j.state == 'PENDING' and j.token == token then  -- its end is stored, only the answer was lost
+      verdict(job, token, 'KEEP')
+    else
+      merge_live(job, token, over and 'RUNNING' or status, dispatch, r)
+    end
     if over then  -- new ends wait for the end of the hold: the job lives until then
       recovering = 1
       keep_fact('held', job, table.concat({id, status, token, reason, detail}, ' '))
