@@ -21,7 +21,7 @@
 namespace parley::redis {
 namespace {
 
-constexpr absl::Duration kStartLimit = absl::Seconds(5);
+constexpr absl::Duration kStartLimit = absl::Seconds(15);  // without any answer
 constexpr absl::Duration kStopLimit = absl::Seconds(3);
 
 // In the child, between fork and exec: async-signal-safe calls only.
@@ -129,18 +129,22 @@ struct PrivateServer::Impl {
     config.address = "unix:" + socket;
     MasterFinder finder(config);
     Connection connection(config, finder);
-    const int64_t until = Clock::Real().MonotonicMicros() + absl::ToInt64Microseconds(kStartLimit);
+    const int64_t limit_us = absl::ToInt64Microseconds(kStartLimit);
+    int64_t until = Clock::Real().MonotonicMicros() + limit_us;
     while (Clock::Real().MonotonicMicros() < until) {
       const auto pong = connection.Run({{"PING"}}, absl::Milliseconds(200));
       if (pong.ok() && pong->front().ok()) return absl::OkStatus();
+      // It reads what it had on disk, as long as that takes.
+      if (pong.ok()) until = Clock::Real().MonotonicMicros() + limit_us;
       if (Reap()) {
         return Unavailable("redis-server ended at once; its log says: {}", LastLineOf(log_path));
       }
       usleep(2'000);
     }
+    const std::string log = LastLineOf(log_path);  // before it says that it stops
     Stop();
-    return Unavailable("redis-server did not answer within 5 s; its log says: {}",
-                       LastLineOf(log_path));
+    return Unavailable("redis-server did not answer within {}; its log says: {}",
+                       absl::FormatDuration(kStartLimit), log);
   }
 
   void Stop() {
