@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""LiveKit's own workers, unmodified, on /agent of a real cluster: `parley dev` without agents of its own."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+import cluster  # noqa: E402
+
+BUILD = pathlib.Path(os.environ["PARLEY_BUILD_DIR"]) / "livekit_workers"
+PYTHON = [str(BUILD / "python/venv/bin/python"), str(HERE / "worker.py"), "start"]
+NODE = ["node", str(BUILD / "node/worker.js"), "start"]
+
+
+class Cluster:
+    """parley dev, its API, and workers that are gone with it."""
+
+    def __init__(self):
+        self.dev = cluster.Dev()
+        self.folder = tempfile.TemporaryDirectory()
+        self.workers = []
+        self.dev.start()
+        self.url = f"ws://127.0.0.1:{7880 + self.dev.offset}"
+        token = self.dev.run("token", "create", "--room-create", "--room-list")
+        self.token = token.stdout.strip()
+
+    def close(self):
+        for worker in self.workers:
+            worker.kill()
+        self.dev.close()
+        self.folder.cleanup()
+
+    def call(self, method, path, body=None):
+        request = urllib.request.Request(
+            self.dev.url + path, method=method, data=None if body is None else json.dumps(body).encode(),
+            headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or b"{}")
+
+    def dispatch(self, agent, wish, room="lobby", **more):
+        body = {"agentName": agent, "room": room, "metadata": json.dumps(wish), **more}
+        return self.call("POST", "/api/dispatches", body)["id"]
+
+    def job(self, dispatch):
+        jobs = self.call("GET", f"/api/dispatches/{dispatch}").get("jobs", [])
+        return jobs[0] if jobs else {}
+
+    def worker(self, command, agent, **env):
+        worker = Worker(self, command, agent, env)
+        self.workers.append(worker)
+        return worker
+
+
+class Worker:
+    """One worker process, in a group of its own with its jobs."""
+
+    def __init__(self, owner, command, agent, env):
+        number = len(owner.workers)
+        self.log_path = pathlib.Path(owner.folder.name) / f"worker-{number}.log"
+        self.evidence_path = pathlib.Path(owner.folder.name) / f"evidence-{number}"
+        self.evidence_path.touch()
+        settings = {"LIVEKIT_URL": owner.url, "LIVEKIT_API_KEY": "devkey", "LIVEKIT_API_SECRET": "secret", "AGENT": agent,
+                    "EVIDENCE": str(self.evidence_path), "HEALTH_PORT": str(owner.dev.offset + 100 + number), **env}
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=cluster.clean_environment(settings),
+                                            start_new_session=True)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def evidence(self, event=None):
+        lines = [json.loads(line) for line in self.evidence_path.read_text().splitlines()]
+        return [line for line in lines if event in (None, line["event"])]
+
+    def kill(self):
+        """All of it at once, as when its machine is gone."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+
+class Cases:
+    """What is true of a worker in either language."""
+
+    command = None
+    says_status = True  # how its jobs are
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.close()
+
+    def eventually(self, condition, seconds, what):
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                logs = "\n".join(worker.log()[-3000:] for worker in self.cluster.workers[-2:])
+                self.fail(f"{what}\n{logs}\n{self.cluster.dev.log()[-3000:]}")
+            time.sleep(0.05)
+        return found
+
+    def start(self, agent, **env):
+        before = self.registered(agent)
+        worker = self.cluster.worker(self.command, agent, **env)
+        self.eventually(lambda: self.registered(agent) > before, 30, "the worker did not register")
+        return worker
+
+    def registered(self, agent):
+        workers = self.cluster.call("GET", f"/api/workers?pool={agent}").get("workers", [])
+        return len([worker for worker in workers if worker.get("state") == "LIVE"])
+
+    def state(self, dispatch, state, seconds=20):
+        return self.eventually(
+            lambda: (job := self.cluster.job(dispatch)).get("state") == state and job, seconds,
+            f"{dispatch} is not {state}: {self.cluster.job(dispatch)}")
+
+    def began(self, worker, count=1, seconds=30):
+        self.eventually(lambda: len(worker.evidence("began")) >= count, seconds, "the entrypoint did not run")
+        return worker.evidence("began")[-1]
+
+
+class PythonWorkerTest(Cases, unittest.TestCase):
+    command = PYTHON
+
+    def test_runs_its_job_in_a_process_of_its_own_and_reports_success(self):
+        worker = self.start("py-runs")
+        dispatch = self.cluster.dispatch("py-runs", {"do": "end", "join": True}, room="parlour")
+        job = self.state(dispatch, "SUCCEEDED")
+        began = worker.evidence("began")[0]
+        self.assertNotEqual(began["pid"], worker.process.pid)
+        self.assertEqual(began["job"], job["id"])
+        self.assertEqual(began["room"], "parlour")
+        joined = worker.evidence("joined")[0]
+        self.assertEqual(joined["identity"], f"agent-{job['id']}")
+        self.assertEqual(joined["name"], "Echo")
+        self.assertEqual(joined["attributes"]["tone"], "kind")
+        self.assertEqual(job["attempt"], 1)
+
+    def test_rejects(self):
+        self.start("py-rejects")
+        job = self.state(self.cluster.dispatch("py-rejects", {"answer": "reject"}), "FAILED")
+        self.assertEqual(job["reason"], "REJECTED")
+        second = self.cluster.dispatch("py-rejects", {"answer": "pass"})
+        time.sleep(1.5)
+        self.assertIn(self.cluster.job(second)["state"], ("PENDING", "OFFERED"))  # somebody else may take it
+        self.cluster.call("DELETE", f"/api/dispatches/{second}")
+
+    def test_crash_is_tried_again_three_times(self):
+        worker = self.start("py-crashes")
+        job = self.state(self.cluster.dispatch("py-crashes", {"do": "crash"}), "FAILED", 60)
+        self.assertEqual(job["reason"], "ENTRYPOINT_ERROR")
+        self.assertEqual(job["attempt"], 3)
+        self.assertEqual([one["job"] for one in worker.evidence("began")], [job["id"], job["id"] + "-2", job["id"] + "-3"])
+
+    def test_is_told_to_end(self):
+        worker = self.start("py-ends")
+        dispatch = self.cluster.dispatch("py-ends", {"do": "wait"})
+        self.state(dispatch, "RUNNING")
+        self.began(worker)
+        self.cluster.call("DELETE", f"/api/dispatches/{dispatch}")
+        self.state(dispatch, "CANCELLED")
+        self.assertEqual(len(worker.evidence("told to end")), 1)
+
+    def test_drains_when_it_is_asked_to_stop(self):
+        worker = self.start("py-drains")
+        first = self.cluster.dispatch("py-drains", {"do": "wait", "seconds": 6})
+        self.state(first, "RUNNING")
+        self.began(worker)
+        worker.process.send_signal(signal.SIGTERM)
+        self.eventually(lambda: "draining" in worker.log(), 5, "no drain")
+        second = self.cluster.dispatch("py-drains", {"do": "end"})
+        job = self.state(first, "SUCCEEDED")
+        self.assertEqual(job["attempt"], 1)
+        worker.process.wait(20)
+        self.assertEqual(len(worker.evidence("began")), 1)
+        self.start("py-drains")
+        self.state(second, "SUCCEEDED")
+
+    def test_killed_and_its_job_runs_on_the_second_worker(self):
+        first = self.start("py-killed")
+        dispatch = self.cluster.dispatch("py-killed", {"do": "wait"})
+        self.state(dispatch, "RUNNING")
+        self.began(first)
+        second = self.start("py-killed")
+        first.kill()
+        self.eventually(lambda: self.cluster.job(dispatch).get("attempt") == 2, 20, "not given to the second")
+        self.state(dispatch, "RUNNING")
+        began = self.began(second)
+        self.assertEqual(began["job"], self.cluster.job(dispatch)["id"] + "-2")
+        self.cluster.call("DELETE", f"/api/dispatches/{dispatch}")
+        self.state(dispatch, "CANCELLED")
+
+
+class NodeWorkerTest(Cases, unittest.TestCase):
+    command = NODE
+    says_status = False
+
+    @staticmethod
+    def put_beside_its_packages():
+        (BUILD / "node/worker.js").write_text((HERE / "worker.js").read_text())
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.put_beside_its_packages()
+
+    def test_runs_its_job_in_a_process_of_its_own(self):
+        worker = self.start("js-runs")
+        dispatch = self.cluster.dispatch("js-runs", {"do": "wait"}, room="parlour")
+        began = self.began(worker)
+        self.assertNotEqual(began["pid"], worker.process.pid)
+        self.assertEqual(began["room"], "parlour")
+        self.state(dispatch, "RUNNING")
+        self.cluster.call("DELETE", f"/api/dispatches/{dispatch}")
+        self.state(dispatch, "CANCELLED", 30)
+        self.assertEqual(len(worker.evidence("told to end")), 1)
+
+    def test_rejection_leaves_the_job_to_others(self):
+        self.start("js-rejects")
+        dispatch = self.cluster.dispatch("js-rejects", {"answer": "reject"})
+        time.sleep(1.5)
+        self.assertIn(self.cluster.job(dispatch)["state"], ("PENDING", "OFFERED"))
+        self.cluster.call("DELETE", f"/api/dispatches/{dispatch}")
+
+    def test_killed_and_its_job_runs_on_the_second_worker(self):
+        first = self.start("js-killed")
+        dispatch = self.cluster.dispatch("js-killed", {"do": "wait"})
+        self.began(first)
+        self.state(dispatch, "RUNNING")
+        second = self.start("js-killed")
+        first.kill()
+        self.eventually(lambda: self.cluster.job(dispatch).get("attempt") == 2, 20, "not given to the second")
+        self.assertEqual(self.began(second)["job"], self.cluster.job(dispatch)["id"] + "-2")
+        self.cluster.call("DELETE", f"/api/dispatches/{dispatch}")
+
+
+class MixedPoolTest(Cases, unittest.TestCase):
+    """A C++ agent server, a Python and a Node worker of one name. Redis alone decides, whatever the language."""
+
+    def test_every_dispatch_runs_once_and_shares_follow_capacity(self):
+        NodeWorkerTest.put_beside_its_packages()
+        name, count = "bench", 200
+        python = self.cluster.worker(PYTHON, name)
+        node = self.cluster.worker(NODE, name)
+        slots = 25  # of a LiveKit worker, as configured by default
+        cpp = self.cluster.worker(
+            [str(cluster.BIN / "parley-bench-agent"), "start", "--dev", "--health-port=0", f"--slots={slots}",
+             "--load-threshold=1", f"--dispatch-address=127.0.0.1:{7100 + self.cluster.dev.offset}",
+             f"--rooms-address=127.0.0.1:{7105 + self.cluster.dev.offset}"], name)
+        self.eventually(lambda: self.registered(name) == 3, 40, "three workers did not register")
+        wish = {"mode": "exit", "do": "end", "join": True}
+        dispatches = [self.cluster.dispatch(name, wish, room=f"room-{i}", queueDeadline="10m") for i in range(count)]
+        jobs = {}
+
+        def ended():
+            for dispatch in dispatches:
+                if dispatch not in jobs and (job := self.cluster.job(dispatch)).get("state") in ("SUCCEEDED", "FAILED"):
+                    jobs[dispatch] = job
+            return len(jobs) == count
+
+        self.eventually(ended, 240, f"{count - len(jobs)} jobs have not ended")
+        self.assertEqual({job["state"] for job in jobs.values()}, {"SUCCEEDED"})
+        self.assertEqual({job["attempt"] for job in jobs.values()}, {1})
+        began = [line["job"] for worker in (python, node) for line in worker.evidence("began")]
+        self.assertEqual(len(began), len(set(began)))
+        shares = {"C++": count - len(began), "Python": len(python.evidence("began")), "Node": len(node.evidence("began"))}
+        print("shares:", shares)
+        self.assertTrue(set(began) <= {job["id"] for job in jobs.values()})
+        # What ends in a millisecond frees its slot for the next: it has the larger share, and nobody has none.
+        self.assertGreater(shares["C++"], max(shares["Python"], shares["Node"]))
+        self.assertGreater(min(shares.values()), 0)
+        self.assertIsNone(cpp.process.poll())
+
+
+if __name__ == "__main__":
+    unittest.main()
