@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
+#include <deque>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -62,7 +62,7 @@ class Crowd {
 };
 
 template <typename Work>
-void OnAll(std::vector<Crowd>& crowds, const Work& work) {
+void OnAll(std::deque<Crowd>& crowds, const Work& work) {
   std::vector<std::thread> threads;
   threads.reserve(crowds.size());
   for (Crowd& crowd : crowds) threads.emplace_back([&crowd, &work] { work(crowd); });
@@ -81,7 +81,7 @@ absl::Status Run(const Options& options, int count, Report& report) {
   const std::vector<pid_t> api = {cluster->Service("api-server").pid()};
   const std::vector<pid_t> broker = {cluster->Service("dispatch-broker").pid()};
   const std::vector<pid_t> redis = {cluster->Redis().pid()};
-  std::vector<Crowd> crowds;
+  std::deque<Crowd> crowds;
   for (int i = 0; i < kThreads; ++i)
     crowds.emplace_back(cluster->Address("api-server"), count / kThreads);
   // The first of all costs what is then there for the others.

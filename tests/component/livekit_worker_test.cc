@@ -132,8 +132,7 @@ TEST_F(LivekitWorkerTest, RunsAJob) {
   EXPECT_EQ(given->assignment().job().id(), job.id());
   EXPECT_EQ(given->assignment().job().state().worker_id(), worker_id);
   EXPECT_FALSE(given->assignment().has_url());
-  // The cluster's key signs it, which this test has no business to know: the claims are in the
-  // middle, and a room lets it in below.
+  // The cluster's key signs it; that a room lets it in is for the real workers to show.
   EXPECT_THAT(given->assignment().token(), HasSubstr("."));
 
   worker.Say(job.id(), lk::JS_RUNNING);
