@@ -21,15 +21,9 @@ export default defineAgent({
     if (wish.do === 'crash') process.exit(3);
     if (wish.do === 'raise') throw new Error('as asked');
     if (wish.do === 'end') return job.shutdown();
-    let end;
-    const ended = new Promise((resolve) => (end = resolve));
-    job.addShutdownCallback(async () => {
-      note({ event: 'told to end', job: job.job.id });
-      end();
-    });
-    const timer = setTimeout(() => job.shutdown(), (wish.seconds ?? 3600) * 1000);
-    await ended;
-    clearTimeout(timer);
+    // The job goes on when this returns, until it is shut down.
+    job.addShutdownCallback(async () => note({ event: 'told to end', job: job.job.id }));
+    if (wish.seconds) setTimeout(() => job.shutdown(), wish.seconds * 1000);
   },
 });
 
@@ -44,8 +38,9 @@ cli.runApp(
     agent: fileURLToPath(import.meta.url),
     agentName: process.env.AGENT,
     requestFunc,
-    loadFunc: async () => Number(process.env.LOAD ?? '0'),
-    numIdleProcesses: 1,
+    loadFunc: async () => 0,
+    numIdleProcesses: Number(process.env.IDLE ?? '1'),
+    initializeProcessTimeout: 60_000, // machines that run tests are busy
     host: '127.0.0.1',
     port: Number(process.env.HEALTH_PORT),
   }),

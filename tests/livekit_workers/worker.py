@@ -22,7 +22,8 @@ async def on_request(request: agents.JobRequest):
 
 
 server = agents.AgentServer(
-    host="127.0.0.1", port=0, num_idle_processes=1, load_fnc=lambda: float(os.environ.get("LOAD", "0")), drain_timeout=60)
+    host="127.0.0.1", port=0, num_idle_processes=int(os.environ.get("IDLE", "1")), load_fnc=lambda: 0.0, drain_timeout=60,
+    initialize_process_timeout=60)  # machines that run tests are busy
 
 
 @server.rtc_session(agent_name=os.environ["AGENT"], on_request=on_request)
@@ -40,17 +41,14 @@ async def entrypoint(job: agents.JobContext):
     if wish.get("do") == "end":
         job.shutdown()
         return
-    ended = asyncio.Event()
 
+    # The job goes on when this returns, until it is shut down.
     async def on_shutdown(reason):
         note(event="told to end", job=job.job.id)
-        ended.set()
 
     job.add_shutdown_callback(on_shutdown)
-    try:
-        await asyncio.wait_for(ended.wait(), wish.get("seconds", 3600))
-    except asyncio.TimeoutError:
-        job.shutdown()
+    if "seconds" in wish:
+        asyncio.get_running_loop().call_later(wish["seconds"], job.shutdown)
 
 
 if __name__ == "__main__":
