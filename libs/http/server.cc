@@ -215,7 +215,8 @@ void Server::Impl::Sweep() {
   std::vector<struct lws*> late;
   for (const auto& [wsi, connection] : connections) {
     // The library does not read while an answer is under way: it would miss that the client left.
-    const bool left = connection->stream != nullptr && HasLeft(lws_get_socket_fd(wsi));
+    const bool left = (connection->stream != nullptr && HasLeft(lws_get_socket_fd(wsi))) ||
+                      IsSilent(*connection, now_us);
     if (now_us < connection->deadline_us && !left) continue;
     connection->deadline_us = kNever;
     late.push_back(wsi);
@@ -228,13 +229,12 @@ void Server::Impl::Sweep() {
 int Server::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length) {
   switch (reason) {
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
-      // WebSockets, where there are any; no other protocol.
-      return !sockets.empty() && std::string_view(static_cast<const char*>(in)) == "websocket" ? 0
-                                                                                               : -1;
+      return ConfirmUpgrade(Of(wsi), static_cast<const char*>(in));
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
       return OnUpgrade(Of(wsi));
     case LWS_CALLBACK_ESTABLISHED:
     case LWS_CALLBACK_RECEIVE:
+    case LWS_CALLBACK_RECEIVE_PONG:
     case LWS_CALLBACK_SERVER_WRITEABLE:
       return OnSocketEvent(Of(wsi), reason, {static_cast<const char*>(in), length});
     case LWS_CALLBACK_HTTP:

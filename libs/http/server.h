@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -50,6 +51,15 @@ struct Response {
 
 using Handler = std::function<Response(const Request&)>;
 
+// How a path's WebSockets are served. Its functions run on the server's loop thread.
+struct WebSocketOptions {
+  // What to answer instead of upgrading, e.g. 401; nothing: go on. Must not block.
+  std::function<std::optional<Response>(const Request&)> refuse = nullptr;
+  // A ping so often (zero: never); a client from which nothing came for `silence` is gone.
+  absl::Duration ping = absl::ZeroDuration();
+  absl::Duration silence = absl::Seconds(30);
+};
+
 struct ServerOptions {
   std::string address = "127.0.0.1";
   std::vector<int> ports = {0};       // all serve the same routes; 0 = any free one
@@ -77,10 +87,11 @@ class Server {
   void HandleInline(std::string_view method, std::string_view pattern, Handler handler);
   // Serves WebSockets on this path. `accept` runs on the server's own loop thread and must not
   // block: it answers who listens to the connection, or null to refuse it (the client sees the
-  // connection closed without an answer; give it a plain route that says why).
+  // connection closed without an answer; `options.refuse`, or a plain route, says why).
   using AcceptWebSocket = std::function<std::shared_ptr<WebSocketListener>(
       const Request&, const std::shared_ptr<WebSocket>&)>;
-  void HandleWebSocket(std::string_view path, AcceptWebSocket accept);
+  void HandleWebSocket(std::string_view path, AcceptWebSocket accept,
+                       WebSocketOptions options = {});
   // Answers what no route matches; default 404. A path that exists with other methods answers 405
   // with Allow. OPTIONS answers 204 with Allow unless a route says otherwise.
   void HandleUnknown(Handler handler);

@@ -40,6 +40,17 @@ struct Connection {
   std::shared_ptr<WebSocket> socket;
   std::shared_ptr<WebSocketListener> listener;
   WebSocketMessage arriving;
+  const WebSocketOptions* socket_options = nullptr;
+  int64_t heard_us = 0;
+  int64_t ping_us = kNever;  // when the next one is due
+  bool ping = false;         // it is due now
+  bool closing = false;      // what was to be sent is, and it is about to be closed
+};
+
+// One path's WebSockets.
+struct SocketRoute {
+  Server::AcceptWebSocket accept;
+  WebSocketOptions options;
 };
 
 struct Server::Impl {
@@ -52,7 +63,7 @@ struct Server::Impl {
   const log::Logger log;
   Routes routes;
   Handler unknown;
-  std::map<std::string, AcceptWebSocket, std::less<>> sockets;  // by path
+  std::map<std::string, SocketRoute, std::less<>> sockets;  // by path
   const std::shared_ptr<Gate> gate;
   std::vector<int> bound_ports;
   bool started = false;
@@ -81,7 +92,9 @@ struct Server::Impl {
   int OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length);
   void ReadRequest(Connection& connection);
   int OnRequest(Connection& connection);
+  int ConfirmUpgrade(Connection& connection, std::string_view protocol);
   int OnUpgrade(Connection& connection);
+  bool IsSilent(Connection& connection, int64_t now_us);
   int OnSocketEvent(Connection& connection, lws_callback_reasons reason, std::string_view piece);
   int OnSocketPiece(Connection& connection, std::string_view piece);
   int WriteSocket(Connection& connection);

@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "api_server/livekit/workers.h"
 #include "api_server/routes.h"
 #include "api_server/signalling.h"
 #include "base/status.h"
@@ -29,6 +30,9 @@ void ApiServerConfig::Bind(config::Table& table) {
   table.List("open.agents", &open_agents,
              "Agents that connection-details gives tokens for without a bearer token");
   table.List("open.origins", &open_origins, "… to pages of these origins only");
+  table.Int(
+      "livekit.worker_slots", &livekit_worker_slots, 1, 100'000,
+      "Jobs at once of one LiveKit worker (/agent); below it the load that it reports counts");
   table.Bool("demo", &demo, "Serve /demo/room-rate/{room}, the tool of the front-desk example");
 }
 
@@ -132,6 +136,7 @@ int Run(const ApiServerConfig& given, service::Context& context) {
   options.ports = *ports;
   ApiServerMetrics metrics(context.registry());
   Backend backend(config, context);
+  LivekitWorkers workers(backend);  // outlives the server that it hears from
   http::Server server(options, context.executor(), context.log());
   for (Route& route : MakeRoutes(backend)) {
     http::Handler counted = [&context, &metrics,
@@ -148,6 +153,7 @@ int Run(const ApiServerConfig& given, service::Context& context) {
     }
   }
   ServeSignalling(backend, server);
+  workers.Serve(server);
   server.HandleUnknown([](const http::Request& request) {
     return ErrorResponse(NotFound("there is nothing at {} {}; GET /openapi.json lists what is",
                                   request.method, request.path));
@@ -159,7 +165,10 @@ int Run(const ApiServerConfig& given, service::Context& context) {
     config.public_url = fmt::format("ws://{}:{}", config.common.address, last_port);
   context.log().Info("listening", {{"http_port", server.port(0)}, {"livekit_port", last_port}});
   service::Context::Hooks hooks;
-  hooks.drain = [&server](absl::Duration grace) { server.Stop(grace); };
+  hooks.drain = [&](absl::Duration grace) {
+    server.Stop(grace);
+    workers.Stop();
+  };
   return context.Serve({}, hooks);
 }
 

@@ -28,7 +28,9 @@ struct ApiServerConfig {
   std::vector<std::string>
       open_agents;  // connection-details without a token may name these; empty = none
   std::vector<std::string>
-      open_origins;   // … from these origins; empty = any that may name an agent
+      open_origins;  // … from these origins; empty = any that may name an agent
+  // Jobs at once of one LiveKit worker, which itself says only its load.
+  int livekit_worker_slots = 25;
   bool demo = false;  // serve /demo/room-rate/{room}, which examples/front-desk.yaml calls
 
   void Bind(config::Table& table);

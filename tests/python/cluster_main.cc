@@ -15,9 +15,12 @@ int main(int argc, char** argv) {
   app.add_option("--agent-servers", options.agent_servers, "How many");
   app.add_option("--work-dir", options.work_dir,
                  "For logs; kept. Default: a temporary folder, removed");
+  std::vector<std::string> api_arguments;
+  app.add_option("--api-server-argument", api_arguments, "One more argument of the api_server");
   CLI11_PARSE(app, argc, argv);
   options.agent_arguments = {"--tools-allow-loopback"};
-  options.extra_arguments["api-server"] = {"--demo"};
+  options.extra_arguments["api-server"] = api_arguments;
+  options.extra_arguments["api-server"].push_back("--demo");
   options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
   const auto cluster = parley::testing::Cluster::Start(options);
   if (!cluster.ok()) {

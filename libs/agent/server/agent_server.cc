@@ -12,6 +12,7 @@
 #include "base/ids.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "rpc/channel.h"
 
 namespace parley::agent {
 namespace {
@@ -54,7 +55,7 @@ AgentServer::AgentServer(JobSurroundings& around, Identity identity,
       labels_(std::move(labels)),
       callbacks_(std::move(callbacks)),
       table_(around.config.EffectiveSlots()),
-      broker_(around.loop, around.config.broker_address, std::move(token), *this),
+      broker_(around.loop, rpc::MakeChannel(around.config.broker_address), std::move(token), *this),
       requests_(around.loop, around.config.on_request),
       zygote_watcher_(*around.loop, around.zygote.fd()),
       beat_timer_(*around.loop),

@@ -25,14 +25,16 @@ absl::Duration Jitter() {
 
 }  // namespace
 
-BrokerLink::BrokerLink(std::shared_ptr<event::Loop> loop, const std::string& address,
-                       std::function<std::string()> token, Handler& handler)
+BrokerLink::BrokerLink(std::shared_ptr<event::Loop> loop,
+                       const std::shared_ptr<grpc::Channel>& channel,
+                       std::function<std::string()> token, Handler& handler, uint64_t after_seq)
     : loop_(std::move(loop)),
       token_(std::move(token)),
       handler_(handler),
-      stub_(parley::dispatch::v1::WorkerService::NewStub(rpc::MakeChannel(address))),
+      stub_(parley::dispatch::v1::WorkerService::NewStub(channel)),
       timer_(*loop_),
-      candidate_timer_(*loop_) {}
+      candidate_timer_(*loop_),
+      last_seq_(after_seq) {}
 
 BrokerLink::~BrokerLink() {
   *self_ = nullptr;

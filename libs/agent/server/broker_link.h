@@ -25,8 +25,9 @@ class BrokerLink {
     // The stream is over. True: open another one; false: the handler will call Start() or never.
     virtual bool OnBrokerLost(const absl::Status& status, bool was_registered) = 0;
   };
-  BrokerLink(std::shared_ptr<event::Loop> loop, const std::string& address,
-             std::function<std::string()> token, Handler& handler);
+  // `channel` may be shared. `connect_seq` of the first stream is one more than `after_seq`.
+  BrokerLink(std::shared_ptr<event::Loop> loop, const std::shared_ptr<grpc::Channel>& channel,
+             std::function<std::string()> token, Handler& handler, uint64_t after_seq = 0);
   ~BrokerLink();
   BrokerLink(const BrokerLink&) = delete;
   BrokerLink& operator=(const BrokerLink&) = delete;
@@ -70,7 +71,7 @@ class BrokerLink {
   event::Timer candidate_timer_;       // to the answer to its register
   uint64_t connect_seq_ = 0;           // of stream_
   uint64_t candidate_seq_ = 0;
-  uint64_t last_seq_ = 0;  // ever sent
+  uint64_t last_seq_;  // ever sent
   int64_t heard_us_ = 0;
   bool registered_ = false;
   bool closed_ = false;
