@@ -258,7 +258,8 @@ TEST_F(TokenEndpointTest, StrangersMaySetOnlyWhatTheListsName) {
   for (const auto& [body, status, field] : cases) {
     const http::Response response = Post(body);
     EXPECT_EQ(response.status, status) << body << response.body;
-    if (!field.empty()) EXPECT_EQ(Json::parse(response.body)["meta"]["field"], field) << body;
+    if (field.empty()) continue;
+    EXPECT_EQ(Json::parse(response.body)["meta"]["field"], field) << body;
   }
 }
 
