@@ -1,4 +1,4 @@
-// parley agents apply|validate|list|get|delete, parley schema
+// parley agents apply|validate|list|get|delete; deployments.cc has the rest
 #include "agents.h"
 
 #include <fmt/format.h>
@@ -133,6 +133,7 @@ void AddAgents(CLI::App& root, Command& command) {
              [&command, text] { return Delete(command, *text); })
       ->add_option("ID", *text, "Id of the agent")
       ->required();
+  AddDeployments(agents, command);
 }
 
 }  // namespace parley::cli

@@ -144,6 +144,12 @@ absl::StatusOr<Json> Api::Post(const std::string& path, const Json& body,
   return Json::parse(answer, nullptr, false);
 }
 
+absl::StatusOr<Json> Api::Put(const std::string& path, const Json& body) {
+  const std::string text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+  PARLEY_ASSIGN_OR_RETURN(const std::string answer, Send("PUT", path, "application/json", text));
+  return Json::parse(answer, nullptr, false);
+}
+
 absl::StatusOr<Json> Api::List(const std::string& path, const std::string& field) {
   Json all = Json::array();
   std::string token;

@@ -36,6 +36,7 @@ class Api {
   absl::StatusOr<Json> Delete(const std::string& path);
   absl::StatusOr<Json> Post(const std::string& path, const Json& body,
                             const std::string& idempotency_key = {});
+  absl::StatusOr<Json> Put(const std::string& path, const Json& body);
   // For bodies that are not JSON on either side. `status_code`, if given, gets the HTTP status.
   absl::StatusOr<std::string> Send(const std::string& method, const std::string& path,
                                    std::string content_type, std::string body,

@@ -35,12 +35,13 @@ CLI::App* AddCommand(CLI::App& parent, Command& command, const std::string& name
 void AddAgents(CLI::App& root, Command& command);
 void AddCall(CLI::App& root, Command& command);
 void AddConsole(CLI::App& root, Command& command);
+void AddDeployments(CLI::App& agents, Command& command);  // agents versions, deploy, …
 void AddDev(CLI::App& root, Command& command);
 void AddDispatch(CLI::App& root, Command& command);  // dispatch and jobs
 void AddRunning(CLI::App& root, Command& command);   // workers, rooms, status
 void AddSessions(CLI::App& root, Command& command);
 void AddSpeech(CLI::App& root, Command& command);  // stt, tts
-void AddTest(CLI::App& root, Command& command);  // test, replay
+void AddTest(CLI::App& root, Command& command);    // test, replay
 void AddToken(CLI::App& root, Command& command);
 
 }  // namespace parley::cli

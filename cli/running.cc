@@ -43,7 +43,13 @@ absl::Status Rooms(const Command& command) {
   return absl::OkStatus();
 }
 
-// One line per part: what answers, what does not.
+int64_t Sum(const Json& objects, const char* field) {
+  int64_t sum = 0;
+  for (const Json& one : objects) sum += one.value(field, int64_t{0});
+  return sum;
+}
+
+// One line per part: what answers, what does not; of rooms also who is in them.
 absl::Status ShowStatus(const Command& command) {
   Api api = command.MakeApi();
   struct Part {
@@ -54,8 +60,8 @@ absl::Status ShowStatus(const Command& command) {
   static constexpr Part kParts[] = {{"agents", "/api/agents", "agents"},
                                     {"workers", "/api/workers", "workers"},
                                     {"dispatches", "/api/dispatches", "dispatches"},
-                                    {"rooms", "/api/rooms", "rooms"},
-                                    {"sessions", "/api/sessions", "sessions"}};
+                                    {"sessions", "/api/sessions", "sessions"},
+                                    {"rooms", "/api/rooms", "rooms"}};
   PARLEY_RETURN_IF_ERROR(api.Send("GET", "/readyz", "", "").status());
   Json summary = {{"server", api.server()}};
   absl::Status first;
@@ -66,6 +72,12 @@ absl::Status ShowStatus(const Command& command) {
     summary[part.name] = list.ok() ? Json(list->size()) : Json(nullptr);
     table.Row({part.name, list.ok() ? std::to_string(list->size()) : "-",
                list.ok() ? "" : std::string(Message(list.status()))});
+    if (std::string_view(part.name) != "rooms" || !list.ok()) continue;
+    const int64_t people = Sum(*list, "numParticipants"), agents = Sum(*list, "numAgents");
+    summary["people"] = people;
+    summary["agentsInRooms"] = agents;
+    table.Row({"people", std::to_string(people), "in rooms"});
+    table.Row({"agents", std::to_string(agents), "in rooms"});
   }
   if (command.output.json) {
     PrintJson(summary);

@@ -116,6 +116,16 @@ std::map<std::string, std::string> TextsOf(const Json& object, const char* name)
   return texts;
 }
 
+std::vector<std::string> ListOf(const Json& object, const char* name) {
+  std::vector<std::string> texts;
+  const auto it = object.find(name);
+  if (it == object.end() || !it->is_array()) return texts;
+  for (const Json& item : *it) {
+    if (item.is_string()) texts.push_back(item.get<std::string>());
+  }
+  return texts;
+}
+
 std::optional<absl::Time> TimeOf(const Json& object, const char* name) {
   const auto it = object.find(name);
   if (it == object.end() || !it->is_number()) return std::nullopt;
@@ -133,17 +143,38 @@ VideoGrant ReadVideo(const Json& json) {
   video.agent = FlagOf(json, "agent");
   video.hidden = FlagOf(json, "hidden");
   video.recorder = FlagOf(json, "recorder");
+  video.room_record = FlagOf(json, "roomRecord");
+  video.ingress_admin = FlagOf(json, "ingressAdmin");
   video.room = TextOf(json, "room");
+  video.destination_room = TextOf(json, "destinationRoom");
   video.can_publish = OptionalFlagOf(json, "canPublish");
   video.can_subscribe = OptionalFlagOf(json, "canSubscribe");
   video.can_publish_data = OptionalFlagOf(json, "canPublishData");
   video.can_update_own_metadata = OptionalFlagOf(json, "canUpdateOwnMetadata");
-  if (const auto it = json.find("canPublishSources"); it != json.end() && it->is_array()) {
-    for (const Json& source : *it) {
-      if (source.is_string()) video.can_publish_sources.push_back(source.get<std::string>());
-    }
-  }
+  video.can_subscribe_metrics = OptionalFlagOf(json, "canSubscribeMetrics");
+  video.can_manage_agent_session = OptionalFlagOf(json, "canManageAgentSession");
+  video.can_publish_sources = ListOf(json, "canPublishSources");
   return video;
+}
+
+// protobuf's JSON has enums by name or by number.
+bool NeverRestarts(const Json& agent) {
+  for (const char* name : {"restartPolicy", "restart_policy"}) {
+    const auto it = agent.find(name);
+    if (it != agent.end()) return *it == "JRP_NEVER" || *it == 1;
+  }
+  return false;
+}
+
+OtherGrants ReadOther(const Json& json) {
+  const Json& sip = ObjectOf(json, "sip");
+  const Json& agent = ObjectOf(json, "agent");
+  return {.sip_admin = FlagOf(sip, "admin"),
+          .sip_call = FlagOf(sip, "call"),
+          .agent_simulation_admin = FlagOf(agent, "simulationAdmin"),
+          .agent_database_admin = FlagOf(agent, "databaseAdmin"),
+          .inference_perform = FlagOf(ObjectOf(json, "inference"), "perform"),
+          .observability_write = FlagOf(ObjectOf(json, "observability"), "write")};
 }
 
 std::vector<RoomAgent> ReadAgents(const Json& room_config) {
@@ -157,6 +188,7 @@ std::vector<RoomAgent> ReadAgents(const Json& room_config) {
     agent.metadata = TextOf(json, "metadata");
     agent.attributes = TextsOf(json, "attributes");
     agent.deployment = TextOf(json, "deployment");
+    agent.never_restart = NeverRestarts(json);
     agents.push_back(std::move(agent));
   }
   return agents;
@@ -185,7 +217,10 @@ Claims ReadClaims(const Json& json, bool internal) {
   claims.metadata = TextOf(json, "metadata");
   claims.attributes = TextsOf(json, "attributes");
   claims.video = ReadVideo(ObjectOf(json, "video"));
+  claims.kind_details = ListOf(json, "kindDetails");
   claims.agent_admin = FlagOf(ObjectOf(json, "agent"), "admin");
+  claims.other = ReadOther(json);
+  claims.room_preset = EitherTextOf(json, "roomPreset", "room_preset");
   claims.sha256 = TextOf(json, "sha256");
   const Json& room_config =
       json.contains("roomConfig") ? ObjectOf(json, "roomConfig") : ObjectOf(json, "room_config");
@@ -221,11 +256,18 @@ Json VideoJson(const VideoGrant& video) {
   PutFlag(json, "agent", video.agent);
   PutFlag(json, "hidden", video.hidden);
   PutFlag(json, "recorder", video.recorder);
+  PutFlag(json, "roomRecord", video.room_record);
+  PutFlag(json, "ingressAdmin", video.ingress_admin);
   PutText(json, "room", video.room);
+  PutText(json, "destinationRoom", video.destination_room);
   if (video.can_publish) json["canPublish"] = *video.can_publish;
   if (video.can_subscribe) json["canSubscribe"] = *video.can_subscribe;
   if (video.can_publish_data) json["canPublishData"] = *video.can_publish_data;
   if (video.can_update_own_metadata) json["canUpdateOwnMetadata"] = *video.can_update_own_metadata;
+  if (video.can_subscribe_metrics) json["canSubscribeMetrics"] = *video.can_subscribe_metrics;
+  if (video.can_manage_agent_session) {
+    json["canManageAgentSession"] = *video.can_manage_agent_session;
+  }
   if (!video.can_publish_sources.empty()) json["canPublishSources"] = video.can_publish_sources;
   return json;
 }
@@ -239,10 +281,25 @@ Json RoomConfigJson(const Claims& claims) {
     Json one = {{"agentName", agent.agent_name}};
     PutText(one, "metadata", agent.metadata);
     PutText(one, "deployment", agent.deployment);
+    if (agent.never_restart) one["restartPolicy"] = "JRP_NEVER";
     if (!agent.attributes.empty()) one["attributes"] = agent.attributes;
     agents.push_back(std::move(one));
   }
   return json;
+}
+
+void PutOther(Json& json, const Claims& claims) {
+  const OtherGrants& other = claims.other;
+  const auto put = [&json](const char* area, const char* grant, bool value) {
+    if (value) json[area][grant] = true;
+  };
+  put("agent", "admin", claims.agent_admin);
+  put("agent", "simulationAdmin", other.agent_simulation_admin);
+  put("agent", "databaseAdmin", other.agent_database_admin);
+  put("sip", "admin", other.sip_admin);
+  put("sip", "call", other.sip_call);
+  put("inference", "perform", other.inference_perform);
+  put("observability", "write", other.observability_write);
 }
 
 Json OursJson(const Claims& claims, bool internal) {
@@ -274,7 +331,9 @@ std::string SignWith(const Claims& claims, std::string_view issuer, std::string_
   PutText(json, "sha256", claims.sha256);
   if (!claims.attributes.empty()) json["attributes"] = claims.attributes;
   if (Json video = VideoJson(claims.video); !video.empty()) json["video"] = std::move(video);
-  if (claims.agent_admin) json["agent"] = {{"admin", true}};
+  if (!claims.kind_details.empty()) json["kindDetails"] = claims.kind_details;
+  PutText(json, "roomPreset", claims.room_preset);
+  PutOther(json, claims);
   if (Json config = RoomConfigJson(claims); !config.empty()) json["roomConfig"] = std::move(config);
   if (Json ours = OursJson(claims, internal); !ours.empty()) json["parley"] = std::move(ours);
   std::string token = Base64Url(R"({"alg":"HS256","typ":"JWT"})");
@@ -327,6 +386,12 @@ absl::Status CheckTimes(const Json& json, Claims* claims, absl::Time now) {
 }
 
 }  // namespace
+
+std::vector<RoomAgent> ReadRoomAgents(std::string_view room_config_json) {
+  if (!JsonNestsWithin(room_config_json, kMaxNesting)) return {};
+  const Json json = Json::parse(room_config_json, nullptr, false);
+  return json.is_object() ? ReadAgents(json) : std::vector<RoomAgent>();
+}
 
 std::string Sign(const Claims& claims, const ApiKey& key, absl::Duration ttl, const Clock& clock) {
   return SignWith(claims, key.key, key.secret, false, ttl, clock);

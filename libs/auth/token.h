@@ -75,11 +75,16 @@ struct VideoGrant {
   bool agent = false;
   bool hidden = false;
   bool recorder = false;
+  bool room_record = false;
+  bool ingress_admin = false;
   std::string room;
+  std::string destination_room;  // forward and move
   std::optional<bool> can_publish;
   std::optional<bool> can_subscribe;
   std::optional<bool> can_publish_data;
   std::optional<bool> can_update_own_metadata;
+  std::optional<bool> can_subscribe_metrics;
+  std::optional<bool> can_manage_agent_session;
   std::vector<std::string>
       can_publish_sources;  // camera, microphone, screen_share, screen_share_audio
 };
@@ -97,21 +102,41 @@ struct RoomAgent {  // roomConfig.agents[]
   std::string metadata;
   std::map<std::string, std::string> attributes;
   std::string deployment;
+  bool never_restart = false;  // restartPolicy JRP_NEVER
+};
+
+// The agents of a roomConfig as protobuf writes it to JSON. What is no such thing counts as absent.
+std::vector<RoomAgent> ReadRoomAgents(std::string_view room_config_json);
+
+// Grants that LiveKit's tokens know and nothing here needs yet: kept, so that a token that is read
+// and signed again is the same.
+struct OtherGrants {
+  bool sip_admin = false;
+  bool sip_call = false;
+  bool agent_simulation_admin = false;
+  bool agent_database_admin = false;
+  bool inference_perform = false;
+  bool observability_write = false;
+
+  bool operator==(const OtherGrants&) const = default;
 };
 
 struct Claims {
   std::string issuer;    // API key; empty for service tokens
   std::string identity;  // sub
   std::string name;
-  std::string kind;  // standard, agent, sip, …
+  std::string kind;                       // standard, agent, sip, …
+  std::vector<std::string> kind_details;  // cloud_agent, forwarded, …
   std::string metadata;
   std::map<std::string, std::string> attributes;
   VideoGrant video;
   bool agent_admin = false;  // agent.admin
+  OtherGrants other;
   std::string service;  // parley.service: the caller is one of our services, e.g. "dispatch_broker"
   std::optional<JobGrant> job;
   std::vector<RoomAgent> room_agents;
   std::string room_config_json;  // roomConfig as it came in; "" when absent
+  std::string room_preset;       // a room configuration of the server's; roomConfig goes over it
   std::string session_id;        // parley.session: AS_…
   std::string sha256;            // webhooks
   absl::Time not_before = absl::InfinitePast();

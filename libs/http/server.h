@@ -23,9 +23,10 @@
 namespace parley::http {
 
 // Headers beyond those of HTTP that handlers see; others are dropped while parsing.
-inline constexpr std::array<std::string_view, 10> kExtensionHeaders = {
-    "idempotency-key",  "last-event-id",     "traceparent",  "x-api-key",    "x-forwarded-for",
-    "x-forwarded-host", "x-forwarded-proto", "x-request-id", "x-sandbox-id", "x-twirp-timeout-ms"};
+inline constexpr std::array<std::string_view, 11> kExtensionHeaders = {
+    "idempotency-key", "last-event-id",    "traceparent",       "x-api-key",
+    "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-livekit-request-id",
+    "x-request-id",    "x-sandbox-id",     "x-twirp-timeout-ms"};
 
 struct Request {
   std::string method;  // GET, POST, …

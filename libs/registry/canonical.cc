@@ -135,6 +135,10 @@ std::string ToJson(const AgentDefinition& d) {
   };
   PutText(json, "farewell", d.farewell);
   PutAll(json, "handoffs", d.handoffs);
+  for (const auto& [name, model] :
+       {std::pair("avatar", d.avatar_model), std::pair("vision", d.vision_model)}) {
+    if (!model.empty()) json[name] = {{"enabled", false}, {"model", model}};
+  }
   for (const auto& [id, agent] : d.agents) json["agents"][id] = AgentJson(agent);
   json["rules"] = Json::object();
   for (const auto& [name, rules] : d.rules) json["rules"][name] = ListJson(rules, RuleJson);

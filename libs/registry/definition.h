@@ -141,6 +141,9 @@ struct AgentDefinition {
   std::map<std::string, PartAgent> agents;      // by id
   std::map<std::string, std::string> grammars;  // JSGF
   std::map<std::string, std::vector<Rule>> rules;
+  // Names of models that no engine runs yet: kept and given back, nothing more.
+  std::string avatar_model;
+  std::string vision_model;
 
   const Tool* FindTool(std::string_view tool_name) const;
 };
@@ -154,8 +157,8 @@ struct ParseOptions {
 
 // Reads YAML or JSON; field names in snake_case or camelCase. At most kMaxDefinitionBytes, 32
 // levels deep, no anchors, aliases or tags, no key twice. Every error is InvalidArgument with
-// reason DEFINITION_INVALID, metadata `line` and `field`, and the text "SOURCE:LINE: FIELD: what is
-// wrong".
+// reason DEFINITION_INVALID (UNSUPPORTED: it asks for what is not built yet), metadata `line` and
+// `field`, and the text "SOURCE:LINE: FIELD: what is wrong".
 absl::StatusOr<AgentDefinition> ParseDefinition(std::string_view text, std::string_view source_name,
                                                 const ParseOptions& options = {});
 

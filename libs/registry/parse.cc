@@ -45,20 +45,26 @@ class Parser {
     ReadTranscription(map);
     ReadLimits(map);
     ReadSession(map);
-    for (const char* field : {"realtime", "mcp_servers", "avatar", "avatar_model", "secrets"}) {
-      map.NotBuilt(field);
-    }
-    map.Map("vision", [&](const Node& node, const std::string& path) {
-      MapReader vision(node, path, errors_);
-      vision.NotBuilt("enabled");
-      vision.Finish();
-    });
+    for (const char* field : {"realtime", "mcp_servers", "secrets"}) map.NotBuilt(field);
+    map.Text("avatar_model", &definition_.avatar_model, {1, 256});
+    ReadModelOnly(map, "avatar", &definition_.avatar_model);
+    ReadModelOnly(map, "vision", &definition_.vision_model);
     map.Finish();
     if (!errors_.ok()) return errors_.status();
     return std::move(definition_);
   }
 
  private:
+  // {enabled: false, model: …}: turning it on is refused, its model is kept.
+  void ReadModelOnly(MapReader& map, const char* field, std::string* model) {
+    const Node* node = map.Take(field);
+    if (node == nullptr || node->kind != Node::Kind::kMap) return map.NotBuilt(field);
+    MapReader fields(*node, map.PathOf(field), errors_);
+    fields.NotBuilt("enabled");
+    fields.Text("model", model, {1, 256});
+    fields.Finish();
+  }
+
   void ReadIdentity(MapReader& map) {
     AgentDefinition& d = definition_;
     map.Required("id");

@@ -253,7 +253,7 @@ bool MapReader::Map(std::string_view name,
 
 void MapReader::NotBuilt(std::string_view name) {
   const Node* node = Take(name);
-  if (node != nullptr && !IsEmpty(*node)) Fail(name, "not built yet in this version");
+  if (node != nullptr && !IsEmpty(*node)) errors_.Unsupported(LineOf(name), PathOf(name));
 }
 
 void MapReader::Required(std::string_view name) {

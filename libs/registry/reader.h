@@ -28,6 +28,11 @@ class Errors {
     status_ =
         DefinitionError(source_, line, field, fmt::format(format, std::forward<Args>(args)...));
   }
+  // What it asks for is part of the language, not of this version.
+  void Unsupported(int line, std::string_view field) {
+    if (!status_.ok()) return;
+    status_ = DefinitionError(source_, line, field, "not built yet in this version", "UNSUPPORTED");
+  }
   bool ok() const { return status_.ok(); }
   const absl::Status& status() const { return status_; }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "registry/definition.h"
+#include "registry/deployment.h"
 
 namespace parley::registry {
 
@@ -77,11 +78,26 @@ class AgentStore {
                                                      std::string_view agent_name) = 0;
   // InvalidArgument (page token).
   virtual absl::StatusOr<ListPage> List(std::string_view project, const ListQuery& query) = 0;
-  // Removes all versions and frees the name. NotFound.
+  // Removes all versions and the deployment, and frees the name. NotFound.
   virtual absl::Status Delete(std::string_view project, std::string_view id) = 0;
   // Newest first. NotFound.
   virtual absl::StatusOr<std::vector<AgentRecord>> Versions(std::string_view project,
                                                             std::string_view id) = 0;
+  // Which versions serve new dispatches; what runs keeps its version. One that was never set, of
+  // an agent that is not there too, has revision 0.
+  virtual absl::StatusOr<Deployment> GetDeployment(std::string_view project,
+                                                   std::string_view id) = 0;
+  // `deployment` is settled; its revision and time are not looked at. Saying the same again changes
+  // nothing.
+  //   NotFound  no such agent, or (reason VERSION_UNKNOWN) no such version of it
+  virtual absl::StatusOr<Deployment> SetDeployment(std::string_view project, std::string_view id,
+                                                   const Deployment& deployment) = 0;
+  // What served before the last SetDeployment serves again, and so on, twenty steps back. Of an
+  // agent that was never deployed: the version before the newest.
+  //   NotFound            no such agent
+  //   FailedPrecondition  nothing served before
+  virtual absl::StatusOr<Deployment> RollBack(std::string_view project, std::string_view id) = 0;
+
   // Changes after `after_sequence`, oldest first; waits up to `wait` when there are none yet (then
   // an empty list). OutOfRange: older changes than that are no longer kept; list, and go on from
   // the sequence of the list.

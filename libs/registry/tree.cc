@@ -225,11 +225,11 @@ const Node* Node::Find(std::string_view key) const {
 }
 
 absl::Status DefinitionError(std::string_view source, int line, std::string_view field,
-                             std::string_view what) {
+                             std::string_view what, std::string_view reason) {
   std::string text(source);
   if (line > 0) text += fmt::format(":{}", line);
   if (!field.empty()) text += fmt::format(": {}", field);
-  return WithReason(InvalidArgument("{}: {}", text, what), "DEFINITION_INVALID",
+  return WithReason(InvalidArgument("{}: {}", text, what), reason,
                     {{"line", std::to_string(line)}, {"field", std::string(field)}});
 }
 

@@ -31,6 +31,6 @@ absl::StatusOr<Node> ParseJsonTree(std::string_view text, std::string_view sourc
 // An InvalidArgument of a definition: text "SOURCE:LINE: FIELD: what", reason and metadata as
 // ParseDefinition says. `line` 0 and an empty `field` are left out.
 absl::Status DefinitionError(std::string_view source, int line, std::string_view field,
-                             std::string_view what);
+                             std::string_view what, std::string_view reason = "DEFINITION_INVALID");
 
 }  // namespace parley::registry

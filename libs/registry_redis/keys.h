@@ -31,6 +31,12 @@ inline std::string VersionsKey(std::string_view project, std::string_view id) {
 inline std::string PinnedKey(std::string_view project, std::string_view id) {
   return Key(project, "pinned:" + std::string(id));
 }
+// Hash: id → "1 <revision> <time, ms> <shares>", what registry::SharesText makes.
+inline std::string DeploymentsKey(std::string_view project) { return Key(project, "deployments"); }
+// List: the shares that served before, latest first, of one agent.
+inline std::string DeployedKey(std::string_view project, std::string_view id) {
+  return Key(project, "deployed:" + std::string(id));
+}
 // A record is "1 <create time, ms> <content hash> <canonical definition>"; the leading number is
 // the form of the record.
 

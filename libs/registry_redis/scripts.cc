@@ -62,6 +62,8 @@ for _, version in ipairs(redis.call('HKEYS', KEYS[7])) do
 end
 redis.call('EXPIRE', KEYS[8], ARGV[3])
 redis.call('DEL', KEYS[7])
+redis.call('HDEL', KEYS[9], id)
+redis.call('DEL', KEYS[10])
 local sequence = redis.call('INCR', KEYS[6])
 redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[2], sequence .. '-0', 'id', id, 'version', 0)
 return 1
@@ -77,6 +79,55 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[3], ARGV[1], string.format('p %.0f', now + ARGV[2]))
 return ''
+)lua"};
+
+// deploy.lua: other versions of an agent serve from now on.
+// ARGV: 1 id, 2 shares, 3 states kept to go back to, 4… the versions in the shares. Returns
+// {1, record}, {0} there is no such agent, {-1, version} it has no such version.
+// Invariants: a revision rises with each change; what served before is on top of the list.
+const redis::Script kDeploy = {"deploy.lua", R"lua(
+local id, shares = ARGV[1], ARGV[2]
+if redis.call('HEXISTS', KEYS[1], id) == 0 then return {0} end
+for i = 4, #ARGV do
+  if redis.call('HEXISTS', KEYS[7], ARGV[i]) == 0 then return {-1, ARGV[i]} end
+end
+local before = redis.call('HGET', KEYS[9], id) or '1 0 0 0 '
+local revision, served = string.match(before, '^1 (%d+) %d+ (.*)$')
+if served == shares and revision ~= '0' then return {1, before} end
+redis.call('LPUSH', KEYS[10], served)
+redis.call('LTRIM', KEYS[10], 0, ARGV[3] - 1)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local record = string.format('1 %.0f %.0f ', revision + 1, now) .. shares
+redis.call('HSET', KEYS[9], id, record)
+return {1, record}
+)lua"};
+
+// roll_back.lua: what served before serves again.
+// ARGV: 1 id. Returns {1, record}, {0} there is no such agent, {-1} nothing served before.
+// Invariants: as deploy.lua; an agent that was never deployed goes back one version.
+const redis::Script kRollBack = {"roll_back.lua", R"lua(
+local id = ARGV[1]
+local head = redis.call('HGET', KEYS[1], id)
+if not head then return {0} end
+local before = redis.call('HGET', KEYS[9], id)
+local shares = redis.call('LPOP', KEYS[10])
+if not shares then
+  if before then return {-1} end
+  local newest, older = tonumber(string.match(head, '^(%d+) ')), 0
+  for _, version in ipairs(redis.call('HKEYS', KEYS[7])) do
+    version = tonumber(version)
+    if version < newest and version > older then older = version end
+  end
+  if older == 0 then return {-1} end
+  shares = string.format('0 %.0f:100', older)
+end
+local revision = string.match(before or '1 0 0 0 ', '^1 (%d+) ')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local record = string.format('1 %.0f %.0f ', revision + 1, now) .. shares
+redis.call('HSET', KEYS[9], id, record)
+return {1, record}
 )lua"};
 
 }  // namespace parley::registry_redis

@@ -20,9 +20,10 @@ constexpr int kScanSize = 100;    // ids looked at in one step of a filtered lis
 constexpr int kMaxChanges = 100;  // answered at once
 
 std::vector<std::string> KeysOf(std::string_view project, std::string_view id) {
-  return {HeadsKey(project),        IndexKey(project),     NamesKey(project),
-          CountersKey(project),     ChangesKey(project),   SequenceKey(project),
-          VersionsKey(project, id), PinnedKey(project, id)};
+  return {HeadsKey(project),        IndexKey(project),      NamesKey(project),
+          CountersKey(project),     ChangesKey(project),    SequenceKey(project),
+          VersionsKey(project, id), PinnedKey(project, id), DeploymentsKey(project),
+          DeployedKey(project, id)};
 }
 
 template <typename Number>
@@ -73,6 +74,20 @@ absl::StatusOr<AgentRecord> ParseHead(std::string_view project, std::string_view
 
 absl::Status NoAgent(std::string_view id) {
   return WithReason(NotFound("agent \"{}\" does not exist", id), "AGENT_UNKNOWN");
+}
+
+// "1 <revision> <time, ms> <shares>".
+absl::StatusOr<registry::Deployment> ParseDeployment(std::string_view text) {
+  if (TakeWord(text) != "1") {
+    return Internal("a deployment of the agent registry was written by a newer version");
+  }
+  const std::optional<uint64_t> revision = ToNumber<uint64_t>(TakeWord(text));
+  const std::optional<int64_t> time_ms = ToNumber<int64_t>(TakeWord(text));
+  if (!revision || !time_ms) return Internal("a deployment of the agent registry is damaged");
+  PARLEY_ASSIGN_OR_RETURN(registry::Deployment deployment, registry::ParseShares(text));
+  deployment.revision = *revision;
+  deployment.time = absl::FromUnixMillis(*time_ms);
+  return deployment;
 }
 
 absl::Status NameTaken(std::string_view agent_name, std::string_view owner) {
@@ -232,6 +247,41 @@ absl::StatusOr<std::vector<AgentRecord>> RedisAgentStore::Versions(std::string_v
   std::sort(versions.begin(), versions.end(),
             [](const AgentRecord& a, const AgentRecord& b) { return a.version > b.version; });
   return versions;
+}
+
+absl::StatusOr<registry::Deployment> RedisAgentStore::GetDeployment(std::string_view project,
+                                                                    std::string_view id) {
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply record,
+                          pool_.Command({"HGET", DeploymentsKey(project), std::string(id)}));
+  if (record.nil()) return registry::Deployment();
+  return ParseDeployment(record.text);
+}
+
+absl::StatusOr<registry::Deployment> RedisAgentStore::SetDeployment(
+    std::string_view project, std::string_view id, const registry::Deployment& deployment) {
+  std::vector<std::string> arguments = {std::string(id), registry::SharesText(deployment),
+                                        std::to_string(kDeploymentsKept)};
+  for (const registry::VersionShare& share : deployment.versions) {
+    arguments.push_back(std::to_string(share.version));
+  }
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          pool_.Eval(kDeploy, KeysOf(project, id), arguments));
+  if (reply.elements.size() == 1) return NoAgent(id);
+  if (reply.elements.size() != 2) return Internal("deploy.lua answered something else");
+  if (reply.elements[0].integer == 1) return ParseDeployment(reply.elements[1].text);
+  return WithReason(NotFound("agent \"{}\" has no version {}", id, reply.elements[1].text),
+                    "VERSION_UNKNOWN", {{"version", reply.elements[1].text}});
+}
+
+absl::StatusOr<registry::Deployment> RedisAgentStore::RollBack(std::string_view project,
+                                                               std::string_view id) {
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          pool_.Eval(kRollBack, KeysOf(project, id), {std::string(id)}));
+  if (reply.elements.size() == 2) return ParseDeployment(reply.elements[1].text);
+  if (reply.elements.size() != 1) return Internal("roll_back.lua answered something else");
+  if (reply.elements[0].integer == 0) return NoAgent(id);
+  return WithReason(FailedPrecondition("nothing of agent \"{}\" served before", id),
+                    "NOTHING_BEFORE");
 }
 
 absl::StatusOr<std::vector<Change>> RedisAgentStore::ReadChanges(std::string_view project,

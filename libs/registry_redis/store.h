@@ -10,6 +10,7 @@
 namespace parley::registry_redis {
 
 inline constexpr int kVersionsKept = 200;    // per agent
+inline constexpr int kDeploymentsKept = 20;  // per agent, to go back to
 inline constexpr int kChangesKept = 10'000;  // per project, about
 // A job may wait 24 h and run for days before its next attempt asks for its definition again.
 inline constexpr int kPinnedSeconds = 7 * 24 * 3600;
@@ -31,6 +32,13 @@ class RedisAgentStore : public registry::AgentStore {
   absl::Status Delete(std::string_view project, std::string_view id) override;
   absl::StatusOr<std::vector<registry::AgentRecord>> Versions(std::string_view project,
                                                               std::string_view id) override;
+  absl::StatusOr<registry::Deployment> GetDeployment(std::string_view project,
+                                                     std::string_view id) override;
+  absl::StatusOr<registry::Deployment> SetDeployment(
+      std::string_view project, std::string_view id,
+      const registry::Deployment& deployment) override;
+  absl::StatusOr<registry::Deployment> RollBack(std::string_view project,
+                                                std::string_view id) override;
   absl::StatusOr<std::vector<registry::Change>> ReadChanges(std::string_view project,
                                                             uint64_t after_sequence,
                                                             absl::Duration wait) override;

@@ -32,6 +32,20 @@ pb::Agent ToProto(const registry::AgentRecord& record) {
   return agent;
 }
 
+void ToProto(std::string_view id, const registry::Deployment& deployment, pb::Deployment* out) {
+  out->set_agent_id(std::string(id));
+  for (const registry::VersionShare& share : deployment.versions) {
+    pb::VersionShare& one = *out->add_versions();
+    one.set_version(share.version);
+    one.set_percent(share.percent);
+  }
+  out->set_sticky(deployment.sticky);
+  out->set_revision(deployment.revision);
+  if (deployment.revision > 0) {
+    out->mutable_time()->set_seconds(absl::ToUnixSeconds(deployment.time));
+  }
+}
+
 // One watch stream. gRPC and the feed both hold it; it ends when gRPC is done with it.
 class WatchStream : public grpc::ServerWriteReactor<pb::WatchAgentsResponse>, public Watcher {
  public:
@@ -215,6 +229,54 @@ grpc::ServerUnaryReactor* RegistryService::ListAgentVersions(
     for (const registry::AgentRecord& record : versions) {
       *response->add_versions() = ToProto(record);
     }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* RegistryService::SetDeployment(grpc::CallbackServerContext* context,
+                                                         const pb::SetDeploymentRequest* request,
+                                                         pb::SetDeploymentResponse* response) {
+  return Admin(context, [this, request, response](const std::string& project) -> absl::Status {
+    registry::Deployment wanted;
+    wanted.sticky = request->sticky();
+    for (const pb::VersionShare& share : request->versions()) {
+      wanted.versions.push_back({share.version(), share.percent()});
+    }
+    PARLEY_RETURN_IF_ERROR(registry::Settle(wanted));
+    PARLEY_ASSIGN_OR_RETURN(const registry::Deployment now,
+                            store_.SetDeployment(project, request->id(), wanted));
+    ToProto(request->id(), now, response->mutable_deployment());
+    context_.log().Info("agent deployed", {{"project", project},
+                                           {"agent_id", request->id()},
+                                           {"revision", now.revision},
+                                           {"shares", registry::SharesText(now)}});
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* RegistryService::GetDeployment(grpc::CallbackServerContext* context,
+                                                         const pb::GetDeploymentRequest* request,
+                                                         pb::GetDeploymentResponse* response) {
+  return Admin(context, [this, request, response](const std::string& project) -> absl::Status {
+    PARLEY_RETURN_IF_ERROR(store_.Get(project, request->id(), 0).status());
+    PARLEY_ASSIGN_OR_RETURN(const registry::Deployment now,
+                            store_.GetDeployment(project, request->id()));
+    ToProto(request->id(), now, response->mutable_deployment());
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* RegistryService::RollbackDeployment(
+    grpc::CallbackServerContext* context, const pb::RollbackDeploymentRequest* request,
+    pb::RollbackDeploymentResponse* response) {
+  return Admin(context, [this, request, response](const std::string& project) -> absl::Status {
+    PARLEY_ASSIGN_OR_RETURN(const registry::Deployment now,
+                            store_.RollBack(project, request->id()));
+    ToProto(request->id(), now, response->mutable_deployment());
+    context_.log().Info("agent rolled back", {{"project", project},
+                                              {"agent_id", request->id()},
+                                              {"revision", now.revision},
+                                              {"shares", registry::SharesText(now)}});
     return absl::OkStatus();
   });
 }

@@ -30,6 +30,15 @@ class RegistryService : public registry::v1::AgentRegistryService::CallbackServi
   grpc::ServerUnaryReactor* ListAgentVersions(
       grpc::CallbackServerContext* context, const registry::v1::ListAgentVersionsRequest* request,
       registry::v1::ListAgentVersionsResponse* response) override;
+  grpc::ServerUnaryReactor* SetDeployment(grpc::CallbackServerContext* context,
+                                          const registry::v1::SetDeploymentRequest* request,
+                                          registry::v1::SetDeploymentResponse* response) override;
+  grpc::ServerUnaryReactor* GetDeployment(grpc::CallbackServerContext* context,
+                                          const registry::v1::GetDeploymentRequest* request,
+                                          registry::v1::GetDeploymentResponse* response) override;
+  grpc::ServerUnaryReactor* RollbackDeployment(
+      grpc::CallbackServerContext* context, const registry::v1::RollbackDeploymentRequest* request,
+      registry::v1::RollbackDeploymentResponse* response) override;
   grpc::ServerWriteReactor<registry::v1::WatchAgentsResponse>* WatchAgents(
       grpc::CallbackServerContext* context,
       const registry::v1::WatchAgentsRequest* request) override;

@@ -9,6 +9,8 @@ namespace {
 
 using registry::v1::Agent;
 
+constexpr int64_t kMaxVersion = int64_t{1} << 52;  // what every JSON reader takes whole
+
 absl::StatusOr<http::Response> Register(Backend& backend, const http::Request& request) {
   registry::v1::RegisterAgentRequest call;
   call.set_definition(request.body);
@@ -91,6 +93,63 @@ absl::StatusOr<http::Response> Delete(Backend& backend, const http::Request& req
   return JsonResponse(Json::object());
 }
 
+absl::StatusOr<http::Response> GetDeployment(Backend& backend, const http::Request& request) {
+  registry::v1::GetDeploymentRequest call;
+  call.set_id(request.params.at("id"));
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  registry::v1::GetDeploymentResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.registry->GetDeployment(&context, call, &response)));
+  return JsonResponse(ToJson(response.deployment()));
+}
+
+absl::StatusOr<http::Response> SetDeployment(Backend& backend, const http::Request& request) {
+  PARLEY_ASSIGN_OR_RETURN(Body body, Body::Parse(request.body));
+  registry::v1::SetDeploymentRequest call;
+  call.set_id(request.params.at("id"));
+  call.set_sticky(body.Flag("sticky", false));
+  const Json versions = body.Any("versions");
+  PARLEY_RETURN_IF_ERROR(body.Finish());
+  if (!versions.is_array()) return InvalidArgument("the body: versions must be an array");
+  for (const Json& item : versions) {
+    if (!item.is_object()) return InvalidArgument("the body: versions must hold objects");
+    Body share(item, "versions");
+    registry::v1::VersionShare& out = *call.add_versions();
+    out.set_version(static_cast<uint64_t>(share.Integer("version", 0, 1, kMaxVersion)));
+    out.set_percent(static_cast<int32_t>(share.Integer("percent", 0, 1, 100)));
+    PARLEY_RETURN_IF_ERROR(share.Finish());
+  }
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  registry::v1::SetDeploymentResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.registry->SetDeployment(&context, call, &response)));
+  return JsonResponse(ToJson(response.deployment()));
+}
+
+absl::StatusOr<http::Response> RollBack(Backend& backend, const http::Request& request) {
+  registry::v1::RollbackDeploymentRequest call;
+  call.set_id(request.params.at("id"));
+  grpc::ClientContext context;
+  Prepare(context, BearerOf(request));
+  registry::v1::RollbackDeploymentResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      rpc::FromGrpcStatus(backend.registry->RollbackDeployment(&context, call, &response)));
+  return JsonResponse(ToJson(response.deployment()));
+}
+
+const Json& DeploymentSchema() {
+  static const Json schema = Json::parse(R"json({
+    "type": "object", "required": ["versions"], "additionalProperties": false,
+    "properties": {
+      "versions": {"type": "array", "maxItems": 8, "description": "100 percent in all; empty: whatever is newest serves",
+        "items": {"type": "object", "required": ["version", "percent"], "additionalProperties": false,
+          "properties": {"version": {"type": "integer", "minimum": 1}, "percent": {"type": "integer", "minimum": 1, "maximum": 100}}}},
+      "sticky": {"type": "boolean", "description": "a room gets the same version as long as the shares stay"}}})json");
+  return schema;
+}
+
 }  // namespace
 
 void AddAgentRoutes(Backend& backend, std::vector<Route>& routes) {
@@ -111,6 +170,12 @@ void AddAgentRoutes(Backend& backend, std::vector<Route>& routes) {
       List);
   add("GET", "/api/agents/{id}", "One agent with its definition; ?version=", Get);
   add("GET", "/api/agents/{id}/versions", "All versions of an agent, newest first", Versions);
+  add("GET", "/api/agents/{id}/deployment",
+      "Which versions serve new dispatches; no versions: whatever is newest", GetDeployment);
+  add("PUT", "/api/agents/{id}/deployment",
+      "Other versions serve new dispatches; what runs keeps its version", SetDeployment,
+      DeploymentSchema());
+  add("POST", "/api/agents/{id}/rollback", "What served before serves again", RollBack);
   add("DELETE", "/api/agents/{id}",
       "Remove an agent; running jobs keep the version they are pinned to", Delete);
 }

@@ -33,6 +33,18 @@ void ApiServerConfig::Bind(config::Table& table) {
   table.Int(
       "livekit.worker_slots", &livekit_worker_slots, 1, 100'000,
       "Jobs at once of one LiveKit worker (/agent); below it the load that it reports counts");
+  table.List("open.sandboxes", &open_sandboxes, "… to callers that send one of these X-Sandbox-ID");
+  table.List("open.rooms", &open_rooms,
+             "Rooms that may be named there; * at the end stands for any rest");
+  table.List("open.identities", &open_identities, "Identities that may be named there, likewise");
+  table.List("open.attributes", &open_attributes,
+             "Keys of participant attributes that may be set there, likewise");
+  table.Int("token.rate_per_address", &token_rate_per_address, 0, 1'000'000,
+            "connection-details a minute to one address without a bearer token; 0 is any number");
+  table.Int("token.rate_per_key", &token_rate_per_key, 0, 10'000'000,
+            "connection-details a minute to one API key or sandbox; 0 is any number");
+  table.Bool("http.trust_forwarded_for", &trust_forwarded_for,
+             "A proxy before this server sets X-Forwarded-For");
   table.Bool("demo", &demo, "Serve /demo/room-rate/{room}, the tool of the front-desk example");
 }
 
@@ -77,6 +89,7 @@ std::vector<Route> MakeRoutes(Backend& backend) {
   AddTokenRoutes(backend, routes);
   AddSignalRoutes(backend, routes);
   AddSpeechRoutes(backend, routes);
+  AddLiveKitRoutes(backend, routes);
   routes.push_back({"GET", "/healthz", "The process lives", "", nullptr, 200,
                     [](const http::Request&) {
                       return http::Response{200, "text/plain", "ok\n", {}};

@@ -25,12 +25,18 @@ struct ApiServerConfig {
   std::string tts_address = "127.0.0.1:7103";
   std::string public_url;  // what clients connect to; default ws://<address>:<last http port>
   absl::Duration token_ttl = absl::Minutes(15);
-  std::vector<std::string>
-      open_agents;  // connection-details without a token may name these; empty = none
-  std::vector<std::string>
-      open_origins;  // … from these origins; empty = any that may name an agent
   // Jobs at once of one LiveKit worker, which itself says only its load.
   int livekit_worker_slots = 25;
+  // connection-details without a token; * at an entry's end stands for any rest:
+  std::vector<std::string> open_agents;      // may name these; empty = none without a token
+  std::vector<std::string> open_origins;     // from these origins; empty = any
+  std::vector<std::string> open_sandboxes;   // with one of these in X-Sandbox-ID; empty = not asked
+  std::vector<std::string> open_rooms;       // may name these rooms; others are invented
+  std::vector<std::string> open_identities;  // … identities; others are invented
+  std::vector<std::string> open_attributes;  // … keys of participant attributes
+  int token_rate_per_address = 120;          // a minute, without a token; 0 = any number
+  int token_rate_per_key = 1200;             // a minute, of an API key or a sandbox; 0 = any number
+  bool trust_forwarded_for = false;          // a proxy of ours sets X-Forwarded-For
   bool demo = false;  // serve /demo/room-rate/{room}, which examples/front-desk.yaml calls
 
   void Bind(config::Table& table);

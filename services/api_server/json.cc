@@ -279,6 +279,18 @@ Json ToJson(const registry::v1::Agent& agent, bool with_definition) {
   return out;
 }
 
+Json ToJson(const registry::v1::Deployment& deployment) {
+  Json versions = Json::array();
+  for (const auto& share : deployment.versions()) {
+    versions.push_back({{"version", share.version()}, {"percent", share.percent()}});
+  }
+  return {{"agentId", deployment.agent_id()},
+          {"versions", std::move(versions)},
+          {"sticky", deployment.sticky()},
+          {"revision", deployment.revision()},
+          {"time", TimeJson(deployment.time(), deployment.has_time())}};
+}
+
 Json ToJson(const dispatch::v1::Job& job) {
   return {{"id", job.id()},
           {"dispatchId", job.dispatch_id()},

@@ -55,6 +55,7 @@ class Body {
 std::string ToCamel(std::string_view snake);
 
 Json ToJson(const registry::v1::Agent& agent, bool with_definition);
+Json ToJson(const registry::v1::Deployment& deployment);
 Json ToJson(const dispatch::v1::Dispatch& dispatch);
 Json ToJson(const dispatch::v1::Job& job);
 Json ToJson(const dispatch::v1::Event& event);

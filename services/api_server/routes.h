@@ -25,6 +25,7 @@ struct Route {
 void AddAgentRoutes(Backend& backend, std::vector<Route>& routes);
 void AddDispatchRoutes(Backend& backend, std::vector<Route>& routes);
 void AddEventRoutes(Backend& backend, std::vector<Route>& routes);
+void AddLiveKitRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSessionRoutes(Backend& backend, std::vector<Route>& routes);
 void AddTokenRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSignalRoutes(Backend& backend, std::vector<Route>& routes);

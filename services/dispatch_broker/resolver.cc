@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/ids.h"
 #include "base/status.h"
 #include "base/strings.h"
 
@@ -38,11 +39,27 @@ absl::StatusOr<bool> Resolver::TakeDefinition(absl::StatusOr<registry::AgentReco
                                               job::DispatchSpec& spec) {
   if (absl::IsNotFound(found.status()) || absl::IsInvalidArgument(found.status())) return false;
   if (!found.ok()) return found.status();
-  spec.agent_name = found->agent_name;
+  PARLEY_RETURN_IF_ERROR(ApplyDeployment(spec.project, spec.room, *found));
+  // Another version may have another name; a dispatch keeps the one it was asked for by.
+  if (spec.agent_name.empty()) spec.agent_name = found->agent_name;
   spec.pool = found->pool;
   spec.agent_id = found->id;
   spec.agent_version = found->version;
   return true;
+}
+
+absl::Status Resolver::ApplyDeployment(const std::string& project, const std::string& room,
+                                       registry::AgentRecord& found) {
+  PARLEY_ASSIGN_OR_RETURN(const registry::Deployment deployment,
+                          agents_.GetDeployment(project, found.id));
+  const uint64_t version = registry::Choose(deployment, found.id, room, RandomBase62(12));
+  if (version == 0 || version == found.version) return absl::OkStatus();
+  absl::StatusOr<registry::AgentRecord> chosen = agents_.GetPinned(project, found.id, version);
+  // Pushed out by two hundred newer ones and not asked for in a week: the newest serves.
+  if (absl::IsNotFound(chosen.status())) return absl::OkStatus();
+  PARLEY_RETURN_IF_ERROR(chosen.status());
+  found = *std::move(chosen);
+  return absl::OkStatus();
 }
 
 absl::Status Resolver::Resolve(job::DispatchSpec& spec) {

@@ -33,8 +33,11 @@ class Resolver {
 
  private:
   absl::Status ResolveUnnamed(job::DispatchSpec& spec);
+  // Of the definition found, the version that its deployment gives to this room.
   absl::StatusOr<bool> TakeDefinition(absl::StatusOr<registry::AgentRecord> found,
                                       job::DispatchSpec& spec);
+  absl::Status ApplyDeployment(const std::string& project, const std::string& room,
+                               registry::AgentRecord& found);
   absl::StatusOr<bool> ServesUnnamed(const std::string& pool, const std::string& project);
 
   registry::AgentStore& agents_;

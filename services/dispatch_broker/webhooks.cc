@@ -47,6 +47,21 @@ std::string Digest(std::string_view text, size_t characters) {
   return hex;
 }
 
+// LiveKit's receivers read `job.state` as their JobState, some of them strictly.
+std::string_view LiveKitStatus(const job::Event& event) {
+  switch (event.state) {
+    case job::State::kRunning:
+      return "JS_RUNNING";
+    case job::State::kSucceeded:
+    case job::State::kCancelled:
+      return "JS_SUCCESS";
+    case job::State::kFailed:
+      return event.reason == job::Reason::kRejected ? "JS_SUCCESS" : "JS_FAILED";
+    default:
+      return "JS_PENDING";
+  }
+}
+
 const auth::ApiKey* KeyOf(const auth::KeyRing& ring, const std::string& project) {
   for (const auth::ApiKey& key : ring.keys()) {
     if (key.project == project) return &key;
@@ -76,11 +91,13 @@ std::string WebhookBody(const job::Event& event, const job::Dispatch* dispatch) 
     body["dispatch"]["attributes"] = dispatch->attributes;
   }
   if (!event.job_id.empty()) {
-    body["job"] = {{"id", event.job_id}};
-    if (event.state != job::State::kUnspecified) body["job"]["state"] = job::Text(event.state);
+    body["job"] = {{"id", event.job_id}, {"dispatchId", event.dispatch_id}};
+    if (event.state != job::State::kUnspecified) {
+      body["job"]["state"] = {{"status", LiveKitStatus(event)}, {"workerId", event.worker_id}};
+      body["job"]["parleyState"] = job::Text(event.state);
+    }
     if (event.reason != job::Reason::kUnspecified) body["job"]["reason"] = job::Text(event.reason);
     if (event.attempt > 0) body["job"]["attempt"] = event.attempt;
-    if (!event.worker_id.empty()) body["job"]["workerId"] = event.worker_id;
   }
   return body.dump(-1, ' ', false, json::error_handler_t::replace);
 }

@@ -206,5 +206,45 @@ TEST_F(AgentRegistryTest, AStoreOutOfReachIsUnavailable) {
   PARLEY_ASSERT_OK(server().Restart());
 }
 
+TEST_F(AgentRegistryTest, DeploymentsOverTheWire) {
+  PARLEY_ASSERT_OK(Register(kDesk));
+  PARLEY_ASSERT_OK(Register(std::string(kDesk) + "greeting: Hi.\n"));
+  registry::v1::SetDeploymentRequest set;
+  set.set_id("desk");
+  set.set_sticky(true);
+  for (const uint64_t version : {1, 2}) {
+    set.add_versions()->set_version(version);
+    set.mutable_versions()->rbegin()->set_percent(50);
+  }
+  registry::v1::SetDeploymentResponse done;
+  PARLEY_ASSERT_OK(Call(&AgentRegistryService::Stub::SetDeployment, set, &done));
+  EXPECT_EQ(done.deployment().versions(0).version(), 2u);
+  EXPECT_TRUE(done.deployment().sticky());
+  registry::v1::GetDeploymentRequest get;
+  get.set_id("desk");
+  registry::v1::GetDeploymentResponse got;
+  PARLEY_ASSERT_OK(Call(&AgentRegistryService::Stub::GetDeployment, get, &got));
+  EXPECT_EQ(got.deployment().SerializeAsString(), done.deployment().SerializeAsString());
+  registry::v1::RollbackDeploymentRequest back;
+  back.set_id("desk");
+  registry::v1::RollbackDeploymentResponse rolled;
+  PARLEY_ASSERT_OK(Call(&AgentRegistryService::Stub::RollbackDeployment, back, &rolled));
+  EXPECT_EQ(rolled.deployment().versions_size(), 0);
+
+  set.mutable_versions(0)->set_percent(51);
+  EXPECT_THAT(Call(&AgentRegistryService::Stub::SetDeployment, set, &done),
+              HasCode(absl::StatusCode::kInvalidArgument));
+  set.mutable_versions(0)->set_percent(50);
+  set.mutable_versions(0)->set_version(9);
+  EXPECT_THAT(Call(&AgentRegistryService::Stub::SetDeployment, set, &done),
+              HasReason("VERSION_UNKNOWN"));
+  get.set_id("nobody");
+  EXPECT_THAT(Call(&AgentRegistryService::Stub::GetDeployment, get, &got),
+              HasReason("AGENT_UNKNOWN"));
+  token_.clear();
+  EXPECT_THAT(Call(&AgentRegistryService::Stub::SetDeployment, set, &done),
+              HasCode(absl::StatusCode::kUnauthenticated));
+}
+
 }  // namespace
 }  // namespace parley::agent_registry

@@ -358,6 +358,51 @@ TEST_F(DispatchBrokerTest, DefinitionsGoToTheirPoolPinned) {
   EXPECT_THAT(refused.End(), HasReason("NAME_TAKEN"));
 }
 
+TEST_F(DispatchBrokerTest, DeploymentsChooseTheVersionOfNewDispatchesOnly) {
+  registry_redis::RedisAgentStore agents(pool());
+  registry::AgentRecord record;
+  record.project = "default";
+  record.id = record.agent_name = "front-desk";
+  record.pool = "hotel-pool";
+  for (const char* hash : {"1", "2", "3"}) {
+    record.content_hash = hash;
+    record.definition_json = fmt::format(
+        R"({{"agent_name":"front-desk","id":"front-desk","pool":"hotel-pool","greeting":"{}"}})",
+        hash);
+    PARLEY_ASSERT_OK(agents.Register(record));
+  }
+  const auto versions = [&](int rooms) {
+    std::map<uint64_t, int> seen;
+    for (int i = 0; i < rooms; ++i) {
+      const auto dispatch = Create(Wish("front-desk", fmt::format("room-{}", i)));
+      EXPECT_TRUE(dispatch.ok()) << dispatch.status();
+      if (dispatch.ok()) ++seen[dispatch->agent_version()];
+    }
+    return seen;
+  };
+  using Seen = std::map<uint64_t, int>;
+  PARLEY_ASSERT_OK_AND_ASSIGN(const v1::Dispatch before, Create(Wish("front-desk", "live")));
+  EXPECT_EQ(before.agent_version(), 3u) << "the newest, where nothing is deployed";
+  registry::Deployment deployment;
+  deployment.versions = {{1, 100}};
+  PARLEY_ASSERT_OK(agents.SetDeployment("default", "front-desk", deployment));
+  EXPECT_EQ(versions(3), (Seen{{1, 3}}));
+  deployment.versions = {{2, 50}, {1, 50}};
+  deployment.sticky = true;
+  PARLEY_ASSERT_OK(agents.SetDeployment("default", "front-desk", deployment));
+  const Seen mixed = versions(40);
+  EXPECT_EQ(mixed.size(), 2u);
+  EXPECT_EQ(versions(40), mixed) << "a room gets what it got";
+  PARLEY_ASSERT_OK(agents.RollBack("default", "front-desk"));
+  EXPECT_EQ(versions(3), (Seen{{1, 3}}));
+
+  v1::GetDispatchRequest get;
+  get.set_dispatch_id(before.id());
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto after,
+                              Call(&v1::DispatchService::Stub::GetDispatch, get, token_));
+  EXPECT_EQ(after.dispatch().agent_version(), 3u) << "a dispatch keeps its version";
+}
+
 TEST_F(DispatchBrokerTest, RoomsWithoutANameNeedSomebodyWhoServesThem) {
   EXPECT_THAT(Create(Wish("")), HasReason("UNSERVED"));
   v1::Register request = EchoWorker("AW_1");

@@ -225,5 +225,68 @@ TEST_F(RedisAgentStoreTest, RecordsOfNewerProgramsAreNotGuessed) {
   EXPECT_THAT(Store().Get("hotel", "x", 0), HasCode(absl::StatusCode::kInternal));
 }
 
+registry::Deployment Shares(std::vector<registry::VersionShare> versions, bool sticky = false) {
+  registry::Deployment deployment;
+  deployment.versions = std::move(versions);
+  deployment.sticky = sticky;
+  EXPECT_TRUE(registry::Settle(deployment).ok());
+  return deployment;
+}
+
+TEST_F(RedisAgentStoreTest, DeploymentsAreSetAndRolledBackStepByStep) {
+  RedisAgentStore store = Store();
+  for (const char* greeting : {"one", "two", "three"}) {
+    PARLEY_ASSERT_OK(store.Register(Record("desk", greeting)));
+  }
+  PARLEY_ASSERT_OK_AND_ASSIGN(registry::Deployment none, store.GetDeployment("hotel", "desk"));
+  EXPECT_EQ(none, registry::Deployment());
+  PARLEY_ASSERT_OK_AND_ASSIGN(registry::Deployment first,
+                              store.SetDeployment("hotel", "desk", Shares({{2, 100}})));
+  EXPECT_EQ(first.revision, 1u);
+  EXPECT_GT(first.time, absl::UnixEpoch());
+  PARLEY_ASSERT_OK_AND_ASSIGN(registry::Deployment same,
+                              store.SetDeployment("hotel", "desk", Shares({{2, 100}})));
+  EXPECT_EQ(same, first) << "saying it again changes nothing";
+  PARLEY_ASSERT_OK_AND_ASSIGN(
+      registry::Deployment canary,
+      store.SetDeployment("hotel", "desk", Shares({{3, 10}, {2, 90}}, true)));
+  EXPECT_EQ(canary.revision, 2u);
+  EXPECT_TRUE(canary.sticky);
+  PARLEY_ASSERT_OK_AND_ASSIGN(registry::Deployment got, store.GetDeployment("hotel", "desk"));
+  EXPECT_EQ(got, canary);
+
+  PARLEY_ASSERT_OK_AND_ASSIGN(registry::Deployment back, store.RollBack("hotel", "desk"));
+  EXPECT_EQ(back.versions, first.versions);
+  EXPECT_FALSE(back.sticky);
+  EXPECT_EQ(back.revision, 3u) << "a revision is never given out twice";
+  PARLEY_ASSERT_OK_AND_ASSIGN(back, store.RollBack("hotel", "desk"));
+  EXPECT_THAT(back.versions, IsEmpty()) << "before the first deployment the newest served";
+  EXPECT_THAT(store.RollBack("hotel", "desk"), HasReason("NOTHING_BEFORE"));
+}
+
+TEST_F(RedisAgentStoreTest, WhatWasNeverDeployedRollsBackOneVersion) {
+  RedisAgentStore store = Store();
+  PARLEY_ASSERT_OK(store.Register(Record("desk", "one")));
+  EXPECT_THAT(store.RollBack("hotel", "desk"), HasReason("NOTHING_BEFORE"));
+  PARLEY_ASSERT_OK(store.Register(Record("desk", "two")));
+  PARLEY_ASSERT_OK_AND_ASSIGN(registry::Deployment back, store.RollBack("hotel", "desk"));
+  EXPECT_THAT(back.versions, ElementsAre(registry::VersionShare{1, 100}));
+}
+
+TEST_F(RedisAgentStoreTest, DeploymentsNameVersionsThatAreThere) {
+  RedisAgentStore store = Store();
+  EXPECT_THAT(store.SetDeployment("hotel", "desk", Shares({{1, 100}})), HasReason("AGENT_UNKNOWN"));
+  EXPECT_THAT(store.RollBack("hotel", "desk"), HasReason("AGENT_UNKNOWN"));
+  PARLEY_ASSERT_OK(store.Register(Record("desk", "one")));
+  EXPECT_THAT(store.SetDeployment("hotel", "desk", Shares({{1, 50}, {7, 50}})),
+              HasReason("VERSION_UNKNOWN"));
+  PARLEY_ASSERT_OK(store.SetDeployment("hotel", "desk", Shares({{1, 100}})));
+  PARLEY_ASSERT_OK(store.Delete("hotel", "desk"));
+  PARLEY_ASSERT_OK(store.Register(Record("desk", "again")));
+  PARLEY_ASSERT_OK_AND_ASSIGN(registry::Deployment none, store.GetDeployment("hotel", "desk"));
+  EXPECT_EQ(none.revision, 0u) << "the deployment goes with its agent";
+  EXPECT_THAT(store.RollBack("hotel", "desk"), HasReason("NOTHING_BEFORE"));
+}
+
 }  // namespace
 }  // namespace parley::registry_redis

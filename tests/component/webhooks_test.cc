@@ -197,7 +197,8 @@ TEST_F(WebhooksTest, SignedAndInOrderWithIdsAndStatesOnly) {
     EXPECT_EQ(body["room"]["name"], "lobby");
     EXPECT_EQ(body.dump().find("secret"), std::string::npos);
     if (body["event"] != "agent_job_ended") continue;
-    EXPECT_EQ(body["job"]["state"], "CANCELLED");
+    EXPECT_EQ(body["job"]["state"]["status"], "JS_SUCCESS") << "LiveKit's word";
+    EXPECT_EQ(body["job"]["parleyState"], "CANCELLED");
     EXPECT_EQ(body["job"]["reason"], "TERMINATED");
   }
 }

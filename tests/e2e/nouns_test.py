@@ -46,6 +46,32 @@ class NounsTest(unittest.TestCase):
         self.ok("agents", "delete", "pet")
         self.assertEqual(self.dev.run("agents", "get", "pet").returncode, 3)
 
+    def test_versions_are_deployed_by_share_and_rolled_back(self):
+        path = pathlib.Path(self.dev.folder.name) / "shop.yaml"
+        text = "id: shop\ngreeting: One.\nllm: [{engine: rules, rules: r}]\nrules: {r: [{otherwise: Yes.}]}\n"
+        for greeting in ("One.", "Two.", "Three."):
+            path.write_text(text.replace("One.", greeting))
+            self.ok("agents", "apply", path)
+
+        def shares():
+            return [(v["version"], v["percent"]) for v in data(self.ok("--json", "agents", "versions", "shop"))]
+
+        def served():
+            return data(self.ok("--json", "dispatch", "create", "--room", "shop-1", "--agent", "shop"))["agentVersion"]
+
+        self.assertEqual(shares(), [(3, 100), (2, 0), (1, 0)])
+        self.assertIn("version 2: 100 %", self.ok("agents", "deploy", "shop", "--version", "2").stdout)
+        self.assertEqual(served(), 2)
+        self.ok("agents", "canary", "shop", "--percent", "30", "--sticky")
+        self.assertEqual(shares(), [(3, 30), (2, 70), (1, 0)])
+        self.ok("agents", "rollback", "shop")
+        self.assertEqual(shares(), [(3, 0), (2, 100), (1, 0)])
+        self.ok("agents", "deploy", "shop", "--follow")
+        self.assertEqual(served(), 3)
+        self.assertEqual(self.dev.run("agents", "deploy", "shop", "--version", "9").returncode, 3)
+        self.assertEqual(self.dev.run("agents", "rollback", "nobody").returncode, 3)
+        self.ok("agents", "delete", "shop")
+
     def test_dispatches_run_and_end(self):
         dispatch = data(self.ok("--json", "dispatch", "create", "--room", "lobby", "--agent", "front-desk"))
         self.assertRegex(dispatch["id"], "^AD_")
@@ -100,6 +126,8 @@ class NounsTest(unittest.TestCase):
         for noun in (("rooms", "list"), ("sessions", "list", "--ended"), ("jobs", "list"), ("status",)):
             self.ok(*noun)
             json.loads(self.ok("--json", *noun).stdout)
+        self.assertLessEqual({"rooms", "people", "agentsInRooms", "sessions"},
+                             set(json.loads(self.ok("--json", "status").stdout)))
 
     def test_engines_can_be_tried_alone(self):
         spoken = pathlib.Path(self.dev.folder.name) / "spoken.wav"
@@ -121,6 +149,14 @@ class NounsTest(unittest.TestCase):
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         self.assertEqual(claims["video"], {"room": "lobby", "roomJoin": True})
         self.assertEqual(claims["roomConfig"]["agents"][0]["agentName"], "front-desk")
+        printed = self.ok("token", "create", "--join", "--room", "lobby", "--identity", "ann", "--agent", "front-desk",
+                          "--valid-for", "1h").stdout.splitlines()
+        self.assertEqual(printed[0], "server URL: " + self.dev.url.replace("http", "ws"))
+        self.assertRegex(printed[1], r"^token: [\w-]+\.[\w-]+\.[\w-]+$")
+        body = printed[1].split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        self.assertEqual((claims["sub"], claims["exp"] - claims["iat"]), ("ann", 3600))
+        self.assertEqual(cluster.run("token", "create", "--join").returncode, 2)
 
     def test_the_description_is_served(self):
         with urllib.request.urlopen(self.dev.url + "/openapi.json", timeout=5) as answer:

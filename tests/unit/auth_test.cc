@@ -1,7 +1,12 @@
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <sys/stat.h>
 
+#include <array>
+#include <cstdlib>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "auth/token.h"
 #include "auth/webhook.h"
@@ -30,6 +35,44 @@ class TokenTest : public ::testing::Test {
     Claims claims;
     claims.identity = "ann";
     return Sign(claims, key_, ttl, clock_);
+  }
+
+  // What a token of this payload says.
+  Claims ClaimsOf(nlohmann::json payload) {
+    payload["iss"] = key_.key;
+    payload["exp"] = absl::ToUnixSeconds(clock_.Now()) + 3600;
+    const std::string head = Base64Url(R"({"alg":"HS256"})") + "." + Base64Url(payload.dump());
+    std::array<unsigned char, 32> digest{};
+    unsigned int size = 0;
+    HMAC(EVP_sha256(), key_.secret.data(), static_cast<int>(key_.secret.size()),
+         reinterpret_cast<const unsigned char*>(head.data()), head.size(), digest.data(), &size);
+    const std::string_view mac(reinterpret_cast<const char*>(digest.data()), size);
+    const auto claims = Check(head + "." + Base64Url(mac));
+    EXPECT_TRUE(claims.ok()) << claims.status();
+    return claims.ok() ? *claims : Claims();
+  }
+  static std::string Base64Url(std::string_view bytes) {
+    std::string out(bytes.size() * 4 / 3 + 4, '\0');
+    const int size = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                     reinterpret_cast<const unsigned char*>(bytes.data()),
+                                     static_cast<int>(bytes.size()));
+    out.resize(static_cast<size_t>(size));
+    for (char& letter : out) letter = letter == '+' ? '-' : letter == '/' ? '_' : letter;
+    while (out.ends_with('=')) out.pop_back();
+    return out;
+  }
+  static nlohmann::json PayloadOf(const std::string& token) {
+    std::string text = token.substr(token.find('.') + 1);
+    text.resize(text.find('.'));
+    for (char& letter : text) letter = letter == '-' ? '+' : letter == '_' ? '/' : letter;
+    const size_t padding = (4 - text.size() % 4) % 4;
+    text.append(padding, '=');
+    std::string out(text.size() / 4 * 3, '\0');
+    EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                    reinterpret_cast<const unsigned char*>(text.data()),
+                    static_cast<int>(text.size()));
+    out.resize(out.size() - padding);
+    return nlohmann::json::parse(out);
   }
 
   testing::FakeClock clock_;
@@ -68,6 +111,60 @@ TEST_F(TokenTest, ClaimsComeBackAsTheyWent) {
   EXPECT_EQ(got.room_agents[0].deployment, "canary");
   EXPECT_EQ(got.room_agents[0].attributes.at("a"), "b");
   EXPECT_EQ(got.expires, clock_.Now() + absl::Hours(1));
+}
+
+// Every claim of a LiveKit token, as its SDKs write it, is there again once read and signed.
+TEST_F(TokenTest, EveryLiveKitClaimIsReadAndWritten) {
+  const nlohmann::json written = nlohmann::json::parse(R"({
+    "sub": "ann", "name": "Ann", "kind": "agent", "kindDetails": ["cloud_agent", "forwarded"],
+    "video": {"roomCreate": true, "roomList": true, "roomRecord": true, "roomAdmin": true,
+      "roomJoin": true, "room": "lobby", "canPublish": false, "canSubscribe": true,
+      "canPublishData": false, "canPublishSources": ["camera", "screen_share_audio"],
+      "canUpdateOwnMetadata": true, "ingressAdmin": true, "hidden": true, "recorder": true,
+      "agent": true, "canSubscribeMetrics": true, "canManageAgentSession": false,
+      "destinationRoom": "elsewhere"},
+    "sip": {"admin": true, "call": true},
+    "agent": {"admin": true, "simulationAdmin": true, "databaseAdmin": true},
+    "inference": {"perform": true}, "observability": {"write": true},
+    "roomConfig": {"emptyTimeout": 30, "maxParticipants": 2, "metadata": "m",
+      "agents": [{"agentName": "a", "metadata": "n", "restartPolicy": "JRP_NEVER",
+        "deployment": "blue", "attributes": {"k": "v"}}]},
+    "roomPreset": "small", "sha256": "aGFzaA==", "metadata": "x", "attributes": {"lang": "de"}})");
+  const Claims claims = ClaimsOf(written);
+  EXPECT_TRUE(claims.other.sip_call);
+  EXPECT_TRUE(claims.room_agents.at(0).never_restart);
+  EXPECT_EQ(claims.room_preset, "small");
+  nlohmann::json again = PayloadOf(Sign(claims, key_, absl::Hours(1), clock_));
+  for (const char* ours : {"iss", "iat", "nbf", "exp"}) again.erase(ours);
+  EXPECT_EQ(again, written);
+}
+
+// docs/livekit.md is written from this list.
+TEST_F(TokenTest, ClaimsAreAsTheListSays) {
+  std::ifstream file(std::string(std::getenv("PARLEY_SOURCE_DIR")) + "/docs/livekit-surface.json");
+  const nlohmann::json rows = nlohmann::json::parse(file);
+  int walked = 0;
+  for (const nlohmann::json& row : rows) {
+    if (!row.contains("claim")) continue;
+    ++walked;
+    nlohmann::json again = PayloadOf(Sign(ClaimsOf(row["claim"]), key_, absl::Hours(1), clock_));
+    for (const char* ours : {"iss", "iat", "nbf", "exp"}) again.erase(ours);
+    EXPECT_EQ(again == row["claim"], row["status"] != "not yet") << row << again;
+  }
+  EXPECT_GT(walked, 30);
+}
+
+TEST_F(TokenTest, RoomConfigsSpeakBothSpellings) {
+  for (const char* text : {R"({"agents": [{"agentName": "a", "restartPolicy": 1}]})",
+                           R"({"agents": [{"agent_name": "a", "restart_policy": "JRP_NEVER"}]})"}) {
+    const std::vector<RoomAgent> agents = ReadRoomAgents(text);
+    ASSERT_EQ(agents.size(), 1u);
+    EXPECT_EQ(agents[0].agent_name, "a");
+    EXPECT_TRUE(agents[0].never_restart);
+  }
+  EXPECT_TRUE(ReadRoomAgents("[]").empty());
+  EXPECT_TRUE(ReadRoomAgents(R"({"agents": "a"})").empty());
+  EXPECT_TRUE(ReadRoomAgents(std::string(100'000, '[')).empty());
 }
 
 // Made by Python's hmac and json, spaces in the JSON and a key order of its own included.

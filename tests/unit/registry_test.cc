@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "base/strings.h"
@@ -41,7 +42,8 @@ std::string With(std::string_view more) {
 std::string ErrorOf(std::string_view text) {
   const auto definition = ParseDefinition(text, "a.yaml");
   if (definition.ok()) return "it parses";
-  EXPECT_THAT(definition, HasReason("DEFINITION_INVALID"));
+  const bool missing = ReasonOf(definition.status()).reason == "UNSUPPORTED";
+  EXPECT_THAT(definition, HasReason(missing ? "UNSUPPORTED" : "DEFINITION_INVALID"));
   return std::string(Message(definition.status()));
 }
 
@@ -252,7 +254,8 @@ TEST(DefinitionTest, AgentsThatCannotWorkAreRefused) {
             "of desk");
   EXPECT_EQ(refusal("agents: [billing]", "agents: [desk]"),
             "a.yaml:6: agents: rules.billing call refund, which is no tool of billing");
-  EXPECT_THAT(refusal("  billing:\n    desc", "  other: {llm: [{engine: openai, model: m}]}\n  billing:\n    desc"),
+  EXPECT_THAT(refusal("  billing:\n    desc",
+                      "  other: {llm: [{engine: openai, model: m}]}\n  billing:\n    desc"),
               HasSubstr("agents: nobody hands over to other"));
   EXPECT_THAT(refusal("  billing:\n    desc", "  desk: {}\n  billing:\n    desc"),
               HasSubstr("agents.desk: its id must be"));
@@ -356,7 +359,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{With("realtime: {engine: r}\n"), "a.yaml:3: realtime: not built yet"},
         Refusal{With("vision: {enabled: true}\n"), "a.yaml:3: vision.enabled: not built yet"},
         Refusal{With("avatar: bob\n"), "a.yaml:3: avatar: not built yet"},
-        Refusal{With("avatarModel: bob\n"), "a.yaml:3: avatar_model: not built yet"},
+        Refusal{With("avatar: {enabled: true, model: bob}\n"),
+                "a.yaml:3: avatar.enabled: not built yet"},
         Refusal{With("secrets: [KEY]\n"), "a.yaml:3: secrets: not built yet"},
         Refusal{With("session: {record: true}\n"), "a.yaml:3: session.record: not built yet"},
         Refusal{With("transcription: {translate_to: de}\n"),
@@ -501,6 +505,94 @@ TEST(DefinitionTest, LoopbackToolsOnlyWhenAllowed) {
   EXPECT_FALSE(ParseDefinition(Tool("{url: \"http://10.0.0.1/\"}"), "a.yaml", options).ok());
 }
 
+TEST(DefinitionTest, WhatIsNotBuiltIsUnsupportedAndItsModelIsKept) {
+  const auto parse = [](std::string_view rest) {
+    return ParseDefinition("id: x\nllm: [{engine: openai, model: m}]\n" + std::string(rest), "a");
+  };
+  for (const char* on : {"avatar: {enabled: true, model: bob}", "vision: {enabled: true}",
+                         "avatar: bob", "realtime: {engine: r}"}) {
+    EXPECT_THAT(parse(on), HasReason("UNSUPPORTED")) << on;
+  }
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition kept,
+                              parse("avatarModel: bob\nvision: {enabled: false, model: eye}\n"));
+  const Json json = Json::parse(ToJson(kept));
+  EXPECT_EQ(json["avatar"], Json({{"enabled", false}, {"model", "bob"}}));
+  EXPECT_EQ(json["vision"], Json({{"enabled", false}, {"model", "eye"}}));
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition again, FromJson(ToJson(kept)));
+  EXPECT_EQ(ToJson(again), ToJson(kept));
+}
+
+Deployment Shares(std::vector<VersionShare> versions, bool sticky) {
+  Deployment deployment;
+  deployment.versions = std::move(versions);
+  deployment.sticky = sticky;
+  EXPECT_TRUE(Settle(deployment).ok());
+  return deployment;
+}
+
+TEST(DeploymentTest, SharesMakeAHundred) {
+  const std::vector<VersionShare> bad[] = {
+      {{1, 99}},
+      {{1, 60}, {2, 60}},
+      {{1, 50}, {1, 50}},
+      {{0, 100}},
+      {{1, 0}, {2, 100}},
+      {{1, 101}},
+      {{1, 10}, {2, 10}, {3, 10}, {4, 10}, {5, 10}, {6, 10}, {7, 10}, {8, 10}, {9, 20}}};
+  for (const auto& versions : bad) {
+    Deployment deployment;
+    deployment.versions = versions;
+    EXPECT_FALSE(Settle(deployment).ok());
+  }
+  Deployment empty;
+  PARLEY_EXPECT_OK(Settle(empty));
+  EXPECT_EQ(Choose(empty, "a", "room", "x"), 0u) << "the newest";
+}
+
+TEST(DeploymentTest, SharesAreKeptOverManyRooms) {
+  const Deployment deployment = Shares({{1, 70}, {2, 30}}, /*sticky=*/true);
+  EXPECT_EQ(deployment.versions[0].version, 2u) << "newest first";
+  int second = 0;
+  for (int i = 0; i < 10'000; ++i) {
+    const std::string room = fmt::format("room-{}", i);
+    const uint64_t version = Choose(deployment, "desk", room, "x");
+    EXPECT_EQ(Choose(deployment, "desk", room, "y"), version) << "sticky";
+    second += version == 2 ? 1 : 0;
+  }
+  EXPECT_NEAR(second, 3000, 200);
+}
+
+TEST(DeploymentTest, ARoomOfTheCanaryStaysThereWhenItGrows) {
+  const Deployment small = Shares({{1, 95}, {2, 5}}, true),
+                   large = Shares({{1, 50}, {2, 50}}, true);
+  int stayed = 0;
+  for (int i = 0; i < 2'000; ++i) {
+    const std::string room = fmt::format("room-{}", i);
+    if (Choose(small, "desk", room, "") != 2) continue;
+    ++stayed;
+    EXPECT_EQ(Choose(large, "desk", room, ""), 2u);
+  }
+  EXPECT_GT(stayed, 20);
+}
+
+TEST(DeploymentTest, WithoutStickinessEachDrawDecides) {
+  const Deployment deployment = Shares({{1, 50}, {2, 50}}, false);
+  std::set<uint64_t> seen;
+  for (int i = 0; i < 100; ++i) seen.insert(Choose(deployment, "desk", "lobby", std::to_string(i)));
+  EXPECT_EQ(seen.size(), 2u);
+}
+
+TEST(DeploymentTest, TextsComeBackAndOthersAreRefused) {
+  for (const Deployment& deployment :
+       {Shares({{3, 10}, {1, 90}}, true), Shares({{1, 100}}, false), Deployment()}) {
+    PARLEY_ASSERT_OK_AND_ASSIGN(Deployment again, ParseShares(SharesText(deployment)));
+    EXPECT_EQ(again, deployment);
+  }
+  for (const char* text : {"", "0", "2 1:100", "0 1:99", "0 1", "0 1:100,", "0 a:100", "01:100"}) {
+    EXPECT_FALSE(ParseShares(text).ok()) << text;
+  }
+}
+
 // What the schema refuses, the parser refuses, and the other way round, for shapes that both see.
 TEST(SchemaTest, AgreesWithTheParser) {
   const std::vector<std::pair<std::string, bool>> cases = {
@@ -523,6 +615,10 @@ TEST(SchemaTest, AgreesWithTheParser) {
       {R"({"id": "x", "rules": {"r": []}})", false},
       {R"({"id": "x", "grammars": {"g": "nothing"}})", false},
       {R"({"id": "x", "vision": {"enabled": true}})", false},
+      {R"({"id": "x", "vision": {"enabled": false, "model": "m"}})", true},
+      {R"({"id": "x", "avatar_model": "bob"})", true},
+      {R"({"id": "x", "avatar": {"model": "bob"}})", true},
+      {R"({"id": "x", "avatar": "bob"})", false},
   };
   for (const auto& [text, good] : cases) {
     Json json = Json::parse(text);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""livekit_webhooks.py FILE: takes each {"authorization", "body"} line as LiveKit's WebhookReceiver does."""
+"""webhooks.py FILE: takes each {"authorization", "body"} line as LiveKit's WebhookReceiver does."""
 import json
 import sys
 
