@@ -209,6 +209,10 @@ class JobStore {
 
   // Other brokers reach this one at `address`, host:port. Kept a minute: say it again before.
   virtual absl::Status Announce(std::string_view address) = 0;
+  // Says that this version of the store's code is in use, and removes versions that no broker has
+  // used for `unused`: each upgrade leaves one behind. How many were removed. A broker whose code
+  // is removed all the same loads it again with its next call. Call it more often than `unused`.
+  virtual absl::StatusOr<int> ForgetOldCode(absl::Duration unused) = 0;
   // The address of the broker that holds a worker's stream, or held it last. Empty when that is
   // this one, or one that has not been heard of for a minute. NotFound: the session has ended.
   virtual absl::StatusOr<std::string> BrokerOf(std::string_view worker_id) = 0;

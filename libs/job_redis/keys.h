@@ -10,6 +10,9 @@ inline constexpr std::string_view kPools = "parley:pools";
 // Which pool workers of an agent name are in: hash of `PROJECT/NAME` → pool.
 inline constexpr std::string_view kNames = "parley:names";
 
+// When a broker last said that it uses a library of ours: zset of library → seconds since 1970.
+inline constexpr std::string_view kLibraries = "parley:libraries";
+
 // The keys of one pool share a tag and so a slot. `pool` is a name, not yet escaped.
 class PoolKeys {
  public:
@@ -23,8 +26,8 @@ class PoolKeys {
   std::string checkpoint(std::string_view id) const;  // c: hash of token, blob; erased at the end
   std::string worker(std::string_view id) const;      // w: hash
   std::string reservations(std::string_view worker) const;  // wr: hash, job → token
-  std::string live(std::string_view project) const;  // zset: dispatch → create ms
-  std::string past(std::string_view project) const;  // the same of ended ones, newest 10,000
+  std::string live(std::string_view project) const;         // zset: dispatch → create ms
+  std::string past(std::string_view project) const;         // the same of ended ones, newest 10,000
   std::string leases() const;                        // zset: worker → ms of the last heartbeat
   std::string fences() const;                        // hash: ended job → lowest token, since ms
   std::string events() const;                        // stream

@@ -87,6 +87,7 @@ class RedisJobStore : public JobStore {
                                                      bool events, absl::Duration wait) override;
 
   absl::Status Announce(std::string_view address) override;
+  absl::StatusOr<int> ForgetOldCode(absl::Duration unused) override;
   absl::StatusOr<std::string> BrokerOf(std::string_view worker_id) override;
 
   absl::StatusOr<EventBatch> ReadEvents(std::string_view pool, std::string_view position,

@@ -337,6 +337,33 @@ absl::Status RedisJobStore::Announce(std::string_view address) {
       .status();
 }
 
+// By Redis' clock: brokers' own may differ.
+absl::StatusOr<int> RedisJobStore::ForgetOldCode(absl::Duration unused) {
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply time, Command({"TIME"}));
+  if (time.elements.empty()) return Internal("TIME answered nothing");
+  const std::string now = time.elements[0].text;
+  const std::string key(keys::kLibraries);
+  PARLEY_RETURN_IF_ERROR(Command({"ZADD", key, now, std::string(scripts::library.name)}).status());
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply loaded,
+                          Command({"FUNCTION", "LIST", "LIBRARYNAME", "parley_*"}));
+  int removed = 0;
+  for (const redis::Reply& library : loaded.elements) {
+    if (library.elements.size() < 2) continue;
+    const std::string& name = library.elements[1].text;  // after "library_name"
+    // One that was never heard of is heard of now: a broker before this call existed may use it.
+    PARLEY_RETURN_IF_ERROR(Command({"ZADD", key, "NX", now, name}).status());
+    PARLEY_ASSIGN_OR_RETURN(const redis::Reply used, Command({"ZSCORE", key, name}));
+    if (name == scripts::library.name || used.nil()) continue;
+    const double idle_s =
+        std::strtod(now.c_str(), nullptr) - std::strtod(used.text.c_str(), nullptr);
+    if (absl::Seconds(idle_s) < unused) continue;
+    const absl::Status gone = Command({"FUNCTION", "DELETE", name}).status();
+    if (gone.ok()) ++removed;  // else another broker was quicker
+    PARLEY_RETURN_IF_ERROR(Command({"ZREM", key, name}).status());
+  }
+  return removed;
+}
+
 absl::StatusOr<std::string> RedisJobStore::BrokerOf(std::string_view worker_id) {
   PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOfWorker(worker_id));
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply broker,

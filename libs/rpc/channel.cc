@@ -4,6 +4,7 @@
 #include <grpcpp/generic/generic_stub.h>
 
 #include "rpc/locks.h"
+#include "rpc/tls.h"
 
 namespace parley::rpc {
 namespace {
@@ -43,7 +44,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  // A server sends its clients off now and then (rpc/server.h): they look for new replicas then.
+  arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, 5'000);
+  const ChannelSecurity security = SecurityInUse();
+  if (!security.server_name.empty()) arguments.SetSslTargetNameOverride(security.server_name);
+  return grpc::CreateCustomChannel(target, security.credentials, arguments);
 }
 
 void SetBearer(grpc::ClientContext& context, std::string_view token) {

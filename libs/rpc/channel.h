@@ -10,7 +10,7 @@
 namespace parley::rpc {
 
 // A channel to "host:port" (or unix:/path) with keepalive, round-robin over resolved addresses and
-// reconnects within 2 s. Never in a job process or a zygote.
+// reconnects within 2 s, secured as UseTls (rpc/tls.h) says. Never in a job process or a zygote.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target);
 
 // Adds `authorization: Bearer …`.

@@ -31,10 +31,13 @@ absl::Status Server::Start(const ServerOptions& options,
   const std::string address = options.address.find(':') == std::string::npos
                                   ? fmt::format("{}:{}", options.address, options.port)
                                   : fmt::format("[{}]:{}", options.address, options.port);
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+  builder.AddListeningPort(address, ServerCredentials(options.tls), &port_);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+  builder.AddChannelArgument(
+      GRPC_ARG_MAX_CONNECTION_AGE_MS,
+      static_cast<int>(absl::ToInt64Milliseconds(options.max_connection_age)));
   builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   for (grpc::Service* service : services) builder.RegisterService(service);
   server_ = builder.BuildAndStart();

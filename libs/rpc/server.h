@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "rpc/tls.h"
+
 namespace parley::rpc {
 
 struct ServerOptions {
@@ -14,6 +16,10 @@ struct ServerOptions {
   int port = 0;  // 0 = any free one
   int64_t max_message_bytes = 4 << 20;
   const char* port_flag = "--grpc-port";  // named when the port is taken
+  TlsFiles tls;                           // plain unless it names a certificate
+  // A connection as old as this takes no new calls: its client resolves the name again and finds
+  // replicas that were added. Calls under way go on, however long.
+  absl::Duration max_connection_age = absl::Minutes(5);
 };
 
 // A gRPC server with grpc.health.v1 (services "" = process, "ready" = may take traffic) and

@@ -62,6 +62,18 @@ void CommonConfig::BindProcess(config::Table& table) {
             "Calls that may wait for a thread before new ones are refused");
   table.Duration("drain", &drain, absl::ZeroDuration(), absl::Hours(24),
                  "How long calls under way may take at the end");
+  table.Text(
+      "tls.certificate", &tls.certificate,
+      "PEM file of the certificate chain that gRPC shows; none: gRPC is served plain. It and "
+      "the other files are read again when they change");
+  table.Text("tls.key", &tls.key, "PEM file of its key");
+  table.Text("tls.authorities", &tls.authorities,
+             "PEM file of the authorities that other services' certificates come from; none: they "
+             "are called plain");
+  table.Text("tls.server_name", &tls.server_name,
+             "Name that the services' certificates carry; none: that of the address called");
+  table.Bool("tls.mutual", &tls.mutual,
+             "Let in only clients with a certificate of those authorities");
 }
 
 struct Context::Impl {
@@ -87,6 +99,8 @@ absl::StatusOr<std::unique_ptr<Context>> Context::Create(std::string name, Commo
   std::shared_ptr<const auth::KeyRing> ring;
   if (!c.keys_file.empty()) {
     PARLEY_ASSIGN_OR_RETURN(ring, auth::KeyRing::Load(c.keys_file));
+  PARLEY_RETURN_IF_ERROR(rpc::Check(c.tls));
+  if (c.tls.dials()) rpc::UseTls(c.tls);
     struct stat info {};
     stat(c.keys_file.c_str(), &info);
     MutexLock lock(&context->impl_->mutex);
@@ -185,6 +199,7 @@ int Context::Serve(const std::vector<grpc::Service*>& services, const Hooks& hoo
   const int admin_port = config_.admin_port >= 0
                              ? config_.admin_port
                              : (config_.grpc_port == 0 ? 0 : config_.grpc_port + 1000);
+  options.tls = config_.tls;
   admin_options.ports = {admin_port};
   http::Server admin(admin_options, *executor_, log_);
   admin.Handle("GET", "/metrics", [this](const http::Request&) {

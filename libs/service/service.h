@@ -35,6 +35,7 @@ struct CommonConfig {
   std::string cluster_key;
   bool dev = false;                          // development keys
   int threads = 8;                           // of the executor
+  rpc::TlsFiles tls;                         // of gRPC, as server and as client
   int queue = 4096;                          // of the executor
   absl::Duration drain = absl::Seconds(10);  // for calls under way at the end
 

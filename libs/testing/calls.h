@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "caller/caller.h"
@@ -19,7 +20,8 @@ namespace parley::testing {
 // What a person with the development key pair does over HTTP. Blocking; one thread at a time.
 class Api {
  public:
-  explicit Api(const Cluster& cluster) : base_("http://" + cluster.Address("api-server")) {}
+  explicit Api(const Cluster& cluster) : Api("http://" + cluster.Address("api-server")) {}
+  explicit Api(std::string base) : base_(std::move(base)) {}  // "http://host:port"
 
   // A 2xx answer's JSON; anything else is an error with the answer's text.
   absl::StatusOr<nlohmann::json> Call(const std::string& method, const std::string& path,

@@ -13,7 +13,9 @@ namespace {
 constexpr int64_t kIdleTickUs = 5'000'000;
 constexpr int64_t kStatsUs = 1'000'000;
 constexpr int64_t kRefreshUs = 2'000'000;
-constexpr int64_t kLimitsUs = 10'000'000;  // said again, for a store that lost them
+constexpr int64_t kForgetUs = 600'000'000;
+constexpr absl::Duration kCodeUnused = absl::Hours(1);  // six rounds of kForgetUs
+constexpr int64_t kLimitsUs = 10'000'000;               // said again, for a store that lost them
 constexpr int64_t kReportWaitUs = 1'000'000;
 constexpr absl::Duration kInboxWait = absl::Milliseconds(250);
 constexpr size_t kMaxHeartbeats = 100'000;
@@ -154,12 +156,25 @@ void Broker::Announce() {
   }
 }
 
+void Broker::ForgetOldCode(int64_t now_us) {
+  if (now_us < next_forget_us_ || !store_available_) return;
+  next_forget_us_ = now_us + kForgetUs;
+  const absl::StatusOr<int> removed = store_.ForgetOldCode(kCodeUnused);
+  if (!removed.ok()) {
+    context_.log().Warn("old code is not removed from the store; tried again later",
+                        {{"error", Message(removed.status())}});
+  } else if (*removed > 0) {
+    context_.log().Info("old code removed from the store", {{"libraries", *removed}});
+  }
+}
+
 void Broker::TickOnce() {
   const int64_t now = NowUs();
   if (!store_available_ || now >= next_refresh_us_) {
     next_refresh_us_ = now + kRefreshUs;
     RefreshPools();
     Announce();
+    ForgetOldCode(now);
     NotifyWatchers(KnownPools());
   }
   if (!store_available_) return;

@@ -88,6 +88,7 @@ class Broker {
   void SendLimits(const std::string& pool);
   void RefreshPools();
   void Announce();
+  void ForgetOldCode(int64_t now_us);
   void AdvanceRecoveries();
   bool Replay(const std::string& pool);
   void RenewLoop();
@@ -115,6 +116,7 @@ class Broker {
   std::string address_ ABSL_GUARDED_BY(mutex_);  // "" before the port is open
   std::vector<std::weak_ptr<EventWatcher>> watchers_ ABSL_GUARDED_BY(mutex_);
   int64_t next_refresh_us_ = 0;  // tick thread only
+  int64_t next_forget_us_ = 0;   // tick thread only
   std::vector<std::thread> threads_;
 };
 

@@ -803,5 +803,41 @@ TEST_F(JobStoreTest, SessionRecordsMergeAndStayErased) {
   EXPECT_THAT(store().GetSession("default", "AS_1"), HasCode(absl::StatusCode::kNotFound));
 }
 
+// The code of a version that no broker runs any more, one that a broker uses, and another
+// program's.
+TEST_F(JobStoreTest, OldCodeIsForgottenOnceNobodyUsesIt) {
+  const auto load = [&](const std::string& name) {
+    return pool().Command({"FUNCTION", "LOAD",
+                           "#!lua name=" + name + "\nredis.register_function('" + name +
+                               "_f', function() return 1 end)"});
+  };
+  const auto libraries = [&] {
+    std::set<std::string> names;
+    const auto list = pool().Command({"FUNCTION", "LIST"});
+    EXPECT_TRUE(list.ok()) << list.status();
+    for (const redis::Reply& library : list->elements) names.insert(library.elements[1].text);
+    return names;
+  };
+  CreateEcho();  // loads this version's
+  const std::set<std::string> ours = libraries();
+  ASSERT_THAT(ours, SizeIs(1));
+  const std::string old = "parley_0123456789ab", neighbour = "parley_ba9876543210";
+  for (const std::string& name : {old, neighbour, std::string("somebodys")}) {
+    PARLEY_ASSERT_OK(load(name));
+  }
+  // Heard of for the first time: who knows who uses it.
+  EXPECT_EQ(store().ForgetOldCode(absl::Seconds(1)).value_or(-1), 0);
+  ASSERT_TRUE(testing::Eventually([&] {
+    PARLEY_EXPECT_OK(pool().Command({"ZADD", std::string(keys::kLibraries), "99999999999",
+                                     neighbour}));  // its broker says so again and again
+    return store().ForgetOldCode(absl::Seconds(1)).value_or(-1) == 1;
+  }));
+  EXPECT_THAT(libraries(), ::testing::UnorderedElementsAre(*ours.begin(), neighbour, "somebodys"));
+  // Removed under a broker that runs: it loads its own again.
+  PARLEY_ASSERT_OK(pool().Command({"FUNCTION", "DELETE", *ours.begin()}));
+  CreateEcho(NewEcho("another"));
+  EXPECT_THAT(libraries(), ::testing::Contains(*ours.begin()));
+}
+
 }  // namespace
 }  // namespace parley::job

@@ -42,6 +42,7 @@ FORMS = {
     "providers": {"services": {n: {"openai": OPENAI} for n in ("stt-gateway", "tts-gateway", "llm-gateway")}, **EVERYTHING},
     "own program": {"agentServers": [POOL], "autoscaling": {"kind": "hpa"}, "maxCallSeconds": 600},
     "no pause": {"preStop": {"seconds": 0}},
+    "tls": {**EVERYTHING, "tls": {"enabled": True, "existingSecret": "certificates"}},
 }
 RENDERED = {name: render.render(values) for name, values in FORMS.items()}
 
@@ -213,12 +214,17 @@ class RulesTest(unittest.TestCase):
         self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], 3 * 3600)
 
     def test_probes_are_three_different_questions_over_grpc(self):
-        for objects in self.each():
+        for form, objects in RENDERED.items():
             for name, _, spec in pods(objects):
                 if name == "redis":
                     continue
                 container = spec["containers"][0]
                 ports = [p["containerPort"] for p in container["ports"]]
+                if form == "tls" and name != "agent-server":  # whose gRPC health port stays plain
+                    asked = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+                    self.assertEqual([a["path"] for a in asked.values()], ["/healthz", "/healthz", "/readyz"], name)
+                    self.assertTrue({a["port"] for a in asked.values()} <= set(ports), name)
+                    continue
                 for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                     self.assertIn(container[probe]["grpc"]["port"], ports, f"{name}: {probe}")
                 self.assertEqual(container["readinessProbe"]["grpc"]["service"], "ready", name)
@@ -300,6 +306,27 @@ class RulesTest(unittest.TestCase):
             self.assertIn(line, config)
         users = [n for n, _, spec in pods(objects) if spec.get("initContainers")]
         self.assertEqual(sorted(users), ["agent-registry", "dispatch-broker", "room-server"])
+
+
+    def test_tls_reaches_every_process(self):
+        objects = RENDERED["tls"]
+        for name, _, spec in pods(objects):
+            if name == "redis":
+                continue
+            container = spec["containers"][0]
+            told = {v["name"]: v.get("value") for v in container["env"]}
+            mounts = {m["name"]: m for m in container["volumeMounts"]}
+            self.assertEqual(mounts["tls"]["mountPath"], "/etc/parley-tls", name)
+            self.assertNotIn("subPath", mounts["tls"], f"{name}: what is mounted so is never renewed")
+            self.assertNotIn("subPath", mounts["keys"], name)
+            for variable, file in (("CERTIFICATE", "tls.crt"), ("KEY", "tls.key"), ("AUTHORITIES", "ca.crt")):
+                self.assertEqual(told[f"PARLEY_TLS_{variable}"], f"/etc/parley-tls/{file}", name)
+            self.assertEqual((told["PARLEY_TLS_SERVER_NAME"], told["PARLEY_TLS_MUTUAL"]), ("parley.internal", "true"), name)
+            (volume,) = [v for v in spec["volumes"] if v["name"] == "tls"]
+            self.assertEqual(volume["secret"]["secretName"], "certificates", name)
+        for name, _, spec in pods(RENDERED["defaults"]):
+            for variable in spec["containers"][0].get("env", []):
+                self.assertNotRegex(variable["name"], "PARLEY_TLS_", name)
 
 
 if __name__ == "__main__":

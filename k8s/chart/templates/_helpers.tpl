@@ -123,6 +123,27 @@ affinity:
     - {name: tmp, mountPath: /tmp}
 {{- end }}
 
+{{/* What every process of ours is told: keys, certificates. */}}
+{{- define "parley.commonEnv" -}}
+- {name: PARLEY_KEYS_FILE, value: /etc/parley/keys.yaml}
+{{- if .Values.tls.enabled }}
+- {name: PARLEY_TLS_CERTIFICATE, value: /etc/parley-tls/tls.crt}
+- {name: PARLEY_TLS_KEY, value: /etc/parley-tls/tls.key}
+- {name: PARLEY_TLS_AUTHORITIES, value: /etc/parley-tls/ca.crt}
+- {name: PARLEY_TLS_SERVER_NAME, value: {{ .Values.tls.serverName | quote }}}
+- {name: PARLEY_TLS_MUTUAL, value: {{ .Values.tls.mutual | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* Three answers: it has started, it lives (never asks Redis or a neighbour), it may take traffic. Over gRPC, or, where that
+     has TLS, which Kubernetes' probes have not, over the admin port's HTTP. */}}
+{{- define "parley.probes" -}}
+{{- $http := and .tls .admin }}
+startupProbe: { {{- if $http }}httpGet: {path: /healthz, port: {{ .admin }}}{{ else }}grpc: {port: {{ .grpc }}}{{ end }}, periodSeconds: 2, failureThreshold: 30}
+livenessProbe: { {{- if $http }}httpGet: {path: /healthz, port: {{ .admin }}}{{ else }}grpc: {port: {{ .grpc }}}{{ end }}, periodSeconds: 20, timeoutSeconds: 5, failureThreshold: 3}
+readinessProbe: { {{- if $http }}httpGet: {path: /readyz, port: {{ .admin }}}{{ else }}grpc: {port: {{ .grpc }}, service: ready}{{ end }}, periodSeconds: 3, timeoutSeconds: 2, failureThreshold: 1}
+{{- end }}
+
 {{/* Flags from values: --name value. */}}
 {{- define "parley.flags" -}}
 {{- range $flag, $value := . }}, --{{ $flag }}, {{ $value | quote }}{{ end -}}

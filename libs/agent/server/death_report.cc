@@ -40,7 +40,11 @@ std::string DeathNotice::Serialize() const {
                         {"token", token},
                         {"worker_id", worker_id},
                         {"instance", instance},
-                        {"connect_seq", connect_seq}}
+                        {"connect_seq", connect_seq},
+                        {"tls_certificate", tls.certificate},
+                        {"tls_key", tls.key},
+                        {"tls_authorities", tls.authorities},
+                        {"tls_server_name", tls.server_name}}
       .dump();
 }
 
@@ -53,6 +57,10 @@ absl::StatusOr<DeathNotice> DeathNotice::Parse(std::string_view text) {
     json.at("worker_id").get_to(notice.worker_id);
     json.at("instance").get_to(notice.instance);
     json.at("connect_seq").get_to(notice.connect_seq);
+    json.at("tls_certificate").get_to(notice.tls.certificate);
+    json.at("tls_key").get_to(notice.tls.key);
+    json.at("tls_authorities").get_to(notice.tls.authorities);
+    json.at("tls_server_name").get_to(notice.tls.server_name);
   } catch (const nlohmann::json::exception& error) {
     return InvalidArgument("not a death notice: {}", error.what());
   }
@@ -70,6 +78,7 @@ int ReportDeath() {
     fmt::print(stderr, "death report: {}\n", Message(notice.status()));
     return 2;
   }
+  rpc::UseTls(notice->tls);
   const auto stub =
       parley::dispatch::v1::WorkerService::NewStub(rpc::MakeChannel(notice->broker_address));
   const int64_t until = Clock::Real().MonotonicMicros() + kTryForUs;

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "rpc/tls.h"
+
 namespace parley::agent {
 
 inline constexpr char kDeathReportFlag[] = "--report-death-of-agent-server";
@@ -16,6 +18,7 @@ struct DeathNotice {
   std::string worker_id;
   std::string instance;
   uint64_t connect_seq = 0;
+  rpc::TlsFiles tls = {};
 
   std::string Serialize() const;
   static absl::StatusOr<DeathNotice> Parse(std::string_view text);

@@ -160,6 +160,7 @@ AgentServer::Callbacks Serving::MakeCallbacks() {
 void Serving::SetNotice(const AgentServer::Identity& identity, uint64_t connect_seq) {
   DeathNotice notice{config_.broker_address, WorkerToken(config_, context_, identity.worker_id),
                      identity.worker_id, identity.instance, connect_seq};
+  notice.tls = config_.common.tls;
   const absl::Status status = zygote_.SetDeathNotice(kDeathReportFlag, notice.Serialize());
   if (!status.ok()) context_.log().Warn("no death notice", {{"error", Message(status)}});
 }

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# old_release.sh SOURCE_DIR BUILD_DIR: the services of an older version, in BUILD_DIR/old/bin, to upgrade from: the newest tag, or,
+# while there is none, the commit before upgrades were first rehearsed. PARLEY_OLD_REF names another. Does nothing when it is there.
+set -euo pipefail
+source_dir=$1 out=$2/old
+cd "$source_dir"
+ref=${PARLEY_OLD_REF:-$(git describe --tags --abbrev=0 HEAD^ 2>/dev/null || true)}
+[[ -n $ref ]] || ref=$(git log --diff-filter=A --format=%H -- tests/chaos/upgrade_test.cc | tail -n 1)^
+commit=$(git rev-parse --verify --quiet "$ref^{commit}") || {
+  printf 'there is no older version: %s is not in this clone\n' "$ref"
+  exit 1
+}
+[[ -f $out/commit && $(<"$out/commit") == "$commit" ]] && exit 0
+rm -rf "$out"
+mkdir -p "$out/source"
+git archive "$commit" | tar -x -C "$out/source"
+cmake -S "$out/source" --preset release -B "$out/build" -DPARLEY_BUILD_TESTS=OFF -DPARLEY_BUILD_BENCH=OFF
+cmake --build "$out/build" -j"$(nproc)" --target parley-{agent-registry,dispatch-broker,room-server,stt-gateway,tts-gateway,llm-gateway,api-server,agent-server,stt-decoder}
+mkdir "$out/bin"
+cp "$out"/build/bin/parley-* "$out/bin/"
+rm -rf "$out/source" "$out/build"
+printf '%s' "$commit" >"$out/commit"
