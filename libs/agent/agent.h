@@ -77,8 +77,8 @@ struct JobAnswer {
   };
   Verdict verdict = Verdict::kAccept;
   std::string reason;  // of a rejection, for people
-  // Accepted: how the room sees the agent; empty ones are as always. An identity must not be in the
-  // room yet: whoever has it is put out.
+  // Accepted: how the room sees the agent; empty ones are as always. Where somebody else in the
+  // room has the identity already, the agent is called that and, after a hyphen, its job's id.
   std::string identity;  // "agent-<job id>"
   std::string name;      // the agent's name
   std::string metadata;

@@ -88,10 +88,12 @@ Room::Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFen
 
 Room::~Room() = default;
 
-absl::StatusOr<std::shared_ptr<Participant>> Room::Join(const JoinRequest& request,
+absl::StatusOr<std::shared_ptr<Participant>> Room::Join(const JoinRequest& wanted,
                                                         std::shared_ptr<ParticipantSink> sink) {
-  PARLEY_RETURN_IF_ERROR(Check(request));
+  JoinRequest request = wanted;
   MutexLock lock(&mutex_);
+  if (request.job && TakenByAnotherLocked(request)) request.identity += "-" + request.job->job_id;
+  PARLEY_RETURN_IF_ERROR(Check(request));
   if (closed_) {
     return WithReason(Aborted("the room \"{}\" has closed; join again", name_), "ROOM_CLOSED");
   }
@@ -138,6 +140,13 @@ absl::StatusOr<std::shared_ptr<Participant>> Room::Join(const JoinRequest& reque
     }
   }
   return joining;
+}
+
+// By anybody but an attempt of the same job.
+bool Room::TakenByAnotherLocked(const JoinRequest& request) const {
+  const auto older = FindLocked(request.identity);
+  return older != nullptr &&
+         (!older->state_->job || older->state_->job->job_id != request.job->job_id);
 }
 
 absl::Status Room::CheckCapacityLocked(const JoinRequest& request) const {

@@ -160,14 +160,15 @@ class Room : public std::enable_shared_from_this<Room> {
   ~Room();
 
   // Admits a participant. An older one of the same identity leaves first (DUPLICATE_IDENTITY), as
-  // does an older attempt of the same job (REPLACED). `sink` is kept until the participant has
-  // left.
+  // does an older attempt of the same job (REPLACED). The agent of a job puts out nobody else:
+  // where its identity is taken, its own becomes "<identity>-<job id>". `sink` is kept until the
+  // participant has left.
   //   InvalidArgument     names, sizes
   //   ResourceExhausted   reason ROOM_FULL
   //   FailedPrecondition  reason STALE_TOKEN, metadata highest_token: a newer attempt was admitted
   //                       or this one fenced; or the same token came from another worker
   //   Aborted             reason ROOM_CLOSED: this room is over; open a new one
-  absl::StatusOr<std::shared_ptr<Participant>> Join(const JoinRequest& request,
+  absl::StatusOr<std::shared_ptr<Participant>> Join(const JoinRequest& wanted,
                                                     std::shared_ptr<ParticipantSink> sink);
 
   // No token of this job below `lowest_token` is admitted from now on; a participant under an older
@@ -206,6 +207,7 @@ class Room : public std::enable_shared_from_this<Room> {
   Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFences fences);
 
   absl::Status AdmitLocked(const JoinRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool TakenByAnotherLocked(const JoinRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckCapacityLocked(const JoinRequest& request) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // By value: callers name our own list's element, which goes meanwhile.

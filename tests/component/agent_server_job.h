@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -69,6 +70,10 @@ class TestJob {
       return End(fd >= 0 && read(fd, &byte, 1) >= 0 ? "read" : strerror(errno));
     }
     if (script == "talk") return Talk();
+    if (script == "ahead") {
+      return Ahead(std::chrono::milliseconds(assignment.assignment().audio_ahead_ms()));
+    }
+    if (script == "quiet") return Quiet();
     if (script == "print") std::printf("this is the output of a job\n");
     if (script == "flood") {
       for (int i = 0; i < 20'000; ++i) std::printf("line %d\n", i);
@@ -212,10 +217,8 @@ class TestJob {
   }
   // A frame each 20 ms until told to go; every one of them comes back once, in order.
   int Talk() {
+    Join();
     jobv1::FromJob message;
-    message.mutable_join()->mutable_options()->set_auto_subscribe(true);
-    Say(message);
-    Next([](const auto& m) { return m.has_joined(); });
     int sent = 0;
     int heard = 0;
     int wrong = 0;
@@ -240,6 +243,69 @@ class TestJob {
     }
     return End("sent " + std::to_string(sent) + " missed " + std::to_string(sent - heard) +
                " wrong " + std::to_string(wrong));
+  }
+  void Join() {
+    jobv1::FromJob message;
+    message.mutable_join()->mutable_options()->set_auto_subscribe(true);
+    Say(message);
+    Next([](const auto& m) { return m.has_joined(); });
+  }
+  void SayFrame(int number, int64_t due_us, uint32_t level) {
+    jobv1::FromJob message;
+    message.mutable_audio()->set_data(std::to_string(number));
+    message.mutable_audio()->set_due_us(due_us);
+    message.mutable_audio()->set_level(level);
+    Say(message);
+  }
+  // Seven frames at once, for the next 120 ms, and then not the last two of them; one more later.
+  // Each comes back in its time.
+  int Ahead(std::chrono::milliseconds allowed) {
+    if (allowed.count() < 120) return End("only " + std::to_string(allowed.count()) + " ms ahead");
+    Join();
+    const int64_t start_us = NowUs();
+    const auto due_us = [start_us](int i) { return start_us + int64_t{i} * 20'000; };
+    for (int i = 0; i < 7; ++i) SayFrame(i, due_us(i), 10);
+    jobv1::FromJob cut;
+    cut.mutable_audio_cut()->set_after_us(due_us(4));
+    Say(cut);
+    SayFrame(8, due_us(8), 10);
+    std::string heard;
+    for (const int i : {0, 1, 2, 3, 4, 8}) {
+      const jobv1::ToJob got = Next([](const auto& m) { return m.has_audio(); });
+      if (got.audio().data() != std::to_string(i)) return End("heard " + got.audio().data());
+      if (NowUs() < due_us(i) - 5'000) heard += "; " + std::to_string(i) + " came early";
+    }
+    return End("in time" + heard);
+  }
+  // A second of quiet, then more of it, then something loud; it all comes back.
+  int Quiet() {
+    constexpr uint32_t kQuiet = 80;
+    constexpr uint32_t kLoud = 30;
+    Join();
+    constexpr int kFrames = 85;
+    int64_t next_us = NowUs();
+    int heard = 0;
+    int together = 0;  // heard within 10 ms of the one before, in the last half second of quiet
+    int64_t last_us = 0;
+    int64_t loud_us = 0;
+    for (int sent = 0; heard < kFrames;) {
+      if (sent < kFrames && NowUs() >= next_us) {
+        const bool loud = sent == 0 || sent == kFrames - 1;
+        if (loud) loud_us = NowUs();
+        SayFrame(sent++, 0, loud ? kLoud : kQuiet);
+        next_us += 20'000;
+      }
+      pollfd watched = {fd_, POLLIN, 0};
+      if (reader_.buffered() == 0 && poll(&watched, 1, 2) != 1) continue;
+      const jobv1::ToJob got = Next([](const auto&) { return true; });
+      if (!got.has_audio()) continue;
+      if (got.audio().data() != std::to_string(heard++)) return End("out of order");
+      const int64_t now_us = NowUs();
+      if (heard > 60 && now_us - last_us < 10'000) ++together;
+      last_us = now_us;
+    }
+    return End("together " + std::to_string(together) + " behind " +
+               std::to_string((last_us - loud_us) / 1000));
   }
   static int64_t NowUs() {
     timespec now{};

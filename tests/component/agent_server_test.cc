@@ -783,6 +783,21 @@ TEST_F(AgentServerTest, CarriesAudioBothWaysAndLeaves) {
                   .has_value());
 }
 
+TEST_F(AgentServerTest, AudioSentAheadLeavesInItsTime) {
+  StartProgram();
+  EXPECT_EQ(RunJob("ahead").error(), "in time");
+}
+
+TEST_F(AgentServerTest, QuietAudioComesTogetherUntilSomebodySpeaks) {
+  StartProgram();
+  const std::string heard = RunJob("quiet").error();
+  int together = 0;
+  int behind_ms = 0;
+  ASSERT_EQ(std::sscanf(heard.c_str(), "together %d behind %d", &together, &behind_ms), 2) << heard;
+  EXPECT_GE(together, 12) << "of 24, four of five";
+  EXPECT_LT(behind_ms, 60) << "what is loud waits for nothing";
+}
+
 TEST_F(AgentServerTest, FollowsTheRoomElsewhere) {
   FakeCluster other;
   cluster_.rooms.elsewhere = other.address;

@@ -290,6 +290,20 @@ TEST_F(RoomTest, SameIdentityTakesTheOlderOnesPlace) {
   EXPECT_EQ(room_->info().num_participants, 1);
 }
 
+TEST_F(RoomTest, AnAgentPutsOutNobody) {
+  const Guest ann = Join(Person("ann"));
+  const Guest agent = Join(Agent("ann", "AJ_1", 1));
+  const Guest other = Join(Agent("ann", "AJ_2", 1));
+  EXPECT_FALSE(ann.gone());
+  EXPECT_EQ(agent.sink->joined_.self.identity, "ann-AJ_1");
+  EXPECT_EQ(other.sink->joined_.self.identity, "ann-AJ_2");
+  const Guest again = Join(Agent("ann", "AJ_1", 2));
+  EXPECT_EQ(agent.reason(), LeaveReason::kReplaced);
+  EXPECT_EQ(again.sink->joined_.self.identity, "ann-AJ_1");
+  ann.seat->Leave(LeaveReason::kClientInitiated);
+  EXPECT_EQ(Join(Agent("ann", "AJ_2", 2)).sink->joined_.self.identity, "ann");
+}
+
 TEST_F(RoomTest, FullForPeopleOnly) {
   Make({.project = "p", .name = "r", .max_participants = 1});
   Join(Person("ann"));

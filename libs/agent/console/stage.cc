@@ -102,7 +102,7 @@ void Stage::Hear(std::span<const int16_t> frame) {
   audio.set_track_number(kTrack);
   audio.set_codec(roomv1::CODEC_PCM16);
   audio.set_data(std::string(audio::AsBytes(frame)));
-  socket_->SendFresh(heard_);
+  socket_->SendFresh(heard_, /*wait=*/false);
 }
 
 void Stage::Leave() {

@@ -70,31 +70,46 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                                                       room, assignment, std::move(config),
                                                       std::move(hooks)));
   Conversation* self = made.get();
-  PARLEY_ASSIGN_OR_RETURN(
-      made->listener_,
-      Listener::Create({.voice = [self](bool speech) { self->Handle(event_::Voice{speech}); },
-                        .recogniser =
-                            [self](std::string_view pcm16) {
-                              jobv1::SttCommand& stt = *self->stt_audio_.mutable_stt();
-                              stt.set_stream(self->stt_stream_);
-                              stt.mutable_audio()->assign(pcm16);
-                              self->host_.send(self->stt_audio_);
-                            }}));
+  PARLEY_ASSIGN_OR_RETURN(made->listener_,
+                          Listener::Create({.voice =
+                                                [self](bool speech) {
+                                                  // Whoever is interrupted is to know what was
+                                                  // heard.
+                                                  self->playout_->TellProgress();
+                                                  self->Handle(event_::Voice{speech});
+                                                },
+                                            .recogniser =
+                                                [self](std::string_view pcm16) {
+                                                  jobv1::SttCommand& stt =
+                                                      *self->stt_audio_.mutable_stt();
+                                                  stt.set_stream(self->stt_stream_);
+                                                  stt.mutable_audio()->assign(pcm16);
+                                                  self->host_.send(self->stt_audio_);
+                                                }}));
   made->playout_ = std::make_unique<Playout>(
       loop, std::move(encoder),
       Playout::Sinks{.frame =
-                         [self](std::string_view packet, uint32_t timestamp, uint32_t level) {
+                         [self](const Playout::Frame& frame) {
                            jobv1::AudioOut& audio = *self->audio_out_.mutable_audio();
                            audio.set_codec(roomv1::CODEC_OPUS);
-                           audio.set_timestamp(timestamp);
-                           audio.set_level(level);
-                           audio.mutable_data()->assign(packet);  // set_data makes a copy first
-                           self->host_.send_fresh(self->audio_out_);
+                           audio.set_timestamp(frame.timestamp);
+                           audio.set_level(frame.level);
+                           audio.mutable_data()->assign(
+                               frame.packet);  // set_data makes a copy first
+                           audio.set_due_us(frame.due_us);
+                           self->host_.send_fresh(self->audio_out_, frame.more);
+                         },
+                     .cut =
+                         [self](int64_t after_us) {
+                           jobv1::FromJob message;
+                           message.mutable_audio_cut()->set_after_us(after_us);
+                           self->host_.send(message);
                          },
                      .progress =
                          [self](uint64_t speech, int64_t position_us) {
                            self->Handle(event_::Played{speech, position_us});
-                         }});
+                         }},
+      absl::Milliseconds(assignment.audio_ahead_ms()));
   return made;
 }
 

@@ -33,7 +33,8 @@ class Conversation {
  public:
   struct Host {
     std::function<void(parley::job::v1::FromJob&)> send;
-    std::function<void(parley::job::v1::FromJob&)> send_fresh;
+    // Audio; `more`: the next is about to follow, and may go with it.
+    std::function<void(parley::job::v1::FromJob&, bool more)> send_fresh;
     std::function<void(const session::command::SpeechDone&)> speech_done;
     // Once; last of all.
     std::function<void(session::EndReason reason, const std::string& error)> ended;

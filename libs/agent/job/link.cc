@@ -34,22 +34,28 @@ JobLink::~JobLink() {
   close(fd_);
 }
 
-void JobLink::Send(parley::job::v1::FromJob& message) {
-  if (closed_) return;
+bool JobLink::Append(parley::job::v1::FromJob& message) {
+  if (closed_) return false;
   message.set_seq(++seq_);
   message.SerializeToString(&scratch_);
   if (scratch_.size() > kMaxFrame) {
     // Whoever makes messages bounds what goes in; this is a fault of ours, not of the peer.
-    return Close(fmt::format("a message of {} bytes to send", scratch_.size()));
+    Close(fmt::format("a message of {} bytes to send", scratch_.size()));
+    return false;
   }
   AppendFrame(scratch_, out_);
+  return true;
+}
+
+void JobLink::Send(parley::job::v1::FromJob& message) {
+  if (!Append(message)) return;
   Write();
   if (out_.size() - out_start_ > kMaxUnsent) Close("the agent server does not read any more");
 }
 
-void JobLink::SendFresh(parley::job::v1::FromJob& message) {
-  if (out_.size() - out_start_ > kMaxAudioBacklog) return;
-  Send(message);
+void JobLink::SendFresh(parley::job::v1::FromJob& message, bool more) {
+  if (out_.size() - out_start_ <= kMaxAudioBacklog) Append(message);
+  if (!more) Write();
 }
 
 void JobLink::Flush(absl::Duration timeout) {

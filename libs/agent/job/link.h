@@ -29,14 +29,16 @@ class JobLink {
   // Numbers and sends. A server that leaves 8 MiB unread is as good as gone: then on_closed
   // follows.
   void Send(parley::job::v1::FromJob& message);
-  // For audio, which is worth nothing late: dropped when 64 KiB wait already.
-  void SendFresh(parley::job::v1::FromJob& message);
+  // For audio, which is worth nothing late: dropped when 64 KiB wait already. `more`: kept until
+  // the next message is sent, which follows at once.
+  void SendFresh(parley::job::v1::FromJob& message, bool more = false);
   // Blocks until everything is out, or `timeout`. For the last message.
   void Flush(absl::Duration timeout);
 
  private:
   void OnReady(bool readable, bool writable);
   void Read();
+  bool Append(parley::job::v1::FromJob& message);
   void Write();
   void Watch();
   void Close(const std::string& error);

@@ -14,8 +14,9 @@ using audio::kVoiceFrameSamples;
 using audio::kVoiceRateHz;
 
 constexpr size_t kRingSamples = kVoiceRateHz;
-// The recogniser gets three frames at a time: a message costs more than its audio.
-constexpr size_t kFeedSamples = 3 * kVoiceFrameSamples;
+// The recogniser gets 100 ms at a time, and what is left at the end of speech: a message costs more
+// than its audio.
+constexpr size_t kFeedSamples = 5 * kVoiceFrameSamples;
 constexpr uint32_t kTicksPerSample = kRoomRateHz / kVoiceRateHz;
 // A longer gap is a pause of the sender's, not loss.
 constexpr size_t kMaxConcealedSamples = 3 * kVoiceFrameSamples;

@@ -1,7 +1,6 @@
 #include "agent/job/playout.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "audio/level.h"
@@ -12,11 +11,23 @@ namespace {
 
 constexpr int64_t kFrameUs = 20'000;
 constexpr uint32_t kFrameTicks = 960;
+// What is still handed over when more is encoded: how late the job may wake up.
+constexpr int64_t kCushionFrames = 2;
+constexpr size_t kWindowWithCushion = 5;
+// A frame that is due within this is on its way when the server hears that it is cut.
+constexpr int64_t kTooLateToCutUs = 10'000;
 
 }  // namespace
 
-Playout::Playout(event::Loop& loop, audio::OpusEncoder encoder, Sinks sinks)
-    : loop_(loop), encoder_(std::move(encoder)), sinks_(std::move(sinks)), timer_(loop) {}
+Playout::Playout(event::Loop& loop, audio::OpusEncoder encoder, Sinks sinks, absl::Duration ahead)
+    : loop_(loop),
+      encoder_(std::move(encoder)),
+      sinks_(std::move(sinks)),
+      window_(1 + static_cast<size_t>(absl::ToInt64Microseconds(
+                                          std::clamp(ahead, absl::ZeroDuration(), kMostAhead)) /
+                                      kFrameUs)),
+      cushion_us_(window_ < kWindowWithCushion ? 0 : kCushionFrames * kFrameUs),
+      timer_(loop) {}
 
 void Playout::Begin() {
   Clear();
@@ -29,7 +40,9 @@ void Playout::Append(std::span<const int16_t> samples) {
     next_ = 0;
   }
   samples_.insert(samples_.end(), samples.begin(), samples.end());
-  if (starved_ && !samples.empty()) Run();
+  if (!running_ || samples.empty()) return;
+  if (starved_) return Run();
+  WakeAgain(loop_.NowMicros());  // sooner than to see the end of what there was
 }
 
 void Playout::Start(uint64_t speech) {
@@ -38,9 +51,9 @@ void Playout::Start(uint64_t speech) {
 }
 
 void Playout::Pause() {
-  running_ = false;
-  starved_ = false;
-  timer_.Stop();
+  if (!running_) return;
+  Halt();
+  if (played_ != told_) sinks_.progress(speech_, audio::SamplesToMicros(told_ = played_, kRateHz));
 }
 
 void Playout::Resume() {
@@ -48,45 +61,117 @@ void Playout::Resume() {
 }
 
 void Playout::Clear() {
-  Pause();
+  Halt();
   samples_.clear();
   next_ = 0;
-  played_ = 0;
+  count_ = kept_ = 0;
+  played_ = told_ = 0;
   speech_ = 0;
+}
+
+void Playout::TellProgress() {
+  if (!running_) return;
+  Settle(loop_.NowMicros());
+  if (played_ != told_) sinks_.progress(speech_, audio::SamplesToMicros(told_ = played_, kRateHz));
+}
+
+void Playout::Halt() {
+  if (!std::exchange(running_, false)) return;
+  starved_ = false;
+  timer_.Stop();
+  const int64_t now_us = loop_.NowMicros();
+  const int64_t gone_us = window_ > 1 ? now_us + kTooLateToCutUs : now_us;
+  Settle(gone_us);
+  if (count_ == kept_) return;
+  kept_ = count_;
+  // As if it had never been handed over.
+  next_due_us_ = At(0).due_us;
+  timestamp_ = At(0).timestamp - kFrameTicks;
+  last_due_us_ = next_due_us_ - kFrameUs;
+  sinks_.cut(gone_us);
 }
 
 void Playout::Run() {
   running_ = true;
   starved_ = false;
-  // The media clock goes on while nothing is said.
-  const int64_t now_us = loop_.NowMicros();
-  const int64_t frames = last_frame_us_ == 0 ? 0 : (now_us - last_frame_us_) / kFrameUs;
-  timestamp_ += static_cast<uint32_t>(frames) * kFrameTicks;
-  timer_.StartRepeating(absl::Microseconds(kFrameUs), [this] { Tick(); });
-  Tick();
+  next_due_us_ = std::max(next_due_us_, loop_.NowMicros());
+  Fill();
 }
 
-void Playout::Tick() {
-  const size_t count = std::min(samples_.size() - next_, kFrameSamples);
-  if (count == 0) {  // said, or more is on its way: no reason to wake up until then
+// Hands over all that may go, and sees to it that this goes on.
+void Playout::Fill() {
+  const int64_t now_us = loop_.NowMicros();
+  Settle(now_us);
+  while (Encode(now_us)) {
+  }
+  HandOver(now_us);
+  Settle(now_us);
+  if (count_ == 0 && next_ == samples_.size()) {
+    // Said, or more is on its way: no reason to wake up until then.
     timer_.Stop();
     starved_ = true;
-    return;
-  }
-  timestamp_ += kFrameTicks;
-  last_frame_us_ = loop_.NowMicros();
-  std::array<int16_t, kFrameSamples> frame{};  // a last piece ends in silence
-  std::copy_n(samples_.begin() + static_cast<std::ptrdiff_t>(next_), count, frame.begin());
-  next_ += count;
-  played_ += static_cast<int64_t>(count);
-  std::array<uint8_t, audio::OpusEncoder::kMaxPacketBytes> packet;
-  const auto bytes = encoder_.Encode(frame, packet);
-  if (bytes.ok()) {
-    sinks_.frame({reinterpret_cast<const char*>(packet.data()), *bytes}, timestamp_,
-                 audio::Level(frame));
+  } else {
+    WakeAgain(now_us);
   }
   // Last: it may end the speech, and with it this playing.
-  sinks_.progress(speech_, audio::SamplesToMicros(played_, kRateHz));
+  sinks_.progress(speech_, audio::SamplesToMicros(told_ = played_, kRateHz));
+}
+
+// One more frame, if there is one whose time is near.
+bool Playout::Encode(int64_t now_us) {
+  const size_t left = samples_.size() - next_;
+  const int64_t due_us = next_due_us_ + static_cast<int64_t>(kept_) * kFrameUs;
+  if (left == 0 || count_ == window_) return false;
+  if (due_us > now_us + static_cast<int64_t>(window_ - 1) * kFrameUs) return false;
+  // What makes it whole may be on its way, until its time comes.
+  if (left < kFrameSamples && due_us > now_us + cushion_us_) return false;
+  std::array<int16_t, kFrameSamples> samples{};
+  const size_t count = std::min(left, kFrameSamples);
+  std::copy_n(samples_.begin() + static_cast<std::ptrdiff_t>(next_), count, samples.begin());
+  next_ += count;
+  Encoded& frame = At(count_);
+  frame.samples = count;
+  frame.level = audio::Level(samples);
+  frame.bytes = encoder_.Encode(samples, frame.packet).value_or(0);
+  ++count_;
+  ++kept_;
+  return true;
+}
+
+void Playout::HandOver(int64_t now_us) {
+  while (kept_ > 0) {
+    Encoded& frame = At(count_ - kept_);
+    --kept_;
+    frame.due_us = next_due_us_;
+    // The media clock goes on while nothing is said.
+    const int64_t steps =
+        last_due_us_ == 0 ? 1 : (frame.due_us - last_due_us_ + kFrameUs / 2) / kFrameUs;
+    timestamp_ += static_cast<uint32_t>(std::max<int64_t>(steps, 1)) * kFrameTicks;
+    frame.timestamp = timestamp_;
+    last_due_us_ = frame.due_us;
+    next_due_us_ += kFrameUs;
+    sinks_.frame({.packet = {reinterpret_cast<const char*>(frame.packet.data()), frame.bytes},
+                  .timestamp = frame.timestamp,
+                  .level = frame.level,
+                  .due_us = frame.due_us > now_us ? frame.due_us : 0,
+                  .more = kept_ > 0});
+  }
+}
+
+// Counts what has come to its time by `now_us`.
+void Playout::Settle(int64_t now_us) {
+  while (count_ > kept_ && At(0).due_us <= now_us) {
+    played_ += static_cast<int64_t>(At(0).samples);
+    first_ = (first_ + 1) % kMostFrames;
+    --count_;
+  }
+}
+
+void Playout::WakeAgain(int64_t now_us) {
+  // With nothing left, when the last one's time has come: that is to be told.
+  const bool more = next_ < samples_.size();
+  const int64_t at_us = next_due_us_ - (more ? cushion_us_ : kFrameUs);
+  timer_.StartOnce(absl::Microseconds(std::max<int64_t>(at_us - now_us, 0)), [this] { Fill(); });
 }
 
 }  // namespace parley::agent

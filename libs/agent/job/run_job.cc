@@ -348,7 +348,7 @@ void Job::StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> ho
   auto made = Conversation::Create(
       loop_, mailbox_,
       {.send = [this](jobv1::FromJob& message) { link_.Send(message); },
-       .send_fresh = [this](jobv1::FromJob& message) { link_.SendFresh(message); },
+       .send_fresh = [this](jobv1::FromJob& message, bool more) { link_.SendFresh(message, more); },
        .speech_done =
            [this](const session::command::SpeechDone& done) { state_->SpeechDone(done); },
        .ended = [this](session::EndReason reason,

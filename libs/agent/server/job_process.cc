@@ -23,6 +23,14 @@ namespace roomv1 = parley::room::v1;
 using parley::dispatch::v1::JobReason;
 
 constexpr uint32_t kProtocol = 1;
+// Audio that nobody can hear waits for more of its kind: softer than speech ever is (the detector
+// of voices begins at -52 dBov), after a second of nothing louder.
+constexpr uint32_t kQuietLevel = 60;  // -dBov
+constexpr uint32_t kLevelUnknown = 127;
+constexpr absl::Duration kQuietFor = absl::Seconds(1);
+constexpr int kQuietFrames = 5;
+constexpr absl::Duration kQuietSpan = absl::Milliseconds(90);
+constexpr size_t kMaxTracksWithLevels = 64;
 constexpr absl::Duration kExitAfterEnded = absl::Seconds(10);
 constexpr absl::Duration kExitAfterClose = absl::Seconds(2);
 constexpr absl::Duration kCheck = absl::Seconds(2);  // of memory and processor
@@ -205,6 +213,8 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   context.set_agent_version(record.agent_version());
   context.set_session_id(record.session_id());
   context.set_traceparent(record.traceparent());
+  assignment.set_audio_ahead_ms(
+      static_cast<uint32_t>(absl::ToInt64Milliseconds(MediaHub::kAudioAhead)));
   streams_ = std::make_shared<GatewayStreams>(around_.loop, around_.gateways, context,
                                               [this](jobv1::ToJob& event) { Send(event); });
   if (state_ == State::kKilled) return;
@@ -522,6 +532,8 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
       return around_.media.Command(room_, message.room_command());
     case jobv1::FromJob::kAudio:
       return OnAudio(message.audio());
+    case jobv1::FromJob::kAudioCut:
+      return around_.media.CutAudio(room_, message.audio_cut().after_us());
     case jobv1::FromJob::kStt:
       return streams_->OnStt(message.stt());
     case jobv1::FromJob::kLlm:
@@ -788,7 +800,28 @@ void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
   audio.set_timestamp(frame.timestamp());
   audio.set_level(frame.level());
   audio.mutable_data()->assign(frame.data());
-  if (!socket_->SendFresh(audio_in_)) around_.metrics.late_in.Increment();
+  if (!socket_->SendFresh(audio_in_, MayWait(frame))) around_.metrics.late_in.Increment();
+}
+
+// A job wakes up once for five frames of a caller who listens. The first one that is louder takes
+// along what waits, so that nothing is heard later for it.
+bool JobProcess::MayWait(const roomv1::SessionFrame& frame) {
+  const int64_t now_us = around_.loop->NowMicros();
+  const uint32_t track = frame.track_number();
+  // Senders that know no level say the lowest, or none at all.
+  if (frame.level() > 0 && frame.level() < kLevelUnknown &&
+      levels_of_.size() < kMaxTracksWithLevels) {
+    levels_of_.insert(track);
+  }
+  if (frame.level() < kQuietLevel || !levels_of_.contains(track)) loud_us_ = now_us;
+  if (now_us - loud_us_ < Micros(kQuietFor)) {
+    quiet_frames_ = 0;
+    return false;
+  }
+  if (quiet_frames_ == 0) quiet_since_us_ = now_us;
+  if (++quiet_frames_ < kQuietFrames && now_us - quiet_since_us_ < Micros(kQuietSpan)) return true;
+  quiet_frames_ = 0;
+  return false;
 }
 
 void JobProcess::OnAudio(const jobv1::AudioOut& audio) {
@@ -798,7 +831,7 @@ void JobProcess::OnAudio(const jobv1::AudioOut& audio) {
   frame.set_timestamp(audio.timestamp());
   frame.set_level(audio.level());
   frame.set_data(audio.data());
-  around_.media.SendAudio(room_, std::move(frame));
+  around_.media.SendAudio(room_, std::move(frame), audio.due_us());
 }
 
 void JobProcess::Send(jobv1::ToJob& message) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -120,6 +121,7 @@ class JobProcess final : public RoomSink {
   void OnEntered();
   void OnEnded(const parley::job::v1::Ended& ended);
   void OnJoin(const parley::job::v1::Join& join);
+  bool MayWait(const parley::room::v1::SessionFrame& frame);
   void OnAudio(const parley::job::v1::AudioOut& audio);
   void OnToolCall(const parley::job::v1::ToolCall& call);
   void OnToolResult(uint32_t call, const std::string& name,
@@ -162,6 +164,10 @@ class JobProcess final : public RoomSink {
   bool executed_ = false;
   std::unique_ptr<JobSocket> socket_;
   parley::job::v1::ToJob audio_in_;  // reused for each frame
+  std::set<uint32_t> levels_of_;     // tracks whose sender says how loud it is
+  int64_t loud_us_ = 0;              // the last frame that may not wait
+  int64_t quiet_since_us_ = 0;       // the first one that waits
+  int quiet_frames_ = 0;             // that wait
   log::Logger log_;
   State state_ = State::kWarm;
   bool ready_ = false;

@@ -66,10 +66,12 @@ void JobSocket::Read(int reads) {
       callbacks_.on_message(in_);
       if (!*alive || closed_) return;
     }
+    // All there was, most likely; what was not, or its end, wakes us again.
+    if (reads == kReadsPerWake && got < static_cast<ssize_t>(sizeof(buffer))) return;
   }
 }
 
-bool JobSocket::Send(parley::job::v1::ToJob& message) {
+bool JobSocket::Append(parley::job::v1::ToJob& message) {
   if (closed_ || backlog() > kOutboxBytes) return false;
   message.set_seq(++seq_);
   message.set_time_us(loop_.NowMicros());
@@ -82,14 +84,20 @@ bool JobSocket::Send(parley::job::v1::ToJob& message) {
     out_.clear();
     out_start_ = 0;
   }
-  const bool was_empty = out_.empty();
   AppendFrame(scratch_, out_);
-  if (was_empty) Flush();
+  return true;
+}
+
+bool JobSocket::Send(parley::job::v1::ToJob& message) {
+  if (!Append(message)) return false;
+  if (!watching_writes_) Flush();
   return !closed_;
 }
 
-bool JobSocket::SendFresh(parley::job::v1::ToJob& message) {
-  return backlog() <= kAudioBacklogBytes && Send(message);
+bool JobSocket::SendFresh(parley::job::v1::ToJob& message, bool wait) {
+  if (backlog() > kAudioBacklogBytes || !Append(message)) return false;
+  if (!wait && !watching_writes_) Flush();
+  return !closed_;
 }
 
 void JobSocket::Flush() {

@@ -24,14 +24,16 @@ class JobSocket {
 
   // Numbers, stamps and sends. False when the job is gone or has left 8 MiB unread: it hangs.
   bool Send(parley::job::v1::ToJob& message);
-  // For audio: also false, and nothing is sent, when more than half a second waits already.
-  bool SendFresh(parley::job::v1::ToJob& message);
+  // For audio: also false, and nothing is sent, when more than half a second waits already. `wait`:
+  // it may wait for the next message that may not.
+  bool SendFresh(parley::job::v1::ToJob& message, bool wait);
   // Reads what is there, to the end: for a job that has exited.
   void Drain();
   size_t backlog() const { return out_.size() - out_start_; }
 
  private:
   void OnReady(bool readable, bool writable);
+  bool Append(parley::job::v1::ToJob& message);
   void Read(int reads);
   void Flush();
   void Watch();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <random>
 #include <utility>
 
@@ -23,6 +24,7 @@ using parley::room::v1::SessionFrame;
 constexpr int kMaxRedirects = 3;
 constexpr size_t kLateBatches = 50;      // half a second behind: newest audio first
 constexpr int kMaxBatchesToLoop = 200;   // posted and not yet handled
+constexpr size_t kMaxAhead = 16;         // frames of one session that wait for their time
 constexpr size_t kStreamOutbox = 16384;  // commands of all jobs; each is answered in a round trip
 
 absl::Duration Jitter() {  // 0.2 to 2 s
@@ -68,6 +70,11 @@ struct MediaHub::Session {
   std::vector<ParticipantCommand> publishes;  // said again when the stream had broken
   ParticipantCommand attributes;              // likewise, merged
   std::set<std::string> others;               // identities the sink knows of
+  struct Ahead {
+    int64_t due_us;
+    SessionFrame frame;
+  };
+  std::deque<Ahead> ahead;  // in the order of their times
 };
 
 MediaHub::MediaHub(std::shared_ptr<event::Loop> loop, Options options, AgentServerMetrics& metrics,
@@ -76,6 +83,7 @@ MediaHub::MediaHub(std::shared_ptr<event::Loop> loop, Options options, AgentServ
       options_(std::move(options)),
       metrics_(metrics),
       log_(std::move(log)),
+      pace_(*loop_),
       sweep_(*loop_) {}
 
 MediaHub::~MediaHub() {
@@ -268,6 +276,10 @@ void MediaHub::OnOpened(Session& session, const Joined& joined) {
   if (!session.joined_once) {
     session.joined_once = true;
     session.others = std::move(now);
+    // It may not be the one that was asked for; after an outage it is to be the same.
+    if (!session.options.identity().empty()) {
+      session.options.set_identity(joined.participant().identity());
+    }
     session.sink->OnJoined(joined);
     return;
   }
@@ -375,17 +387,31 @@ void MediaHub::Command(Handle handle, const ParticipantCommand& command) {
   }
 }
 
-void MediaHub::SendAudio(Handle handle, SessionFrame frame) {
+void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
   const auto it = sessions_.find(handle);
   if (it == sessions_.end() || it->second->state != Session::State::kOpen) {
     metrics_.late_out.Increment();
     return;
   }
-  Link& link = *links_.at(it->second->url);
-  frame.set_session(it->second->number);
+  Session& session = *it->second;
+  const int64_t now_us = loop_->NowMicros();
+  frame.set_session(session.number);
+  // Behind what waits already, whatever its own time.
+  if (due_us > now_us || !session.ahead.empty()) {
+    if (due_us > now_us + 2 * absl::ToInt64Microseconds(kAudioAhead) ||
+        session.ahead.size() >= kMaxAhead) {
+      return metrics_.late_out.Increment();
+    }
+    session.ahead.push_back({due_us, std::move(frame)});
+    ahead_.insert(handle);
+    if (!std::exchange(pacing_, true)) {
+      pace_.StartRepeating(options_.flush_interval, [this] { Pace(); });
+    }
+    return;
+  }
+  Link& link = *links_.at(session.url);
   *link.batch.add_frames() = std::move(frame);
-  const int64_t due =
-      link.flushed_us + absl::ToInt64Microseconds(options_.flush_interval) - loop_->NowMicros();
+  const int64_t due = link.flushed_us + absl::ToInt64Microseconds(options_.flush_interval) - now_us;
   if (due <= 0) return Flush(link);
   if (link.flush_armed) return;
   link.flush_armed = true;
@@ -395,6 +421,44 @@ void MediaHub::SendAudio(Handle handle, SessionFrame frame) {
   });
 }
 
+void MediaHub::CutAudio(Handle handle, int64_t after_us) {
+  const auto it = sessions_.find(handle);
+  if (it == sessions_.end()) return;
+  std::erase_if(it->second->ahead, [after_us](const auto& one) { return one.due_us > after_us; });
+}
+
+void MediaHub::TakeDue(Link& link, Session& session, int64_t until_us) {
+  while (!session.ahead.empty() && session.ahead.front().due_us <= until_us) {
+    SessionFrame& frame = session.ahead.front().frame;
+    frame.set_session(session.number);  // perhaps on a new stream by now
+    *link.batch.add_frames() = std::move(frame);
+    session.ahead.pop_front();
+  }
+}
+
+// One beat of all agents that speak: their frames leave in one message.
+void MediaHub::Pace() {
+  const int64_t until_us =
+      loop_->NowMicros() + absl::ToInt64Microseconds(options_.flush_interval) / 2;
+  for (auto it = ahead_.begin(); it != ahead_.end();) {
+    const auto found = sessions_.find(*it);
+    if (found != sessions_.end()) {
+      Session& session = *found->second;
+      if (session.state == Session::State::kOpen) {
+        TakeDue(*links_.at(session.url), session, until_us);
+      } else {
+        std::erase_if(session.ahead, [&](const auto& one) { return one.due_us <= until_us; });
+      }
+    }
+    const bool over = found == sessions_.end() || found->second->ahead.empty();
+    it = over ? ahead_.erase(it) : std::next(it);
+  }
+  for (auto& [url, link] : links_) Flush(*link);
+  if (!ahead_.empty()) return;
+  pacing_ = false;
+  pace_.Stop();
+}
+
 void MediaHub::Leave(Handle handle, parley::room::v1::DisconnectReason reason) {
   const auto it = sessions_.find(handle);
   if (it == sessions_.end()) return;
@@ -402,6 +466,9 @@ void MediaHub::Leave(Handle handle, parley::room::v1::DisconnectReason reason) {
   const auto link = links_.find(session->url);
   if (link != links_.end() && link->second->stream != nullptr &&
       session->state != Session::State::kWaiting) {
+    if (session->state == Session::State::kOpen) {
+      TakeDue(*link->second, *session, loop_->NowMicros());
+    }
     Flush(*link->second);
     SayLeave(*link->second, session->number, reason);
   }

@@ -48,13 +48,19 @@ class MediaHub {
   MediaHub& operator=(const MediaHub&) = delete;
 
   using Handle = uint64_t;  // 0 = none
+  // How long before its time a session's audio may come: frames wait here and leave in time, those
+  // of all sessions together.
+  static constexpr absl::Duration kAudioAhead = absl::Milliseconds(140);
   // Enters the room that `room_token` is for. `sink` must live until the session is over or
   // Leave() was called. Never calls `sink` from within.
   Handle Join(RoomSink& sink, const std::string& media_url, const std::string& room_token,
               const parley::room::v1::JoinOptions& options);
   void Command(Handle handle, const parley::room::v1::ParticipantCommand& command);
-  // `frame.session` is filled in here. Dropped while the session is not open.
-  void SendAudio(Handle handle, parley::room::v1::SessionFrame frame);
+  // `frame.session` is filled in here. Dropped while the session is not open. `due_us`: not before,
+  // by the loop's clock; kAudioAhead and some away at most, else the frame is dropped and counted.
+  void SendAudio(Handle handle, parley::room::v1::SessionFrame frame, int64_t due_us = 0);
+  // Frames that wait for a time later than `after_us` are dropped.
+  void CutAudio(Handle handle, int64_t after_us);
   // Leaves the room; `sink` hears nothing any more. No effect on sessions that are over.
   void Leave(Handle handle, parley::room::v1::DisconnectReason reason);
   // Whether the session is open on a living stream just now.
@@ -85,6 +91,9 @@ class MediaHub {
   static void SayLeave(Link& link, uint32_t number, parley::room::v1::DisconnectReason reason);
   void Detach(Session& session);
   void Flush(Link& link);
+  // Moves what is due by `until_us` to the link's batch.
+  static void TakeDue(Link& link, Session& session, int64_t until_us);
+  void Pace();
   void Sweep();
 
   const std::shared_ptr<event::Loop> loop_;
@@ -94,6 +103,9 @@ class MediaHub {
   std::map<std::string, std::unique_ptr<Link>> links_;
   std::map<Handle, std::unique_ptr<Session>> sessions_;
   Handle last_handle_ = 0;
+  std::set<Handle> ahead_;  // sessions with frames that wait for their time
+  event::Timer pace_;       // runs only while there are any
+  bool pacing_ = false;
   event::Timer sweep_;  // runs only while a session waits for its room server
   bool sweeping_ = false;
   bool keep_trying_ = false;
