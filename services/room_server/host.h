@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "auth/token.h"
 #include "base/executor.h"
 #include "base/mutex.h"
 #include "room/rooms.h"
@@ -32,6 +33,7 @@ struct Ticket {
   room::RoomOptions room;  // used if the join creates it
   room::JoinRequest join;
   std::vector<Wish> agents;  // without room_sid
+  auth::Claims claims;       // of the token
 };
 
 // Thread-safe. Lives as long as the last stream: sessions hold it by shared_ptr.
