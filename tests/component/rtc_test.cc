@@ -354,8 +354,10 @@ TEST_F(RtcTest, CallsGoBothWays) {
   // Nobody of that name is here: the caller need not wait.
   call.set_destination_identities(0, "nobody");
   client.SendData(call.SerializeAsString());
-  ASSERT_TRUE(client.Run([&] { return client.messages.size() == 4; }));
+  ASSERT_TRUE(client.Run([&] { return client.messages.size() == 5; }));
   ASSERT_TRUE(got.ParseFromString(client.messages[3]));
+  EXPECT_TRUE(got.has_rpc_ack());
+  ASSERT_TRUE(got.ParseFromString(client.messages[4]));
   EXPECT_EQ(got.rpc_response().error().code(), 1401);
 }
 
