@@ -23,6 +23,10 @@ absl::StatusOr<OpusEncoder> OpusEncoder::Create(const OpusEncoderOptions& option
   if (options.complexity < 0 || options.complexity > 10) {
     return InvalidArgument("Opus complexity {} is not within 0 to 10", options.complexity);
   }
+  if (options.expected_loss_percent < 0 || options.expected_loss_percent > 100) {
+    return InvalidArgument("Opus expected loss {} is not within 0 to 100 per cent",
+                           options.expected_loss_percent);
+  }
   int error = OPUS_OK;
   const int application =
       options.low_delay ? OPUS_APPLICATION_RESTRICTED_LOWDELAY : OPUS_APPLICATION_VOIP;
@@ -35,6 +39,8 @@ absl::StatusOr<OpusEncoder> OpusEncoder::Create(const OpusEncoderOptions& option
   opus_encoder_ctl(state, OPUS_SET_BITRATE(options.bitrate_bps));
   opus_encoder_ctl(state, OPUS_SET_COMPLEXITY(options.complexity));
   opus_encoder_ctl(state, OPUS_SET_SIGNAL(OPUS_SIGNAL_VOICE));
+  opus_encoder_ctl(state, OPUS_SET_INBAND_FEC(options.expected_loss_percent > 0 ? 1 : 0));
+  opus_encoder_ctl(state, OPUS_SET_PACKET_LOSS_PERC(options.expected_loss_percent));
   return encoder;
 }
 
@@ -70,6 +76,14 @@ absl::StatusOr<size_t> OpusDecoder::Decode(std::string_view packet, std::span<in
       Dec(state_.get()), reinterpret_cast<const unsigned char*>(packet.data()),
       static_cast<opus_int32>(packet.size()), samples.data(), static_cast<int>(samples.size()), 0);
   if (count < 0) return InvalidArgument("not an Opus packet: {}", opus_strerror(count));
+  return static_cast<size_t>(count);
+}
+
+absl::StatusOr<size_t> OpusDecoder::Recover(std::string_view next, std::span<int16_t> samples) {
+  const int count = opus_decode(
+      Dec(state_.get()), reinterpret_cast<const unsigned char*>(next.data()),
+      static_cast<opus_int32>(next.size()), samples.data(), static_cast<int>(samples.size()), 1);
+  if (next.empty() || count < 0) return InvalidArgument("nothing can be recovered of the packet");
   return static_cast<size_t>(count);
 }
 

@@ -9,6 +9,8 @@
 namespace parley::room {
 namespace {
 
+constexpr uint32_t kRpcRecipientNotFound = 1401;  // LiveKit's number
+
 absl::Status Gone() { return FailedPrecondition("the participant has left the room"); }
 
 absl::Status CheckPublish(const PublishRequest& request, const Permission& permission) {
@@ -152,6 +154,64 @@ absl::Status Participant::SendText(TextPacket packet) {
   return absl::OkStatus();
 }
 
+absl::Status Participant::SendBytes(BytePacket packet) {
+  PARLEY_RETURN_IF_ERROR(CheckPayload(packet.content, packet.topic));
+  PARLEY_RETURN_IF_ERROR(CheckName("stream_id", packet.stream_id, true));
+  PARLEY_RETURN_IF_ERROR(CheckName("name", packet.name, true));
+  PARLEY_RETURN_IF_ERROR(CheckName("mime_type", packet.mime_type, true));
+  PARLEY_RETURN_IF_ERROR(CheckAttributes(packet.attributes));
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  if (!state_->info.permission.can_publish_data) {
+    return PermissionDenied("the token does not grant canPublishData");
+  }
+  packet.from_identity = state_->info.permission.hidden ? std::string() : identity_;
+  const std::vector<std::string> destinations = packet.destination_identities;
+  room_->DeliverLocked(std::move(packet), destinations, this);
+  return absl::OkStatus();
+}
+
+absl::Status Participant::SendRpc(RpcPacket packet) {
+  PARLEY_RETURN_IF_ERROR(CheckPayload(packet.payload, packet.method));
+  PARLEY_RETURN_IF_ERROR(CheckPayload(packet.error_data, packet.error_message));
+  PARLEY_RETURN_IF_ERROR(CheckName("request_id", packet.request_id, false));
+  if (!IsValidUtf8(packet.payload) || !IsValidUtf8(packet.error_data)) {
+    return InvalidArgument("a call's payload is not valid UTF-8");
+  }
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return Gone();
+  if (!state_->info.permission.can_publish_data) {
+    return PermissionDenied("the token does not grant canPublishData");
+  }
+  packet.from_identity = identity_;
+  const auto receiver = room_->FindLocked(packet.destination_identity);
+  if (receiver != nullptr) {
+    receiver->state_->sink->OnEvent(std::move(packet));
+  } else if (packet.step == RpcPacket::Step::kRequest) {
+    RpcPacket refused;
+    refused.step = RpcPacket::Step::kAck;  // SDKs hear of no error before it
+    refused.request_id = packet.request_id;
+    refused.from_identity = packet.destination_identity;
+    refused.destination_identity = identity_;
+    state_->sink->OnEvent(refused);
+    refused.step = RpcPacket::Step::kResponse;
+    refused.error_code = kRpcRecipientNotFound;
+    refused.error_message = "Recipient not found";
+    state_->sink->OnEvent(std::move(refused));
+  }
+  return absl::OkStatus();
+}
+
+void Participant::SetQuality(Quality quality, float score) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone || quality == state_->quality) return;
+  state_->quality = quality;
+  state_->quality_score = score;
+  if (!state_->info.permission.hidden) {
+    room_->BroadcastLocked(QualityChanged{sid_, quality, score});
+  }
+}
+
 void Participant::Leave(LeaveReason reason, std::string_view message) {
   MutexLock lock(&room_->mutex_);
   if (state_->gone) return;
@@ -170,6 +230,7 @@ FrameResult Participant::SendFrame(uint32_t index, const Frame& frame) {
     return FrameResult::kInvalid;
   }
   if (published.track.muted) return FrameResult::kMuted;
+  room_->HearLocked(*this, frame.level);
   if (published.listeners.empty()) return FrameResult::kUnheard;
   for (const Room::Published::Listener& listener : published.listeners) {
     listener.sink->OnFrame(listener.number, frame);

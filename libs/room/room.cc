@@ -1,6 +1,7 @@
 #include "room/room.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/ids.h"
 #include "base/strings.h"
@@ -10,6 +11,14 @@ namespace parley::room {
 namespace {
 
 constexpr absl::Duration kMaxTimeout = absl::Hours(24 * 7);
+
+// Who speaks: as LiveKit's servers decide it, so that clients show the same people.
+constexpr int64_t kLookUs = 400'000;
+constexpr uint32_t kLoudLevel = 35;      // -dBov; softer frames do not count
+constexpr int kLoudFrames = 8;           // of the 20 between two looks
+constexpr int kQuietLooks = 2;           // a breath between words is no silence
+constexpr float kTellLevel = 0.1F;       // a smaller change of loudness is not worth a message
+constexpr float kLevelSmoothing = 0.5F;  // share of the newest look
 
 absl::Status Stale(std::string_view why, const JobClaim& job, uint64_t highest) {
   return WithReason(FailedPrecondition("{}: token {} of job {}, the room knows {}", why, job.token,
@@ -139,6 +148,7 @@ absl::StatusOr<std::shared_ptr<Participant>> Room::Join(const JoinRequest& wante
       }
     }
   }
+  TellStateLocked(state);
   return joining;
 }
 
@@ -147,6 +157,23 @@ bool Room::TakenByAnotherLocked(const JoinRequest& request) const {
   const auto older = FindLocked(request.identity);
   return older != nullptr &&
          (!older->state_->job || older->state_->job->job_id != request.job->job_id);
+}
+
+// What others learnt from events before the newcomer was there.
+void Room::TellStateLocked(Participant::State& newcomer) {
+  SpeakersChanged speakers;
+  for (const auto& participant : participants_) {
+    const Participant::State& state = *participant->state_;
+    if (state.info.permission.hidden) continue;
+    if (state.quality != Quality::kUnknown) {
+      newcomer.sink->OnEvent(QualityChanged{participant->sid_, state.quality, state.quality_score});
+    }
+    if (state.voice.active) {
+      speakers.speakers.push_back(
+          {participant->sid_, participant->identity_, state.voice.told, true});
+    }
+  }
+  if (!speakers.speakers.empty()) newcomer.sink->OnEvent(speakers);
 }
 
 absl::Status Room::CheckCapacityLocked(const JoinRequest& request) const {
@@ -230,7 +257,51 @@ void Room::RemoveLocked(std::shared_ptr<Participant> participant, LeaveReason re
   }
 }
 
+void Room::HearLocked(Participant& speaker, uint32_t level) {
+  Voice& voice = speaker.state_->voice;
+  if (level <= kLoudLevel) {
+    ++voice.loud;
+    voice.loudest = std::min(voice.loudest, level);
+  }
+  if (const int64_t now_us = clock_.MonotonicMicros(); now_us >= look_at_speakers_us_) {
+    LookWhoSpeaksLocked(now_us);
+  }
+}
+
+void Room::LookWhoSpeaksLocked(int64_t now_us) {
+  look_at_speakers_us_ = now_us + kLookUs;
+  SpeakersChanged changed;
+  for (const auto& participant : participants_) {
+    Participant::State& state = *participant->state_;
+    Voice& voice = state.voice;
+    const bool loud = voice.loud >= kLoudFrames;
+    voice.quiet_looks = loud ? 0 : std::min(voice.quiet_looks + 1, kQuietLooks);
+    const bool active = loud || (voice.active && voice.quiet_looks < kQuietLooks);
+    const float now = loud ? std::pow(10.0F, -static_cast<float>(voice.loudest) / 20.0F) : 0.0F;
+    voice.level += (now - voice.level) * kLevelSmoothing;
+    if (!active) voice.level = 0;
+    voice.loud = 0;
+    voice.loudest = 127;
+    if (active == voice.active && std::abs(voice.level - voice.told) < kTellLevel) continue;
+    voice.active = active;
+    voice.told = voice.level;
+    if (state.info.permission.hidden) continue;
+    changed.speakers.push_back(
+        {participant->sid_, participant->identity_, voice.level, voice.active});
+  }
+  if (!changed.speakers.empty()) BroadcastLocked(changed);
+}
+
+void Room::HushLocked(Participant& speaker) {
+  Participant::State& state = *speaker.state_;
+  const bool spoke = std::exchange(state.voice, {}).active;
+  if (spoke && !state.info.permission.hidden) {
+    BroadcastLocked(SpeakersChanged{{{speaker.sid_, speaker.identity_, 0, false}}});
+  }
+}
+
 void Room::UnpublishLocked(Participant& publisher, Published& track) {
+  HushLocked(publisher);
   track.live = false;
   track.listeners.clear();
   BroadcastLocked(TrackUnpublished{publisher.identity_, track.track.sid});
@@ -314,6 +385,7 @@ absl::Status Room::ChangeLocked(Participant& participant, const ParticipantChang
 void Room::SetMutedLocked(Participant& publisher, Published& track, bool muted) {
   if (track.track.muted == muted) return;
   track.track.muted = muted;
+  if (muted) HushLocked(publisher);
   BroadcastLocked(TrackMuted{publisher.identity_, track.track.sid, muted});
 }
 
@@ -443,6 +515,9 @@ void Room::Close(LeaveReason reason, std::string_view message) {
 bool Room::CloseIfDue() {
   MutexLock lock(&mutex_);
   if (closed_) return true;
+  if (const int64_t now_us = clock_.MonotonicMicros(); now_us >= look_at_speakers_us_) {
+    LookWhoSpeaksLocked(now_us);
+  }
   if (PeopleLocked() > 0) return false;
   const absl::Duration timeout = a_person_came_ ? departure_timeout_ : empty_timeout_;
   if (absl::Microseconds(clock_.MonotonicMicros() - no_people_since_us_) < timeout) return false;

@@ -93,6 +93,11 @@ class Participant {
   absl::Status Update(const ParticipantChange& change);  // own; `permission` is ignored
   absl::Status SendData(DataPacket packet);
   absl::Status SendText(TextPacket packet);
+  absl::Status SendBytes(BytePacket packet);
+  // A request to somebody who is not here is answered with LiveKit's code 1401.
+  absl::Status SendRpc(RpcPacket packet);
+  // What its transport measured; others hear of a change.
+  void SetQuality(Quality quality, float score);
   // Gives the seat up; idempotent. The participant itself hears Disconnected.
   void Leave(LeaveReason reason, std::string_view message = {});
 
@@ -193,6 +198,7 @@ class Room : public std::enable_shared_from_this<Room> {
   // Everybody leaves with `reason`; nobody joins any more. Idempotent.
   void Close(LeaveReason reason, std::string_view message = {});
   // Closes (ROOM_CLOSED) when the empty or departure timeout passed. True when the room is closed.
+  // Also notices who fell silent without a frame that says so. Call it about once a second.
   bool CloseIfDue();
   bool closed() const;
   JobFences fences() const;
@@ -225,6 +231,12 @@ class Room : public std::enable_shared_from_this<Room> {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetMutedLocked(Participant& publisher, Published& track, bool muted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellStateLocked(Participant::State& newcomer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Counts a frame of this level; looks who speaks when that is due.
+  void HearLocked(Participant& speaker, uint32_t level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LookWhoSpeaksLocked(int64_t now_us) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Its microphone is muted or gone: it does not speak.
+  void HushLocked(Participant& speaker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BroadcastLocked(const Event& event, const Participant* except = nullptr)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // To `destinations`, or to all but `from`. Identities that are not here are passed over.
@@ -255,6 +267,7 @@ class Room : public std::enable_shared_from_this<Room> {
   bool a_person_came_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t no_people_since_us_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t look_at_speakers_us_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // Is this a person, i.e. does it keep a room open and count for max_participants?

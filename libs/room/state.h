@@ -21,6 +21,16 @@ struct Room::Published {
   bool live = true;  // unpublished tracks keep their place, so that indices stay
 };
 
+// How a participant was heard of late.
+struct Voice {
+  int loud = 0;            // frames since the last look
+  uint32_t loudest = 127;  // of them, -dBov
+  int quiet_looks = 0;     // in a row
+  float level = 0;         // smoothed, 0 to 1
+  float told = 0;          // as the others know it
+  bool active = false;
+};
+
 struct Participant::State {
   ParticipantInfo info;  // without tracks
   std::shared_ptr<ParticipantSink> sink;
@@ -29,6 +39,9 @@ struct Participant::State {
   bool auto_subscribe = true;
   std::optional<JobClaim> job;
   bool gone = false;
+  Voice voice;
+  Quality quality = Quality::kUnknown;
+  float quality_score = 0;
 
   ParticipantInfo Info() const {
     ParticipantInfo all = info;

@@ -113,6 +113,38 @@ struct TextPacket {
   std::vector<std::string> destination_identities;  // empty: everybody else
 };
 
+// A piece of a stream of bytes, e.g. a file.
+struct BytePacket {
+  std::string stream_id;
+  std::string topic;
+  std::string name;  // of the file
+  std::string mime_type;
+  std::string content;
+  bool final = false;
+  Attributes attributes;
+  uint64_t total_bytes = 0;                         // of the whole stream; 0 = not known
+  std::string from_identity;                        // set by the room
+  std::vector<std::string> destination_identities;  // empty: everybody else
+};
+
+// One step of a call from one participant to another.
+struct RpcPacket {
+  enum class Step { kRequest, kAck, kResponse };
+  Step step = Step::kRequest;
+  std::string request_id;
+  std::string method;   // of a request
+  std::string payload;  // of a request; of a response without an error
+  absl::Duration response_timeout;
+  uint32_t error_code = 0;  // of a response; 0 = it succeeded
+  std::string error_message;
+  std::string error_data;
+  std::string from_identity;  // set by the room
+  std::string destination_identity;
+};
+
+// How well a participant's connection carries speech, as its transport judges it.
+enum class Quality { kUnknown, kLost, kPoor, kGood, kExcellent };
+
 // One audio frame on its way. Borrows its bytes: valid during the call only.
 struct Frame {
   uint32_t timestamp = 0;  // 48 kHz media clock, wraps
@@ -155,6 +187,20 @@ struct SubscriptionStarted {  // frames of this track follow under `track_number
   Track track;
   uint32_t track_number = 0;
 };
+struct Speaker {
+  std::string sid;
+  std::string identity;
+  float level = 0;  // 0 (silent) to 1
+  bool active = false;
+};
+struct SpeakersChanged {  // those whose state or loudness changed
+  std::vector<Speaker> speakers;
+};
+struct QualityChanged {  // of anybody, oneself included
+  std::string sid;
+  Quality quality = Quality::kUnknown;
+  float score = 0;  // mean opinion score, 1 to 5
+};
 struct RoomUpdated {
   RoomInfo room;
 };
@@ -164,7 +210,8 @@ struct Disconnected {  // last event
 };
 using Event = std::variant<ParticipantJoined, ParticipantLeft, ParticipantUpdated, TrackPublished,
                            TrackUnpublished, TrackMuted, TrackSubscribed, SubscriptionStarted,
-                           DataPacket, TextPacket, RoomUpdated, Disconnected>;
+                           DataPacket, TextPacket, BytePacket, RpcPacket, SpeakersChanged,
+                           QualityChanged, RoomUpdated, Disconnected>;
 
 // First thing a participant sees.
 struct Joined {

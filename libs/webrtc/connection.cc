@@ -53,7 +53,10 @@ void Connection::Apply(Plan plan) {
       ufrags_.erase(ufrags_.begin());
     }
   }
-  if (dtls_ == nullptr) StartDtls(plan.fingerprint);
+  if (dtls_ == nullptr) {
+    StartDtls(plan.fingerprint);
+    heard_us_ = host_.loop().NowMicros();
+  }
   std::erase_if(incoming_, [&](const auto& incoming) {
     const auto receive = std::ranges::find_if(
         plan.receive, [&](const auto& receive) { return receive.mid == incoming->plan.mid; });
@@ -143,8 +146,16 @@ void Connection::StartData() {
   };
   data_ = std::make_unique<DataTransport>(host_.loop(), false, std::move(handlers));
   if (const absl::Status status = data_->Start(plan_.sctp_port); !status.ok()) {
-    End(Message(status));
+    return End(Message(status));
   }
+  for (const ChannelPlan& channel : plan_.channels) {
+    if (const absl::Status status =
+            data_->Open(channel.label, channel.ordered, channel.max_retransmits);
+        !status.ok()) {
+      return End(Message(status));
+    }
+  }
+  SendEarly();
 }
 
 Connection::Incoming* Connection::Find(uint32_t ssrc) {
@@ -288,6 +299,10 @@ void Connection::SendData(std::string_view label, Bytes message) {
 
 void Connection::OnChannelOpen(const DataChannel& channel) {
   observer_->OnChannelOpen(channel.label);
+  SendEarly();
+}
+
+void Connection::SendEarly() {
   early_bytes_ = 0;
   for (auto& [label, message] : std::exchange(early_, {})) {
     SendData(label, AsBytes(message));  // what is for another channel waits on
@@ -314,7 +329,9 @@ void Connection::Tick(int64_t now_us, int64_t silence_us) {
     next_feedback_us_ = now_us + kFeedbackEveryUs;
     SendArrivals();
   }
-  if (now_us - heard_us_ > silence_us) End("nothing was heard of the other side any more");
+  // Before the first plan nothing is to be heard of the other side.
+  if (dtls_ != nullptr && now_us - heard_us_ > silence_us)
+    End("nothing was heard of the other side any more");
 }
 
 void Connection::SendReports(int64_t now_us) {
@@ -322,6 +339,7 @@ void Connection::SendReports(int64_t now_us) {
   size_t count = 0;
   for (const auto& incoming : incoming_) blocks[count++] = incoming->stream.Report(now_us);
   std::span<const ReportBlock> left(blocks.data(), count);
+  TellLink(left, now_us);
   const int64_t unix_us = UnixMicros();
   for (const auto& outgoing : outgoing_) {
     if (!outgoing->stream.started()) continue;
@@ -334,6 +352,26 @@ void Connection::SendReports(int64_t now_us) {
   RtcpWriter writer;
   writer.AddReceiverReport(own_ssrc_, left);
   SendRtcp(writer);
+}
+
+void Connection::TellLink(std::span<const ReportBlock> blocks, int64_t now_us) {
+  LinkFigures figures;
+  uint8_t lost = 0;
+  uint32_t jitter = 0;
+  for (const ReportBlock& block : blocks) {
+    lost = std::max(lost, block.fraction_lost);
+    jitter = std::max(jitter, block.jitter);
+  }
+  uint32_t round_trip = 0;
+  for (const auto& outgoing : outgoing_) {
+    lost = std::max(lost, outgoing->stream.fraction_lost());
+    round_trip = std::max(round_trip, outgoing->stream.round_trip());
+  }
+  figures.loss = lost / 256.0;
+  figures.round_trip = absl::Seconds(round_trip / 65'536.0);
+  figures.jitter = absl::Seconds(jitter / 48'000.0);
+  figures.silence = absl::Microseconds(now_us - heard_us_);
+  observer_->OnLink(figures);
 }
 
 void Connection::SendRtcp(RtcpWriter& writer) {

@@ -97,6 +97,7 @@ class Connection final : public RtcpReader {
   void TakeDtls(Bytes datagram);
   void OnSecured();
   void StartData();
+  void SendEarly();
   void OnChannelOpen(const DataChannel& channel);
   void TakeRtp(std::span<uint8_t> datagram);
   void TakeRtcp(std::span<uint8_t> datagram);
@@ -105,6 +106,7 @@ class Connection final : public RtcpReader {
   void Arrived(uint16_t number, int64_t now_us);
   void AskForMissing(Incoming& incoming, int64_t now_us);
   void SendReports(int64_t now_us);
+  void TellLink(std::span<const ReportBlock> blocks, int64_t now_us);
   void SendArrivals();
   void SendRtcp(RtcpWriter& writer);
   void SendToPeer(Bytes datagram);

@@ -32,6 +32,10 @@ constexpr uint8_t kUnordered = 0x80;
 constexpr uint8_t kLimitedRetransmits = 1;
 
 constexpr uint32_t kPathMtu = 1150;
+// usrsctp's own are made for bulk: a lost first packet would cost 3 s, any later one a second.
+constexpr uint32_t kFirstRetryMs = 500;
+constexpr uint32_t kMinRetryMs = 250;
+constexpr uint32_t kMaxRetryMs = 5'000;
 constexpr int kSocketBuffer = 256 << 10;
 
 }  // namespace
@@ -171,6 +175,10 @@ Stack::Stack() {
   usrsctp_sysctl_set_sctp_asconf_enable(0);
   usrsctp_sysctl_set_sctp_auth_enable(0);
   usrsctp_sysctl_set_sctp_blackhole(2);
+  usrsctp_sysctl_set_sctp_rto_initial_default(kFirstRetryMs);
+  usrsctp_sysctl_set_sctp_rto_min_default(kMinRetryMs);
+  usrsctp_sysctl_set_sctp_rto_max_default(kMaxRetryMs);
+  usrsctp_sysctl_set_sctp_init_rto_max_default(kMaxRetryMs);
   usrsctp_sysctl_set_sctp_nr_outgoing_streams_default(kMaxChannels);
   usrsctp_sysctl_set_sctp_sendspace(kSocketBuffer);
   usrsctp_sysctl_set_sctp_recvspace(kSocketBuffer);

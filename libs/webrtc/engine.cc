@@ -387,6 +387,10 @@ std::shared_ptr<Peer> Engine::Open(std::shared_ptr<PeerObserver> observer) {
 
 Negotiation Engine::NewNegotiation() const { return {core_->fingerprint(), core_->candidates()}; }
 
+Offering Engine::NewOffering(std::vector<ChannelPlan> channels) const {
+  return {core_->fingerprint(), core_->candidates(), std::move(channels)};
+}
+
 int Engine::port() const { return core_->port(); }
 
 EngineFigures Engine::figures() const {

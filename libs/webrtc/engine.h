@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "webrtc/negotiation.h"
+#include "webrtc/offering.h"
 #include "webrtc/peer.h"
 
 namespace parley::webrtc {
@@ -46,6 +47,7 @@ class Engine {
   // Thread-safe, as all below.
   std::shared_ptr<Peer> Open(std::shared_ptr<PeerObserver> observer);
   Negotiation NewNegotiation() const;
+  Offering NewOffering(std::vector<ChannelPlan> channels) const;
   int port() const;
   EngineFigures figures() const;
 

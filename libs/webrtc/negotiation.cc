@@ -1,11 +1,10 @@
 #include "webrtc/negotiation.h"
 
 #include <fmt/format.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
+#include <utility>
 
-#include "base/check.h"
 #include "base/ids.h"
 #include "base/status.h"
 #include "webrtc/data_transport.h"
@@ -13,29 +12,11 @@
 namespace parley::webrtc {
 namespace {
 
-constexpr auto kAudioLevel = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 constexpr auto kMid = "urn:ietf:params:rtp-hdrext:sdes:mid";
 constexpr auto kTransportSequence =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 constexpr int kMaxOneByteId = 14;
-constexpr size_t kUfragLength = 12;
-constexpr size_t kPwdLength = 24;
-constexpr size_t kMaxIceUfrag = 256;  // RFC 8839
 constexpr size_t kMaxMid = 64;
-// Of host candidates: the first one named is the best.
-constexpr uint32_t kHostPriority = 126u << 24 | 65535u << 8 | 255u;
-
-uint32_t RandomSsrc() {
-  uint32_t ssrc = 0;
-  PARLEY_CHECK(RAND_bytes(reinterpret_cast<uint8_t*>(&ssrc), sizeof ssrc) == 1);
-  return ssrc == 0 ? 1 : ssrc;
-}
-
-// Names that go back into our answer must not bring lines of their own.
-bool IsToken(std::string_view text, size_t limit) {
-  return !text.empty() && text.size() <= limit &&
-         std::ranges::all_of(text, [](char c) { return c > ' ' && c < 0x7f; });
-}
 
 const SdpCodec* FindCodec(const SdpSection& section, std::string_view name) {
   const auto found =
@@ -60,7 +41,7 @@ std::string TakeExtensions(const SdpSection& offered, RtpExtensions* extensions)
   std::string lines;
   for (const SdpExtension& extension : offered.extensions) {
     if (extension.id > kMaxOneByteId) continue;
-    uint8_t* id = extension.uri == kAudioLevel          ? &extensions->audio_level
+    uint8_t* id = extension.uri == kAudioLevelUri       ? &extensions->audio_level
                   : extension.uri == kMid               ? &extensions->mid
                   : extension.uri == kTransportSequence ? &extensions->transport_sequence
                                                         : nullptr;
@@ -74,8 +55,7 @@ std::string TakeExtensions(const SdpSection& offered, RtpExtensions* extensions)
 }  // namespace
 
 Negotiation::Negotiation(std::string fingerprint, std::vector<Endpoint> candidates)
-    : fingerprint_(std::move(fingerprint)),
-      candidates_(std::move(candidates)),
+    : local_{std::move(fingerprint), std::move(candidates), {}, {}},
       cname_(RandomBase62(16)),
       session_id_(fmt::format("{}", RandomSsrc())) {}
 
@@ -125,7 +105,7 @@ absl::Status Negotiation::TakeTransport(const Sdp& offer) {
   const auto first =
       std::ranges::find_if(offer.sections, [](const auto& section) { return !section.stopped(); });
   if (first == offer.sections.end()) return InvalidArgument("the offer has no live section");
-  if (!IsToken(first->ice_ufrag, kMaxIceUfrag) || !IsToken(first->ice_pwd, kMaxIceUfrag)) {
+  if (!IsSdpToken(first->ice_ufrag, kMaxIceUfrag) || !IsSdpToken(first->ice_pwd, kMaxIceUfrag)) {
     return InvalidArgument("the offer has no ICE credentials");
   }
   if (first->fingerprint_hash != "sha-256") {
@@ -139,8 +119,7 @@ absl::Status Negotiation::TakeTransport(const Sdp& offer) {
   // New credentials of theirs: ICE starts anew, with new ones of ours.
   if (first->ice_ufrag != remote_ufrag_) {
     remote_ufrag_ = first->ice_ufrag;
-    local_ufrag_ = RandomBase62(kUfragLength);
-    local_pwd_ = RandomBase62(kPwdLength);
+    local_.Renew();
   }
   return absl::OkStatus();
 }
@@ -150,7 +129,7 @@ absl::StatusOr<Negotiation::Answer> Negotiation::Accept(const Sdp& offer) {
     return InvalidArgument("the offer has fewer sections than the one before");
   }
   for (size_t i = 0; i < offer.sections.size(); ++i) {
-    if (!IsToken(offer.sections[i].mid, kMaxMid)) return InvalidArgument("a section has no mid");
+    if (!IsSdpToken(offer.sections[i].mid, kMaxMid)) return InvalidArgument("a section has no mid");
     if (i < sections_.size() && sections_[i].kind != offer.sections[i].kind) {
       return InvalidArgument("section {} changed its kind", i);
     }
@@ -168,15 +147,11 @@ absl::StatusOr<Negotiation::Answer> Negotiation::Accept(const Sdp& offer) {
     if (!lines.empty()) bundle += " " + offered.mid;
     sections += lines.empty() ? Rejected(offered) : lines;
   }
-  answer.plan.local_ufrag = local_ufrag_;
-  answer.plan.local_pwd = local_pwd_;
+  answer.plan.local_ufrag = local_.ufrag;
+  answer.plan.local_pwd = local_.pwd;
   answer.plan.remote_ufrag = remote_ufrag_;
   answer.plan.fingerprint = remote_fingerprint_;
-  answer.sdp = fmt::format(
-      "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE{}\r\n"
-      "a=msid-semantic: WMS *\r\na=ice-lite\r\n",
-      session_id_, ++version_, bundle);
-  answer.sdp += sections;
+  answer.sdp = SessionLines(session_id_, ++version_, bundle) + sections;
   return answer;
 }
 
@@ -239,9 +214,7 @@ std::string Negotiation::AnswerAudio(const SdpSection& offered, Section& section
         {offered.mid, offered.msid_track, offered.ssrcs, type, extensions, ReceivePlan::kNobody});
   }
   if (track != nullptr) {
-    lines +=
-        fmt::format("a=msid:{} {}\r\na=ssrc:{} cname:{}\r\na=ssrc:{} msid:{} {}\r\n", track->stream,
-                    track->sid, track->ssrc, cname_, track->ssrc, track->stream, track->sid);
+    lines += TrackLines(track->stream, track->sid, track->ssrc, cname_);
     answer->mid_to_track[offered.mid] = track->sid;
     answer->plan.send.push_back({track->number, track->ssrc, type, extensions.audio_level});
   }
@@ -249,19 +222,7 @@ std::string Negotiation::AnswerAudio(const SdpSection& offered, Section& section
 }
 
 std::string Negotiation::TransportLines(const SdpSection& offered) {
-  std::string lines = fmt::format(
-      "a=mid:{}\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {}\r\n"
-      "a=setup:passive\r\n",
-      offered.mid, local_ufrag_, local_pwd_, fingerprint_);
-  if (std::exchange(candidates_told_, true)) return lines;
-  uint32_t priority = kHostPriority;
-  int foundation = 1;
-  for (const Endpoint& candidate : candidates_) {
-    lines += fmt::format("a=candidate:{} 1 udp {} {} {} typ host\r\n", foundation++, priority,
-                         candidate.Ip(), candidate.port);
-    priority -= 256;
-  }
-  return lines + "a=end-of-candidates\r\n";
+  return local_.Lines(offered.mid, "passive", !std::exchange(candidates_told_, true));
 }
 
 }  // namespace parley::webrtc

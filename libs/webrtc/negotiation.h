@@ -11,42 +11,11 @@
 #include <vector>
 
 #include "webrtc/endpoint.h"
-#include "webrtc/rtp.h"
+#include "webrtc/local_transport.h"
+#include "webrtc/plan.h"
 #include "webrtc/sdp.h"
 
 namespace parley::webrtc {
-
-// Audio that the other side may send.
-struct ReceivePlan {
-  static constexpr uint32_t kNobody = UINT32_MAX;
-  std::string mid;
-  std::string track_id;  // of its msid
-  std::vector<uint32_t> ssrcs;
-  uint8_t payload_type = 0;
-  RtpExtensions extensions;
-  // Set by whoever knows the track: its name in PeerObserver::OnAudio. kNobody: packets are
-  // dropped.
-  uint32_t tag = kNobody;
-};
-
-// Audio that goes to the other side.
-struct SendPlan {
-  uint32_t track = 0;  // as in AddTrack
-  uint32_t ssrc = 0;
-  uint8_t payload_type = 0;
-  uint8_t audio_level_id = 0;
-};
-
-// What a Peer needs to know of the last offer and answer.
-struct Plan {
-  std::string local_ufrag;
-  std::string local_pwd;
-  std::string remote_ufrag;
-  std::string fingerprint;  // SHA-256 of the other side's certificate
-  uint16_t sctp_port = 0;   // 0: no data channels
-  std::vector<ReceivePlan> receive;
-  std::vector<SendPlan> send;
-};
 
 class Negotiation {
  public:
@@ -93,14 +62,11 @@ class Negotiation {
   Track* FindTrack(int number);
   Track* Unplaced();
 
-  const std::string fingerprint_;
-  const std::vector<Endpoint> candidates_;
+  LocalTransport local_;
   const std::string cname_;
   const std::string session_id_;
   std::vector<Section> sections_;
   std::vector<Track> tracks_;
-  std::string local_ufrag_;
-  std::string local_pwd_;
   std::string remote_ufrag_;
   std::string remote_fingerprint_;
   uint32_t version_ = 0;

@@ -6,7 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "webrtc/negotiation.h"
+#include "webrtc/link.h"
+#include "webrtc/plan.h"
 #include "webrtc/receive_stream.h"
 
 namespace parley::webrtc {
@@ -23,8 +24,11 @@ class PeerObserver {
   virtual void OnAudio(uint32_t tag, const AudioPacket& packet) = 0;
   virtual void OnChannelOpen(std::string_view label) = 0;
   virtual void OnData(std::string_view label, Bytes message) = 0;
-  // The connection is over (nothing heard for too long, closed by the other side, broken
-  // protocol). Last call; none after Peer::Close() has returned to the engine's thread.
+  // Once a second while it is connected.
+  virtual void OnLink(const LinkFigures& figures) = 0;
+  // The connection is over (nothing heard for too long since the first plan was applied, closed by
+  // the other side, broken protocol). Last call; none after Peer::Close() has returned to the
+  // engine's thread.
   virtual void OnClosed(std::string_view why) = 0;
 };
 

@@ -1,5 +1,5 @@
-// /rtc/v1: LiveKit's client SDKs. Their WebSocket ends here; its frames go on to the room server
-// over gRPC, and to another one when the room is there.
+// /rtc/v1 (one peer connection) and /rtc (two): LiveKit's client SDKs. Their WebSocket ends here;
+// its frames go on to the room server over gRPC, and to another one when the room is there.
 #include <parley/room/v1/signalling.grpc.pb.h>
 
 #include <utility>
@@ -16,7 +16,10 @@ namespace {
 
 namespace roomv1 = ::parley::room::v1;
 
-constexpr auto kPath = "/rtc/v1";
+constexpr auto kOne = "/rtc/v1";
+constexpr auto kTwo = "/rtc";
+// Of /rtc, what a room server makes use of.
+constexpr auto kQuery = {"auto_subscribe", "attributes", "reconnect", "sid"};
 constexpr int kMaxHops = 3;       // from room server to room server
 constexpr size_t kMaxEarly = 64;  // frames that are kept for another room server
 constexpr int kNormal = 1000;
@@ -42,10 +45,9 @@ int CloseCode(const absl::Status& status) {
 // One client's WebSocket and the stream behind it.
 class Forward final : public http::WebSocketListener, public std::enable_shared_from_this<Forward> {
  public:
-  Forward(std::string token, std::string join_request, std::shared_ptr<http::WebSocket> socket)
+  Forward(roomv1::OpenSignalling open, std::shared_ptr<http::WebSocket> socket)
       : socket_(std::move(socket)) {
-    open_.mutable_open()->set_token(std::move(token));
-    open_.mutable_open()->set_join_request(std::move(join_request));
+    *open_.mutable_open() = std::move(open);
   }
 
   void ConnectTo(const std::string& address) {
@@ -140,26 +142,41 @@ http::Response Validate(const Backend& backend, const http::Request& request) {
 }  // namespace
 
 void AddSignalRoutes(Backend& backend, std::vector<Route>& routes) {
-  routes.push_back({"GET", "/rtc/v1/validate",
-                    "Would this token be let in? Asked by LiveKit's SDKs after a refusal",
-                    "video.roomJoin", nullptr, 200, [&backend](const http::Request& request) {
-                      return Validate(backend, request);
-                    }});
+  for (const char* path : {"/rtc/v1/validate", "/rtc/validate"}) {
+    routes.push_back(
+        {"GET", path, "Would this token be let in? Asked by LiveKit's SDKs after a refusal",
+         "video.roomJoin", nullptr, 200,
+         [&backend](const http::Request& request) { return Validate(backend, request); }});
+  }
 }
 
 void ServeSignalling(Backend& backend, http::Server& server) {
-  server.HandleWebSocket(
-      kPath,
-      [&backend](const http::Request& request, const std::shared_ptr<http::WebSocket>& socket)
-          -> std::shared_ptr<http::WebSocketListener> {
-        const auto join = request.query.find("join_request");
-        if (join == request.query.end() || !MayJoin(backend, request).ok()) {
-          return nullptr;
-        }
-        auto forward = std::make_shared<Forward>(BearerOf(request), join->second, socket);
-        forward->ConnectTo(backend.config.rooms_address);
-        return forward;
-      });
+  using Listener = std::shared_ptr<http::WebSocketListener>;
+  const auto connect = [&backend](const http::Request& request, roomv1::OpenSignalling open,
+                                  const std::shared_ptr<http::WebSocket>& socket) -> Listener {
+    if (!MayJoin(backend, request).ok()) return nullptr;
+    open.set_token(BearerOf(request));
+    auto forward = std::make_shared<Forward>(std::move(open), socket);
+    forward->ConnectTo(backend.config.rooms_address);
+    return forward;
+  };
+  server.HandleWebSocket(kOne, [connect](const http::Request& request, const auto& socket) {
+    const auto join = request.query.find("join_request");
+    if (join == request.query.end()) return Listener();
+    roomv1::OpenSignalling open;
+    open.set_join_request(join->second);
+    return connect(request, std::move(open), socket);
+  });
+  server.HandleWebSocket(kTwo, [connect](const http::Request& request, const auto& socket) {
+    roomv1::OpenSignalling open;
+    open.set_two_connections(true);
+    for (const char* name : kQuery) {
+      if (const auto found = request.query.find(name); found != request.query.end()) {
+        (*open.mutable_query())[name] = found->second;
+      }
+    }
+    return connect(request, std::move(open), socket);
+  });
 }
 
 }  // namespace parley::api_server

@@ -88,6 +88,7 @@ absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
     if (ticket.agents.empty()) wish.session_id = claims.session_id;
     ticket.agents.push_back(std::move(wish));
   }
+  ticket.claims = claims;
   return ticket;
 }
 

@@ -31,6 +31,11 @@ void AttachedParticipant::OnJoined(const room::Joined& joined) {
 void AttachedParticipant::OnEvent(const room::Event& event) {
   const auto stream = stream_.lock();
   if (stream == nullptr) return;
+  // Agents hear for themselves who speaks: several messages a second of each call are saved.
+  if (std::holds_alternative<room::SpeakersChanged>(event) ||
+      std::holds_alternative<room::QualityChanged>(event)) {
+    return;
+  }
   if (const auto* started = std::get_if<room::SubscriptionStarted>(&event);
       started != nullptr && started->track_number < kMaxTracksHeard) {
     codecs_.resize(std::max<size_t>(codecs_.size(), started->track_number + 1));

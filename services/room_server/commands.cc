@@ -54,6 +54,16 @@ CommandOutcome Execute(room::Participant& participant, const pb::ParticipantComm
     case Command::kText:
       status = participant.SendText(FromProto(command.text()));
       break;
+    case Command::kBytes:
+      status = participant.SendBytes(FromProto(command.bytes()));
+      break;
+    case Command::kRpc:
+      if (auto packet = FromProto(command.rpc()); packet.ok()) {
+        status = participant.SendRpc(*std::move(packet));
+      } else {
+        status = packet.status();
+      }
+      break;
     case Command::kLeave:
       participant.Leave(FromProto(command.leave().reason()), "left");
       break;

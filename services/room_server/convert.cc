@@ -98,6 +98,43 @@ void ToProto(const room::TextPacket& packet, pb::TextPacket* out) {
   for (const auto& to : packet.destination_identities) out->add_destination_identities(to);
 }
 
+void ToProto(const room::BytePacket& packet, pb::BytePacket* out) {
+  out->set_stream_id(packet.stream_id);
+  out->set_topic(packet.topic);
+  out->set_name(packet.name);
+  out->set_mime_type(packet.mime_type);
+  out->set_content(packet.content);
+  out->set_final(packet.final);
+  CopyInto(packet.attributes, out->mutable_attributes());
+  out->set_total_bytes(packet.total_bytes);
+  out->set_from_identity(packet.from_identity);
+  for (const auto& to : packet.destination_identities) out->add_destination_identities(to);
+}
+
+void ToProto(const room::RpcPacket& packet, pb::RpcPacket* out) {
+  out->set_request_id(packet.request_id);
+  out->set_from_identity(packet.from_identity);
+  out->set_destination_identity(packet.destination_identity);
+  switch (packet.step) {
+    case room::RpcPacket::Step::kRequest:
+      out->mutable_request()->set_method(packet.method);
+      out->mutable_request()->set_payload(packet.payload);
+      out->mutable_request()->set_response_timeout_ms(
+          static_cast<uint32_t>(absl::ToInt64Milliseconds(packet.response_timeout)));
+      return;
+    case room::RpcPacket::Step::kAck:
+      out->mutable_ack();
+      return;
+    case room::RpcPacket::Step::kResponse:
+      break;
+  }
+  pb::RpcResponse& response = *out->mutable_response();
+  if (packet.error_code == 0) return response.set_payload(packet.payload);
+  response.mutable_error()->set_code(packet.error_code);
+  response.mutable_error()->set_message(packet.error_message);
+  response.mutable_error()->set_data(packet.error_data);
+}
+
 // One overload per event.
 struct EventWriter {
   const std::string& media_url;
@@ -146,6 +183,18 @@ struct EventWriter {
   }
   void operator()(const room::DataPacket& packet) { ToProto(packet, out->mutable_data()); }
   void operator()(const room::TextPacket& packet) { ToProto(packet, out->mutable_text()); }
+  void operator()(const room::BytePacket& packet) { ToProto(packet, out->mutable_bytes()); }
+  void operator()(const room::RpcPacket& packet) { ToProto(packet, out->mutable_rpc()); }
+  void operator()(const room::SpeakersChanged& event) {
+    for (const room::Speaker& speaker : event.speakers) {
+      pb::Speaker& told = *out->mutable_speakers_changed()->add_speakers();
+      told.set_sid(speaker.sid);
+      told.set_identity(speaker.identity);
+      told.set_level(speaker.level);
+      told.set_active(speaker.active);
+    }
+  }
+  void operator()(const room::QualityChanged&) {}  // of transports that have one
   void operator()(const room::RoomUpdated& event) {
     room_server::ToProto(event.room, media_url, out->mutable_room_updated()->mutable_room());
   }
@@ -221,6 +270,46 @@ room::TextPacket FromProto(const pb::TextPacket& packet) {
           .from_identity = packet.from_identity(),
           .destination_identities = {packet.destination_identities().begin(),
                                      packet.destination_identities().end()}};
+}
+
+room::BytePacket FromProto(const pb::BytePacket& packet) {
+  return {.stream_id = packet.stream_id(),
+          .topic = packet.topic(),
+          .name = packet.name(),
+          .mime_type = packet.mime_type(),
+          .content = packet.content(),
+          .final = packet.final(),
+          .attributes = ToMap(packet.attributes()),
+          .total_bytes = packet.total_bytes(),
+          .from_identity = {},
+          .destination_identities = {packet.destination_identities().begin(),
+                                     packet.destination_identities().end()}};
+}
+
+absl::StatusOr<room::RpcPacket> FromProto(const pb::RpcPacket& packet) {
+  room::RpcPacket out;
+  out.request_id = packet.request_id();
+  out.destination_identity = packet.destination_identity();
+  switch (packet.step_case()) {
+    case pb::RpcPacket::kRequest:
+      out.method = packet.request().method();
+      out.payload = packet.request().payload();
+      out.response_timeout = absl::Milliseconds(packet.request().response_timeout_ms());
+      return out;
+    case pb::RpcPacket::kAck:
+      out.step = room::RpcPacket::Step::kAck;
+      return out;
+    case pb::RpcPacket::kResponse:
+      out.step = room::RpcPacket::Step::kResponse;
+      out.payload = packet.response().payload();
+      out.error_code = packet.response().error().code();
+      out.error_message = packet.response().error().message();
+      out.error_data = packet.response().error().data();
+      return out;
+    case pb::RpcPacket::STEP_NOT_SET:
+      break;
+  }
+  return InvalidArgument("rpc.step is not set");
 }
 
 room::ParticipantChange FromProto(const pb::UpdateSelf& update) {

@@ -15,6 +15,9 @@ room::LeaveReason FromProto(pb::DisconnectReason reason);
 room::Permission FromProto(const pb::Permission& permission);
 room::DataPacket FromProto(const pb::DataPacket& packet);
 room::TextPacket FromProto(const pb::TextPacket& packet);
+room::BytePacket FromProto(const pb::BytePacket& packet);
+// InvalidArgument: no step.
+absl::StatusOr<room::RpcPacket> FromProto(const pb::RpcPacket& packet);
 room::ParticipantChange FromProto(const pb::UpdateSelf& update);
 room::ParticipantChange FromProto(const pb::UpdateParticipantRequest& update);
 // InvalidArgument: no kind or no codec.

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "auth/token.h"
 #include "base/executor.h"
 #include "base/mutex.h"
 #include "room/rooms.h"
@@ -33,6 +34,7 @@ struct Ticket {
   room::RoomOptions room;  // used if the join creates it
   room::JoinRequest join;
   std::vector<Wish> agents;  // without room_sid
+  auth::Claims claims;       // of the token
 };
 
 // The wish for an agent of a roomConfig.

@@ -129,6 +129,7 @@ void JoinSession::OnEvent(const room::Event& event) {
     std::erase_if(heard_,
                   [&](const auto& entry) { return entry.second.sid == unpublished->track_sid; });
   }
+  if (std::holds_alternative<room::QualityChanged>(event)) return;
   pb::JoinResponse response;
   ToProto(event, host_->media_url(), response.mutable_event());
   SendOrClose(std::move(response));

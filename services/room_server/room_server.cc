@@ -32,6 +32,9 @@ void RoomServerConfig::Bind(config::Table& table) {
              "IP address for the media of browsers; default is the server's own");
   table.Int("rtc.udp_port", &rtc_udp_port, 0, 65'535,
             "The one UDP port for the media of browsers; 0 picks a free one");
+  table.Duration("rtc.resume", &rtc_resume, absl::ZeroDuration(), absl::Minutes(5),
+                 "How long a participant stays whose signalling connection broke while its media "
+                 "flows, so that it can go on");
   table.List("rtc.announce", &rtc_announce,
              "IP addresses told to browsers (a node's, or the outside of a NAT); default is "
              "rtc.address, or every address of this machine");

@@ -22,8 +22,10 @@ struct RoomServerConfig {
   int max_rooms = 100'000;
   std::string admission_log;
   std::string presets_file;
-  std::string rtc_address;                // "" = the server's own
-  int rtc_udp_port = 7882;                // 0 = any free one
+  std::string rtc_address;  // "" = the server's own
+  int rtc_udp_port = 7882;  // 0 = any free one
+  // SDKs try for longer, but somebody who is gone should not seem to be there.
+  absl::Duration rtc_resume = absl::Seconds(20);
   std::vector<std::string> rtc_announce;  // empty = the address, or those of this machine
 
   void Bind(config::Table& table);

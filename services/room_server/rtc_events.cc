@@ -15,6 +15,14 @@ constexpr int kProtocol = 16;
 constexpr int kPingTimeoutSeconds = 15;
 constexpr int kPingIntervalSeconds = 5;
 
+lk::ServerInfo ServerInfo() {
+  lk::ServerInfo info;
+  info.set_version(kServerVersion);
+  info.set_protocol(kProtocol);
+  info.set_node_id("parley");
+  return info;
+}
+
 template <typename... Handlers>
 struct Overloaded : Handlers... {
   using Handlers::operator()...;
@@ -23,9 +31,12 @@ struct Overloaded : Handlers... {
 }  // namespace
 
 void RtcSession::SendJoin(const room::Joined& joined) {
+  own_sid_ = joined.self.sid;
+  sessions_->Add(own_sid_, weak_from_this());
+  room_ = ToLiveKit(joined.room);
   lk::SignalResponse response;
   lk::JoinResponse& join = *response.mutable_join();
-  *join.mutable_room() = ToLiveKit(joined.room);
+  *join.mutable_room() = room_;
   *join.mutable_participant() = ToLiveKit(joined.self);
   others_[joined.self.identity] = join.participant();
   for (const room::ParticipantInfo& other : joined.others) {
@@ -34,13 +45,26 @@ void RtcSession::SendJoin(const room::Joined& joined) {
     others_[other.identity] = info;
   }
   join.set_server_version(kServerVersion);
-  join.mutable_server_info()->set_version(kServerVersion);
-  join.mutable_server_info()->set_protocol(kProtocol);
-  join.mutable_server_info()->set_node_id("parley");
+  *join.mutable_server_info() = ServerInfo();
+  join.set_subscriber_primary(two_connections_);
   join.set_ping_timeout(kPingTimeoutSeconds);
   join.set_ping_interval(kPingIntervalSeconds);
   join.add_enabled_publish_codecs()->set_mime("audio/opus");
-  SendResponse(response);
+  Send(response);
+  SendToken();
+}
+
+// All that may have been said while the client was away.
+void RtcSession::SendResumed() {
+  lk::SignalResponse response;
+  *response.mutable_reconnect()->mutable_server_info() = ServerInfo();
+  Send(response);
+  *response.mutable_room_update()->mutable_room() = room_;
+  Send(response);
+  lk::ParticipantUpdate& update = *response.mutable_update();
+  for (const auto& [identity, info] : others_) *update.add_participants() = info;
+  Send(response);
+  SendToken();
 }
 
 void RtcSession::Tell(const room::Event& event) {
@@ -59,19 +83,27 @@ void RtcSession::Tell(const room::Event& event) {
                  [&](const room::TrackSubscribed& e) {
                    lk::SignalResponse response;
                    response.mutable_track_subscribed()->set_track_sid(e.track_sid);
-                   SendResponse(response);
+                   Send(response);
                  },
                  [&](const room::SubscriptionStarted& e) { TellSubscription(e); },
                  [&](const room::DataPacket& e) { TellData(e); },
                  [&](const room::TextPacket& e) {
-                   for (const lk::DataPacket& packet : text_.ToClient(e, absl::Now())) {
+                   for (const auto& packet : streams_.ToClient(e, absl::Now())) {
                      SendPacket(packet, true);
                    }
                  },
+                 [&](const room::BytePacket& e) {
+                   for (const auto& packet : streams_.ToClient(e, absl::Now())) {
+                     SendPacket(packet, true);
+                   }
+                 },
+                 [&](const room::RpcPacket& e) { SendPacket(ToClient(e), true); },
+                 [&](const room::SpeakersChanged& e) { TellSpeakers(e); },
+                 [&](const room::QualityChanged& e) { TellQuality(e); },
                  [&](const room::RoomUpdated& e) {
                    lk::SignalResponse response;
-                   *response.mutable_room_update()->mutable_room() = ToLiveKit(e.room);
-                   SendResponse(response);
+                   *response.mutable_room_update()->mutable_room() = room_ = ToLiveKit(e.room);
+                   Send(response);
                  },
                  [&](const room::Disconnected& e) { TellDisconnected(e); },
              },
@@ -86,7 +118,7 @@ lk::ParticipantInfo* RtcSession::Known(const std::string& identity) {
 void RtcSession::TellParticipant(const lk::ParticipantInfo& info) {
   lk::SignalResponse response;
   *response.mutable_update()->add_participants() = info;
-  SendResponse(response);
+  Send(response);
 }
 
 void RtcSession::TellLeft(const room::ParticipantLeft& event) {
@@ -100,16 +132,34 @@ void RtcSession::TellLeft(const room::ParticipantLeft& event) {
     others_.erase(event.identity);
   }
   TellParticipant(info);
-  AskForOffer();
+  Renegotiate();
+}
+
+void RtcSession::TellSpeakers(const room::SpeakersChanged& event) {
+  lk::SignalResponse response;
+  for (const room::Speaker& speaker : event.speakers) {
+    lk::SpeakerInfo& info = *response.mutable_speakers_changed()->add_speakers();
+    info.set_sid(speaker.sid);
+    info.set_level(speaker.level);
+    info.set_active(speaker.active);
+  }
+  Send(response);
+}
+
+void RtcSession::TellQuality(const room::QualityChanged& event) {
+  lk::SignalResponse response;
+  lk::ConnectionQualityInfo& info = *response.mutable_connection_quality()->add_updates();
+  info.set_participant_sid(event.sid);
+  info.set_quality(ToLiveKit(event.quality));
+  info.set_score(event.score);
+  Send(response);
 }
 
 void RtcSession::TellSubscription(const room::SubscriptionStarted& event) {
   const lk::ParticipantInfo* publisher = Known(event.participant_identity);
   if (publisher == nullptr) return;
-  heard_by_sid_[event.track.sid] = event.track_number;
-  negotiation_.AddTrack(event.track_number, event.track.sid,
-                        publisher->sid() + "|" + event.track.sid);
-  AskForOffer();
+  Hear(event.track_number, event.track.sid, publisher->sid() + "|" + event.track.sid);
+  Renegotiate();
 }
 
 void RtcSession::TellPublished(const room::TrackPublished& event) {
@@ -118,7 +168,7 @@ void RtcSession::TellPublished(const room::TrackPublished& event) {
     lk::SignalResponse response;
     response.mutable_track_published()->set_cid(event.cid);
     *response.mutable_track_published()->mutable_track() = track;
-    SendResponse(response);
+    Send(response);
   }
   lk::ParticipantInfo* publisher = Known(event.participant_identity);
   if (publisher == nullptr) return;
@@ -131,7 +181,7 @@ void RtcSession::TellUnpublished(const room::TrackUnpublished& event) {
   if (event.participant_identity == own_identity_) {
     lk::SignalResponse response;
     response.mutable_track_unpublished()->set_track_sid(event.track_sid);
-    SendResponse(response);
+    Send(response);
   }
   Unhear(event.track_sid);
   if (lk::ParticipantInfo* publisher = Known(event.participant_identity)) {
@@ -142,14 +192,7 @@ void RtcSession::TellUnpublished(const room::TrackUnpublished& event) {
     publisher->set_is_publisher(!tracks.empty());
     TellParticipant(*publisher);
   }
-  AskForOffer();
-}
-
-void RtcSession::Unhear(const std::string& track_sid) {
-  const auto heard = heard_by_sid_.find(track_sid);
-  if (heard == heard_by_sid_.end()) return;
-  negotiation_.RemoveTrack(heard->second);
-  heard_by_sid_.erase(heard);
+  Renegotiate();
 }
 
 void RtcSession::TellMuted(const room::TrackMuted& event) {
@@ -160,7 +203,7 @@ void RtcSession::TellMuted(const room::TrackMuted& event) {
     lk::SignalResponse response;
     response.mutable_mute()->set_sid(event.track_sid);
     response.mutable_mute()->set_muted(event.muted);
-    SendResponse(response);
+    Send(response);
   }
   lk::ParticipantInfo* publisher = Known(event.participant_identity);
   if (publisher == nullptr) return;
@@ -182,13 +225,15 @@ void RtcSession::TellData(const room::DataPacket& event) {
 
 void RtcSession::TellDisconnected(const room::Disconnected& event) {
   over_ = true;
-  media_->Seat(nullptr);
-  peer_->Close();
+  sessions_->Remove(own_sid_);
+  for (const auto& media : {down_media_, up_media_}) media->Seat(nullptr);
+  for (const auto& peer : {down_, up_}) peer->Close();
+  if (stream_ == nullptr) return;
   // Whoever lost its connection, or its server, may come back by itself.
   const bool again = event.reason == room::LeaveReason::kConnectionLost ||
                      event.reason == room::LeaveReason::kServerShutdown;
-  Dismiss(ToLiveKit(event.reason),
-          again ? lk::LeaveRequest::RECONNECT : lk::LeaveRequest::DISCONNECT);
+  stream_->Dismiss(ToLiveKit(event.reason),
+                   again ? lk::LeaveRequest::RECONNECT : lk::LeaveRequest::DISCONNECT);
 }
 
 }  // namespace parley::room_server

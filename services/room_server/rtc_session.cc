@@ -5,24 +5,46 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "room_server/convert.h"
 
 namespace parley::room_server {
 namespace {
 
-constexpr size_t kOutbox = 1024;
 constexpr size_t kMaxEarly = 64;     // requests that came before the join was through
-constexpr int kMaxWaiting = 2048;    // events and packets on their way to the strand
+constexpr int kMaxWaiting = 2048;    // requests, events and packets on their way to the strand
 constexpr int kMaxTranscoding = 25;  // frames
 constexpr auto kReliable = "_reliable";
 constexpr auto kLossy = "_lossy";
+// Tokens of SDKs often live for minutes only; a later reconnection needs a valid one.
+constexpr int64_t kTokenEveryUs = 5 * 60 * 1'000'000LL;
+constexpr absl::Duration kTokenTtl = absl::Minutes(10);
+constexpr absl::Duration kLostAfter = absl::Seconds(5);  // clients show themselves every 2.5 s
+// Mean opinion scores, and how quickly the figure follows a change for the worse or better.
+constexpr float kExcellent = 4.1F;
+constexpr float kGood = 3.1F;
+constexpr float kWorsens = 0.5F;
+constexpr float kImproves = 0.2F;
+
+int64_t NowMicros() { return Clock::Real().MonotonicMicros(); }
+
+// The channels that clients with two connections expect of the server.
+std::vector<webrtc::ChannelPlan> OwnChannels() {
+  return {{kReliable, true, std::nullopt}, {kLossy, false, 0}};
+}
 
 }  // namespace
 
 void RtcSession::Media::Seat(std::shared_ptr<room::Participant> participant) {
   MutexLock lock(&mutex_);
   participant_ = std::move(participant);
+}
+
+void RtcSession::Media::OnConnected() {
+  if (const auto session = session_.lock()) {
+    session->Later([session] { session->connected_ = true; });
+  }
 }
 
 void RtcSession::Media::OnAudio(uint32_t tag, const webrtc::AudioPacket& packet) {
@@ -49,102 +71,140 @@ void RtcSession::Media::OnData(std::string_view label, webrtc::Bytes message) {
   });
 }
 
+void RtcSession::Media::OnLink(const webrtc::LinkFigures& figures) {
+  const auto session = session_.lock();
+  if (session == nullptr) return;
+  const bool down = this == session->down_media_.get();
+  session->Later([session, down, figures] { session->OnLink(down, figures); });
+}
+
 void RtcSession::Media::OnClosed(std::string_view why) {
   const auto session = session_.lock();
   if (session == nullptr) return;
   session->Later([session, text = std::string(why)] { session->OnMediaClosed(text); });
 }
 
-RtcSession::RtcSession(std::shared_ptr<Host> host, webrtc::Engine& engine)
-    : BidiSession(host->context().executor(), kOutbox),
-      host_(std::move(host)),
-      media_(std::make_shared<Media>()),
-      peer_(engine.Open(media_)),
-      negotiation_(engine.NewNegotiation()) {}
+RtcSession::RtcSession(std::shared_ptr<Host> host, webrtc::Engine& engine,
+                       std::shared_ptr<RtcSessions> sessions, bool two_connections)
+    : host_(std::move(host)),
+      sessions_(std::move(sessions)),
+      strand_(host_->context().executor()),
+      two_connections_(two_connections),
+      down_media_(std::make_shared<Media>()),
+      up_media_(two_connections ? std::make_shared<Media>() : down_media_),
+      down_(engine.Open(down_media_)),
+      up_(two_connections ? engine.Open(up_media_) : down_),
+      negotiation_(engine.NewNegotiation()),
+      offering_(engine.NewOffering(OwnChannels())) {}
 
 RtcSession::~RtcSession() = default;
 
 void RtcSession::Later(std::function<void()> work) {
   if (waiting_.fetch_add(1) >= kMaxWaiting) {
     waiting_.fetch_sub(1);
-    return Close(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
-                              "the client is told more than it takes"));
+    if (overflowed_.exchange(true)) return;
+    return strand_.Post([self = shared_from_this()] {
+      self->Fail(ResourceExhausted("the client is told more than it takes"));
+    });
   }
-  strand().Post([self = Self<RtcSession>(), work = std::move(work)] {
+  strand_.Post([self = shared_from_this(), work = std::move(work)] {
     self->waiting_.fetch_sub(1);
     work();
   });
 }
 
-void RtcSession::OnMessage(const pb::ConnectRequest& message) {
-  if (over_) return;
-  if (message.has_open()) return Open(message.open());
-  if (!asked_) {
-    return Close(rpc::ToGrpcStatus(FailedPrecondition("the first request must be `open`")));
-  }
-  OnFrameOfClient(message.frame());
+// The stream's end says why, then the seat is given up.
+void RtcSession::Fail(const absl::Status& status) {
+  if (stream_ != nullptr) stream_->Close(rpc::ToGrpcStatus(status));
+  Leave(Message(status));
 }
 
-void RtcSession::Open(const pb::OpenSignalling& open) {
-  if (std::exchange(asked_, true)) {
-    return Close(rpc::ToGrpcStatus(FailedPrecondition("this stream has joined a room already")));
+void RtcSession::Leave(std::string_view why) {
+  if (participant_ != nullptr) {
+    participant_->Leave(room::LeaveReason::kConnectionLost, why);  // TellDisconnected follows
+  } else {
+    over_ = true;
   }
-  Ticket ticket;
-  if (const absl::Status status = ReadOpen(open, &ticket); !status.ok()) {
-    return Close(rpc::ToGrpcStatus(status));
-  }
-  if (join_.reconnect()) {
-    // The seat is given up with the signalling connection: join anew, at once.
-    return Dismiss(lk::STATE_MISMATCH, lk::LeaveRequest::RECONNECT);
-  }
-  media_->Bind(Self<RtcSession>());
+}
+
+void RtcSession::Join(std::shared_ptr<RtcStream> stream, Ticket ticket, lk::JoinRequest join) {
+  stream_ = std::move(stream);
+  join_ = std::move(join);
+  claims_ = std::move(ticket.claims);
   own_identity_ = ticket.join.identity;
-  host_->Admit(std::move(ticket), Self<RtcSession>(),
-               [self = Self<RtcSession>()](auto participant) {
-                 self->strand().Post([self, participant = std::move(participant)]() mutable {
+  down_media_->Bind(weak_from_this());
+  up_media_->Bind(weak_from_this());
+  host_->Admit(std::move(ticket), shared_from_this(),
+               [self = shared_from_this()](auto participant) {
+                 self->strand_.Post([self, participant = std::move(participant)]() mutable {
                    self->OnAdmitted(std::move(participant));
                  });
                });
 }
 
-absl::Status RtcSession::ReadOpen(const pb::OpenSignalling& open, Ticket* ticket) {
-  PARLEY_ASSIGN_OR_RETURN(*ticket, host_->ReadToken(open.token()));
-  PARLEY_ASSIGN_OR_RETURN(join_, ReadJoinRequest(open.join_request()));
-  room::JoinRequest& join = ticket->join;
-  join.auto_subscribe =
-      !join_.has_connection_settings() || join_.connection_settings().auto_subscribe();
-  if (join_.metadata().empty() && join_.participant_attributes().empty()) return absl::OkStatus();
-  if (!join.permission.can_update_metadata) {
-    return PermissionDenied("the token does not grant canUpdateOwnMetadata");
-  }
-  if (!join_.metadata().empty()) join.metadata = join_.metadata();
-  for (const auto& [key, value] : join_.participant_attributes()) join.attributes[key] = value;
-  return absl::OkStatus();
-}
-
 void RtcSession::OnAdmitted(absl::StatusOr<std::shared_ptr<room::Participant>> participant) {
   if (!participant.ok()) {
-    if (ReasonOf(participant.status()).reason != "ROOM_ELSEWHERE") {
-      return Dismiss(lk::JOIN_FAILURE, lk::LeaveRequest::DISCONNECT);
+    over_ = true;
+    if (stream_ == nullptr) return;
+    if (ReasonOf(participant.status()).reason == "ROOM_ELSEWHERE") {
+      return stream_->Close(rpc::ToGrpcStatus(participant.status()));
     }
-    return Close(rpc::ToGrpcStatus(participant.status()));
+    return stream_->Dismiss(lk::JOIN_FAILURE, lk::LeaveRequest::DISCONNECT);
   }
   participant_ = *std::move(participant);
-  if (over_)
-    return participant_->Leave(room::LeaveReason::kConnectionLost, "the connection was lost");
-  media_->Seat(participant_);
+  if (over_ || stream_ == nullptr) return Leave("the connection was lost");
+  down_media_->Seat(participant_);
+  up_media_->Seat(participant_);
   for (const lk::AddTrackRequest& request : join_.add_track_requests()) AddTrack(request);
   if (join_.has_publisher_offer()) TakeOffer(join_.publisher_offer());
+  if (two_connections_) MakeOffer();
   for (const lk::SignalRequest& request : std::exchange(early_, {})) Do(request);
 }
 
-void RtcSession::OnFrameOfClient(const pb::SignalFrame& frame) {
-  json_ = frame.text();
-  const auto request = ReadSignalRequest(frame.data(), frame.text());
-  if (!request.ok()) return Close(rpc::ToGrpcStatus(request.status()));
-  if (participant_ != nullptr) return Do(*request);
-  if (early_.size() < kMaxEarly) return early_.push_back(*request);
-  Close(rpc::ToGrpcStatus(ResourceExhausted("more than {} requests before `join`", kMaxEarly)));
+void RtcSession::Resume(std::shared_ptr<RtcStream> stream, const Ticket& ticket,
+                        const lk::JoinRequest& join) {
+  static_cast<void>(join);
+  Later([self = shared_from_this(), stream = std::move(stream), identity = ticket.join.identity,
+         project = ticket.room.project, room = ticket.room.name, claims = ticket.claims] {
+    const bool same = self->participant_ != nullptr && self->own_identity_ == identity &&
+                      self->participant_->room()->project() == project &&
+                      self->participant_->room()->name() == room;
+    if (self->over_ || !same) {
+      return stream->Dismiss(lk::STATE_MISMATCH, lk::LeaveRequest::RECONNECT);
+    }
+    self->claims_ = claims;
+    self->GoOn(stream);
+  });
+}
+
+void RtcSession::GoOn(const std::shared_ptr<RtcStream>& stream) {
+  if (stream_ != nullptr) stream_->Close(grpc::Status::OK);
+  stream_ = stream;
+  away_since_us_ = 0;
+  offer_wanted_ = false;  // if it was on its way, it is lost
+  SendResumed();
+  if (two_connections_) offering_.RestartIce();
+  Renegotiate();
+}
+
+void RtcSession::OnStreamClosed(std::shared_ptr<RtcStream> stream) {
+  strand_.Post([self = shared_from_this(), stream = std::move(stream)] {
+    if (self->stream_ != stream) return;  // another took its place
+    self->stream_ = nullptr;
+    self->offering_.Withdraw();
+    // Without media there is nothing to go on with.
+    if (!self->connected_) return self->Leave("the signalling connection was lost");
+    self->away_since_us_ = NowMicros();
+  });
+}
+
+void RtcSession::OnRequest(std::shared_ptr<RtcStream> stream, lk::SignalRequest request) {
+  Later([self = shared_from_this(), stream = std::move(stream), request = std::move(request)] {
+    if (self->over_ || self->stream_ != stream) return;
+    if (self->participant_ != nullptr) return self->Do(request);
+    if (self->early_.size() < kMaxEarly) return self->early_.push_back(request);
+    self->Fail(ResourceExhausted("more than {} requests before `join`", kMaxEarly));
+  });
 }
 
 void RtcSession::Do(const lk::SignalRequest& request) {
@@ -152,6 +212,8 @@ void RtcSession::Do(const lk::SignalRequest& request) {
   switch (request.message_case()) {
     case lk::SignalRequest::kOffer:
       return TakeOffer(request.offer());
+    case lk::SignalRequest::kAnswer:
+      return TakeAnswer(request.answer());
     case lk::SignalRequest::kAddTrack:
       return AddTrack(request.add_track());
     case lk::SignalRequest::kMute:
@@ -166,15 +228,17 @@ void RtcSession::Do(const lk::SignalRequest& request) {
       return participant_->Leave(room::LeaveReason::kClientInitiated, "left");
     case lk::SignalRequest::kPing:
       response.set_pong(absl::ToUnixMillis(absl::Now()));
-      return SendResponse(response);
+      return Send(response);
     case lk::SignalRequest::kPingReq:
       response.mutable_pong_resp()->set_last_ping_timestamp(request.ping_req().timestamp());
       response.mutable_pong_resp()->set_timestamp(absl::ToUnixMillis(absl::Now()));
-      return SendResponse(response);
+      return Send(response);
     case lk::SignalRequest::kUpdateMetadata:
       return UpdateSelf(request.update_metadata());
-    case lk::SignalRequest::MESSAGE_NOT_SET:
-      return;  // nothing that this server knows
+    case lk::SignalRequest::kTrickle:         // its checks will tell where it is
+    case lk::SignalRequest::kSyncState:       // the seat and its subscriptions were kept
+    case lk::SignalRequest::MESSAGE_NOT_SET:  // nothing that this server knows
+      return;
   }
 }
 
@@ -192,7 +256,7 @@ void RtcSession::AddTrack(const lk::AddTrackRequest& request) {
                            ? lk::RequestResponse::UNSUPPORTED_TYPE
                            : lk::RequestResponse::NOT_ALLOWED);
     refused.set_message(std::string(Message(track.status())));
-    return SendResponse(response);
+    return Send(response);
   }
   if (const auto index = participant_->TrackIndex(track->sid)) own_by_cid_[request.cid()] = *index;
   if (!request.muted()) return;
@@ -200,16 +264,18 @@ void RtcSession::AddTrack(const lk::AddTrackRequest& request) {
   (void)participant_->SetMuted(track->sid, true);
 }
 
+// ---- descriptions ----
+
 void RtcSession::TakeOffer(const lk::SessionDescription& offer) {
   const auto sdp = webrtc::ParseSdp(offer.sdp());
-  if (!sdp.ok()) return Close(rpc::ToGrpcStatus(sdp.status()));
+  if (!sdp.ok()) return Fail(sdp.status());
   auto answer = negotiation_.Accept(*sdp);
-  if (!answer.ok()) return Close(rpc::ToGrpcStatus(answer.status()));
+  if (!answer.ok()) return Fail(answer.status());
   for (webrtc::ReceivePlan& receive : answer->plan.receive) {
     const auto own = own_by_cid_.find(receive.track_id);
     if (own != own_by_cid_.end()) receive.tag = own->second;
   }
-  peer_->Apply(std::move(answer->plan));
+  up_->Apply(std::move(answer->plan));
   lk::SignalResponse response;
   lk::SessionDescription& description = *response.mutable_answer();
   description.set_type("answer");
@@ -218,7 +284,8 @@ void RtcSession::TakeOffer(const lk::SessionDescription& offer) {
   for (const auto& [mid, sid] : answer->mid_to_track) {
     (*description.mutable_mid_to_track_id())[mid] = sid;
   }
-  SendResponse(response);
+  Send(response);
+  if (two_connections_) return;
   const size_t missing_before = std::exchange(missing_sections_, negotiation_.MissingSections());
   // A client that was asked and brought no more sections is not asked for the same again.
   const bool in_vain = std::exchange(offer_wanted_, false) && missing_sections_ > 0 &&
@@ -226,25 +293,72 @@ void RtcSession::TakeOffer(const lk::SessionDescription& offer) {
   if (!in_vain) AskForOffer();
 }
 
+void RtcSession::TakeAnswer(const lk::SessionDescription& answer) {
+  if (!two_connections_) return;  // nothing was offered
+  const auto sdp = webrtc::ParseSdp(answer.sdp());
+  if (!sdp.ok()) return Fail(sdp.status());
+  auto plan = offering_.Accept(*sdp, answer.id());
+  if (plan.status().code() == absl::StatusCode::kNotFound) return;  // of an offer that was replaced
+  if (!plan.ok()) return Fail(plan.status());
+  down_->Apply(*std::move(plan));
+  MakeOffer();
+}
+
+void RtcSession::Hear(uint32_t number, const std::string& sid, const std::string& stream) {
+  heard_by_sid_[sid] = number;
+  if (two_connections_) {
+    offering_.AddTrack(number, sid, stream);
+  } else {
+    negotiation_.AddTrack(number, sid, stream);
+  }
+}
+
+void RtcSession::Unhear(const std::string& track_sid) {
+  const auto heard = heard_by_sid_.find(track_sid);
+  if (heard == heard_by_sid_.end()) return;
+  if (two_connections_) {
+    offering_.RemoveTrack(heard->second);
+  } else {
+    negotiation_.RemoveTrack(heard->second);
+  }
+  heard_by_sid_.erase(heard);
+}
+
+void RtcSession::Renegotiate() {
+  if (over_ || participant_ == nullptr || stream_ == nullptr) return;
+  two_connections_ ? MakeOffer() : AskForOffer();
+}
+
 void RtcSession::AskForOffer() {
-  if (offer_wanted_ || over_ || participant_ == nullptr || !negotiation_.NeedsOffer()) return;
+  if (offer_wanted_ || !negotiation_.NeedsOffer()) return;
   offer_wanted_ = true;
   missing_sections_ = negotiation_.MissingSections();
   lk::SignalResponse response;
   response.mutable_media_sections_requirement()->set_num_audios(
       static_cast<uint32_t>(missing_sections_));
-  SendResponse(response);
+  Send(response);
+}
+
+void RtcSession::MakeOffer() {
+  const auto offer = offering_.Next();
+  if (!offer) return;
+  lk::SignalResponse response;
+  lk::SessionDescription& description = *response.mutable_offer();
+  description.set_type("offer");
+  description.set_sdp(offer->sdp);
+  description.set_id(offer->id);
+  for (const auto& [mid, sid] : offer->mid_to_track) {
+    (*description.mutable_mid_to_track_id())[mid] = sid;
+  }
+  Send(response);
 }
 
 void RtcSession::Subscribe(const lk::UpdateSubscription& request) {
   for (const std::string& sid : request.track_sids()) {
     (void)participant_->SetSubscribed(sid, request.subscribe());
-    const auto heard = heard_by_sid_.find(sid);
-    if (request.subscribe() || heard == heard_by_sid_.end()) continue;
-    negotiation_.RemoveTrack(heard->second);
-    heard_by_sid_.erase(heard);
+    if (!request.subscribe()) Unhear(sid);
   }
-  AskForOffer();
+  Renegotiate();
 }
 
 void RtcSession::UpdateSelf(const lk::UpdateParticipantMetadata& request) {
@@ -261,15 +375,24 @@ void RtcSession::UpdateSelf(const lk::UpdateParticipantMetadata& request) {
                         ? lk::RequestResponse::NOT_ALLOWED
                         : lk::RequestResponse::LIMIT_EXCEEDED);
   result.set_message(std::string(Message(status)));
-  SendResponse(response);
+  Send(response);
 }
+
+// ---- media and data ----
 
 void RtcSession::OnData(const std::string& label, const std::string& message) {
   lk::DataPacket packet;
   if (participant_ == nullptr || over_ || !packet.ParseFromString(message)) return;
+  if (auto call = RpcFromClient(packet)) {
+    return (void)participant_->SendRpc(*std::move(call));
+  }
   if (!packet.has_user()) {
-    if (auto text = text_.FromClient(packet)) (void)participant_->SendText(*std::move(text));
-    return;
+    auto piece = streams_.FromClient(packet);
+    if (!piece) return;
+    if (auto* text = std::get_if<room::TextPacket>(&*piece)) {
+      return (void)participant_->SendText(std::move(*text));
+    }
+    return (void)participant_->SendBytes(std::get<room::BytePacket>(*std::move(piece)));
   }
   room::DataPacket data;
   data.payload = packet.user().payload();
@@ -283,40 +406,55 @@ void RtcSession::OnData(const std::string& label, const std::string& message) {
 }
 
 void RtcSession::OnMediaClosed(const std::string& why) {
-  if (over_) return;
-  if (participant_ != nullptr) participant_->Leave(room::LeaveReason::kConnectionLost, why);
+  if (!over_) Leave(why);
 }
 
-void RtcSession::OnClosed() {
-  over_ = true;
-  media_->Seat(nullptr);
-  peer_->Close();
-  if (participant_ != nullptr) {
-    participant_->Leave(room::LeaveReason::kConnectionLost, "the signalling connection was lost");
+void RtcSession::OnLink(bool down, const webrtc::LinkFigures& figures) {
+  if (over_ || participant_ == nullptr) return;
+  const int64_t now_us = NowMicros();
+  if (away_since_us_ != 0 &&
+      absl::Microseconds(now_us - away_since_us_) > host_->config().rtc_resume) {
+    return Leave("the signalling connection was lost");
   }
+  float& opinion = opinion_.at(down ? 0 : 1);
+  const float now = webrtc::MeanOpinion(figures);
+  opinion = opinion == 0 ? now : opinion + (now - opinion) * (now < opinion ? kWorsens : kImproves);
+  float worst = opinion;
+  for (const float one : opinion_) worst = one == 0 ? worst : std::min(worst, one);
+  participant_->SetQuality(figures.silence > kLostAfter ? room::Quality::kLost
+                           : worst >= kExcellent        ? room::Quality::kExcellent
+                           : worst >= kGood             ? room::Quality::kGood
+                                                        : room::Quality::kPoor,
+                           worst);
+  if (stream_ != nullptr && now_us >= next_token_us_) SendToken();
 }
 
-void RtcSession::Dismiss(lk::DisconnectReason reason, lk::LeaveRequest::Action action) {
+void RtcSession::SendToken() {
+  next_token_us_ = NowMicros() + kTokenEveryUs;
+  const lk::ParticipantInfo* self = Known(own_identity_);
+  if (self == nullptr) return;
+  auth::Claims claims = claims_;  // as the participant is now
+  claims.name = self->name();
+  claims.metadata = self->metadata();
+  claims.attributes = {self->attributes().begin(), self->attributes().end()};
+  claims.video.can_publish = self->permission().can_publish();
+  claims.video.can_subscribe = self->permission().can_subscribe();
+  claims.video.can_publish_data = self->permission().can_publish_data();
+  claims.video.can_update_own_metadata = self->permission().can_update_metadata();
+  const auto keys = host_->context().keys();
+  const auth::ApiKey* key = keys->Find(claims.issuer);
+  if (key == nullptr) return;  // it was taken away meanwhile, or the token is a service's
   lk::SignalResponse response;
-  lk::LeaveRequest& leave = *response.mutable_leave();
-  leave.set_reason(reason);
-  leave.set_action(action);
-  leave.set_can_reconnect(action != lk::LeaveRequest::DISCONNECT);
-  SendResponse(response);
-  Close(grpc::Status::OK);  // another status would drop what is still to be sent
+  response.set_refresh_token(auth::Sign(claims, *key, kTokenTtl));
+  Send(response);
 }
 
-void RtcSession::SendResponse(const lk::SignalResponse& response) {
-  pb::ConnectResponse message;
-  message.mutable_frame()->set_data(WriteSignalResponse(response, json_));
-  message.mutable_frame()->set_text(json_);
-  if (Send(std::move(message))) return;
-  Close(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
-                     "the client reads too slowly: 1024 messages are waiting"));
+void RtcSession::Send(const lk::SignalResponse& response) {
+  if (stream_ != nullptr) stream_->SendResponse(response);
 }
 
 void RtcSession::SendPacket(const lk::DataPacket& packet, bool reliable) {
-  if (!peer_->SendData(reliable ? kReliable : kLossy, packet.SerializeAsString())) {
+  if (!down_->SendData(reliable ? kReliable : kLossy, packet.SerializeAsString())) {
     OnMediaClosed("the client does not read its data");
   }
 }
@@ -324,7 +462,7 @@ void RtcSession::SendPacket(const lk::DataPacket& packet, bool reliable) {
 // ---- what the room says ----
 
 void RtcSession::OnJoined(const room::Joined& joined) {
-  Later([self = Self<RtcSession>(), joined] { self->SendJoin(joined); });
+  Later([self = shared_from_this(), joined] { self->SendJoin(joined); });
 }
 
 void RtcSession::OnEvent(const room::Event& event) {
@@ -339,26 +477,29 @@ void RtcSession::OnEvent(const room::Event& event) {
     std::erase_if(heard_,
                   [&](const auto& entry) { return entry.second.sid == unpublished->track_sid; });
   }
-  Later([self = Self<RtcSession>(), event] { self->Tell(event); });
+  if (std::holds_alternative<room::Disconnected>(event)) {  // must not be lost
+    return strand_.Post([self = shared_from_this(), event] { self->Tell(event); });
+  }
+  Later([self = shared_from_this(), event] { self->Tell(event); });
 }
 
 void RtcSession::OnFrame(uint32_t track_number, const room::Frame& frame) {
   const auto heard = heard_.find(track_number);
   if (heard == heard_.end()) return;
   if (heard->second.transcoder == nullptr) {
-    const bool sent = peer_->SendAudio(track_number, frame.timestamp, frame.level, frame.data);
+    const bool sent = down_->SendAudio(track_number, frame.timestamp, frame.level, frame.data);
     return (sent ? host_->metrics().frames_out : host_->metrics().frames_late).Increment();
   }
   if (transcoding_.fetch_add(1) >= kMaxTranscoding) {
     transcoding_.fetch_sub(1);
     return host_->metrics().frames_late.Increment();
   }
-  strand().Post([self = Self<RtcSession>(), track_number, transcoder = heard->second.transcoder,
-                 timestamp = frame.timestamp, level = frame.level, data = std::string(frame.data)] {
+  strand_.Post([self = shared_from_this(), track_number, transcoder = heard->second.transcoder,
+                timestamp = frame.timestamp, level = frame.level, data = std::string(frame.data)] {
     self->transcoding_.fetch_sub(1);
     const auto converted = transcoder->Convert(data);
     if (!converted.ok()) return self->host_->metrics().frames_refused.Increment();
-    if (self->peer_->SendAudio(track_number, timestamp, level, *converted)) {
+    if (self->down_->SendAudio(track_number, timestamp, level, *converted)) {
       self->host_->metrics().frames_out.Increment();
     }
   });

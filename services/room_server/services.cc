@@ -6,7 +6,6 @@
 #include "room_server/attach_session.h"
 #include "room_server/convert.h"
 #include "room_server/join_session.h"
-#include "room_server/rtc_session.h"
 #include "rpc/bidi.h"
 
 namespace parley::room_server {
@@ -273,7 +272,7 @@ grpc::ServerBidiReactor<pb::AttachRequest, pb::AttachResponse>* MediaServiceImpl
 
 grpc::ServerBidiReactor<pb::ConnectRequest, pb::ConnectResponse>* SignallingServiceImpl::Connect(
     grpc::CallbackServerContext*) {
-  return RtcSession::Start<RtcSession>(host_, engine_);
+  return RtcStream::Start<RtcStream>(host_, engine_, sessions_);
 }
 
 }  // namespace parley::room_server

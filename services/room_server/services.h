@@ -6,6 +6,7 @@
 #include <string>
 
 #include "room_server/host.h"
+#include "room_server/rtc_stream.h"
 #include "webrtc/engine.h"
 
 namespace parley::room_server {
@@ -88,6 +89,7 @@ class SignallingServiceImpl final : public room::v1::SignallingService::Callback
  private:
   const std::shared_ptr<Host> host_;
   webrtc::Engine& engine_;
+  const std::shared_ptr<RtcSessions> sessions_ = std::make_shared<RtcSessions>();
 };
 
 }  // namespace parley::room_server

@@ -5,6 +5,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/status.h"
 
@@ -91,6 +92,31 @@ absl::StatusOr<lk::JoinRequest> ReadJoinRequest(std::string_view parameter) {
   return request;
 }
 
+absl::StatusOr<lk::JoinRequest> ReadJoinQuery(const std::map<std::string, std::string>& query) {
+  const auto value = [&](const char* name) {
+    const auto found = query.find(name);
+    return found == query.end() ? std::string() : found->second;
+  };
+  const auto is = [&](const char* name, bool fallback) {
+    const std::string text = value(name);
+    return text.empty() ? fallback : text == "1" || text == "true";
+  };
+  lk::JoinRequest request;
+  request.mutable_connection_settings()->set_auto_subscribe(is("auto_subscribe", true));
+  request.set_reconnect(is("reconnect", false));
+  request.set_participant_sid(value("sid"));
+  const std::string attributes = value("attributes");
+  if (attributes.empty()) return request;
+  PARLEY_ASSIGN_OR_RETURN(const std::string text, FromBase64Url(attributes));
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object()) return InvalidArgument("attributes is not a JSON object");
+  for (const auto& [key, one] : json.items()) {
+    if (!one.is_string()) return InvalidArgument("attribute \"{}\" is not a string", key);
+    (*request.mutable_participant_attributes())[key] = one.get<std::string>();
+  }
+  return request;
+}
+
 absl::StatusOr<lk::SignalRequest> ReadSignalRequest(std::string_view data, bool json) {
   lk::SignalRequest request;
   if (json) {
@@ -161,6 +187,21 @@ lk::ParticipantInfo ToLiveKit(const room::ParticipantInfo& info) {
     permission.add_can_publish_sources(SourceOf(source));
   }
   return out;
+}
+
+lk::ConnectionQuality ToLiveKit(room::Quality quality) {
+  switch (quality) {
+    case room::Quality::kLost:
+      return lk::LOST;
+    case room::Quality::kPoor:
+      return lk::POOR;
+    case room::Quality::kGood:
+      return lk::GOOD;
+    case room::Quality::kExcellent:
+    case room::Quality::kUnknown:
+      break;
+  }
+  return lk::EXCELLENT;
 }
 
 lk::DisconnectReason ToLiveKit(room::LeaveReason reason) {

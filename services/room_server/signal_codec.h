@@ -3,6 +3,7 @@
 #include <absl/status/statusor.h>
 #include <parley/livekit/v1/rtc.pb.h>
 
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,10 @@ inline constexpr size_t kMaxJoinRequestBytes = 1 << 20;  // unpacked
 //   InvalidArgument  none of that
 absl::StatusOr<lk::JoinRequest> ReadJoinRequest(std::string_view parameter);
 
+// The query parameters of /rtc: the same said differently. Others are passed over.
+//   InvalidArgument  `attributes` is not base64url of a JSON object of strings
+absl::StatusOr<lk::JoinRequest> ReadJoinQuery(const std::map<std::string, std::string>& query);
+
 // One frame. Fields that are not known here are passed over.
 //   InvalidArgument  malformed
 absl::StatusOr<lk::SignalRequest> ReadSignalRequest(std::string_view data, bool json);
@@ -27,6 +32,7 @@ lk::Room ToLiveKit(const room::RoomInfo& info);
 lk::ParticipantInfo ToLiveKit(const room::ParticipantInfo& info);
 lk::TrackInfo ToLiveKit(const room::Track& track);
 lk::DisconnectReason ToLiveKit(room::LeaveReason reason);
+lk::ConnectionQuality ToLiveKit(room::Quality quality);
 room::TrackSource FromLiveKit(lk::TrackSource source);
 
 }  // namespace parley::room_server

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -16,12 +15,11 @@ import urllib.request
 import wave
 
 sys.path.insert(0, os.path.join(os.environ["PARLEY_SOURCE_DIR"], "tests", "e2e"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import cluster  # noqa: E402
 from cluster import data  # noqa: E402
+from pages import CHROMIUM, CLIENT, HERE, browser  # noqa: E402
 
-HERE = pathlib.Path(__file__).parent
-CLIENT = pathlib.Path(os.environ["PARLEY_BUILD_DIR"]) / "browser" / "livekit-client.umd.js"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUESTION = "how much is a single room"
 
 
@@ -92,15 +90,6 @@ class Page:
         self.server.server_close()
 
 
-def browser(url, microphone, folder):
-    return subprocess.Popen(
-        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--mute-audio",
-         "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required", "--use-fake-ui-for-media-stream",
-         "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={microphone}%noloop",
-         "--allow-loopback-in-peer-connection", f"--user-data-dir={folder}/profile", url],
-        stdout=open(f"{folder}/chromium.log", "wb"), stderr=subprocess.STDOUT, env={**os.environ, "HOME": folder})
-
-
 def with_silence(source, target, before, after):
     """The same words with quiet around them, as a microphone hears them."""
     with wave.open(str(source)) as wav:
@@ -141,7 +130,7 @@ class TalkTest(unittest.TestCase):
         details = self.token("front-desk")
         query = urllib.parse.urlencode({"name": "ann", "url": details["server_url"],
                                         "token": details["participant_token"]})
-        chromium = browser(f"http://127.0.0.1:{self.page.port}/?{query}", microphone, self.folder)
+        chromium = browser(f"http://127.0.0.1:{self.page.port}/?{query}", f"{microphone}%noloop", self.folder)
 
         def end():
             chromium.kill()

@@ -43,6 +43,14 @@ class RawClient {
     EXPECT_EQ(send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL),
               static_cast<ssize_t>(bytes.size()));
   }
+  // As much of it as the peer takes.
+  void SendSome(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t size = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (size <= 0) return;
+      bytes.remove_prefix(static_cast<size_t>(size));
+    }
+  }
   // What arrives until `end` stands in it, the peer closes, or 5 s passed.
   std::string ReadUntil(std::string_view end) {
     std::string got;
@@ -263,6 +271,107 @@ TEST_F(HttpTest, OversizedAndChunkedBodiesAreRefused) {
               HasSubstr("400 Bad Request"));
   PARLEY_ASSERT_OK_AND_ASSIGN(Reply fine, Do("POST", "/echo", std::string(1000, 'x')));
   EXPECT_EQ(fine.status, 201);
+}
+
+// Says back what it hears; "close" closes.
+class Parrot final : public WebSocketListener {
+ public:
+  Parrot(std::shared_ptr<WebSocket> socket, std::atomic<int>& open)
+      : socket_(std::move(socket)), open_(open) {
+    ++open_;
+  }
+  void OnMessage(WebSocketMessage message) override {
+    if (message.data == "close") return socket_->Close(1000, "bye");
+    EXPECT_TRUE(socket_->Send(std::move(message)));
+  }
+  void OnClosed() override { --open_; }
+
+ private:
+  const std::shared_ptr<WebSocket> socket_;
+  std::atomic<int>& open_;
+};
+
+// As a client frames it: masked, here with zeros.
+std::string Framed(std::string_view text, bool is_text = true) {
+  std::string frame(1, static_cast<char>(is_text ? 0x81 : 0x82));
+  if (text.size() < 126) {
+    frame += static_cast<char>(0x80 | text.size());
+  } else {
+    frame += static_cast<char>(0x80 | 127);
+    for (int shift = 56; shift >= 0; shift -= 8) frame += static_cast<char>(text.size() >> shift);
+  }
+  return frame + std::string(4, '\0') + std::string(text);
+}
+
+class WebSocketTest : public HttpTest {
+ protected:
+  void SetUp() override {
+    Start();
+    server_->Stop(absl::ZeroDuration());
+    server_ = std::make_unique<Server>(ServerOptions(), executor_, log::Logger());
+    server_->HandleWebSocket(
+        "/socket",
+        [this](const Request& request, const auto& socket) -> std::shared_ptr<WebSocketListener> {
+          if (request.query.count("token") == 0) return nullptr;
+          return std::make_shared<Parrot>(socket, open_);
+        });
+    PARLEY_ASSERT_OK(server_->Start());
+  }
+  static std::string Upgrade(std::string_view target) {
+    return fmt::format(
+        "GET {} HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        target);
+  }
+  std::atomic<int> open_{0};
+};
+
+TEST_F(WebSocketTest, MessagesGoBothWaysUntilTheServerCloses) {
+  RawClient client(server_->port());
+  client.Send(Upgrade("/socket?token=x"));
+  const std::string answer = client.ReadUntil("\r\n\r\n");
+  EXPECT_THAT(answer, HasSubstr("101"));
+  EXPECT_THAT(answer, HasSubstr("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));  // as in RFC 6455
+  client.Send(Framed("hello"));
+  EXPECT_EQ(client.ReadUntil("hello"), "\x81\x05hello");
+  const std::string large(300'000, 'l');
+  client.Send(Framed(large + "!", false));
+  const std::string back = client.ReadUntil("!");
+  EXPECT_EQ(back.substr(0, 2), "\x82\x7f");
+  EXPECT_EQ(back.substr(10), large + "!");
+  client.Send(Framed("close"));
+  client.ReadUntil("");
+  EXPECT_TRUE(client.closed());
+  EXPECT_TRUE(Eventually([&] { return open_ == 0; }));
+}
+
+TEST_F(WebSocketTest, RefusedAndOversizedAreClosed) {
+  for (const char* target : {"/socket", "/elsewhere?token=x"}) {
+    RawClient client(server_->port());
+    client.Send(Upgrade(target));
+    EXPECT_THAT(client.ReadUntil(""), ::testing::Not(HasSubstr("101"))) << target;
+    EXPECT_TRUE(client.closed()) << target;
+  }
+  RawClient client(server_->port());
+  client.Send(Upgrade("/socket?token=x"));
+  client.ReadUntil("\r\n\r\n");
+  EXPECT_EQ(open_, 1);
+  std::thread sender([&] {  // the server stops reading in the middle of it
+    const std::string frame = Framed(std::string(WebSocket::kMaxMessageBytes + 1, 'x'));
+    client.SendSome(frame);
+  });
+  EXPECT_TRUE(Eventually([&] { return open_ == 0; }));
+  sender.join();
+}
+
+TEST_F(WebSocketTest, StoppingTheServerClosesThem) {
+  RawClient client(server_->port());
+  client.Send(Upgrade("/socket?token=x"));
+  client.ReadUntil("\r\n\r\n");
+  server_->Stop(absl::Seconds(1));
+  EXPECT_EQ(open_, 0);
+  client.ReadUntil("");
+  EXPECT_TRUE(client.closed());
 }
 
 TEST_F(HttpTest, SlowSendersAreClosed) {

@@ -1,10 +1,11 @@
-// Any text as an offer, twice: refused, or answered with a description that can be read, has as
-// many sections, and no line that the offer smuggled in.
+// Any text as an offer and as an answer, twice: refused, or answered with a description that can be
+// read, has as many sections, and no line that the offer smuggled in.
 #include <cstdint>
 #include <string_view>
 
 #include "base/check.h"
 #include "webrtc/negotiation.h"
+#include "webrtc/offering.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace parley::webrtc;  // NOLINT
@@ -14,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   negotiation.AddTrack(0, "TR_a", "PA_a|TR_a");
   for (int round = 0; round < 2; ++round) {
     const auto answer = negotiation.Accept(*offer);
-    if (!answer.ok()) return 0;
+    if (!answer.ok()) break;
     const auto read = ParseSdp(answer->sdp);
     PARLEY_CHECK(read.ok() && read->sections.size() == offer->sections.size());
     for (const SdpSection& section : read->sections) {
@@ -22,6 +23,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     PARLEY_CHECK(answer->plan.send.size() <= 1);
     negotiation.RemoveTrack(0);
+  }
+  // The same text as an answer.
+  Offering offering("12:34", {*Endpoint::Parse("192.0.2.1", 7882)}, {});
+  offering.AddTrack(0, "TR_a", "PA_a|TR_a");
+  for (int round = 0; round < 2; ++round) {
+    const auto made = offering.Next();
+    PARLEY_CHECK(made && ParseSdp(made->sdp).ok());
+    const auto plan = offering.Accept(*offer, 0);
+    if (!plan.ok()) break;
+    PARLEY_CHECK(plan->send.size() <= 1 && !plan->fingerprint.empty());
+    offering.RestartIce();
   }
   return 0;
 }

@@ -105,9 +105,57 @@ TEST(OpusTest, SoundSurvivesAtBothRates) {
   EXPECT_EQ(wide->Conceal(std::span(out).first(960)).value(), 960U);
 }
 
+// A voice-like sound whose pitch moves: what is made up for a lost frame misses it.
+TEST(OpusTest, LostFrameIsRecoveredFromTheNext) {
+  auto encoder = OpusEncoder::Create({.rate_hz = 16'000, .expected_loss_percent = 20});
+  auto plain = OpusEncoder::Create({.rate_hz = 16'000});
+  ASSERT_TRUE(encoder.ok() && plain.ok());
+  std::vector<int16_t> voice;
+  double phase = 0;
+  for (int i = 0; i < 16'000; ++i) {
+    phase += 2 * M_PI * (120 + 60 * std::sin(i / 900.0)) / 16'000;
+    double sum = 0;
+    for (int harmonic = 1; harmonic < 8; ++harmonic) sum += std::sin(phase * harmonic) / harmonic;
+    voice.push_back(static_cast<int16_t>(5'000 * sum * (0.6 + 0.4 * std::sin(i / 700.0))));
+  }
+  // Every fourth packet is lost. How far what is heard instead is from what was sent, on average.
+  const auto error_of = [&](OpusEncoder& from, bool recover) {
+    auto reference = OpusDecoder::Create(16'000);
+    auto lossy = OpusDecoder::Create(16'000);
+    std::vector<uint8_t> packet(OpusEncoder::kMaxPacketBytes);
+    std::vector<int16_t> sent(OpusDecoder::MaxSamples(16'000));
+    std::vector<int16_t> heard(sent);
+    std::vector<int16_t> lost_frame;
+    double error = 0;
+    for (size_t at = 0; at + 320 <= voice.size(); at += 320) {
+      const auto bytes = from.Encode(std::span(voice).subspan(at, 320), packet);
+      const std::string_view view(reinterpret_cast<const char*>(packet.data()), *bytes);
+      EXPECT_EQ(reference->Decode(view, sent).value(), 320U);
+      if (at / 320 % 4 == 3) {
+        lost_frame.assign(sent.begin(), sent.begin() + 320);
+        continue;
+      }
+      if (!lost_frame.empty()) {
+        const auto count = recover ? lossy->Recover(view, std::span(heard).first(320))
+                                   : lossy->Conceal(std::span(heard).first(320));
+        EXPECT_EQ(count.value(), 320U);
+        for (size_t i = 0; i < 320; ++i) error += std::pow(heard[i] - lost_frame[i], 2);
+        lost_frame.clear();
+      }
+      EXPECT_EQ(lossy->Decode(view, heard).value(), 320U);
+    }
+    return error;
+  };
+  const double recovered = error_of(*encoder, true);
+  encoder->Reset();
+  EXPECT_LT(recovered, error_of(*encoder, false) / 2);
+  EXPECT_GT(error_of(*plain, true), 0) << "without such a copy it is made up";
+}
+
 TEST(OpusTest, SaysWhatIsWrong) {
   EXPECT_THAT(OpusEncoder::Create({.bitrate_bps = 1}).status().message(), HasSubstr("6000"));
   EXPECT_THAT(OpusEncoder::Create({.complexity = 11}).status().message(), HasSubstr("0 to 10"));
+  EXPECT_FALSE(OpusEncoder::Create({.expected_loss_percent = 101}).ok());
   EXPECT_FALSE(OpusDecoder::Create(44'100).ok());
   auto encoder = OpusEncoder::Create();
   std::vector<uint8_t> packet(OpusEncoder::kMaxPacketBytes);
@@ -117,6 +165,7 @@ TEST(OpusTest, SaysWhatIsWrong) {
   EXPECT_FALSE(decoder->Decode("", out).ok());
   EXPECT_FALSE(decoder->Decode(std::string(3, '\xff'), out).ok());
   EXPECT_FALSE(decoder->Conceal(std::span(out).first(7)).ok());
+  EXPECT_FALSE(decoder->Recover("", std::span(out).first(320)).ok());
 }
 
 TEST(ResampleTest, KeepsLengthAndLoudness) {

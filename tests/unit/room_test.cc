@@ -107,6 +107,112 @@ class RoomTest : public ::testing::Test {
   std::vector<std::string> admissions_;
 };
 
+// ---- who speaks, and how well ----
+
+class SpeakersTest : public RoomTest {
+ protected:
+  void SetUp() override {
+    RoomTest::SetUp();
+    ann_ = Join(Person("ann"));
+    bob_ = Join(Person("bob"));
+    track_ = ann_.seat->Publish({.cid = "mic"})->sid;
+  }
+  // So many frames of 20 ms.
+  void Speak(int frames, uint32_t level) {
+    for (int i = 0; i < frames; ++i) {
+      clock_.Advance(absl::Milliseconds(20));
+      ann_.seat->SendFrame(0, {.timestamp = 0, .level = level, .data = "x"});
+    }
+  }
+  std::vector<bool> Told() {  // of ann
+    std::vector<bool> told;
+    for (const auto& changed : bob_.sink->All<SpeakersChanged>()) {
+      for (const Speaker& speaker : changed.speakers) {
+        EXPECT_EQ(speaker.identity, "ann");
+        if (told.empty() || told.back() != speaker.active) told.push_back(speaker.active);
+      }
+    }
+    return told;
+  }
+  Guest ann_;
+  Guest bob_;
+  std::string track_;
+};
+
+TEST_F(SpeakersTest, LoudSpeechIsNoticedABreathIsNot) {
+  Speak(40, 60);
+  EXPECT_THAT(Told(), IsEmpty()) << "too soft";
+  Speak(40, 20);
+  EXPECT_THAT(Told(), ElementsAre(true));
+  EXPECT_GT(bob_.sink->Last<SpeakersChanged>().speakers[0].level, 0.04);
+  Speak(15, 127);
+  Speak(40, 20);
+  EXPECT_THAT(Told(), ElementsAre(true));
+  Speak(60, 127);
+  EXPECT_THAT(Told(), ElementsAre(true, false));
+  EXPECT_EQ(bob_.sink->Last<SpeakersChanged>().speakers[0].level, 0);
+}
+
+TEST_F(SpeakersTest, SilenceWithoutFramesAndAMutedMicrophoneAreNoticed) {
+  Speak(40, 20);
+  for (int i = 0; i < 20; ++i) {
+    clock_.Advance(absl::Milliseconds(100));
+    EXPECT_FALSE(room_->CloseIfDue());
+  }
+  EXPECT_THAT(Told(), ElementsAre(true, false));
+  Speak(40, 20);
+  PARLEY_ASSERT_OK(ann_.seat->SetMuted(track_, true));
+  EXPECT_THAT(Told(), ElementsAre(true, false, true, false));
+}
+
+TEST_F(SpeakersTest, NewcomersHearWhoSpeaksAndHowWellTheyAreConnected) {
+  Speak(40, 20);
+  ann_.seat->SetQuality(Quality::kPoor, 2.5F);
+  ann_.seat->SetQuality(Quality::kPoor, 2.4F);  // no news
+  EXPECT_EQ(bob_.sink->All<QualityChanged>().size(), 1);
+  const Guest carol = Join(Person("carol"));
+  EXPECT_EQ(carol.sink->Last<SpeakersChanged>().speakers[0].identity, "ann");
+  EXPECT_EQ(carol.sink->Last<QualityChanged>().sid, ann_.seat->sid());
+  EXPECT_EQ(carol.sink->Last<QualityChanged>().quality, Quality::kPoor);
+}
+
+TEST_F(RoomTest, CallsReachWhomTheyNameAndAreRefusedOtherwise) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  const Guest carol = Join(Person("carol"));
+  RpcPacket call;
+  call.request_id = "1";
+  call.method = "add";
+  call.from_identity = "carol";  // a lie
+  call.destination_identity = "bob";
+  PARLEY_ASSERT_OK(ann.seat->SendRpc(call));
+  EXPECT_EQ(bob.sink->Last<RpcPacket>().from_identity, "ann");
+  EXPECT_THAT(carol.sink->All<RpcPacket>(), IsEmpty());
+  call.destination_identity = "dave";
+  PARLEY_ASSERT_OK(ann.seat->SendRpc(call));
+  EXPECT_EQ(ann.sink->Last<RpcPacket>().error_code, 1401);
+  call.step = RpcPacket::Step::kResponse;
+  PARLEY_ASSERT_OK(bob.seat->SendRpc(call));  // the caller has left: nobody to tell
+  EXPECT_EQ(bob.sink->All<RpcPacket>().size(), 1);
+  call.payload = std::string(kMaxDataBytes + 1, 'x');
+  EXPECT_THAT(ann.seat->SendRpc(call), HasCode(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(RoomTest, BytesGoToOthersWithTheirSender) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  BytePacket packet;
+  packet.stream_id = "s";
+  packet.content = std::string("\x00\xff", 2);
+  PARLEY_ASSERT_OK(ann.seat->SendBytes(packet));
+  EXPECT_EQ(bob.sink->Last<BytePacket>().content, packet.content);
+  EXPECT_EQ(bob.sink->Last<BytePacket>().from_identity, "ann");
+  JoinRequest mute = Person("mute");
+  mute.permission.can_publish_data = false;
+  const Guest silent = Join(mute);
+  EXPECT_THAT(silent.seat->SendBytes(packet), HasCode(absl::StatusCode::kPermissionDenied));
+}
+
 TEST_F(RoomTest, NewcomerSeesOthersAndOthersSeeIt) {
   const Guest ann = Join(Person("ann"));
   const Guest bob = Join(Person("bob"));

@@ -8,7 +8,9 @@
 #include "testing/matchers.h"
 #include "webrtc/data_transport.h"
 #include "webrtc/dtls.h"
+#include "webrtc/link.h"
 #include "webrtc/negotiation.h"
+#include "webrtc/offering.h"
 #include "webrtc/receive_stream.h"
 #include "webrtc/rtp.h"
 #include "webrtc/send_stream.h"
@@ -17,6 +19,8 @@
 
 namespace parley::webrtc {
 namespace {
+
+using namespace std::string_literals;  // NOLINT
 
 constexpr TransactionId kTransaction = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
 
@@ -331,6 +335,129 @@ TEST_F(NegotiationTest, NewCredentialsOfTheirsBringNewOnesOfOurs) {
   EXPECT_EQ(first->plan.local_ufrag, again->plan.local_ufrag);
   EXPECT_NE(first->plan.local_ufrag, restart->plan.local_ufrag);
   EXPECT_NE(first->plan.local_pwd, restart->plan.local_pwd);
+}
+
+// ---- the other way round ----
+
+class OfferingTest : public ::testing::Test {
+ protected:
+  // As a client answers: it takes everything, or says `audio` of the audio sections.
+  absl::StatusOr<Plan> Answer(const Offering::Offer& offer, std::string_view audio = "recvonly") {
+    const auto offered = ParseSdp(offer.sdp);
+    EXPECT_TRUE(offered.ok()) << offered.status();
+    std::string sections;
+    for (const SdpSection& section : offered->sections) {
+      sections += section.kind == "application" ? "m=application 9 UDP/DTLS/SCTP webrtc-datachannel"
+                                                  "\r\na=mid:0\r\na=sctp-port:5000\r\n"
+                                                : Audio(section.mid, audio);
+    }
+    return Accept(sections, offer.id);
+  }
+  absl::StatusOr<Plan> Accept(std::string_view sections, uint32_t id) {
+    std::string text = Offer(sections);
+    text.replace(text.find("actpass"), 7, "active");
+    PARLEY_ASSIGN_OR_RETURN(const Sdp sdp, ParseSdp(text));
+    return offering_.Accept(sdp, id);
+  }
+  Offering offering_{"12:34", {*Endpoint::Parse("192.0.2.1", 7882)}, {{"_reliable", true, {}}}};
+};
+
+TEST_F(OfferingTest, ChannelsFirstThenTracksAsTheyCome) {
+  auto offer = offering_.Next();
+  ASSERT_TRUE(offer);
+  auto sdp = ParseSdp(offer->sdp);
+  PARLEY_ASSERT_OK(sdp.status());
+  ASSERT_EQ(sdp->sections.size(), 1);
+  EXPECT_EQ(sdp->sections[0].kind, "application");
+  EXPECT_EQ(sdp->sections[0].setup, "actpass");
+  EXPECT_NE(offer->sdp.find("192.0.2.1 7882 typ host"), std::string::npos);
+  offering_.AddTrack(7, "TR_a", "PA_a|TR_a");
+  EXPECT_FALSE(offering_.Next()) << "one at a time";
+  auto plan = Answer(*offer);
+  PARLEY_ASSERT_OK(plan.status());
+  EXPECT_TRUE(plan->send.empty()) << "the track was not in that offer";
+  EXPECT_EQ(plan->channels[0].label, "_reliable");
+  EXPECT_EQ(plan->sctp_port, 5000);
+  EXPECT_EQ(plan->fingerprint, "AB:CD");
+  offer = offering_.Next();
+  ASSERT_TRUE(offer);
+  EXPECT_EQ(offer->mid_to_track, (std::map<std::string, std::string>{{"1", "TR_a"}}));
+  plan = Answer(*offer);
+  PARLEY_ASSERT_OK(plan.status());
+  ASSERT_EQ(plan->send.size(), 1);
+  EXPECT_EQ(plan->send[0].track, 7);
+  EXPECT_EQ(plan->send[0].audio_level_id, 1);
+  sdp = ParseSdp(offer->sdp);
+  EXPECT_EQ(sdp->sections[1].ssrcs, std::vector<uint32_t>{plan->send[0].ssrc});
+  EXPECT_EQ(sdp->sections[1].msid_stream, "PA_a|TR_a");
+  EXPECT_EQ(sdp->sections[1].direction, Direction::kSendOnly);
+  EXPECT_FALSE(offering_.Next());
+}
+
+TEST_F(OfferingTest, SectionOfAnEndedTrackIsUsedAgain) {
+  offering_.AddTrack(1, "TR_1", "s");
+  PARLEY_ASSERT_OK(Answer(*offering_.Next()).status());
+  offering_.RemoveTrack(1);
+  auto offer = offering_.Next();
+  ASSERT_TRUE(offer);
+  EXPECT_EQ(ParseSdp(offer->sdp)->sections[1].direction, Direction::kInactive);
+  offering_.AddTrack(2, "TR_2", "s");  // before the answer to that
+  auto plan = Answer(*offer, "inactive");
+  PARLEY_ASSERT_OK(plan.status());
+  EXPECT_TRUE(plan->send.empty());
+  offer = offering_.Next();
+  ASSERT_TRUE(offer);
+  EXPECT_EQ(ParseSdp(offer->sdp)->sections.size(), 2);
+  EXPECT_EQ(offer->mid_to_track.at("1"), "TR_2");
+}
+
+TEST_F(OfferingTest, RestartBringsNewCredentialsEvenWithoutTheLastAnswer) {
+  const auto first = offering_.Next();
+  offering_.RestartIce();
+  const auto second = offering_.Next();
+  ASSERT_TRUE(second);
+  EXPECT_NE(ParseSdp(first->sdp)->sections[0].ice_ufrag,
+            ParseSdp(second->sdp)->sections[0].ice_ufrag);
+  EXPECT_EQ(Answer(*first).status().code(), absl::StatusCode::kNotFound);
+  const auto plan = Answer(*second);
+  PARLEY_ASSERT_OK(plan.status());
+  EXPECT_EQ(plan->local_ufrag, ParseSdp(second->sdp)->sections[0].ice_ufrag);
+}
+
+TEST_F(OfferingTest, AnswersThatDoNotFitAreRefused) {
+  EXPECT_EQ(Accept("", 0).status().code(), absl::StatusCode::kNotFound) << "nothing was offered";
+  const auto offer = offering_.Next();
+  const std::string data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n";
+  for (const std::string& sections :
+       {std::string(), Audio("0", "recvonly"), data + Audio("1", "recvonly"),
+        data + "a=setup:passive\r\n", data + "a=fingerprint:sha-1 AB\r\n",
+        data + "a=ice-ufrag:a b\r\n", "m=application 0 UDP/DTLS/SCTP x\r\na=mid:0\r\n"s}) {
+    EXPECT_EQ(Accept(sections, offer->id).status().code(), absl::StatusCode::kInvalidArgument)
+        << sections;
+  }
+  PARLEY_ASSERT_OK(Answer(*offer).status());
+  offering_.AddTrack(1, "TR_1", "s");
+  const auto next = offering_.Next();
+  EXPECT_FALSE(
+      Accept(data + "a=fingerprint:sha-256 CD:EF\r\n" + Audio("1", "recvonly"), next->id).ok())
+      << "another certificate";
+}
+
+// ---- how well speech comes through ----
+
+TEST(Link, OpinionFallsWithLossDelayAndJitter) {
+  const LinkFigures good{.loss = 0, .round_trip = absl::Milliseconds(30)};
+  EXPECT_GT(MeanOpinion(good), 4.3);
+  float before = MeanOpinion(good);
+  for (const double loss : {0.01, 0.05, 0.1, 0.2, 0.5, 1.0}) {
+    const float now = MeanOpinion({.loss = loss, .round_trip = absl::Milliseconds(30)});
+    EXPECT_LT(now, before) << loss;
+    EXPECT_GE(now, 1);
+    before = now;
+  }
+  EXPECT_LT(MeanOpinion({.round_trip = absl::Milliseconds(800)}), 3.7);
+  EXPECT_LT(MeanOpinion({.jitter = absl::Milliseconds(300)}), 3.1);
+  EXPECT_EQ(MeanOpinion({.loss = 7, .round_trip = absl::Hours(1)}), 1);
 }
 
 TEST_F(NegotiationTest, OffersThatCannotBeServedAreRefused) {

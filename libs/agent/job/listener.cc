@@ -47,7 +47,7 @@ Listener::Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler res
 }
 
 void Listener::OnOpus(std::string_view packet, uint32_t timestamp) {
-  if (has_timestamp_) ConcealUntil(timestamp);
+  if (has_timestamp_) ConcealUntil(timestamp, packet);
   const auto count = decoder_.Decode(packet, decoded_);
   if (!count.ok()) return;  // the sender's fault; the next packet may be good
   has_timestamp_ = true;
@@ -55,10 +55,16 @@ void Listener::OnOpus(std::string_view packet, uint32_t timestamp) {
   Take(std::span(decoded_).first(*count));
 }
 
-void Listener::ConcealUntil(uint32_t timestamp) {
+// The frame right before `next` may stand in it once more; what is before that is made up.
+void Listener::ConcealUntil(uint32_t timestamp, std::string_view next) {
   const size_t missing = (timestamp - next_timestamp_) / kTicksPerSample;
   if (missing == 0 || missing > kMaxConcealedSamples) return;
-  const auto count = decoder_.Conceal(std::span(decoded_).first(missing));
+  const size_t last = std::min(missing, kVoiceFrameSamples);
+  if (missing > last) {
+    const auto count = decoder_.Conceal(std::span(decoded_).first(missing - last));
+    if (count.ok()) Take(std::span(decoded_).first(*count));
+  }
+  const auto count = decoder_.Recover(next, std::span(decoded_).first(last));
   if (count.ok()) Take(std::span(decoded_).first(*count));
 }
 

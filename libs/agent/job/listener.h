@@ -38,7 +38,7 @@ class Listener {
 
  private:
   Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler resampler);
-  void ConcealUntil(uint32_t timestamp);
+  void ConcealUntil(uint32_t timestamp, std::string_view next);
   void Take(std::span<const int16_t> samples);
   void OnFrame();
   void GiveFed();

@@ -1,0 +1,38 @@
+#pragma once
+// What a session description says of our own side of a connection: ICE-lite on the engine's port,
+// and our certificate. Internal to `webrtc`.
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "webrtc/endpoint.h"
+
+namespace parley::webrtc {
+
+struct LocalTransport {
+  std::string fingerprint;  // SHA-256 of our certificate
+  std::vector<Endpoint> candidates;
+  std::string ufrag;
+  std::string pwd;
+
+  // New credentials: ICE begins anew.
+  void Renew();
+  // Of one section. `setup`: passive, actpass. Candidates stand in one section of a description.
+  std::string Lines(std::string_view mid, std::string_view setup, bool with_candidates) const;
+};
+
+// The lines before the first section. `bundle`: " 0 1 2".
+std::string SessionLines(std::string_view session_id, uint32_t version, std::string_view bundle);
+// The lines of a section that sends one track.
+std::string TrackLines(std::string_view stream, std::string_view sid, uint32_t ssrc,
+                       std::string_view cname);
+uint32_t RandomSsrc();  // never 0
+// May `text` stand in a description of ours? It must bring no lines of its own.
+bool IsSdpToken(std::string_view text, size_t limit);
+
+inline constexpr auto kAudioLevelUri = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+inline constexpr size_t kMaxIceUfrag = 256;  // RFC 8839
+
+}  // namespace parley::webrtc

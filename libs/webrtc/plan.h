@@ -1,0 +1,52 @@
+#pragma once
+// What the last offer and answer settled, as a peer connection needs to know it.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "webrtc/rtp.h"
+
+namespace parley::webrtc {
+
+// Audio that the other side may send.
+struct ReceivePlan {
+  static constexpr uint32_t kNobody = UINT32_MAX;
+  std::string mid;
+  std::string track_id;  // of its msid
+  std::vector<uint32_t> ssrcs;
+  uint8_t payload_type = 0;
+  RtpExtensions extensions;
+  // Set by whoever knows the track: its name in PeerObserver::OnAudio. kNobody: packets are
+  // dropped.
+  uint32_t tag = kNobody;
+};
+
+// Audio that goes to the other side.
+struct SendPlan {
+  uint32_t track = 0;  // as in AddTrack
+  uint32_t ssrc = 0;
+  uint8_t payload_type = 0;
+  uint8_t audio_level_id = 0;
+};
+
+// A data channel that this side opens.
+struct ChannelPlan {
+  std::string label;
+  bool ordered = true;
+  std::optional<uint32_t> max_retransmits;  // nullopt: reliable
+};
+
+struct Plan {
+  std::string local_ufrag;
+  std::string local_pwd;
+  std::string remote_ufrag;
+  std::string fingerprint;  // SHA-256 of the other side's certificate
+  uint16_t sctp_port = 0;   // 0: no data channels
+  std::vector<ReceivePlan> receive;
+  std::vector<SendPlan> send;
+  // Opened once, when data may flow. Empty: the other side opens them.
+  std::vector<ChannelPlan> channels;
+};
+
+}  // namespace parley::webrtc

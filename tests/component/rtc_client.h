@@ -1,0 +1,268 @@
+#pragma once
+// A WebRTC client made of the parts of libs/webrtc: full ICE's controlling side (as much as it
+// takes against ICE-lite), DTLS client, SRTP, data channels. One peer connection; it offers, or
+// answers what the server offers. One thread; Run() moves it.
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "event/loop.h"
+#include "webrtc/data_transport.h"
+#include "webrtc/dtls.h"
+#include "webrtc/rtp.h"
+#include "webrtc/sdp.h"
+#include "webrtc/srtp.h"
+#include "webrtc/stun.h"
+
+namespace parley {
+
+class RtcClient final : public webrtc::RtcpReader {
+ public:
+  static constexpr uint32_t kSsrc = 4711;
+
+  RtcClient() : context_(*webrtc::DtlsContext::Create()) {}
+  ~RtcClient() override {
+    data_.reset();
+    dtls_.reset();  // says goodbye
+    if (fd_ >= 0) close(fd_);
+  }
+
+  // A microphone with this cid, one section to listen on, and data channels.
+  std::string Offer(const std::string& cid) const {
+    return Head("0 1 2") + Transport("actpass") + Audio("0", "sendonly", 111) +
+           fmt::format("a=msid:- {}\r\na=ssrc:{} cname:c\r\n", cid, kSsrc) +
+           Audio("1", "recvonly", 111) +
+           "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sctp-port:5000\r\n";
+  }
+  // The server's UDP port, as its description says it.
+  static uint16_t PortOf(const std::string& text) {
+    const size_t at = text.find("127.0.0.1 ", text.find("a=candidate"));
+    EXPECT_NE(at, std::string::npos);
+    return at == std::string::npos ? 0 : static_cast<uint16_t>(std::stoi(text.substr(at + 10)));
+  }
+  void TakeAnswer(const std::string& text) { TakeRemote(text); }
+
+  // Takes what the server offers; the answer to it.
+  std::string Answer(const std::string& text) {
+    TakeRemote(text);
+    const auto offer = webrtc::ParseSdp(text);
+    EXPECT_TRUE(offer.ok()) << offer.status();
+    std::string bundle;
+    std::string sections;
+    for (const webrtc::SdpSection& section : offer->sections) {
+      EXPECT_EQ(section.setup, "actpass");
+      bundle += (bundle.empty() ? "" : " ") + section.mid;
+      if (section.kind == "application") {
+        sections += fmt::format(
+            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:{}\r\na=sctp-port:5000\r\n",
+            section.mid);
+      } else {
+        const bool sends = section.direction == webrtc::Direction::kSendOnly;
+        sections += Audio(section.mid, sends ? "recvonly" : "inactive", 111);
+      }
+    }
+    return Head(bundle) + Transport("active") + sections;
+  }
+
+  // New credentials in the next description, and another socket: another network.
+  void ChangeNetwork() {
+    ++generation_;
+    close(std::exchange(fd_, -1));
+  }
+
+  // Moves everything on until `done`; false when `timeout` passed first.
+  bool Run(const std::function<bool()>& done, absl::Duration timeout = absl::Seconds(10)) {
+    const int64_t until_us = loop_.NowMicros() + absl::ToInt64Microseconds(timeout);
+    while (!done()) {
+      if (loop_.NowMicros() > until_us) return false;
+      Step();
+    }
+    return true;
+  }
+  // One round of that: for several clients in turn.
+  void Step() {
+    if (fd_ < 0) return;
+    const int64_t now_us = loop_.NowMicros();
+    if (now_us >= next_check_us_) {
+      next_check_us_ = now_us + 50'000;
+      std::array<uint8_t, webrtc::kMaxStunBytes> check;
+      Send({check.data(), webrtc::WriteBindingRequest({1, 2, 3}, remote_ufrag_ + ":" + ufrag(),
+                                                      remote_pwd_, true, check)});
+    }
+    loop_.Turn();  // what SCTP sends when another's clock ticks is posted there
+    dtls_->Tick();
+    if (data_ != nullptr) data_->Tick();
+    pollfd waiting{fd_, POLLIN, 0};
+    if (poll(&waiting, 1, 2) <= 0) return;
+    std::array<uint8_t, 2048> buffer;
+    const ssize_t size = recv(fd_, buffer.data(), buffer.size(), 0);
+    if (size > 0) Take(std::span(buffer).first(static_cast<size_t>(size)));
+  }
+
+  bool connected() const { return srtp_ != nullptr; }
+  // One packet; `lose`: it never leaves, but may be asked for again.
+  void SendAudio(uint16_t sequence, std::string_view payload, bool lose = false,
+                 uint8_t level = 17) {
+    ASSERT_TRUE(connected());
+    std::array<uint8_t, 1500> packet{};
+    const size_t header = webrtc::WriteRtpHeader({.payload_type = 111,
+                                                  .sequence = sequence,
+                                                  .timestamp = sequence * 960u,
+                                                  .ssrc = kSsrc,
+                                                  .audio_level_id = 1,
+                                                  .audio_level = level},
+                                                 packet);
+    std::memcpy(packet.data() + header, payload.data(), payload.size());
+    const size_t size = srtp_->ProtectRtp(packet, header + payload.size());
+    sent_[sequence].assign(reinterpret_cast<const char*>(packet.data()), size);
+    if (!lose) Send({packet.data(), size});
+  }
+  void SendData(const std::string& message) {
+    ASSERT_TRUE(connected());
+    ASSERT_TRUE(data_->Send("_reliable", webrtc::AsBytes(message)).ok());
+  }
+  void SendRaw(std::string_view datagram) { Send(webrtc::AsBytes(datagram)); }
+  // The same packet once more.
+  void Replay(uint16_t sequence) { Send(webrtc::AsBytes(sent_.at(sequence))); }
+  // As if it came of SCTP.
+  void SendPlain(std::string_view bytes) { EXPECT_TRUE(dtls_->Write(webrtc::AsBytes(bytes))); }
+  // A check with the right names, from another address; `pwd`: "" = the right one.
+  void CheckFromElsewhere(const std::string& pwd) {
+    const int other = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    sockaddr_in server{};
+    socklen_t size = sizeof server;
+    getpeername(fd_, reinterpret_cast<sockaddr*>(&server), &size);
+    std::array<uint8_t, webrtc::kMaxStunBytes> check;
+    const size_t bytes = webrtc::WriteBindingRequest({7}, remote_ufrag_ + ":" + ufrag(),
+                                                     pwd.empty() ? remote_pwd_ : pwd,
+                                                     pwd.empty() ? false : true, check);
+    EXPECT_GT(sendto(other, check.data(), bytes, 0, reinterpret_cast<sockaddr*>(&server), size), 0);
+    close(other);
+  }
+
+  std::vector<std::string> heard;     // audio
+  std::vector<std::string> messages;  // of data channels
+  std::vector<std::string> channels;  // that the server opened
+  std::vector<uint16_t> asked_again;  // for our audio
+  std::string fingerprint;            // in descriptions, instead of the true one
+  bool broken = false;                // the server ended the connection
+  uint16_t via = 0;                   // a relay's port, instead of the server's
+  bool answers_nacks = true;
+  bool opens_channels = true;  // false: the server does
+  size_t reports = 0;          // of the server, about its audio
+
+ private:
+  std::string ufrag() const { return fmt::format("them{}", generation_); }
+  static std::string Head(std::string_view bundle) {
+    return fmt::format("v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\n",
+                       bundle);
+  }
+  std::string Transport(std::string_view setup) const {
+    return fmt::format(
+        "a=ice-ufrag:{}\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 {}\r\n"
+        "a=setup:{}\r\n",
+        ufrag(), fingerprint.empty() ? context_->fingerprint() : fingerprint, setup);
+  }
+  static std::string Audio(std::string_view mid, std::string_view direction, int type) {
+    return fmt::format(
+        "m=audio 9 UDP/TLS/RTP/SAVPF {0}\r\nc=IN IP4 0.0.0.0\r\na=mid:{1}\r\na={2}\r\n"
+        "a=rtpmap:{0} opus/48000/2\r\na=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n",
+        type, mid, direction);
+  }
+
+  void OnSenderReport(const webrtc::SenderReport&) override { ++reports; }
+  void OnReportBlock(const webrtc::ReportBlock&) override {}
+  void OnNack(uint32_t ssrc, uint16_t sequence) override {
+    EXPECT_EQ(ssrc, kSsrc);
+    asked_again.push_back(sequence);
+    if (answers_nacks) Send(webrtc::AsBytes(sent_[sequence]));
+  }
+
+  void TakeRemote(const std::string& text) {
+    const auto remote = webrtc::ParseSdp(text);
+    ASSERT_TRUE(remote.ok()) << remote.status();
+    const webrtc::SdpSection& first = remote->sections.at(0);
+    remote_ufrag_ = first.ice_ufrag;
+    remote_pwd_ = first.ice_pwd;
+    if (fd_ >= 0) return;
+    sockaddr_in server{};
+    server.sin_family = AF_INET;
+    server.sin_port = htons(via != 0 ? via : PortOf(text));
+    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    fd_ = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&server), sizeof server), 0);
+    if (dtls_ != nullptr) return;  // another network, the same keys
+    dtls_ = std::make_unique<webrtc::DtlsTransport>(
+        context_, webrtc::DtlsTransport::Role::kClient, first.fingerprint,
+        [this](webrtc::Bytes datagram) { Send(datagram); },
+        [this](webrtc::Bytes plain) {
+          if (data_ != nullptr) data_->Take(plain);
+        });
+  }
+
+  void Send(webrtc::Bytes datagram) {
+    if (fd_ < 0) return;
+    (void)!send(fd_, datagram.data(), datagram.size(), 0);  // a network may lose it
+  }
+
+  void Take(std::span<uint8_t> datagram) {
+    if (webrtc::LooksLikeStun(datagram)) {
+      const auto message = webrtc::ParseStun(datagram);
+      if (!message || !webrtc::CheckIntegrity(*message, remote_pwd_)) return;
+      if (!std::exchange(checked_, true)) dtls_->Start();
+    } else if (datagram[0] < 64) {
+      if (!dtls_->Take(datagram).ok()) broken = true;
+      if (dtls_->connected() && srtp_ == nullptr) Secured();
+    } else if (srtp_ != nullptr && webrtc::IsRtcp(datagram)) {
+      const size_t size = srtp_->UnprotectRtcp(datagram);
+      if (size == 0) return;  // it came twice
+      EXPECT_TRUE(webrtc::ReadRtcp(datagram.first(size), *this));
+    } else if (srtp_ != nullptr) {
+      const size_t size = srtp_->UnprotectRtp(datagram);
+      const auto packet = webrtc::ParseRtp(datagram.first(size), {.audio_level = 1});
+      ASSERT_TRUE(packet);
+      heard.emplace_back(webrtc::Text(packet->payload));
+    }
+  }
+
+  void Secured() {
+    srtp_ = *webrtc::Srtp::Create(dtls_->keys());
+    data_ = std::make_unique<webrtc::DataTransport>(
+        loop_, true,
+        webrtc::DataTransport::Handlers{
+            [this](webrtc::Bytes packet) { dtls_->Write(packet); },
+            [this](const webrtc::DataChannel& channel) { channels.push_back(channel.label); },
+            [this](const webrtc::DataChannel&, webrtc::Bytes message) {
+              messages.emplace_back(webrtc::Text(message));
+            }});
+    ASSERT_TRUE(data_->Start(5000).ok());
+    if (!opens_channels) return;
+    ASSERT_TRUE(data_->Open("_reliable", true, std::nullopt).ok());
+  }
+
+  const std::shared_ptr<webrtc::DtlsContext> context_;
+  event::Loop loop_;
+  int fd_ = -1;
+  int generation_ = 0;
+  bool checked_ = false;
+  int64_t next_check_us_ = 0;
+  std::string remote_ufrag_;
+  std::string remote_pwd_;
+  std::unique_ptr<webrtc::DtlsTransport> dtls_;
+  std::unique_ptr<webrtc::Srtp> srtp_;
+  std::unique_ptr<webrtc::DataTransport> data_;
+  std::map<uint16_t, std::string> sent_;
+};
+
+}  // namespace parley
