@@ -140,12 +140,16 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
 
   SttGatewayConfig stt;
   stt.common = on(kStt);
+  stt.shared.redis.address = redis_->address();
   PARLEY_RETURN_IF_ERROR(add("stt-gateway", stt, stt_gateway::Run));
   TtsGatewayConfig tts;
   tts.common = on(kTts);
+  tts.shared.redis.address = redis_->address();
+  tts.cache_dir = data_dir_ + "/speech";
   PARLEY_RETURN_IF_ERROR(add("tts-gateway", tts, tts_gateway::Run));
   LlmGatewayConfig llm;
   llm.common = on(kLlm);
+  llm.shared.redis.address = redis_->address();
   PARLEY_RETURN_IF_ERROR(add("llm-gateway", llm, llm_gateway::Run));
 
   agent::AgentServerConfig agents = agent::ConfigFor(agent::ConfiguredAgents());
@@ -177,6 +181,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   api.rooms_address = At(kRooms);
   api.stt_address = At(kStt);
   api.tts_address = At(kTts);
+  api.llm_address = At(kLlm);
   api.demo = true;
   return add("api-server", api, api_server::Run);
 }

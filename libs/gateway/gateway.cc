@@ -14,6 +14,17 @@ absl::Status RequireCaller(const service::Context& context, std::string_view bea
   return auth::RequireWorker(claims);
 }
 
+absl::StatusOr<speech::Caller> CallerOf(const service::Context& context, std::string_view bearer,
+                                        const common::v1::CallContext& call) {
+  PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, context.AuthenticateToken(bearer));
+  if (!claims.is_service()) PARLEY_RETURN_IF_ERROR(auth::RequireWorker(claims));
+  speech::Caller caller;
+  caller.project = claims.project.empty() ? call.project() : claims.project;
+  if (caller.project.empty()) caller.project = "default";
+  caller.session = call.session_id();
+  return caller;
+}
+
 absl::Time DeadlineOf(const common::v1::CallContext& call) {
   return call.deadline_unix_ms() == 0 ? absl::InfiniteFuture()
                                       : absl::FromUnixMillis(call.deadline_unix_ms());

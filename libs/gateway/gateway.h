@@ -1,6 +1,6 @@
 #pragma once
 // What the speech and model gateways share: who may call, and the supervision of long streams.
-#include <absl/status/status.h>
+#include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
 #include <map>
@@ -13,12 +13,18 @@
 #include "base/mutex.h"
 #include "parley/common/v1/common.pb.h"
 #include "service/service.h"
+#include "speech/caller.h"
 
 namespace parley::gateway {
 
 // Services and workers (video.agent) may call.
 //   Unauthenticated  names the cause
 absl::Status RequireCaller(const service::Context& context, std::string_view bearer);
+
+// For whom the call is: the project of the worker's key, or the one that a service names.
+//   Unauthenticated  names the cause
+absl::StatusOr<speech::Caller> CallerOf(const service::Context& context, std::string_view bearer,
+                                        const common::v1::CallContext& call);
 
 // When the answer is of no use any more: the call's own deadline or the context's, InfiniteFuture
 // for none.

@@ -10,6 +10,21 @@
 
 namespace parley::gateway {
 
+void BindLimits(config::Table& table, std::string_view prefix, speech_redis::BudgetLimits& limits) {
+  table.Int(fmt::format("{}.max_streams", prefix), &limits.streams, 0, 100'000,
+            "Requests under way at a time, of all replicas together; 0: any number");
+  table.Int(fmt::format("{}.requests_per_minute", prefix), &limits.requests_per_minute, 0,
+            10'000'000, "Requests a minute, of all replicas together; 0: any number");
+  table.Int(fmt::format("{}.tokens_per_minute", prefix), &limits.tokens_per_minute, 0,
+            2'000'000'000, "Tokens a minute, of all replicas together; 0: any number");
+}
+
+void WyomingConfig::Bind(config::Table& table, std::string_view kind) {
+  table.Text(fmt::format("{}.wyoming.address", kind), &address,
+             "host:port of the engine wyoming; none: no such engine");
+  BindLimits(table, fmt::format("{}.wyoming", kind), limits);
+}
+
 void ProviderConfig::Bind(config::Table& table, std::string_view kind) {
   table.Text(
       fmt::format("{}.openai.base_url", kind), &base_url,
@@ -19,6 +34,7 @@ void ProviderConfig::Bind(config::Table& table, std::string_view kind) {
   table.AlsoFromEnv("OPENAI_API_KEY");
   table.Text(fmt::format("{}.openai.key_file", kind), &key_file, "File that holds its key");
   table.Text(fmt::format("{}.openai.model", kind), &model, "Model of requests that name none");
+  BindLimits(table, fmt::format("{}.openai", kind), limits);
 }
 
 absl::StatusOr<ProviderConfig> ProviderConfig::Resolve(std::string_view kind) const {

@@ -5,17 +5,31 @@
 #include <string_view>
 
 #include "config/table.h"
+#include "speech_redis/budget.h"
 
 namespace parley::gateway {
 
+// Settings PREFIX.{max_streams, requests_per_minute, tokens_per_minute}.
+void BindLimits(config::Table& table, std::string_view prefix, speech_redis::BudgetLimits& limits);
+
+// A server that speaks Wyoming: KIND.wyoming.{address, …}.
+struct WyomingConfig {
+  std::string address;  // "" = there is no such engine
+  speech_redis::BudgetLimits limits;
+
+  void Bind(config::Table& table, std::string_view kind);
+};
+
 // Where a remote provider is, as the operator says: settings KIND.openai.{base_url, key, key_file,
-// model} of the gateway KIND (stt, tts, llm). The key comes from the environment or a file, never a
+// model, max_streams, requests_per_minute, tokens_per_minute} of the gateway KIND (stt, tts, llm).
+// The key comes from the environment or a file, never a
 // flag, and is never logged.
 struct ProviderConfig {
   std::string base_url;  // "" = there is no such engine
   std::string key;
   std::string key_file;
-  std::string model;  // of requests that name none
+  std::string model;                  // of requests that name none
+  speech_redis::BudgetLimits limits;  // what the provider allows for the key, to all replicas
 
   void Bind(config::Table& table, std::string_view kind);
   // With the key read and no slash at the URL's end. Blocks on the disk.

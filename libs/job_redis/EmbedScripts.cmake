@@ -1,8 +1,13 @@
-# cmake -DOUT=scripts.cc -DDIR=scripts -DNAMES=a,b -P EmbedScripts.cmake: scripts as string constants. Those that start with
+# cmake -DOUT=scripts.cc -DDIR=scripts -DNAMES=a,b [-DHEADER=x/scripts.h -DNAMESPACE=x] -P EmbedScripts.cmake: scripts as string
+# constants, declared in HEADER. Those that start with
 # `#!lua` stand for themselves; the others become functions of one library, behind the prelude. The library and its
 # functions carry a digest of it in their names: brokers of two versions each find their own.
 cmake_policy(SET CMP0057 NEW)
 string(REPLACE "," ";" NAMES "${NAMES}")
+if(NOT HEADER)
+  set(HEADER "job_redis/scripts.h")
+  set(NAMESPACE "parley::job::scripts")
+endif()
 file(READ "${DIR}/prelude.lua" prelude)
 set(functions "")
 set(all "${prelude}")
@@ -15,7 +20,7 @@ foreach(name IN LISTS NAMES)
 endforeach()
 string(SHA256 digest "${all}")
 string(SUBSTRING "${digest}" 0 12 digest)
-set(text "// Made from scripts/*.lua by EmbedScripts.cmake.\n#include \"job_redis/scripts.h\"\n\nnamespace parley::job::scripts {\n")
+set(text "// Made from scripts/*.lua by EmbedScripts.cmake.\n#include \"${HEADER}\"\n\nnamespace ${NAMESPACE} {\n")
 # A compiler takes at most 64 KiB in one literal, so each file is a literal of its own.
 string(APPEND text "const redis::Library library{\"parley_${digest}\", \"#!lua name=parley_${digest}\\n\"\n    R\"lua(${prelude})lua\"\n")
 foreach(name IN LISTS functions)
@@ -29,6 +34,6 @@ foreach(name IN LISTS NAMES)
     string(APPEND text "const redis::Script ${name}{\"${name}\", R\"lua(${body_${name}})lua\"};\n")
   endif()
 endforeach()
-string(APPEND text "}  // namespace parley::job::scripts\n")
+string(APPEND text "}  // namespace ${NAMESPACE}\n")
 file(WRITE "${OUT}.tmp" "${text}")
 file(RENAME "${OUT}.tmp" "${OUT}")

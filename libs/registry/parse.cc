@@ -309,7 +309,7 @@ class Parser {
     map.List("stt", kMaxChain, [&](const Node& node, const std::string& path) {
       MapReader fields(node, path, errors_);
       SttConfig stt;
-      Engine(fields, &stt.engine, {"pocketsphinx", "openai", "scripted"});
+      Engine(fields, &stt.engine, {"pocketsphinx", "openai", "wyoming", "scripted"});
       fields.Text("model", &stt.model);
       fields.Text("language", &stt.language, {2, 35});
       if (fields.Text("grammar", &stt.grammar, {1, 64}) &&
@@ -366,12 +366,13 @@ class Parser {
     map.List("tts", kMaxChain, [&](const Node& node, const std::string& path) {
       MapReader fields(node, path, errors_);
       TtsConfig tts;
-      Engine(fields, &tts.engine, {"flite", "espeak", "openai", "scripted"});
+      Engine(fields, &tts.engine, {"flite", "espeak", "openai", "wyoming", "scripted"});
       fields.Text("voice", &tts.voice);
       fields.Text("language", &tts.language, {2, 35});
       fields.Double("rate", &tts.rate, 0.5, 2);
       fields.Double("pitch", &tts.pitch, 0.5, 2);
       Options(fields, &tts.options);
+      if (bool cache = true; fields.Bool("cache", &cache) && !cache) tts.options["cache"] = "false";
       fields.Finish();
       chain->push_back(std::move(tts));
     });

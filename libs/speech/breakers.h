@@ -4,8 +4,10 @@
 #include <absl/time/time.h>
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -41,10 +43,26 @@ class Breakers {
 
   State StateOf(std::string_view key) const;
 
+  // For whoever carries health between processes. Durations count from now.
+  struct Health {
+    std::string key;
+    bool down = false;
+    absl::Duration wait;       // nobody asks for so long
+    absl::Duration cool_down;  // that led to it
+    absl::Duration probe;      // somebody is asking, for so long at most
+  };
+  // What changed here since the last call.
+  std::vector<Health> TakeChanges();
+  // They could not be said: they are told again, as they are then.
+  void GiveBack(const std::vector<Health>& changes);
+  // All that is down anywhere. What changed here and was not taken yet stands; else what is not
+  // among them is well.
+  void Adopt(const std::vector<Health>& board);
+
  private:
   struct Breaker {
     int failures = 0;  // in a row
-    absl::Duration cool_down;
+    absl::Duration cool_down = absl::ZeroDuration();
     absl::Time open_until = absl::InfinitePast();
     absl::Time probe_until = absl::InfinitePast();  // somebody is asking
     bool open = false;
@@ -54,6 +72,7 @@ class Breakers {
   const Options options_;
   mutable Mutex mutex_;
   std::map<std::string, Breaker, std::less<>> breakers_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string, std::less<>> changed_ ABSL_GUARDED_BY(mutex_);  // not taken yet
 };
 
 }  // namespace parley::speech

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "speech/caller.h"
 #include "speech/cancel.h"
 
 namespace parley::speech {
@@ -55,6 +56,7 @@ struct ChatPrompt {
   std::vector<ChatTool> tools;
   std::string tool_choice;  // auto (also empty), none, required, or a tool's name
   absl::Time deadline = absl::InfiniteFuture();
+  Caller caller;
 };
 
 struct ChatUsage {

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "speech/caller.h"
 #include "speech/words.h"
 
 namespace parley::speech {
@@ -26,6 +27,7 @@ struct SttConfig {
   std::vector<std::string> phrases;  // hints: phrases that are likely to be said
   std::map<std::string, std::string> options;
   bool interim_results = false;
+  Caller caller;
 };
 
 struct SttTranscript {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "speech/caller.h"
 #include "speech/cancel.h"
 #include "speech/words.h"
 
@@ -23,6 +24,7 @@ struct TtsConfig {
   double rate = 1;   // 0.5 (slow) to 2 (fast)
   double pitch = 1;  // 0.5 to 2, relative to the voice
   std::map<std::string, std::string> options;
+  Caller caller;
 };
 
 // InvalidArgument when rate or pitch is out of range.
@@ -63,6 +65,8 @@ class TtsEngine {
   virtual ~TtsEngine() = default;
   virtual std::string_view name() const = 0;
   virtual bool embedded() const = 0;  // needs no key and no network
+  // What else decides how a voice sounds: the program's version, a server's address.
+  virtual std::string version() const { return {}; }
   virtual std::vector<TtsVoiceInfo> Voices() const = 0;
 
   // May block: never on an event loop or in a gRPC reaction.

@@ -48,6 +48,7 @@ class TtsChain {
   // Of the first voice that served; those after it are resampled. Valid after Open().
   int sample_rate_hz() const { return sample_rate_hz_; }
   const std::string& engine() const { return engine_; }
+  size_t serving() const { return index_; }  // its place in `voices`
 
   // As TtsStream::Speak; an error (but Cancelled) means that the whole chain has failed. Word times
   // count from the start of the sentence, whoever says it.

@@ -39,8 +39,9 @@ Needs NeedsOf(std::string_view service) {
   if (service == "api-server") {
     return {false,
             {"--registry-address", "--dispatch-address", "--rooms-address", "--stt-address",
-             "--tts-address"}};
+             "--tts-address", "--llm-address"}};
   }
+  if (service.ends_with("-gateway")) return {true, {}};
   if (service == "agent-server") {
     return {false,
             {"--dispatch-address", "--rooms-address", "--stt-address", "--tts-address",

@@ -48,13 +48,15 @@ void ChatCall::Run() {
 }
 
 absl::Status ChatCall::Answer() {
-  PARLEY_RETURN_IF_ERROR(gateway::RequireCaller(parts_.context, bearer_));
+  PARLEY_ASSIGN_OR_RETURN(speech::Caller caller,
+                          gateway::CallerOf(parts_.context, bearer_, request_.context()));
   if (deadline_ <= Clock::Real().Now()) return DeadlineExceeded("the deadline has passed");
   if (request_.models().empty()) return InvalidArgument("the request names no model");
   if (request_.models_size() > kMaxChain)
     return InvalidArgument("a chain of {} models; at most {}", request_.models_size(), kMaxChain);
   PARLEY_ASSIGN_OR_RETURN(speech::ChatPrompt prompt, ToPrompt(request_));
   prompt.deadline = deadline_;
+  prompt.caller = std::move(caller);
   return AskChain(std::move(prompt));
 }
 

@@ -48,9 +48,10 @@ class Service final : public llm::v1::LanguageModelService::CallbackService {
   LlmGatewayParts& parts_;
 };
 
-absl::Status AddEngines(const LlmGatewayConfig& config,
+absl::Status AddEngines(const LlmGatewayConfig& config, gateway::Shared& shared,
                         speech::EngineTable<speech::LlmEngine>& engines) {
-  engines.Add("rules", std::make_unique<engines::RulesEngine>());
+  using gateway::Metered;
+  engines.Add("rules", Metered(std::make_unique<engines::RulesEngine>(), shared.MeterOfEmbedded()));
   PARLEY_ASSIGN_OR_RETURN(const gateway::ProviderConfig provider, config.openai.Resolve("llm"));
   if (!provider.base_url.empty()) {
     engines::OpenAiOptions options;
@@ -58,11 +59,14 @@ absl::Status AddEngines(const LlmGatewayConfig& config,
     options.key = provider.key;
     options.default_model = provider.model;
     options.timeout = config.timeout;
-    engines.Add("openai", std::make_unique<engines::OpenAiEngine>(std::move(options)));
+    PARLEY_ASSIGN_OR_RETURN(const gateway::Meter meter, shared.MeterOf("openai", provider));
+    engines.Add("openai",
+                Metered(std::make_unique<engines::OpenAiEngine>(std::move(options)), meter));
   }
   if (!config.script.empty()) {
     PARLEY_ASSIGN_OR_RETURN(const engines::Script script, engines::Script::Load(config.script));
-    engines.Add("scripted", std::make_unique<engines::ScriptedLlm>(script.llm));
+    engines.Add("scripted", Metered(std::make_unique<engines::ScriptedLlm>(script.llm),
+                                    shared.MeterOfEmbedded()));
   }
   return absl::OkStatus();
 }
@@ -74,6 +78,7 @@ void LlmGatewayConfig::Bind(config::Table& table) {
   table.Int("llm.max_chats", &max_chats, 1, 1024, "Answers that are made at a time");
   table.Duration("llm.timeout", &timeout, absl::Seconds(1), absl::Minutes(30),
                  "Longest time for one answer");
+  shared.Bind(table, "llm");
   openai.Bind(table, "llm");
   table.Text("llm.script", &script,
              "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
@@ -87,14 +92,16 @@ int Run(const LlmGatewayConfig& config, service::Context& context) {
 
 int Run(const LlmGatewayConfig& config, service::Context& context,
         std::function<void(int grpc_port, int admin_port)> started) {
+  speech::Breakers breakers(Clock::Real());
+  const auto shared = gateway::Shared::Create("llm", config.shared, context, breakers);
+  if (!shared.ok()) return service::FailStart("llm-gateway", shared.status());
   speech::EngineTable<speech::LlmEngine> engines("language model");
-  if (const absl::Status added = AddEngines(config, engines); !added.ok())
+  if (const absl::Status added = AddEngines(config, **shared, engines); !added.ok())
     return service::FailStart("llm-gateway", added);
   LlmGatewayMetrics metrics(context.registry(), engines.names());
   const auto limit = static_cast<size_t>(config.max_chats);
   gateway::Streams streams(limit);
   Executor models(limit, limit);
-  speech::Breakers breakers(Clock::Real());
   LlmGatewayParts parts{config, context, engines, breakers, metrics, streams, models};
   Service service(parts);
   service::Context::Hooks hooks;

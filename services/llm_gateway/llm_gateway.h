@@ -6,6 +6,7 @@
 #include <string>
 
 #include "gateway/provider.h"
+#include "gateway/shared.h"
 #include "service/service.h"
 
 namespace parley {
@@ -14,6 +15,7 @@ struct LlmGatewayConfig {
   service::CommonConfig common;
   int max_chats = 128;
   absl::Duration timeout = absl::Minutes(2);
+  gateway::SharedConfig shared;
   gateway::ProviderConfig openai;
   std::string script;
 

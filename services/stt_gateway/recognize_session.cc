@@ -19,7 +19,8 @@ double SecondsSince(int64_t micros) {
   return static_cast<double>(Clock::Real().MonotonicMicros() - micros) / 1e6;
 }
 
-speech::SttConfig ToConfig(const speech::v1::EngineConfig& proto, bool interim) {
+speech::SttConfig ToConfig(const speech::v1::EngineConfig& proto, bool interim,
+                           const speech::Caller& caller) {
   speech::SttConfig config;
   config.engine = proto.engine();
   config.model = proto.model();
@@ -28,6 +29,7 @@ speech::SttConfig ToConfig(const speech::v1::EngineConfig& proto, bool interim) 
   config.phrases.assign(proto.phrases().begin(), proto.phrases().end());
   config.options.insert(proto.options().begin(), proto.options().end());
   config.interim_results = interim;
+  config.caller = caller;
   return config;
 }
 
@@ -88,7 +90,8 @@ absl::Status RecognizeSession::Handle(const speech::v1::RecognizeRequest& reques
 }
 
 absl::Status RecognizeSession::Open(const speech::v1::RecognizeConfig& config) {
-  PARLEY_RETURN_IF_ERROR(gateway::RequireCaller(parts_.context, bearer_));
+  PARLEY_ASSIGN_OR_RETURN(const speech::Caller caller,
+                          gateway::CallerOf(parts_.context, bearer_, config.context()));
   deadline_ = gateway::DeadlineOf(config.context());
   if (deadline_ <= Clock::Real().Now()) return DeadlineExceeded("the deadline has passed");
   PARLEY_RETURN_IF_ERROR(PrepareAudio(config));
@@ -98,7 +101,7 @@ absl::Status RecognizeSession::Open(const speech::v1::RecognizeConfig& config) {
   session_id_ = config.context().session_id();
   speech::SttChain::Options options;
   for (const speech::v1::EngineConfig& engine : config.engines())
-    options.engines.push_back(ToConfig(engine, config.interim_results()));
+    options.engines.push_back(ToConfig(engine, config.interim_results(), caller));
   options.input_rate_hz = input_rate_hz_;
   options.final_timeout = parts_.config.final_timeout;
   speech::SttChain::Listener listener;

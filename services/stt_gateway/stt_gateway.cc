@@ -7,6 +7,7 @@
 #include "engines/openai/speech_to_text.h"
 #include "engines/pocketsphinx/engine.h"
 #include "engines/scripted/scripted.h"
+#include "engines/wyoming/speech_to_text.h"
 #include "gateway/gateway.h"
 #include "parley/speech/v1/speech.grpc.pb.h"
 #include "rpc/channel.h"
@@ -69,8 +70,12 @@ void SttGatewayConfig::Bind(config::Table& table) {
   table.Duration("stt.idle_timeout", &idle_timeout, absl::Seconds(1), absl::Hours(24),
                  "Streams without audio for so long are closed");
   table.Bool("stt.preload", &preload, "Load the embedded models at the start; ready once loaded");
+  shared.Bind(table, "stt");
   openai.Bind(table, "stt");
   table.Duration("stt.openai.timeout", &openai_timeout, absl::Milliseconds(100), absl::Minutes(1),
+                 "How long it may take over one utterance before the chain goes on");
+  wyoming.Bind(table, "stt");
+  table.Duration("stt.wyoming.timeout", &wyoming_timeout, absl::Milliseconds(100), absl::Minutes(1),
                  "How long it may take over one utterance before the chain goes on");
   table.Text("stt.script", &script,
              "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
@@ -84,6 +89,10 @@ int Run(const SttGatewayConfig& config, service::Context& context) {
 
 int Run(const SttGatewayConfig& config, service::Context& context,
         std::function<void(int grpc_port, int admin_port)> started) {
+  speech::Breakers breakers(Clock::Real());
+  const auto shared = gateway::Shared::Create("stt", config.shared, context, breakers);
+  if (!shared.ok()) return service::FailStart("stt-gateway", shared.status());
+  const gateway::Meter counted = (*shared)->MeterOfEmbedded();
   speech::EngineTable<speech::SttEngine> engines("speech-to-text");
   engines::PocketsphinxOptions options;
   options.decoder = config.decoder;
@@ -93,7 +102,7 @@ int Run(const SttGatewayConfig& config, service::Context& context,
   options.open_timeout = config.open_timeout;
   auto pocketsphinx = std::make_unique<engines::PocketsphinxEngine>(options);
   engines::PocketsphinxEngine* embedded = pocketsphinx.get();
-  engines.Add("pocketsphinx", std::move(pocketsphinx));
+  engines.Add("pocketsphinx", gateway::Metered(std::move(pocketsphinx), counted));
   const auto provider = config.openai.Resolve("stt");
   if (!provider.ok()) return service::FailStart("stt-gateway", provider.status());
   if (!provider->base_url.empty()) {
@@ -102,16 +111,28 @@ int Run(const SttGatewayConfig& config, service::Context& context,
     remote.key = provider->key;
     remote.default_model = provider->model;
     remote.timeout = config.openai_timeout;
-    engines.Add("openai", std::make_unique<engines::OpenAiStt>(std::move(remote)));
+    const auto meter = (*shared)->MeterOf("openai", *provider);
+    if (!meter.ok()) return service::FailStart("stt-gateway", meter.status());
+    engines.Add("openai",
+                gateway::Metered(std::make_unique<engines::OpenAiStt>(std::move(remote)), *meter));
+  }
+  if (!config.wyoming.address.empty()) {
+    engines::WyomingSttOptions remote;
+    remote.address = config.wyoming.address;
+    remote.timeout = config.wyoming_timeout;
+    const auto meter = (*shared)->MeterOf("wyoming", config.wyoming);
+    if (!meter.ok()) return service::FailStart("stt-gateway", meter.status());
+    engines.Add("wyoming",
+                gateway::Metered(std::make_unique<engines::WyomingStt>(std::move(remote)), *meter));
   }
   if (!config.script.empty()) {
     const auto script = engines::Script::Load(config.script);
     if (!script.ok()) return service::FailStart("stt-gateway", script.status());
-    engines.Add("scripted", std::make_unique<engines::ScriptedStt>(script->stt));
+    engines.Add("scripted",
+                gateway::Metered(std::make_unique<engines::ScriptedStt>(script->stt), counted));
   }
   SttGatewayMetrics metrics(context.registry(), engines.names());
   gateway::Streams streams(static_cast<size_t>(config.max_streams));
-  speech::Breakers breakers(Clock::Real());
   SttGatewayParts parts{config, context, engines, breakers, metrics, streams};
   Service service(parts);
   service::Context::Hooks hooks;

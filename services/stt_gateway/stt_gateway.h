@@ -6,6 +6,7 @@
 #include <string>
 
 #include "gateway/provider.h"
+#include "gateway/shared.h"
 #include "service/service.h"
 
 namespace parley {
@@ -21,8 +22,11 @@ struct SttGatewayConfig {
   absl::Duration final_timeout = absl::Seconds(10);
   absl::Duration idle_timeout = absl::Minutes(10);
   bool preload = true;
+  gateway::SharedConfig shared;
   gateway::ProviderConfig openai;
   absl::Duration openai_timeout = absl::Seconds(4);
+  gateway::WyomingConfig wyoming;
+  absl::Duration wyoming_timeout = absl::Seconds(4);
   std::string script;
 
   void Bind(config::Table& table);

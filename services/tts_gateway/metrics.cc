@@ -6,6 +6,9 @@ namespace parley {
 namespace {
 
 constexpr int kCodes = 17;
+constexpr const char* kCache = "parley_tts_cache_total";
+constexpr const char* kCacheHelp =
+    "Sentences that the cache was asked for, by where they came from";
 
 }  // namespace
 
@@ -20,7 +23,13 @@ TtsGatewayMetrics::TtsGatewayMetrics(prometheus::Registry& registry,
       cancelled(metrics::Counter(registry, "parley_tts_cancelled_total",
                                  "Segments that were cancelled before their end")),
       fallbacks(metrics::Counter(registry, "parley_tts_fallbacks_total",
-                                 "Voices that failed and were passed over")) {
+                                 "Voices that failed and were passed over")),
+      cache_hits(metrics::Counter(registry, kCache, kCacheHelp, {{"outcome", "hit"}})),
+      cache_copied(metrics::Counter(registry, kCache, kCacheHelp, {{"outcome", "copied"}})),
+      cache_made(metrics::Counter(registry, kCache, kCacheHelp, {{"outcome", "made"}})),
+      cache_passed(metrics::Counter(registry, kCache, kCacheHelp, {{"outcome", "passed"}})),
+      cache_bytes(metrics::Gauge(registry, "parley_tts_cache_bytes",
+                                 "Recorded speech on this replica's disk")) {
   for (const std::string& name : engines) {
     first_audio_[name] =
         &metrics::Histogram(registry, "parley_tts_first_audio_seconds",

@@ -26,6 +26,12 @@ struct TtsGatewayMetrics {  // every metric of the service, in one place
   prometheus::Counter& audio_seconds;  // parley_tts_audio_seconds_total
   prometheus::Counter& cancelled;      // parley_tts_cancelled_total
   prometheus::Counter& fallbacks;      // parley_tts_fallbacks_total
+  // Sentences by where they came from: parley_tts_cache_total{outcome="hit"}, this replica's disk;
+  prometheus::Counter& cache_hits;
+  prometheus::Counter& cache_copied;  // {outcome="copied"}: from another replica
+  prometheus::Counter& cache_made;    // {outcome="made"}: for all
+  prometheus::Counter& cache_passed;  // {outcome="passed"}: for one caller, kept by nobody
+  prometheus::Gauge& cache_bytes;     // parley_tts_cache_bytes
 
  private:
   std::map<std::string, prometheus::Histogram*, std::less<>> first_audio_;

@@ -38,7 +38,7 @@ absl::StatusOr<AudioPacker> AudioPacker::Create(speech::v1::AudioEncoding encodi
   }
   PARLEY_ASSIGN_OR_RETURN(audio::Resampler resampler,
                           audio::Resampler::Create(engine_rate_hz, rate_hz));
-  return AudioPacker(std::move(resampler), std::move(encoder), rate_hz);
+  return AudioPacker(std::move(resampler), std::move(encoder), rate_hz, engine_rate_hz);
 }
 
 int AudioPacker::MsSoFar() const {
@@ -46,16 +46,23 @@ int AudioPacker::MsSoFar() const {
 }
 
 void AudioPacker::Take(size_t samples, std::vector<speech::v1::SynthesizedAudio>& out) {
-  speech::v1::SynthesizedAudio message;
   const std::span<const int16_t> piece(pending_.data(), samples);
+  std::string data;
   if (encoder_.has_value()) {
     std::array<uint8_t, audio::OpusEncoder::kMaxPacketBytes> packet;
     const auto bytes = encoder_->Encode(piece, packet);
     // The size of a frame is ours, so this cannot fail but for a broken library.
-    if (bytes.ok()) message.set_data(packet.data(), *bytes);
+    if (bytes.ok()) data.assign(reinterpret_cast<const char*>(packet.data()), *bytes);
   } else {
-    message.set_data(std::string(audio::AsBytes(piece)));
+    data = audio::AsBytes(piece);
   }
+  pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(samples));
+  Emit(std::move(data), out);
+}
+
+void AudioPacker::Emit(std::string data, std::vector<speech::v1::SynthesizedAudio>& out) {
+  speech::v1::SynthesizedAudio message;
+  message.set_data(std::move(data));
   for (speech::WordTime& word : words_) {
     speech::v1::WordTiming* timing = message.add_words();
     timing->set_word(std::move(word.word));
@@ -63,7 +70,6 @@ void AudioPacker::Take(size_t samples, std::vector<speech::v1::SynthesizedAudio>
     timing->set_end_ms(word.end_ms);
   }
   words_.clear();
-  pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(samples));
   sent_ = true;
   out.push_back(std::move(message));
 }
@@ -86,6 +92,29 @@ std::vector<speech::v1::SynthesizedAudio> AudioPacker::Add(
   }
   while (pending_.size() >= of_ms(sent_ ? kLaterMs : kFirstMs))
     Take(std::min(pending_.size(), of_ms(sent_ ? kMostMs : kLaterMs)), out);
+  return out;
+}
+
+std::vector<speech::v1::SynthesizedAudio> AudioPacker::AddPhrase(const speech::Phrase& phrase) {
+  if (!encoder_.has_value() || phrase.opus.empty()) {
+    if (phrase.sample_rate_hz == engine_rate_hz_) return Add(phrase.samples, phrase.words);
+    const auto samples = audio::Resample(phrase.samples, phrase.sample_rate_hz, engine_rate_hz_);
+    return Add(samples.ok() ? *samples : std::vector<int16_t>(), phrase.words);
+  }
+  std::vector<speech::v1::SynthesizedAudio> out;
+  if (!pending_.empty()) {  // packets begin where packets begin
+    total_samples_ += audio::kRoomFrameSamples - pending_.size();
+    pending_.resize(audio::kRoomFrameSamples);
+    Take(pending_.size(), out);
+    EndSentence();
+  }
+  for (speech::WordTime word : phrase.words) {
+    word.start_ms += sentence_start_ms_;
+    word.end_ms += sentence_start_ms_;
+    words_.push_back(std::move(word));
+  }
+  total_samples_ += phrase.opus.size() * audio::kRoomFrameSamples;
+  for (const std::string& packet : phrase.opus) Emit(packet, out);
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include "audio/opus.h"
 #include "audio/resample.h"
 #include "parley/speech/v1/speech.pb.h"
+#include "speech/phrase.h"
 #include "speech/tts.h"
 
 namespace parley {
@@ -24,6 +25,8 @@ class AudioPacker {
   // The messages that are full. `words` are timed from the start of their sentence.
   std::vector<speech::v1::SynthesizedAudio> Add(std::span<const int16_t> samples,
                                                 const std::vector<speech::WordTime>& words);
+  // A whole sentence that was made before. Opus that is kept with it is not made again.
+  std::vector<speech::v1::SynthesizedAudio> AddPhrase(const speech::Phrase& phrase);
   // A sentence of the segment is over: the next one's words count from here.
   void EndSentence() { sentence_start_ms_ = MsSoFar(); }
   // The rest of the segment; the next one starts afresh.
@@ -31,13 +34,19 @@ class AudioPacker {
   int MsSoFar() const;  // of the segment
 
  private:
-  AudioPacker(audio::Resampler resampler, std::optional<audio::OpusEncoder> encoder, int rate_hz)
-      : resampler_(std::move(resampler)), encoder_(std::move(encoder)), rate_hz_(rate_hz) {}
+  AudioPacker(audio::Resampler resampler, std::optional<audio::OpusEncoder> encoder, int rate_hz,
+              int engine_rate_hz)
+      : resampler_(std::move(resampler)),
+        encoder_(std::move(encoder)),
+        rate_hz_(rate_hz),
+        engine_rate_hz_(engine_rate_hz) {}
   void Take(size_t samples, std::vector<speech::v1::SynthesizedAudio>& out);
+  void Emit(std::string data, std::vector<speech::v1::SynthesizedAudio>& out);
 
   audio::Resampler resampler_;
   std::optional<audio::OpusEncoder> encoder_;
   int rate_hz_;
+  int engine_rate_hz_;
   std::vector<int16_t> pending_;
   std::vector<speech::WordTime> words_;
   size_t total_samples_ = 0;  // of the segment, `pending_` included

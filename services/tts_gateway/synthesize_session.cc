@@ -18,7 +18,9 @@ constexpr size_t kMaxChain = 8;
 constexpr size_t kResumeAt = 512;
 constexpr size_t kOutbox = 16'384;
 
-speech::TtsConfig ToConfig(const speech::v1::VoiceConfig& voice) {
+constexpr const char* kCacheOption = "cache";
+
+speech::TtsConfig ToConfig(const speech::v1::VoiceConfig& voice, const speech::Caller& caller) {
   speech::TtsConfig config;
   config.engine = voice.engine();
   config.voice = voice.voice();
@@ -26,6 +28,8 @@ speech::TtsConfig ToConfig(const speech::v1::VoiceConfig& voice) {
   config.rate = voice.rate() == 0 ? 1 : voice.rate();
   config.pitch = voice.pitch() == 0 ? 1 : voice.pitch();
   config.options.insert(voice.options().begin(), voice.options().end());
+  config.options.erase(kCacheOption);  // ours, not the engine's
+  config.caller = caller;
   return config;
 }
 
@@ -72,7 +76,8 @@ absl::Status SynthesizeSession::Handle(const speech::v1::SynthesizeRequest& requ
 }
 
 absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config) {
-  PARLEY_RETURN_IF_ERROR(gateway::RequireCaller(parts_.context, bearer_));
+  PARLEY_ASSIGN_OR_RETURN(const speech::Caller caller,
+                          gateway::CallerOf(parts_.context, bearer_, config.context()));
   deadline_ = gateway::DeadlineOf(config.context());
   if (deadline_ <= Clock::Real().Now()) return DeadlineExceeded("the deadline has passed");
   if (config.voices().empty()) return InvalidArgument("config names no voice");
@@ -81,7 +86,8 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
   session_id_ = config.context().session_id();
   speech::TtsChain::Options options;
   for (const speech::v1::VoiceConfig& voice : config.voices())
-    options.voices.push_back(ToConfig(voice));
+    options.voices.push_back(ToConfig(voice, caller));
+  preferred_ = options.voices.front();
   options.serves = [this](const std::string& engine, const absl::Status& failed) {
     OnServes(engine, failed);
   };
@@ -92,6 +98,13 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
       AudioPacker::Create(config.encoding(), config.sample_rate_hz(), chain_->sample_rate_hz()));
   packer_.emplace(std::move(packer));
   engine_ = chain_->engine();
+  const auto& first = config.voices(0).options();
+  const auto wish = first.find(kCacheOption);
+  const auto preferred = parts_.engines.Find(preferred_.engine);
+  cached_ =
+      parts_.cache != nullptr && preferred.ok() && (wish == first.end() || wish->second != "false");
+  remote_ = preferred.ok() && !(*preferred)->embedded();
+  if (cached_) version_ = (*preferred)->version();
   language_ = config.voices(0).language();
   parts_.metrics.streams_active.Increment();
   return absl::OkStatus();
@@ -100,6 +113,7 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
 // On the strand or on the thread that speaks.
 void SynthesizeSession::OnServes(const std::string& engine, const absl::Status& failed) {
   if (failed.ok()) return;
+  ++rescues_;
   parts_.metrics.fallbacks.Increment();
   parts_.context.log().Warn(
       "another voice speaks on",
@@ -188,10 +202,11 @@ void SynthesizeSession::SpeakNext() {
   segment.sentences.pop_front();
   const int64_t since_us = std::exchange(segment.started, true) ? 0 : segment.since_us;
   speaking_ = true;
-  const bool posted = parts_.voices.Post(
-      [self = Self<SynthesizeSession>(), sentence = std::move(sentence),
-       last = segment.sentences.empty(), number = segment.number, since_us,
-       cancel = cancel_] { self->Speak(sentence, last, number, since_us, cancel); });
+  const bool posted =
+      (remote_ ? parts_.remote_voices : parts_.voices)
+          .Post([self = Self<SynthesizeSession>(), sentence = std::move(sentence),
+                 last = segment.sentences.empty(), number = segment.number, since_us,
+                 cancel = cancel_] { self->Speak(sentence, last, number, since_us, cancel); });
   if (posted) return;
   speaking_ = false;
   Fail(WithReason(ResourceExhausted("all voices of this gateway are busy; try again shortly"),
@@ -220,12 +235,12 @@ void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t n
     }
     return true;
   };
-  absl::Status status = chain_->Speak(
+  absl::Status status = Say(
       sentence,
       [&](std::span<const int16_t> samples, const std::vector<speech::WordTime>& words) {
         return send(packer_->Add(samples, words));
       },
-      *cancel);
+      [&](const speech::Phrase& phrase) { return send(packer_->AddPhrase(phrase)); }, *cancel);
   packer_->EndSentence();
   const bool cancelled = cancel->cancelled();
   const int segment_ms = packer_->MsSoFar();
@@ -237,6 +252,50 @@ void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t n
   strand().Post([self = Self<SynthesizeSession>(), status, engine = chain_->engine(), last,
                  segment_ms,
                  cancelled] { self->OnSpoken(status, engine, last, segment_ms, cancelled); });
+}
+
+absl::Status SynthesizeSession::Say(const std::string& sentence, const speech::TtsSink& sink,
+                                    const std::function<bool(const speech::Phrase&)>& play,
+                                    const speech::Cancellation& cancel) {
+  using Making = std::unique_ptr<SpeechCache::Making>;
+  if (!cached_) return chain_->Speak(sentence, sink, cancel);
+  const std::string& project = preferred_.caller.project;
+  SpeechCache::Found found =
+      parts_.cache->Find(project, PhraseDigest(preferred_, version_, sentence), cancel);
+  if (const auto* hit = std::get_if<SpeechCache::Hit>(&found)) {
+    (hit->copied ? parts_.metrics.cache_copied : parts_.metrics.cache_hits).Increment();
+    if (speech_redis::Ledger* ledger = parts_.shared.ledger(); ledger != nullptr) {
+      ledger->Charge(project, session_id_, speech_redis::units::kTtsCached, preferred_.engine, true,
+                     static_cast<int64_t>(sentence.size()));
+    }
+    play(*hit->phrase);
+    return absl::OkStatus();
+  }
+  if (!std::holds_alternative<Making>(found)) {
+    parts_.metrics.cache_passed.Increment();
+    return chain_->Speak(sentence, sink, cancel);
+  }
+  const Making making = std::move(std::get<Making>(found));
+  parts_.metrics.cache_made.Increment();
+  speech::Phrase phrase;
+  phrase.sample_rate_hz = chain_->sample_rate_hz();
+  rescues_ = 0;
+  bool wanted = true;
+  absl::Status status = chain_->Speak(
+      sentence,
+      [&](std::span<const int16_t> samples, const std::vector<speech::WordTime>& words) {
+        phrase.samples.insert(phrase.samples.end(), samples.begin(), samples.end());
+        phrase.words.insert(phrase.words.end(), words.begin(), words.end());
+        wanted = sink(samples, words);
+        return wanted;
+      },
+      cancel);
+  // Only what the preferred voice said from beginning to end is what others would have heard.
+  const bool whole = status.ok() && wanted && !cancel.cancelled() && rescues_ == 0 &&
+                     chain_->serving() == 0 && !phrase.samples.empty();
+  if (whole) making->Finish(std::move(phrase));
+  parts_.metrics.cache_bytes.Set(static_cast<double>(parts_.cache->bytes()));
+  return status;
 }
 
 void SynthesizeSession::OnSpoken(const absl::Status& status, const std::string& engine, bool last,

@@ -7,6 +7,7 @@
 
 #include "base/executor.h"
 #include "gateway/gateway.h"
+#include "gateway/shared.h"
 #include "parley/speech/v1/speech.pb.h"
 #include "rpc/bidi.h"
 #include "speech/breakers.h"
@@ -16,6 +17,7 @@
 #include "speech/tts_chain.h"
 #include "tts_gateway/metrics.h"
 #include "tts_gateway/packer.h"
+#include "tts_gateway/speech_cache.h"
 #include "tts_gateway/tts_gateway.h"
 
 namespace parley {
@@ -28,7 +30,10 @@ struct TtsGatewayParts {
   speech::Breakers& breakers;
   TtsGatewayMetrics& metrics;
   gateway::Streams& streams;
-  Executor& voices;  // where engines speak: a thread for each sentence under way
+  Executor& voices;         // where engines speak: a thread for each sentence under way
+  Executor& remote_voices;  // the same for engines that wait rather than compute
+  gateway::Shared& shared;
+  SpeechCache* cache;  // null: none
 };
 
 // The strand owns all state but what a sentence under way needs: the voices and the packer belong
@@ -69,6 +74,11 @@ class SynthesizeSession
   void SpeakNext();
   void Speak(const std::string& sentence, bool last, uint64_t number, int64_t first_since_us,
              const std::shared_ptr<speech::Cancellation>& cancel);
+  // As the chain's Speak, from the cache or into it where that is wanted. `play` takes a whole
+  // recording.
+  absl::Status Say(const std::string& sentence, const speech::TtsSink& sink,
+                   const std::function<bool(const speech::Phrase&)>& play,
+                   const speech::Cancellation& cancel);
   void OnSpoken(const absl::Status& status, const std::string& engine, bool last, int segment_ms,
                 bool cancelled);
   void TellDone(const Segment& segment, int duration_ms, bool cancelled);
@@ -86,6 +96,11 @@ class SynthesizeSession
   std::string engine_;     // empty: no voice was opened
   std::string language_;
   std::string session_id_;
+  speech::TtsConfig preferred_;  // the first voice
+  std::string version_;          // of its engine
+  bool remote_ = false;          // it is not in this machine
+  bool cached_ = false;          // what it says may be kept
+  int rescues_ = 0;              // voices that failed; of who speaks
   std::optional<speech::TtsChain> chain_;
   std::optional<AudioPacker> packer_;
   std::shared_ptr<speech::Cancellation> cancel_ = std::make_shared<speech::Cancellation>();

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "gateway/provider.h"
+#include "gateway/shared.h"
 #include "service/service.h"
 
 namespace parley {
@@ -13,12 +14,20 @@ namespace parley {
 struct TtsGatewayConfig {
   service::CommonConfig common;
   int max_streams = 2048;
-  int voices = 8;  // sentences made at a time
+  int voices = 8;           // sentences made at a time
+  int remote_voices = 256;  // the same, of remote engines
   std::string espeak = "espeak-ng";
   absl::Duration idle_timeout = absl::Minutes(10);
+  gateway::SharedConfig shared;
+  std::string cache_dir;  // "" = nothing is kept
+  int64_t cache_size = int64_t{256} << 20;
+  absl::Duration cache_lifetime = absl::Hours(24);
+  std::string peer_address;
   gateway::ProviderConfig openai;
   std::string openai_voice;
   absl::Duration openai_first_audio = absl::Milliseconds(1600);
+  gateway::WyomingConfig wyoming;
+  std::string wyoming_voice;
   std::string script;
 
   void Bind(config::Table& table);

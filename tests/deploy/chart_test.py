@@ -305,7 +305,7 @@ class RulesTest(unittest.TestCase):
         for line in ("verifyChain = yes", "checkHost = redis.example.internal", "accept = 127.0.0.1:6379"):
             self.assertIn(line, config)
         users = [n for n, _, spec in pods(objects) if spec.get("initContainers")]
-        self.assertEqual(sorted(users), ["agent-registry", "dispatch-broker", "room-server"])
+        self.assertEqual(sorted(users), ["agent-registry", "dispatch-broker", "llm-gateway", "room-server", "stt-gateway", "tts-gateway"])
 
 
     def test_tls_reaches_every_process(self):

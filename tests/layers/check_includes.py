@@ -18,7 +18,7 @@ LAYERS = [
     ["event", "config", "log", "metrics", "audio"],
     ["redis", "rpc", "http", "ws", "auth"],
     ["autoscale", "job", "registry", "room", "session", "speech"],
-    ["job_redis", "registry_redis", "room_redis", "supervise", "tools", "engines", "webrtc", "signalling"],
+    ["job_redis", "registry_redis", "room_redis", "speech_redis", "supervise", "tools", "engines", "webrtc", "signalling"],
     ["rehearsal", "service", "caller", "gateway"],
     ["agent"],
 ]

@@ -282,6 +282,19 @@ rules: {only: [{otherwise: hi}]}
   EXPECT_EQ(d.interruption.min_duration, absl::Milliseconds(500));
 }
 
+TEST(DefinitionTest, AnAgentMayForbidThatItsSpeechIsKept) {
+  const auto cached = [](std::string_view field) {
+    const auto definition =
+        ParseDefinition(With(fmt::format("tts: [{{engine: flite{}}}]\n", field)), "a.yaml");
+    EXPECT_TRUE(definition.ok()) << definition.status();
+    return !definition.ok() || !definition->tts[0].options.contains("cache");
+  };
+  EXPECT_TRUE(cached(""));
+  EXPECT_TRUE(cached(", cache: true"));
+  EXPECT_FALSE(cached(", cache: false"));
+  EXPECT_THAT(ErrorOf(With("tts: [{engine: flite, cache: perhaps}]\n")), HasSubstr("cache"));
+}
+
 TEST(DefinitionTest, SameContentIsTheSameTextInAnySpelling) {
   PARLEY_ASSERT_OK_AND_ASSIGN(
       AgentDefinition yaml,

@@ -3,11 +3,11 @@
 agent-registry: {grpc: 7101, admin: 8101, redis: true, peers: {}, calls: false, priority: edge}
 dispatch-broker: {grpc: 7100, admin: 8100, redis: true, peers: {}, calls: false, priority: calls}
 room-server: {grpc: 7105, admin: 8105, redis: true, peers: {dispatch: dispatch-broker}, calls: true, priority: calls}
-stt-gateway: {grpc: 7102, admin: 8102, redis: false, peers: {}, calls: true, provider: stt, priority: calls}
-tts-gateway: {grpc: 7103, admin: 8103, redis: false, peers: {}, calls: true, provider: tts, priority: calls}
-llm-gateway: {grpc: 7104, admin: 8104, redis: false, peers: {}, calls: true, provider: llm, priority: calls}
+stt-gateway: {grpc: 7102, admin: 8102, redis: true, peers: {}, calls: true, provider: stt, priority: calls}
+tts-gateway: {grpc: 7103, admin: 8103, redis: true, peers: {}, calls: true, provider: tts, priority: calls}
+llm-gateway: {grpc: 7104, admin: 8104, redis: true, peers: {}, calls: true, provider: llm, priority: calls}
 api-server: {grpc: 7106, admin: 9080, http: 8080, livekit: 7880, redis: false, calls: false, priority: edge,
-  peers: {registry: agent-registry, dispatch: dispatch-broker, rooms: room-server, stt: stt-gateway, tts: tts-gateway}}
+  peers: {registry: agent-registry, dispatch: dispatch-broker, rooms: room-server, stt: stt-gateway, tts: tts-gateway, llm: llm-gateway}}
 {{- end }}
 
 {{- define "parley.labels" -}}

@@ -1,6 +1,7 @@
 #include "engines/flite/flite.h"
 
 #include <flite/flite.h>
+#include <flite/flite_version.h>
 
 #include <algorithm>
 #include <array>
@@ -206,6 +207,8 @@ class FliteStream : public speech::TtsStream {
 
 FliteEngine::FliteEngine() { AllVoices(); }
 FliteEngine::~FliteEngine() = default;
+
+std::string FliteEngine::version() const { return FLITE_PROJECT_VERSION; }
 
 std::vector<speech::TtsVoiceInfo> FliteEngine::Voices() const {
   std::vector<speech::TtsVoiceInfo> voices;

@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -17,6 +18,7 @@ class FliteEngine : public speech::TtsEngine {
 
   std::string_view name() const override { return "flite"; }
   bool embedded() const override { return true; }
+  std::string version() const override;
   std::vector<speech::TtsVoiceInfo> Voices() const override;
   absl::StatusOr<std::unique_ptr<speech::TtsStream>> Open(const speech::TtsConfig& config) override;
 };

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "base/executor.h"
+#include "engines/utterance/streams.h"
 #include "http/client.h"
 #include "speech/stt.h"
 
@@ -33,16 +33,15 @@ class OpenAiStt : public speech::SttEngine {
                                                           speech::SttSink sink) override;
 
  private:
-  class Stream;
-  struct Line;  // what a stream and its requests share
-
-  void Answer(Line& line, uint64_t utterance, const std::vector<int16_t>& heard);
-  absl::StatusOr<std::string> Transcribe(Line& line, const std::vector<int16_t>& heard);
+  absl::StatusOr<std::string> Transcribe(const std::string& model, const std::string& language,
+                                         const std::string& prompt,
+                                         const std::vector<int16_t>& heard,
+                                         const speech::Cancellation& cancel);
 
   const OpenAiSttOptions options_;
   speech::SttEngineInfo info_;
   http::Client client_;
-  Executor requests_;
+  UtteranceStreams streams_;
 };
 
 }  // namespace parley::engines

@@ -32,6 +32,9 @@ class OpenAiTts : public speech::TtsEngine {
 
   std::string_view name() const override { return "openai"; }
   bool embedded() const override { return false; }
+  std::string version() const override {
+    return options_.base_url + "|" + options_.default_model + "|" + options_.default_voice;
+  }
   std::vector<speech::TtsVoiceInfo> Voices() const override;
   absl::StatusOr<std::unique_ptr<speech::TtsStream>> Open(const speech::TtsConfig& config) override;
 

@@ -1,0 +1,99 @@
+#include "gateway/shared.h"
+
+#include <fmt/format.h>
+
+#include <functional>
+#include <utility>
+
+#include "base/ids.h"
+#include "base/status.h"
+
+namespace parley::gateway {
+namespace {
+
+// Tells budgets of different keys apart in Redis without showing a key there.
+std::string DigestOf(std::string_view account) {
+  // FNV-1a: the same in all builds and on all machines, which std::hash does not promise.
+  uint64_t hash = 14695981039346656037ULL;
+  for (const char c : account) {
+    hash ^= static_cast<unsigned char>(c);
+    hash *= 1099511628211ULL;
+  }
+  return fmt::format("{:08x}", static_cast<uint32_t>(hash ^ (hash >> 32)));
+}
+
+int WeightOf(const service::Context& context, std::string_view project) {
+  for (const auth::ProjectQuota& quota : context.keys()->quotas())
+    if (quota.project == project) return quota.weight;
+  return 1;
+}
+
+}  // namespace
+
+redis::Config SharedConfig::Nowhere() {
+  redis::Config config;
+  config.address.clear();
+  return config;
+}
+
+void SharedConfig::Bind(config::Table& table, std::string_view kind) {
+  redis.Bind(table);
+  table.List(fmt::format("{}.spend_caps", kind), &spend_caps,
+             "What projects may use of remote engines, as PROJECT/LIMIT/PERIOD=NUMBER: "
+             "stt_seconds, tts_characters or tokens, by day or session; * for each project");
+  table.Duration(fmt::format("{}.budget_wait", kind), &budget_wait, absl::ZeroDuration(),
+                 absl::Minutes(1),
+                 "How long a request may wait for a place in its provider's budget before the "
+                 "chain goes on");
+}
+
+Shared::Shared(std::string kind, service::Context& context)
+    : kind_(std::move(kind)), context_(context), replica_(RandomHex(8)) {}
+
+Shared::~Shared() = default;
+
+absl::StatusOr<std::unique_ptr<Shared>> Shared::Create(std::string kind, const SharedConfig& config,
+                                                       service::Context& context,
+                                                       speech::Breakers& breakers) {
+  PARLEY_ASSIGN_OR_RETURN(std::vector<speech_redis::SpendCap> caps,
+                          speech_redis::SpendCap::ParseAll(config.spend_caps));
+  if (!config.has_redis() && !caps.empty())
+    return InvalidArgument("{}.spend_caps needs redis.address", kind);
+  std::unique_ptr<Shared> shared(new Shared(std::move(kind), context));
+  shared->budget_wait_ = config.budget_wait;
+  if (!config.has_redis()) return shared;
+  shared->pool_ = std::make_unique<redis::Pool>(config.redis, context.log());
+  shared->ledger_ = std::make_unique<speech_redis::Ledger>(*shared->pool_, shared->replica_,
+                                                           std::move(caps), context.log());
+  shared->health_ = std::make_unique<speech_redis::HealthBoard>(*shared->pool_, shared->kind_,
+                                                                breakers, context.log());
+  return shared;
+}
+
+absl::StatusOr<Meter> Shared::MeterOf(std::string_view name, const ProviderConfig& provider) {
+  return MakeMeter(name, provider.base_url + "\n" + provider.key, provider.limits);
+}
+
+absl::StatusOr<Meter> Shared::MeterOf(std::string_view name, const WyomingConfig& provider) {
+  return MakeMeter(name, provider.address, provider.limits);
+}
+
+absl::StatusOr<Meter> Shared::MakeMeter(std::string_view name, const std::string& account,
+                                        const speech_redis::BudgetLimits& limits) {
+  if (!limits.any()) return Meter{nullptr, ledger_.get()};
+  if (pool_ == nullptr) {
+    return InvalidArgument("the limits of {}.{} are shared by all replicas and need redis.address",
+                           kind_, name);
+  }
+  speech_redis::BudgetOptions options;
+  options.provider = fmt::format("{}:{}:{}", kind_, name, DigestOf(account));
+  options.limits = limits;
+  options.wait = budget_wait_;
+  auto& budget = budgets_[std::string(name)];
+  budget = std::make_unique<speech_redis::Budget>(
+      *pool_, replica_, std::move(options),
+      [this](std::string_view project) { return WeightOf(context_, project); }, context_.log());
+  return Meter{budget.get(), ledger_.get()};
+}
+
+}  // namespace parley::gateway
