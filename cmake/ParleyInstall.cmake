@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 
 set(PARLEY_PACKAGE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/Parley")
 # What users include, and what that includes.
-set(PARLEY_PUBLIC_HEADERS agent/agent.h agent/run_agent.h agent/tool.h base/status.h log/log.h session/commands.h
+set(PARLEY_PUBLIC_HEADERS agent/agent.h agent/run_agent.h agent/task.h agent/tool.h base/mutex.h base/status.h log/log.h session/commands.h
   session/types.h)
 
 # Every target of ours that `root` links, itself included.

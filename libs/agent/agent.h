@@ -167,12 +167,20 @@ struct Tool {
   std::string filler;  // said when the user waits for it in silence, e.g. "One moment, please."
   // The agent that goes on when `run` has succeeded; empty: who called it.
   std::string handoff;
+  // A call that has succeeded in this conversation is made again, with the same arguments, only
+  // when the model says so (argument confirm_duplicate, which `run` does not see).
+  bool confirm_duplicates = false;
 };
+
+class Agent;
+class AgentSession;
 
 // An agent beside the first that the conversation may be handed over to: history, caller and limits
 // stay, what is named here changes.
 struct AgentConfig {
-  std::string name;         // [a-z0-9-]{1,63}
+  // Its hooks; its instructions and tools take the place of those below. May be null.
+  std::shared_ptr<Agent> agent;
+  std::string name;         // [a-z0-9-]{1,63}, one of its own in the session
   std::string description;  // tells the model when to hand over to it
   std::string instructions;
   std::string greeting;        // said when it takes over; empty: it answers at once
@@ -181,10 +189,8 @@ struct AgentConfig {
   std::vector<TtsEngine> tts;  // empty: the session's
   std::vector<Tool> tools;
   std::vector<std::string> handoffs;  // names; the model hands over by calling transfer_to_NAME
-  bool fresh_context = false;  // sees what the user said last before the handoff, and what follows
+  session::Context context = session::Context::kWhole;  // what it sees of what was said before
 };
-
-class AgentSession;
 
 // What the user has said, before it is answered.
 struct UserTurn {
@@ -208,8 +214,12 @@ class Agent {
   // The conversation is this agent's now. What is said here waits for the first person to be there.
   // A process that takes a running conversation over does not call it: the agent is in already.
   virtual void OnEnter(AgentSession& /*session*/) {}
-  // The conversation is over, or another agent's: the last call.
+  // The conversation is over, or another agent's: the last call, unless it is handed back. It may
+  // still run when the next agent enters. A task (agent/task.h) that begins is no exit, nor is its
+  // end an entrance, for those who wait for it.
   virtual void OnExit(AgentSession& /*session*/) {}
+  // The session is over. Called on the loop's thread: return at once. For who waits in a hook.
+  virtual void OnSessionOver() {}
   // The user's turn is over. The agent is silent until this returns, for session::Options::
   // review_timeout at most (5 s, unless set); then the turn counts as it was. When the user goes on
   // meanwhile, this is called again with all they have said, and what it says here is forgotten.
@@ -249,6 +259,12 @@ struct SessionConfig {
   std::function<void(session::UserState)> on_user_state;
   std::function<void(std::string_view text, bool final)> on_user_text;
   std::function<void(const std::string& from, const std::string& to)> on_agent_changed;
+  // Where the time of a turn went, from the caller's last word to the first frame of the answer.
+  std::function<void(const session::TurnReport&)> on_turn;
+  // A data packet of somebody in the room.
+  std::function<void(const std::string& identity, const std::string& topic,
+                     std::string_view payload)>
+      on_data;
   // The watchdog: what the caller waits for in silence, when it is slow and when it is given up.
   std::function<void(const session::command::Stalled&)> on_stalled;
   // Lines of the session's recording (session/recording.h), for `parley replay`. They hold all that
@@ -307,6 +323,15 @@ class AgentSession {
   // This agent of the session's goes on, once what is being said has been said; it says its
   // greeting, without one it waits.
   virtual void SetAgent(std::string name) = 0;
+  // Adds an agent to the session's, or takes the place of the one of its name, and lets it go on as
+  // SetAgent does. A session has 64 at most. Does not wait. Its OnUserTurnCompleted is called only
+  // where the session was begun with an Agent.
+  //   InvalidArgument  it has no name, or a tool has no name or no timeout
+  virtual absl::Status UpdateAgent(AgentConfig agent) = 0;
+  // The same for a while: whoever has the conversation waits, and the answer whose tool calls this,
+  // until EndTask. Not usually called as such: see RunTask in agent/task.h.
+  virtual absl::Status BeginTask(AgentConfig agent) = 0;
+  virtual void EndTask() = 0;
   // What ends the user's turn from now on.
   virtual void SetTurnDetection(session::TurnDetection detection) = 0;
   // The user's turn is over now; or what they have said in it does not count.

@@ -63,6 +63,7 @@ Json ToolJson(const Tool& tool) {
   PutText(json, "description", tool.description);
   PutAll(json, "agents", tool.agents);
   PutText(json, "filler", tool.filler);
+  if (tool.confirm_duplicates) json["confirm_duplicates"] = true;
   return json;
 }
 
@@ -85,7 +86,7 @@ Json ListJson(const std::vector<T>& values, Json (*convert)(const T&)) {
 Json AgentJson(const PartAgent& agent) {
   Json json = {{"instructions", agent.instructions},
                {"greeting", agent.greeting},
-               {"context", agent.fresh_context ? "fresh" : "whole"}};
+               {"context", Name(agent.context)}};
   PutText(json, "description", agent.description);
   PutText(json, "farewell", agent.farewell);
   if (!agent.llm.empty()) json["llm"] = ListJson(agent.llm, LlmJson);

@@ -80,6 +80,7 @@ struct Tool {
   HttpTool http;
   std::vector<std::string> agents;  // whose it is, by id; empty: of all
   std::string filler;               // said when the caller waits for it; empty: nothing
+  bool confirm_duplicates = false;  // what was done before is done again only if confirmed
   bool IsOf(std::string_view agent) const;
 };
 
@@ -104,6 +105,11 @@ struct Rule {
   std::string handoff;  // an agent that takes over once `say` is said
 };
 
+// What an agent sees of what was said before it took over: everything; what the caller said last;
+// that and a summary, which its model makes.
+enum class HandoffContext { kWhole, kFresh, kSummary };
+std::string_view Name(HandoffContext context);  // as in a definition: whole, fresh, summary
+
 // An agent beside the first, which a conversation may be handed to. What it does not say is as the
 // definition says.
 struct PartAgent {
@@ -114,8 +120,7 @@ struct PartAgent {
   std::vector<LlmConfig> llm;  // empty: the definition's
   std::vector<TtsConfig> tts;  // empty: the definition's
   std::vector<std::string> handoffs;
-  bool fresh_context =
-      false;  // sees what the caller said last before the handoff, and what follows
+  HandoffContext context = HandoffContext::kWhole;
 };
 
 struct AgentDefinition {

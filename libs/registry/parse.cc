@@ -18,6 +18,8 @@ namespace {
 
 constexpr std::array<TurnMode, 4> kTurnModes = {TurnMode::kVad, TurnMode::kStt, TurnMode::kSemantic,
                                                 TurnMode::kManual};
+constexpr std::array<HandoffContext, 3> kContexts = {HandoffContext::kWhole, HandoffContext::kFresh,
+                                                     HandoffContext::kSummary};
 constexpr size_t kMaxChain = 8;
 constexpr size_t kMaxTools = 64;
 constexpr size_t kMaxRules = 500;
@@ -128,6 +130,7 @@ class Parser {
       }
       fields.Text("description", &tool.description, {0, 4096});
       fields.Text("filler", &tool.filler, {0, 1024});
+      fields.Bool("confirm_duplicates", &tool.confirm_duplicates);
       fields.TextList("agents", &tool.agents, kMaxAgents, {1, 63});
       for (const std::string& agent : tool.agents)
         named_.push_back({fields.LineOf("agents"), fields.PathOf("agents"), agent});
@@ -428,10 +431,21 @@ class Parser {
     ReadTtsChain(fields, &agent->tts);
     ReadHandoffs(fields, &agent->handoffs);
     std::string context = "whole";
-    if (fields.Text("context", &context) && context != "whole" && context != "fresh") {
-      fields.Fail("context", "\"{}\" is none of whole, fresh", context);
+    if (fields.Text("context", &context)) {
+      const auto* const known =
+          std::find_if(kContexts.begin(), kContexts.end(),
+                       [&](HandoffContext one) { return Name(one) == context; });
+      if (known == kContexts.end()) {
+        fields.Fail("context", "\"{}\" is none of whole, fresh, summary", context);
+      } else {
+        agent->context = *known;
+      }
     }
-    agent->fresh_context = context == "fresh";
+    const std::vector<LlmConfig>& llm = agent->llm.empty() ? definition_.llm : agent->llm;
+    if (agent->context == HandoffContext::kSummary && !llm.empty() &&
+        llm.front().engine == "rules") {
+      fields.Fail("context", "summary needs a model that writes one; rules do not");
+    }
     fields.Finish();
   }
 
@@ -582,6 +596,11 @@ class Parser {
 std::string_view Name(TurnMode mode) {
   static constexpr std::array<std::string_view, 4> kNames = {"vad", "stt", "semantic", "manual"};
   return kNames.at(static_cast<size_t>(mode));
+}
+
+std::string_view Name(HandoffContext context) {
+  static constexpr std::array<std::string_view, 3> kNames = {"whole", "fresh", "summary"};
+  return kNames.at(static_cast<size_t>(context));
 }
 
 bool Tool::IsOf(std::string_view agent) const {

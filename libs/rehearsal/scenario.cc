@@ -291,6 +291,12 @@ class Parser {
       Add(at_us, set);
     }
     if (fields.Text("agent", &text, {1, 63})) ++count, Add(at_us, event::SetAgent{text});
+    if (fields.Text("task", &text, {1, 63})) {
+      ++count, Add(at_us, event::SetAgent{text, session::SwitchKind::kBeginTask});
+    }
+    if (fields.Bool("task_over", &yes)) {
+      ++count, Add(at_us, event::SetAgent{"", session::SwitchKind::kEndTask});
+    }
     if (fields.Bool("shutdown", &yes)) ++count, Add(at_us, event::Shutdown{});
     if (fields.Bool("close_room", &yes)) ++count, Add(at_us, event::RoomClosed{});
     if (fields.Text("user_data", &text, {0, kMaxText})) {

@@ -21,6 +21,7 @@ json ToJson(const ChatItem& item) {
   put("call_id", item.call_id);
   put("name", item.name);
   put("arguments", item.arguments_json);
+  put("summary", item.summary);
   if (item.interrupted) out["interrupted"] = true;
   if (item.is_error) out["error"] = true;
   return out;
@@ -37,6 +38,7 @@ ChatItem FromJson(const json& in) {
   item.call_id = in.value("call_id", "");
   item.name = in.value("name", "");
   item.arguments_json = in.value("arguments", "");
+  item.summary = in.value("summary", "");
   item.interrupted = in.value("interrupted", false);
   item.is_error = in.value("error", false);
   return item;

@@ -124,6 +124,7 @@ struct ItemAdded {
 struct AgentChanged {
   std::string from;
   std::string to;
+  SwitchKind how = SwitchKind::kHandOver;
 };
 struct TurnDone {
   TurnReport report;

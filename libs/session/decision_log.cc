@@ -108,7 +108,8 @@ struct Line {
   }
   S operator()(const command::ItemAdded& c) const { return "item " + LineOf(c.item); }
   S operator()(const command::AgentChanged& c) const {
-    return fmt::format("handoff {} to {}", c.from, c.to);
+    static constexpr const char* kHow[] = {"handoff", "task", "task over,"};
+    return fmt::format("{} {} to {}", kHow[static_cast<int>(c.how)], c.from, c.to);
   }
   S operator()(const command::Stalled& c) const {
     return fmt::format("{} {}{}{} after {} ms", c.given_up ? "gave up" : "slow", Name(c.stage),

@@ -4,6 +4,18 @@
 
 namespace parley::session {
 
+Context ContextOf(registry::HandoffContext context) {
+  switch (context) {
+    case registry::HandoffContext::kWhole:
+      break;
+    case registry::HandoffContext::kFresh:
+      return Context::kFresh;
+    case registry::HandoffContext::kSummary:
+      return Context::kSummary;
+  }
+  return Context::kWhole;
+}
+
 Options OptionsOf(const registry::AgentDefinition& definition) {
   Options options;
   const registry::TurnDetection& turns = definition.turn_detection;
@@ -53,11 +65,12 @@ std::vector<Character> CharactersOf(const registry::AgentDefinition& definition)
                           .greeting = agent.greeting,
                           .farewell = agent.farewell,
                           .handoffs = agent.handoffs,
-                          .fresh_context = agent.fresh_context});
+                          .context = ContextOf(agent.context)});
   }
   for (Character& one : characters) {
     for (const registry::Tool& tool : definition.tools) {
-      if (tool.IsOf(one.name)) one.tools.push_back({tool.name, tool.http.timeout, tool.filler});
+      if (!tool.IsOf(one.name)) continue;
+      one.tools.push_back({tool.name, tool.http.timeout, tool.filler, tool.confirm_duplicates});
     }
   }
   return characters;

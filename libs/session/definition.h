@@ -11,4 +11,6 @@ Options OptionsOf(const registry::AgentDefinition& definition);
 // Its agents, the first first.
 std::vector<Character> CharactersOf(const registry::AgentDefinition& definition);
 
+Context ContextOf(registry::HandoffContext context);
+
 }  // namespace parley::session

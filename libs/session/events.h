@@ -162,8 +162,11 @@ struct AddAgent {
 };
 // This agent goes on, once what is being said has been said. It says its greeting; without one it
 // waits.
+//   kBeginTask  a tool that runs meanwhile does not hold it up: its answer waits for the task's end
+//   kEndTask    goes back to who had the conversation when the task began; `name` is not looked at
 struct SetAgent {
   std::string name;
+  SwitchKind how = SwitchKind::kHandOver;
 };
 struct Shutdown {
   EndReason reason = EndReason::kShutdown;

@@ -8,9 +8,11 @@
 namespace parley::session {
 namespace {
 
+constexpr char kBefore[] = "What was said before you took over, in short: ";
+
 size_t Size(const ChatItem& item) {
-  return item.text.size() + item.arguments_json.size() + item.name.size() + item.call_id.size() +
-         64;
+  return item.text.size() + item.summary.size() + item.arguments_json.size() + item.name.size() +
+         item.call_id.size() + 64;
 }
 
 }  // namespace
@@ -31,6 +33,14 @@ void History::SetText(uint64_t number, std::string text, bool interrupted) {
   item.text = std::move(text);
   item.interrupted = interrupted;
   bytes_ += Size(item);
+}
+
+void History::SetSummary(uint64_t number, std::string summary) {
+  const auto found = std::lower_bound(numbers_.begin(), numbers_.end(), number);
+  if (found == numbers_.end() || *found != number) return;
+  ChatItem& item = items_[static_cast<size_t>(found - numbers_.begin())];
+  bytes_ += summary.size() - item.summary.size();
+  item.summary = std::move(summary);
 }
 
 void History::Remove(uint64_t number) {
@@ -58,12 +68,12 @@ void History::ExtendLastUserMessage(const std::string& text) {
 }
 
 std::vector<ChatItem> History::Prompt(const std::string& instructions, const std::string& extra,
-                                      bool fresh) const {
+                                      Context context) const {
   std::vector<ChatItem> prompt;
   prompt.reserve(items_.size() + 2);
   if (!instructions.empty()) prompt.push_back({.role = "system", .text = instructions});
   size_t first = 0;
-  if (fresh) {
+  if (context != Context::kWhole) {
     const auto is_handoff = [](const ChatItem& item) {
       return item.kind == ChatItem::Kind::kHandoff;
     };
@@ -71,8 +81,13 @@ std::vector<ChatItem> History::Prompt(const std::string& instructions, const std
       return item.kind == ChatItem::Kind::kMessage && item.role == "user";
     };
     const auto handoff = std::find_if(items_.rbegin(), items_.rend(), is_handoff);
+    const bool summed = handoff != items_.rend() && !handoff->summary.empty();
     const auto user = std::find_if(handoff, items_.rend(), is_user);
-    if (user != items_.rend()) first = static_cast<size_t>(items_.rend() - user) - 1;
+    if (context == Context::kSummary && summed) {
+      prompt.push_back({.role = "system", .text = kBefore + handoff->summary});
+    }
+    if (user != items_.rend() && (summed || context == Context::kFresh))
+      first = static_cast<size_t>(items_.rend() - user) - 1;
   }
   std::copy_if(items_.begin() + static_cast<std::ptrdiff_t>(first), items_.end(),
                std::back_inserter(prompt),

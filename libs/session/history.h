@@ -29,11 +29,13 @@ class History {
   void ExtendLastUserMessage(const std::string& text);  // which there must be
 
   const std::deque<ChatItem>& items() const { return items_; }
+  // No effect on an item that is gone.
+  void SetSummary(uint64_t number, std::string summary);
   // As a prompt: instructions first, then the items but for handoffs, then `extra` instructions for
-  // this answer alone. With `fresh`, items begin with what the user said last before the latest
-  // handoff.
+  // this answer alone. Unless `context` is whole, items begin with what the user said last before
+  // the latest handoff, after its summary.
   std::vector<ChatItem> Prompt(const std::string& instructions, const std::string& extra,
-                               bool fresh = false) const;
+                               Context context = Context::kWhole) const;
 
  private:
   void Trim();

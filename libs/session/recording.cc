@@ -127,11 +127,14 @@ T At(const json& fields, size_t index) {
 json Json(const Character& character) {
   json tools = json::array();
   for (const ToolSpec& tool : character.tools)
-    tools.push_back({tool.name, TextOf(tool.timeout), tool.filler});
-  return {{"name", character.name},          {"instructions", character.instructions},
-          {"greeting", character.greeting},  {"tools", std::move(tools)},
-          {"farewell", character.farewell},  {"handoffs", character.handoffs},
-          {"fresh", character.fresh_context}};
+    tools.push_back({tool.name, TextOf(tool.timeout), tool.filler, tool.confirm_duplicates});
+  return {{"name", character.name},
+          {"instructions", character.instructions},
+          {"greeting", character.greeting},
+          {"tools", std::move(tools)},
+          {"farewell", character.farewell},
+          {"handoffs", character.handoffs},
+          {"context", Name(character.context)}};
 }
 
 Character CharacterFrom(const json& in) {
@@ -142,11 +145,18 @@ Character CharacterFrom(const json& in) {
     ToolSpec tool{.name = At<std::string>(one, 0)};
     if (!ReadInto(At<std::string>(one, 1), tool.timeout)) throw std::out_of_range("timeout");
     tool.filler = At<std::string>(one, 2);
+    tool.confirm_duplicates = one.size() > 3 && At<bool>(one, 3);
     character.tools.push_back(std::move(tool));
   }
   character.farewell = in.at("farewell").get<std::string>();
   character.handoffs = in.at("handoffs").get<std::vector<std::string>>();
-  character.fresh_context = in.at("fresh").get<bool>();
+  // Older recordings only say whether it is fresh.
+  const std::string context = in.contains("context")       ? in["context"].get<std::string>()
+                              : in.at("fresh").get<bool>() ? "fresh"
+                                                           : "whole";
+  for (const Context one : {Context::kFresh, Context::kSummary}) {
+    if (context == Name(one)) character.context = one;
+  }
   return character;
 }
 
@@ -197,7 +207,7 @@ json Fields(const event::TurnReviewed& e) { return {e.review, e.text, e.instruct
 json Fields(const event::SetUserData& e) { return json::array({e.data}); }
 json Fields(const event::Shutdown& e) { return {static_cast<int>(e.reason), e.error}; }
 json Fields(const event::AddAgent& e) { return json::array({Json(e.character)}); }
-json Fields(const event::SetAgent& e) { return json::array({e.name}); }
+json Fields(const event::SetAgent& e) { return {e.name, static_cast<int>(e.how)}; }
 json Fields(const event::SayMore& e) { return {e.handle, e.text, e.last}; }
 
 // An enumeration with values from 0 to `last`; priorities have gaps, which do no harm.
@@ -272,7 +282,10 @@ void Fill(const json& f, event::Shutdown& e) {
   e = {EnumAt(f, 0, EndReason::kError), At<std::string>(f, 1)};
 }
 void Fill(const json& f, event::AddAgent& e) { e.character = CharacterFrom(f.at(0)); }
-void Fill(const json& f, event::SetAgent& e) { e = {At<std::string>(f, 0)}; }
+void Fill(const json& f, event::SetAgent& e) {
+  e.name = At<std::string>(f, 0);
+  if (f.size() > 1) e.how = EnumAt(f, 1, SwitchKind::kEndTask);
+}
 void Fill(const json& f, event::SayMore& e) {
   e = {At<uint64_t>(f, 0), At<std::string>(f, 1), At<bool>(f, 2)};
 }

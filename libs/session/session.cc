@@ -95,6 +95,7 @@ void Session::Advance() {
   ConsiderDraft();
   ConsiderResume();
   Pump();
+  ConsiderSuspending();
   while (active_ == nullptr && (SwitchAgent() || StartNext())) Pump();
   ConsiderSlow();
   const bool said_all = active_ == nullptr && !reviewed_ && (queue_.empty() || linked_.empty());
@@ -111,6 +112,10 @@ void Session::CheckLimits() {
                "the session reached its max_duration of " + DurationText(options_.max_duration));
   }
   if (active_ != nullptr) GiveUpOverdue(*active_);
+  if (now_us_ >= SummaryDue()) {
+    GiveUp(Stage::kModel, summary_->asked_us);
+    SummaryMade("");
+  }
 }
 
 int64_t Session::deadline_us() const {
@@ -127,6 +132,7 @@ int64_t Session::deadline_us() const {
   if (reviewed_) at(review_us_);
   if (user_state_ != UserState::kAway) at(AwayAt());
   at(SlowAt());
+  at(SummaryDue());
   if (active_ == nullptr) return deadline;
   if (active_->llm_stream != 0) at(active_->llm_deadline_us);
   if (active_->tts_stream != 0 && !active_->spoken.all_done()) at(active_->tts_deadline_us);
@@ -159,7 +165,7 @@ void Session::UpdateState() {
     } else if (active_->answer || !active_->turn_id.empty()) {
       state = AgentState::kThinking;
     }
-  } else if (reviewed_) {
+  } else if (reviewed_ || WaitsForSummary()) {
     state = AgentState::kThinking;
   }
   if (state == state_) return;
@@ -226,6 +232,7 @@ void Session::LinkTo(const Person& person) {
 
 void Session::Unlink() {
   Cut();
+  DropSuspended();
   DropQueue();
   DropDraft();
   reviewed_.reset();
@@ -402,7 +409,7 @@ void Session::ConsiderDraft() {
   if (!options_.preemptive_generation) return;
   const bool asks = hearing_.turn_open() && hearing_.complete() && hearing_.words() > 0 &&
                     hearing_.detection() != TurnDetection::kManual && active_ == nullptr &&
-                    !reviewed_ && queue_.empty() && !linked_.empty() && !closing_;
+                    !reviewed_ && !summary_ && queue_.empty() && !linked_.empty() && !closing_;
   if (draft_ != nullptr) {
     const bool stands = reviewed_ ? draft_text_ == reviewed_->text
                                   : hearing_.turn_open() && draft_text_ == hearing_.Transcript();
@@ -532,6 +539,8 @@ bool Session::Failed(Engine engine, const std::string& error) {
 void Session::End(EndReason reason, std::string error) {
   if (ended_) return;
   Cut();
+  DropSuspended();
+  if (summary_) SummaryMade("");
   DropQueue();
   DropDraft();
   reviewed_.reset();
@@ -542,14 +551,14 @@ void Session::End(EndReason reason, std::string error) {
   out_.emplace_back(command::End{reason, std::move(error)});
 }
 
-void Session::AddItem(ChatItem item) {
+uint64_t Session::AddItem(ChatItem item) {
   out_.emplace_back(command::ItemAdded{item});
-  history_.Add(std::move(item));
+  return history_.Add(std::move(item));
 }
 
 bool Session::at_rest() const {
-  return active_ == nullptr && queue_.empty() && !reviewed_ && !closing_ && !hearing_.speaking() &&
-         !hearing_.turn_open();
+  return active_ == nullptr && queue_.empty() && suspended_.empty() && !summary_ && !reviewed_ &&
+         !closing_ && !hearing_.speaking() && !hearing_.turn_open();
 }
 
 std::string Session::Checkpoint() const {

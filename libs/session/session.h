@@ -78,6 +78,19 @@ class Session {
     AnswerTimes times;
     bool reported = false;
     int rounds = 0;
+    SwitchKind how = SwitchKind::kHandOver;
+  };
+  // An agent that waits for the end of a task, and its answer whose tool began it; null: none did.
+  struct Suspended {
+    size_t agent = 0;
+    std::unique_ptr<Speech> speech;
+  };
+  // What an agent that takes over is told of what was said before, while its model makes it.
+  struct Summary {
+    uint32_t stream = 0;
+    uint64_t item = 0;  // the handoff, in the history
+    int64_t asked_us = 0;
+    std::string text;
   };
 
   void On(const event::Joined& joined);
@@ -139,7 +152,7 @@ class Session {
   bool Failed(Engine engine, const std::string& error);
   void End(EndReason reason, std::string error = {});
   void SaveCheckpoint();
-  void AddItem(ChatItem item);
+  uint64_t AddItem(ChatItem item);
 
   // The user's turn.
   void ConsiderPause();
@@ -167,10 +180,20 @@ class Session {
   void AddText(Speech& speech, std::vector<std::string> sentences);
   void EndRound(Speech& speech);
   void CallTools(Speech& speech);
+  const ChatItem* DoneBefore(const ChatItem& request) const;
   void ToolFinished(ToolRun& run, event::ToolDone done);
   void ToolsDone(Speech& speech);
+  // Handing over (session_agents.cc).
   void PrepareHandoff(Speech& speech, ToolRun run);
   bool SwitchAgent();
+  void ForgetAnswersBegun();
+  void ConsiderSuspending();
+  bool EndTask();
+  void DropSuspended();
+  void AskSummary(uint64_t item);
+  void SummaryMade(std::string text);
+  int64_t SummaryDue() const;
+  bool WaitsForSummary() const;
   void Enter(const Handoff& handoff);
   const Character& character() const { return agents_[agent_]; }
   size_t IndexOf(std::string_view agent) const;
@@ -195,10 +218,12 @@ class Session {
   Recorder* recorder_ = nullptr;  // null: nothing is recorded
   size_t recorded_ = 0;           // of out_
   const Options options_;
-  std::vector<Character> agents_;  // at least one
-  size_t agent_ = 0;               // which of them has the conversation
-  std::optional<Handoff> next_;    // once nothing is being said
-  std::optional<Wait> told_slow_;  // what was named last
+  std::vector<Character> agents_;     // at least one
+  size_t agent_ = 0;                  // which of them has the conversation
+  std::optional<Handoff> next_;       // once nothing is being said
+  std::vector<Suspended> suspended_;  // the innermost task's last
+  std::optional<Summary> summary_;    // while it is made
+  std::optional<Wait> told_slow_;     // what was named last
   std::vector<Command> out_;
   int64_t now_us_ = 0;
   int64_t started_us_ = 0;

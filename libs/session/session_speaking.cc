@@ -3,6 +3,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/strings.h"
 #include "session/session.h"
 #include "session/text.h"
 
@@ -16,6 +17,7 @@ constexpr int kMaxSegmentsInFlight = 2;
 constexpr size_t kMaxToolsPerRound = 16;
 constexpr size_t kMaxQueue = 32;
 constexpr size_t kMaxAnswerBytes = size_t{32} * 1024;
+constexpr size_t kMaxSummaryBytes = size_t{4} * 1024;
 
 }  // namespace
 
@@ -55,7 +57,7 @@ void Session::Over(const Speech& speech, bool interrupted) {
 }
 
 bool Session::StartNext() {
-  if (queue_.empty() || linked_.empty()) return false;
+  if (queue_.empty() || linked_.empty() || WaitsForSummary()) return false;
   active_ = std::make_unique<Speech>(std::move(queue_.front()));
   queue_.pop_front();
   paused_ = false;
@@ -86,7 +88,7 @@ void Session::TextOver(Speech& speech) {
 // ---- thinking ----
 
 std::vector<ChatItem> Session::PromptFor(const Speech& speech) const {
-  return history_.Prompt(character().instructions, speech.instructions, character().fresh_context);
+  return history_.Prompt(character().instructions, speech.instructions, character().context);
 }
 
 void Session::RequestAnswer(Speech& speech, std::vector<ChatItem> prompt) {
@@ -114,6 +116,10 @@ Speech* Session::OfLlm(uint32_t stream) {
 }
 
 void Session::On(const event::LlmText& text) {
+  if (summary_ && text.stream == summary_->stream) {
+    if (summary_->text.size() + text.text.size() <= kMaxSummaryBytes) summary_->text += text.text;
+    return;
+  }
   Speech* speech = OfLlm(text.stream);
   if (speech == nullptr || text.text.empty()) return;
   speech->llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
@@ -145,13 +151,16 @@ void Session::On(const event::LlmToolCall& call) {
 
 void Session::On(const event::LlmDone& done) {
   Speech* speech = OfLlm(done.stream);
-  if (speech == nullptr) return;
+  const bool summary = summary_ && done.stream == summary_->stream;
+  if (speech == nullptr && !summary) return;
   usage_.input_tokens += done.input_tokens;
   usage_.output_tokens += done.output_tokens;
+  if (summary) return SummaryMade(std::string(Trim(summary_->text)));
   EndRound(*speech);
 }
 
 void Session::On(const event::LlmFailed& failed) {
+  if (summary_ && failed.stream == summary_->stream) return SummaryMade("");
   Speech* speech = OfLlm(failed.stream);
   if (speech == nullptr) return;
   speech->llm_stream = 0;
@@ -224,6 +233,18 @@ void Session::CallTools(Speech& speech) {
                     .is_error = true});
       continue;
     }
+    if (tool->confirm_duplicates) {
+      bool confirmed = false;
+      std::string& arguments = run.request.arguments_json;
+      arguments = WithoutConfirmation(arguments, &confirmed);
+      if (const ChatItem* done = DoneBefore(run.request); done != nullptr && !confirmed) {
+        ToolFinished(run, {.output = "this was done before, with the result: " + done->text +
+                                     "; ask the user, and to do it once more call it again with " +
+                                     kConfirmDuplicate + " true",
+                           .is_error = true});
+        continue;
+      }
+    }
     run.since_us = now_us_;
     run.filler = tool->filler;
     run.deadline_us = now_us_ + absl::ToInt64Microseconds(tool->timeout);
@@ -235,7 +256,31 @@ void Session::CallTools(Speech& speech) {
   ToolsDone(speech);
 }
 
+// The result of a call that says the same and has succeeded; null: there is none.
+const ChatItem* Session::DoneBefore(const ChatItem& request) const {
+  const std::deque<ChatItem>& items = history_.items();
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (items[i].kind != ChatItem::Kind::kToolCall || items[i].name != request.name ||
+        !SameArguments(items[i].arguments_json, request.arguments_json)) {
+      continue;
+    }
+    const auto result = std::find_if(items.begin() + static_cast<std::ptrdiff_t>(i), items.end(),
+                                     [&](const ChatItem& one) {
+                                       return one.kind == ChatItem::Kind::kToolResult &&
+                                              one.call_id == items[i].call_id && !one.is_error;
+                                     });
+    if (result != items.end()) return &*result;
+  }
+  return nullptr;
+}
+
 void Session::On(const event::ToolDone& done) {
+  for (Suspended& waits : suspended_) {
+    if (waits.speech == nullptr) continue;
+    for (ToolRun& run : waits.speech->tools) {
+      if (run.call == done.call && !run.done) ToolFinished(run, done);
+    }
+  }
   if (active_ == nullptr) return;
   for (ToolRun& run : active_->tools) {
     if (run.call == done.call && !run.done) ToolFinished(run, done);
@@ -304,105 +349,6 @@ void Session::ConsiderFiller(Speech& speech) {
   // A part of its own, which the history leaves out.
   speech.part_items.push_back(0);
   ++speech.part;
-}
-
-// ---- handing over ----
-
-size_t Session::IndexOf(std::string_view agent) const {
-  const auto found = std::find_if(agents_.begin(), agents_.end(),
-                                  [&](const Character& one) { return one.name == agent; });
-  return static_cast<size_t>(found - agents_.begin());
-}
-
-std::string Session::AgentLabel() const {
-  return agents_.size() > 1 ? character().name : std::string();
-}
-
-// Who leaves says its last words first; whoever interrupts them keeps it.
-void Session::PrepareHandoff(Speech& speech, ToolRun run) {
-  // A tool of the program's has done something beside, which the model should know.
-  if (run.request.name != HandoffTool(run.handoff)) {
-    AddItem(std::exchange(run.request, {}));
-    AddItem(std::exchange(run.result, {}));
-  }
-  speech.handoff = std::move(run);
-  if (speech.spoken.segments().empty() && !character().farewell.empty()) {
-    if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
-    AddText(speech, speech.splitter.Add(character().farewell));
-    AddText(speech, speech.splitter.Finish());
-  }
-  speech.text_complete = true;
-}
-
-void Session::On(const event::AddAgent& add) {
-  constexpr size_t kMaxAgents = 64;
-  const size_t known = IndexOf(add.character.name);
-  if (known < agents_.size()) {
-    agents_[known] = add.character;
-  } else if (agents_.size() < kMaxAgents) {
-    agents_.push_back(add.character);
-  } else {
-    out_.emplace_back(command::Log{command::Log::Level::kError,
-                                   "a session has 64 agents at most: one was not added",
-                                   add.character.name});
-  }
-}
-
-void Session::On(const event::SetAgent& set) {
-  const size_t index = IndexOf(set.name);
-  if (index >= agents_.size()) {
-    out_.emplace_back(
-        command::Log{command::Log::Level::kError, "there is no such agent to go on", set.name});
-  } else {
-    next_ = Handoff{.to = set.name};
-  }
-}
-
-bool Session::SwitchAgent() {
-  if (!next_) return false;
-  const Handoff handoff = *std::exchange(next_, std::nullopt);
-  const size_t to = IndexOf(handoff.to);
-  if (closing_ || to >= agents_.size() || to == agent_) return false;
-  const std::string from = character().name;
-  agent_ = to;
-  AddItem({.kind = ChatItem::Kind::kHandoff, .text = from, .name = handoff.to});
-  out_.emplace_back(command::AgentChanged{from, handoff.to});
-  // What the other was asked is no answer of this one.
-  DropDraft();
-  for (Speech& speech : queue_) {
-    if (!speech.asked) continue;
-    if (speech.llm_stream != 0) out_.emplace_back(command::LlmCancel{speech.llm_stream});
-    speech = Speech{.id = speech.id,
-                    .answer = true,
-                    .instructions = std::move(speech.instructions),
-                    .turn_id = std::move(speech.turn_id),
-                    .interruptible = speech.interruptible,
-                    .handle = speech.handle,
-                    .priority = speech.priority,
-                    .times = {.speech_end_us = speech.times.speech_end_us,
-                              .decided_us = speech.times.decided_us,
-                              .committed_us = speech.times.committed_us}};
-  }
-  Enter(handoff);
-  SaveCheckpoint();
-  return true;
-}
-
-void Session::Enter(const Handoff& handoff) {
-  Speech speech{.turn_id = handoff.turn_id,
-                .priority = Priority::kHigh,
-                .times = handoff.times,
-                .rounds = handoff.rounds,
-                .reported = handoff.reported};
-  const bool known = agent_ == 0 && greeted_ == linked_;  // who began greets nobody twice
-  if (!character().greeting.empty() && !known) {
-    speech.text = character().greeting;
-  } else if (handoff.answers) {
-    speech.answer = true;
-  } else {
-    return;
-  }
-  Enqueue(std::move(speech));
 }
 
 // ---- speaking ----

@@ -16,6 +16,9 @@ std::optional<Session::Wait> Session::AwaitedInSilence() const {
   if (const int64_t owed_us = hearing_.owed_since_us(); owed_us > 0 && !hearing_.speaking()) {
     return Wait{.stage = Stage::kRecogniser, .since_us = owed_us};
   }
+  if (WaitsForSummary() && !hearing_.speaking()) {
+    return Wait{.stage = Stage::kModel, .since_us = summary_->asked_us};
+  }
   const Speech* speech = active_.get();
   if (speech == nullptr || paused_ || hearing_.speaking()) return std::nullopt;
   if (speech->owes_playing()) return Wait{.stage = Stage::kPlayout, .since_us = speech->moved_us};

@@ -1,10 +1,15 @@
 #include "session/text.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/strings.h"
+#include "session/types.h"
 
 namespace parley::session {
+namespace {
+constexpr int kMaxNesting = 64;  // of arguments: reading them recurses
+}
 
 std::string JoinText(std::string_view first, std::string_view second) {
   std::string joined(Trim(first));
@@ -27,5 +32,23 @@ std::vector<std::string> Words(std::string_view text) {
 }
 
 int CountWords(std::string_view text) { return static_cast<int>(Words(text).size()); }
+
+std::string WithoutConfirmation(const std::string& arguments_json, bool* confirmed) {
+  *confirmed = false;
+  if (!JsonNestsWithin(arguments_json, kMaxNesting)) return arguments_json;
+  auto arguments = nlohmann::json::parse(arguments_json, nullptr, false);
+  if (!arguments.is_object() || !arguments.contains(kConfirmDuplicate)) return arguments_json;
+  const auto& said = arguments[kConfirmDuplicate];
+  *confirmed = said.is_boolean() && said.get<bool>();
+  arguments.erase(kConfirmDuplicate);
+  return arguments.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+bool SameArguments(const std::string& a_json, const std::string& b_json) {
+  if (a_json == b_json) return true;
+  if (!JsonNestsWithin(a_json, kMaxNesting) || !JsonNestsWithin(b_json, kMaxNesting)) return false;
+  const auto a = nlohmann::json::parse(a_json, nullptr, false);
+  return !a.is_discarded() && a == nlohmann::json::parse(b_json, nullptr, false);
+}
 
 }  // namespace parley::session

@@ -11,4 +11,10 @@ std::string JoinText(std::string_view first, std::string_view second);
 std::vector<std::string> Words(std::string_view text);
 int CountWords(std::string_view text);
 
+// The arguments of a call without kConfirmDuplicate, and whether that was true. What is no JSON
+// object stays as it is.
+std::string WithoutConfirmation(const std::string& arguments_json, bool* confirmed);
+// Both say the same, however they are written.
+bool SameArguments(const std::string& a_json, const std::string& b_json);
+
 }  // namespace parley::session

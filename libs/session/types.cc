@@ -46,6 +46,18 @@ std::string_view Name(TurnDetection detection) {
   return "";
 }
 
+std::string_view Name(Context context) {
+  switch (context) {
+    case Context::kWhole:
+      return "whole";
+    case Context::kFresh:
+      return "fresh";
+    case Context::kSummary:
+      return "summary";
+  }
+  return "";
+}
+
 std::string_view Name(Stage stage) {
   switch (stage) {
     case Stage::kRecogniser:

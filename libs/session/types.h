@@ -27,6 +27,7 @@ struct ChatItem {
   std::string name;            // calls and results: the tool; handoffs: who took over
   std::string arguments_json;  // calls
   bool is_error = false;       // results
+  std::string summary;         // handoffs: what was said before, where who took over sees only that
   friend bool operator==(const ChatItem&, const ChatItem&) = default;
 };
 
@@ -54,7 +55,20 @@ struct ToolSpec {
   // Said once the user has waited Options::filler_after for it in silence; empty: nothing. It is no
   // part of the history.
   std::string filler;
+  // What has been done with the same arguments is done again only with kConfirmDuplicate.
+  bool confirm_duplicates = false;
 };
+// The argument of a call, true, by which a model says that it means it.
+inline constexpr char kConfirmDuplicate[] = "confirm_duplicate";
+
+// What an agent that takes over sees of what was said before it did.
+enum class Context {
+  kWhole,
+  kFresh,    // what the user said last
+  kSummary,  // what the user said last, and a summary that its model makes first, in 4 s at most;
+             // where that fails, everything
+};
+std::string_view Name(Context context);  // whole, fresh, summary
 
 // Who speaks, and what it is told. A session has at least one, the first, and may be handed over
 // among them: history, caller and limits stay, instructions, tools and voice change.
@@ -68,10 +82,16 @@ struct Character {
   std::string farewell;  // said before it hands over, where its answer says nothing
   // Whom it may hand over to. The model does so by calling HandoffTool(name), without arguments.
   std::vector<std::string> handoffs;
-  // It sees what the user said last before it took over, and what came after; else everything.
-  bool fresh_context = false;
+  Context context = Context::kWhole;  // and always what follows
 };
 std::string HandoffTool(std::string_view agent);
+
+// How an agent comes to have the conversation.
+enum class SwitchKind {
+  kHandOver,
+  kBeginTask,  // for a while: whoever had it waits, with what a tool of its answer is doing
+  kEndTask,    // … and goes on
+};
 
 // What ends the user's turn.
 enum class TurnDetection {

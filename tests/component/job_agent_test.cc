@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "agent/task.h"
+#include "agent/tool.h"
 #include "base/status.h"
 #include "job_peer.h"
 
@@ -66,6 +68,10 @@ std::vector<std::string> Lines(const JobPeer& peer) {
 bool Logged(const JobPeer& peer, const std::string& line) {
   const auto lines = Lines(peer);
   return std::find(lines.begin(), lines.end(), line) != lines.end();
+}
+long Count(const JobPeer& peer, const std::string& line) {  // NOLINT: as std::count
+  const auto lines = Lines(peer);
+  return std::count(lines.begin(), lines.end(), line);
 }
 bool UntilLogged(JobPeer& peer, const std::string& line) {
   return peer.Until([&] { return Logged(peer, line); });
@@ -191,6 +197,180 @@ TEST(AgentTest, ToolsWork) {
   ASSERT_EQ(peer.chats.size(), 2U);
   const auto& items = peer.chats[1].items();
   EXPECT_EQ(items[items.size() - 1].tool_result().output(), "90");
+}
+
+parley::llm::v1::ChatResponse Call(const std::string& tool, const std::string& arguments = "{}") {
+  parley::llm::v1::ChatResponse response;
+  response.mutable_tool_call()->set_call_id("call-" + tool);
+  response.mutable_tool_call()->set_name(tool);
+  response.mutable_tool_call()->set_arguments_json(arguments);
+  return response;
+}
+
+// Says when it comes and goes.
+class Colleague : public Agent {
+ public:
+  Colleague(JobContext& job, std::string name, std::vector<Tool> tools = {})
+      : Agent("You are " + name + ".", std::move(tools)), job_(job), name_(std::move(name)) {}
+  void OnEnter(AgentSession& session) override {
+    job_.log().Info(name_ + " enters");
+    session.Say("This is " + name_ + ".");
+  }
+  void OnExit(AgentSession&) override { job_.log().Info(name_ + " leaves"); }
+
+ private:
+  JobContext& job_;
+  const std::string name_;
+};
+
+// Greeter → sales or support → technical: by the model, by a tool of the program's, by the program.
+TEST(HandoffTest, AgentsOfAProgramFollowEachOther) {
+  JobPeer peer(
+      {.agent_name = "echo", .entrypoint = [](JobContext& job) -> absl::Status {
+         SessionConfig config = Engines(std::make_shared<Colleague>(
+             job, "greeter",
+             std::vector<Tool>{{.name = "route",
+                                .description = "Finds who can help",
+                                .run = [](std::string_view) { return std::string("support"); },
+                                .handoff = "support"}}));
+         config.name = "greeter";
+         config.handoffs = {"sales"};
+         AgentSession** session = new AgentSession*(nullptr);  // the job's, to its end
+         const Tool escalate{
+             .name = "escalate",
+             .description = "Calls a technician",
+             .run = [&job, session](std::string_view) -> absl::StatusOr<std::string> {
+               AgentConfig technical;
+               technical.name = "technical";
+               technical.agent = std::make_shared<Colleague>(job, "technical");
+               technical.tts = {{.engine = "scripted", .voice = "deep"}};
+               PARLEY_RETURN_IF_ERROR((*session)->UpdateAgent(std::move(technical)));
+               return "a technician comes";
+             }};
+         AgentConfig support{
+             .agent = std::make_shared<Colleague>(job, "support", std::vector<Tool>{escalate}),
+             .name = "support"};
+         AgentConfig sales{.agent = std::make_shared<Colleague>(job, "sales"), .name = "sales"};
+         config.agents = {support, sales};
+         PARLEY_ASSIGN_OR_RETURN(*session, job.StartSession(std::move(config)));
+         return (*session)->Wait();
+       }});
+  // Who is handed a question answers it; who the program calls in waits.
+  peer.answers = {Call("route"), Text("What is wrong?"), Call("escalate"), Text("Somebody comes.")};
+  const auto said = [&peer](const std::string& text) {
+    return peer.Until([&] { return peer.agent_said.find(text) != std::string::npos; });
+  };
+  peer.Assign();
+  ASSERT_TRUE(said("This is greeter.|"));
+  ASSERT_TRUE(UntilListening(peer));
+  peer.Chat("it is broken");
+  ASSERT_TRUE(said("What is wrong?|") && said("This is support.|")) << peer.agent_said;
+  ASSERT_TRUE(UntilListening(peer));
+  peer.Chat("it is on fire");
+  ASSERT_TRUE(said("Somebody comes.|") && said("This is technical.|")) << peer.agent_said;
+  std::string voice;
+  for (const FromJob& message : peer.messages) {
+    if (message.tts().has_open()) voice = message.tts().open().voices(0).voice();
+  }
+  EXPECT_EQ(voice, "deep");
+  peer.PersonLeaves(roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kEnded));
+  std::vector<std::string> lines = Lines(peer);
+  std::erase(lines, "the conversation was handed over");
+  EXPECT_THAT(lines, ::testing::UnorderedElementsAre("greeter enters", "greeter leaves",
+                                                     "support enters", "support leaves",
+                                                     "technical enters", "technical leaves"));
+  EXPECT_EQ(lines.back(), "technical leaves");
+}
+
+struct Address {
+  std::string street;
+  int64_t number = 0;
+  static void Describe(ToolFields<Address>& fields) {
+    fields.Add("street", &Address::street, "The street");
+    fields.Add("number", &Address::number, "The number");
+  }
+};
+
+class AskAddress : public AgentTask<Address> {
+ public:
+  AskAddress() : AgentTask("Ask for the address.") {
+    AddTool(MakeTool<Address>("address", "The user named it",
+                              [this](const Address& given) -> absl::StatusOr<std::string> {
+                                Complete(given);
+                                return "noted";
+                              }));
+  }
+  void OnEnter(AgentSession& session) override { session.Say("Where do you live?"); }
+};
+
+class Taxi : public Agent {
+ public:
+  explicit Taxi(JobContext& job) : Agent("You order taxis."), job_(job) {
+    AddTool({.name = "order", .description = "Orders one", .run = [this](std::string_view) {
+               return Order();
+             }});
+  }
+  void OnEnter(AgentSession& session) override {
+    session_ = &session;
+    job_.log().Info("taxi enters");
+  }
+  void OnExit(AgentSession&) override { job_.log().Info("taxi leaves"); }
+
+ private:
+  absl::StatusOr<std::string> Order() {
+    PARLEY_ASSIGN_OR_RETURN(const Address address,
+                            RunTask(*session_, std::make_shared<AskAddress>()));
+    return fmt::format("to {} {}", address.street, address.number);
+  }
+  JobContext& job_;
+  AgentSession* session_ = nullptr;
+};
+
+TEST(TaskTest, AToolAsksForWhatItNeeds) {
+  JobPeer peer(ProgramOf([](JobContext& job) { return std::make_shared<Taxi>(job); }));
+  peer.answers = {Call("order"), Call("address", R"({"street": "Main", "number": "x"})"),
+                  Call("address", R"({"street": "Main Street", "number": 7})"), Text("Noted."),
+                  Text("It comes.")};
+  peer.Assign();
+  ASSERT_TRUE(UntilLogged(peer, "taxi enters"));
+  ASSERT_TRUE(UntilListening(peer));
+  peer.Chat("a taxi please");
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "Where do you live?|"; }))
+      << peer.agent_said;
+  ASSERT_TRUE(UntilListening(peer));
+  peer.Chat("main street seven");
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "Where do you live?|Noted.|It comes.|"; }))
+      << peer.agent_said;
+  // What does not fit the type never came to the task; its result did come to the tool.
+  ASSERT_EQ(peer.chats.size(), 5U);
+  const auto& retry = peer.chats[2].items();
+  EXPECT_TRUE(retry[retry.size() - 1].tool_result().is_error());
+  const auto& last = peer.chats[4].items();
+  EXPECT_EQ(last[last.size() - 1].tool_result().output(), "to Main Street 7");
+  EXPECT_EQ(peer.chats[3].items(0).message().text(), "Ask for the address.");
+  EXPECT_EQ(peer.chats[4].items(0).message().text(), "You order taxis.");
+  EXPECT_FALSE(Logged(peer, "taxi leaves")) << "who waits for a task has not left";
+}
+
+// Nobody waits for a task for ever: not when the session ends, and not when time is over.
+TEST(TaskTest, EndsWithTheSession) {
+  JobPeer peer(
+      {.agent_name = "echo", .entrypoint = [](JobContext& job) -> absl::Status {
+         PARLEY_ASSIGN_OR_RETURN(AgentSession * session,
+                                 job.StartSession(Engines(std::make_shared<Agent>("Wait."))));
+         auto late = RunTask(*session, std::make_shared<AskAddress>(), {}, absl::Milliseconds(100));
+         job.log().Info(std::string(Message(late.status())));
+         auto left = RunTask(*session, std::make_shared<AskAddress>());
+         job.log().Info(absl::IsCancelled(left.status()) ? "cancelled" : "not cancelled");
+         return session->Wait();
+       }});
+  peer.Assign();
+  ASSERT_TRUE(UntilLogged(peer, "the task took too long"));
+  ASSERT_TRUE(peer.Until([&] { return Count(peer, "a task begins") == 2; })) << peer.agent_said;
+  peer.PersonLeaves(roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
+  ASSERT_TRUE(UntilLogged(peer, "cancelled"));
+  EXPECT_EQ(peer.Exit(), 0);
 }
 
 TEST(SpeechHandleTest, SaysWhenItIsOver) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <span>
@@ -557,6 +558,14 @@ TEST(JobTest, AToolThatHangsIsNamed) {
   const jobv1::Stalled& stalled = peer.Find(FromJob::kStalled)->stalled();
   EXPECT_EQ(stalled.stage(), "tool");
   EXPECT_EQ(stalled.detail(), "look");
+  const auto told = [&peer] {  // and the room
+    return std::any_of(peer.messages.begin(), peer.messages.end(), [](const FromJob& message) {
+      const auto& data = message.room_command().data();
+      return data.topic() == "parley.stalled" &&
+             data.payload().find(R"("stage":"tool")") != std::string::npos;
+    });
+  };
+  EXPECT_TRUE(peer.Until(told));
   ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
   EXPECT_EQ(peer.agent_said, "One moment. I could not find it.|");
   EXPECT_TRUE(peer.chats.at(1).items(3).tool_result().is_error());

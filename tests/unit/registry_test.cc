@@ -224,7 +224,7 @@ TEST(DefinitionTest, AgentsBesideTheFirst) {
   const PartAgent& billing = d->agents.at("billing");
   EXPECT_EQ(billing.greeting, "Billing here.");
   EXPECT_EQ(billing.tts.at(0).engine, "espeak");
-  EXPECT_TRUE(billing.fresh_context);
+  EXPECT_EQ(billing.context, HandoffContext::kFresh);
   EXPECT_TRUE(d->FindTool("refund")->IsOf("billing"));
   EXPECT_FALSE(d->FindTool("refund")->IsOf("desk"));
   EXPECT_EQ(d->rules.at("desk").at(0).handoff, "billing");
@@ -260,7 +260,9 @@ TEST(DefinitionTest, AgentsThatCannotWorkAreRefused) {
   EXPECT_THAT(refusal("  billing:\n    desc", "  desk: {}\n  billing:\n    desc"),
               HasSubstr("agents.desk: its id must be"));
   EXPECT_THAT(refusal("context: fresh", "context: stale"),
-              HasSubstr("agents.billing.context: \"stale\" is none of whole, fresh"));
+              HasSubstr("agents.billing.context: \"stale\" is none of whole, fresh, summary"));
+  EXPECT_THAT(refusal("context: fresh", "context: summary"),
+              HasSubstr("agents.billing.context: summary needs a model that writes one"));
   EXPECT_THAT(refusal("call: refund", "call: refund, handoff: desk"),
               HasSubstr("rules.billing[0].handoff: stands beside `call`"));
   EXPECT_THAT(refusal("name: refund", "name: transfer_to_x"), HasSubstr("there is no tool refund"));

@@ -73,7 +73,8 @@ std::vector<Tool> ToolsOf(const registry::AgentDefinition& definition, std::stri
                      .parameters_json = tool.parameters_json,
                      .timeout = tool.http.timeout,
                      .run = nullptr,
-                     .filler = tool.filler});
+                     .filler = tool.filler,
+                     .confirm_duplicates = tool.confirm_duplicates});
   }
   return tools;
 }
@@ -101,7 +102,7 @@ absl::StatusOr<SessionConfig> ConfigOf(const std::string& definition_json) {
                       .tts = TtsOf(part.tts),
                       .tools = ToolsOf(definition, id),
                       .handoffs = part.handoffs,
-                      .fresh_context = part.fresh_context};
+                      .context = session::ContextOf(part.context)};
     PARLEY_ASSIGN_OR_RETURN(agent.llm, LlmOf(part.llm, json));
     config.agents.push_back(std::move(agent));
   }

@@ -116,12 +116,20 @@ absl::Status Context::SendData(std::string payload, std::string topic, bool reli
 }
 
 absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
+  HooksByName hooks;
   if (config.agent != nullptr) {
     config.instructions = config.agent->instructions();
     config.tools = config.agent->tools();
-    if (config.options.review_timeout <= absl::ZeroDuration()) {
-      config.options.review_timeout = kReviewTimeout;
-    }
+    hooks[config.name] = HooksOf(config.agent);
+  }
+  for (AgentConfig& one : config.agents) {
+    if (one.agent == nullptr) continue;
+    one.instructions = one.agent->instructions();
+    one.tools = one.agent->tools();
+    hooks[one.name] = HooksOf(one.agent);
+  }
+  if (!hooks.empty() && config.options.review_timeout <= absl::ZeroDuration()) {
+    config.options.review_timeout = kReviewTimeout;
   }
   PARLEY_RETURN_IF_ERROR(CheckConfig(config));
   {
@@ -130,21 +138,24 @@ absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
     session_asked_ = true;
   }
   PARLEY_RETURN_IF_ERROR(Connect(Subscribe::kAudio));
-  std::shared_ptr<AgentHooks> hooks;
-  if (config.agent != nullptr) {
-    hooks = std::make_shared<AgentHooks>(
-        config.agent, std::shared_ptr<AgentSession>(shared_from_this(), this), log_);
-  }
-  const bool posted = mailbox_->Post([this, config = std::move(config), hooks]() mutable {
-    control_.StartConversation(std::move(config), std::move(hooks));
-  });
+  const bool posted =
+      mailbox_->Post([this, config = std::move(config), hooks = std::move(hooks)]() mutable {
+        control_.StartConversation(std::move(config), std::move(hooks));
+      });
   if (!posted) return Aborted("the job is ending");
   MutexLock lock(&state_->mutex);
   while (!state_->session_made && !state_->stopping) state_->changed.Wait(&state_->mutex);
   if (!state_->session_made) return Aborted("the job is ending");
   if (!state_->session_error.ok()) return Detached(state_->session_error);
-  // The agent leaves before what the program has to clear up.
-  if (hooks != nullptr) state_->hooks.insert(state_->hooks.begin(), [hooks] { hooks->Exit(); });
+  // The agents leave before what the program has to clear up.
+  state_->hooks.insert(state_->hooks.begin(), [state = state_] {
+    std::vector<std::shared_ptr<AgentHooks>> present;
+    {
+      MutexLock exit_lock(&state->mutex);
+      present.swap(state->present);
+    }
+    for (auto one = present.rbegin(); one != present.rend(); ++one) (*one)->Exit();
+  });
   return static_cast<AgentSession*>(this);
 }
 
@@ -241,6 +252,35 @@ absl::StatusOr<SpeechHandle> Context::SayAudio(std::vector<int16_t> samples, std
   });
 }
 void Context::SetAgent(std::string name) { Tell(session::event::SetAgent{std::move(name)}); }
+absl::Status Context::UpdateAgent(AgentConfig agent) {
+  return Add(std::move(agent), session::SwitchKind::kHandOver);
+}
+absl::Status Context::BeginTask(AgentConfig agent) {
+  return Add(std::move(agent), session::SwitchKind::kBeginTask);
+}
+void Context::EndTask() {
+  Tell(session::event::SetAgent{.name = {}, .how = session::SwitchKind::kEndTask});
+}
+
+std::shared_ptr<AgentHooks> Context::HooksOf(const std::shared_ptr<Agent>& agent) {
+  return std::make_shared<AgentHooks>(
+      agent, std::shared_ptr<AgentSession>(shared_from_this(), this), log_);
+}
+
+absl::Status Context::Add(AgentConfig agent, session::SwitchKind how) {
+  std::shared_ptr<AgentHooks> hooks;
+  if (agent.agent != nullptr) {
+    agent.instructions = agent.agent->instructions();
+    agent.tools = agent.agent->tools();
+    hooks = HooksOf(agent.agent);
+  }
+  PARLEY_RETURN_IF_ERROR(CheckAgent(agent));
+  const bool posted =
+      mailbox_->Post([this, agent = std::move(agent), hooks = std::move(hooks), how]() mutable {
+        control_.AddAgent(std::move(agent), std::move(hooks), how);
+      });
+  return posted ? absl::OkStatus() : Aborted("the job is ending");
+}
 void Context::SetTurnDetection(session::TurnDetection detection) {
   Tell(session::event::SetTurnDetection{detection});
 }

@@ -30,6 +30,8 @@ struct JobState {
   bool session_over ABSL_GUARDED_BY(mutex) = false;
   absl::Status session_end ABSL_GUARDED_BY(mutex);
   std::vector<std::function<void()>> hooks ABSL_GUARDED_BY(mutex);
+  // Whose OnExit is owed: who waits for tasks first, who has the conversation last.
+  std::vector<std::shared_ptr<AgentHooks>> present ABSL_GUARDED_BY(mutex);
   uint64_t speeches ABSL_GUARDED_BY(mutex) = 0;
   // Those that are not over yet, by handle.
   std::map<uint64_t, std::shared_ptr<SpeechHandle::State>> said ABSL_GUARDED_BY(mutex);
@@ -65,8 +67,11 @@ class JobControl {
   virtual void SetAttributes(std::map<std::string, std::string> attributes) = 0;
   virtual void SendData(std::string payload, std::string topic, bool reliable,
                         std::vector<std::string> destinations) = 0;
-  // `hooks`: of config.agent; null where there is none.
-  virtual void StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> hooks) = 0;
+  // `hooks`: of the agents that have any, by name.
+  virtual void StartConversation(SessionConfig config, HooksByName hooks) = 0;
+  // `hooks` may be null.
+  virtual void AddAgent(AgentConfig agent, std::shared_ptr<AgentHooks> hooks,
+                        session::SwitchKind how) = 0;
   virtual void ToConversation(session::Event event) = 0;
   virtual void SayAudio(std::vector<int16_t> samples, session::event::Say say) = 0;
   virtual void RequestShutdown(std::string reason) = 0;
@@ -109,11 +114,16 @@ class Context final : public JobContext,
   absl::StatusOr<SpeechHandle> SayAudio(std::vector<int16_t> samples, std::string text,
                                         SpeechOptions options) override;
   void SetAgent(std::string name) override;
+  absl::Status UpdateAgent(AgentConfig agent) override;
+  absl::Status BeginTask(AgentConfig agent) override;
+  void EndTask() override;
   void SetTurnDetection(session::TurnDetection detection) override;
   void CommitUserTurn() override;
   void ClearUserTurn() override;
   absl::Status Wait() override;
 
+  absl::Status Add(AgentConfig agent, session::SwitchKind how);
+  std::shared_ptr<AgentHooks> HooksOf(const std::shared_ptr<Agent>& agent);
   // False: it reached nobody.
   bool Tell(session::Event event);
   // Makes a handle and tells what `event_of` makes of its number.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "agent/job/convert.h"
@@ -21,6 +22,7 @@ namespace speechv1 = parley::speech::v1;
 
 constexpr char kChatTopic[] = "lk.chat";
 constexpr char kTurnTopic[] = "parley.turn";
+constexpr char kStalledTopic[] = "parley.stalled";
 constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
@@ -31,9 +33,19 @@ std::vector<session::ToolSpec> SpecsOf(const std::vector<Tool>& tools) {
   std::vector<session::ToolSpec> specs;
   for (const Tool& tool : tools) {
     // Whoever runs the tool gives up first, and says why.
-    specs.push_back({tool.name, tool.timeout + kToolMargin, tool.filler});
+    specs.push_back({tool.name, tool.timeout + kToolMargin, tool.filler, tool.confirm_duplicates});
   }
   return specs;
+}
+
+session::Character CharacterOf(const AgentConfig& agent) {
+  return {.name = agent.name,
+          .instructions = agent.instructions,
+          .greeting = agent.greeting,
+          .tools = SpecsOf(agent.tools),
+          .farewell = agent.farewell,
+          .handoffs = agent.handoffs,
+          .context = agent.context};
 }
 
 std::vector<session::Character> CharactersOf(const SessionConfig& config) {
@@ -43,15 +55,7 @@ std::vector<session::Character> CharactersOf(const SessionConfig& config) {
                                              .tools = SpecsOf(config.tools),
                                              .farewell = config.farewell,
                                              .handoffs = config.handoffs}};
-  for (const AgentConfig& one : config.agents) {
-    agents.push_back({.name = one.name,
-                      .instructions = one.instructions,
-                      .greeting = one.greeting,
-                      .tools = SpecsOf(one.tools),
-                      .farewell = one.farewell,
-                      .handoffs = one.handoffs,
-                      .fresh_context = one.fresh_context});
-  }
+  for (const AgentConfig& one : config.agents) agents.push_back(CharacterOf(one));
   return agents;
 }
 
@@ -63,7 +67,7 @@ std::string ErrorText(const jobv1::StreamFailed& failed) {
 
 absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
     event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
-    const jobv1::Assignment& assignment, SessionConfig config, std::shared_ptr<AgentHooks> hooks) {
+    const jobv1::Assignment& assignment, SessionConfig config, HooksByName hooks) {
   PARLEY_RETURN_IF_ERROR(CheckConfig(config));
   PARLEY_ASSIGN_OR_RETURN(audio::OpusEncoder encoder, Playout::MakeEncoder());
   std::unique_ptr<Conversation> made(new Conversation(loop, std::move(mailbox), std::move(host),
@@ -115,7 +119,7 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
 
 Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host,
                            const RoomView& room, const jobv1::Assignment& assignment,
-                           SessionConfig config, std::shared_ptr<AgentHooks> hooks)
+                           SessionConfig config, HooksByName hooks)
     : loop_(loop),
       mailbox_(std::move(mailbox)),
       host_(std::move(host)),
@@ -142,11 +146,15 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
 
 Conversation::~Conversation() { *self_ = nullptr; }
 
+Conversation::Voice Conversation::VoiceOf(const SessionConfig& config, const AgentConfig& agent) {
+  return {ChatRequestOf(config, agent), SynthesizeConfigOf(agent.tts, Playout::kRateHz),
+          agent.tools};
+}
+
 std::map<std::string, Conversation::Voice> Conversation::VoicesOf(const SessionConfig& config) {
   std::map<std::string, Voice> voices;
   const auto add = [&](const std::string& name, const AgentConfig& agent) {
-    voices[name] = {ChatRequestOf(config, agent), SynthesizeConfigOf(agent.tts, Playout::kRateHz),
-                    agent.tools};
+    voices[name] = VoiceOf(config, agent);
   };
   const AgentConfig first{
       .llm = config.llm, .tts = config.tts, .tools = config.tools, .handoffs = config.handoffs};
@@ -163,6 +171,36 @@ std::map<std::string, Conversation::Voice> Conversation::VoicesOf(const SessionC
 const Conversation::Voice& Conversation::VoiceOf(const std::string& agent) const {
   const auto found = voices_.find(agent);
   return found == voices_.end() ? voices_.at("") : found->second;
+}
+
+AgentHooks* Conversation::HooksOf(const std::string& agent) const {
+  const auto found = hooks_.find(agent);
+  return found == hooks_.end() ? nullptr : found->second.get();
+}
+
+void Conversation::TellPresent() const {
+  std::vector<std::shared_ptr<AgentHooks>> present;
+  for (const std::string& name : present_) {
+    if (const auto found = hooks_.find(name); found != hooks_.end()) {
+      present.push_back(found->second);
+    }
+  }
+  host_.present(std::move(present));
+}
+
+void Conversation::AddAgent(AgentConfig agent, std::shared_ptr<AgentHooks> hooks,
+                            session::SwitchKind how) {
+  if (ended_) {
+    if (hooks != nullptr) hooks->SessionOver();
+    return;
+  }
+  if (agent.llm.empty()) agent.llm = config_.llm;
+  if (agent.tts.empty()) agent.tts = config_.tts;
+  voices_[agent.name] = VoiceOf(config_, agent);
+  hooks_.erase(agent.name);
+  if (hooks != nullptr) hooks_[agent.name] = std::move(hooks);
+  Handle(event_::AddAgent{CharacterOf(agent)});
+  Handle(event_::SetAgent{.name = agent.name, .how = how});
 }
 
 void Conversation::Start() {
@@ -182,7 +220,10 @@ void Conversation::Start() {
     }
   }
   // Whoever takes a conversation over is in already.
-  if (hooks_ != nullptr && session_.history().items().empty()) hooks_->Enter();
+  present_ = {session_.agent()};
+  TellPresent();
+  AgentHooks* const hooks = HooksOf(session_.agent());
+  if (hooks != nullptr && session_.history().items().empty()) hooks->Enter();
   Handle(std::move(joined));
 }
 
@@ -297,6 +338,7 @@ void Conversation::OnText(const roomv1::TextPacket& packet, int64_t now_us) {
 
 // The caller's own button, where turns are taken by hand.
 void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
+  if (config_.on_data) config_.on_data(packet.from_identity(), packet.topic(), packet.payload());
   if (packet.topic() != kTurnTopic || packet.from_identity() != linked_) return;
   if (packet.payload() == "commit") return Handle(event_::CommitTurn{}, now_us);
   if (packet.payload() == "clear") return Handle(event_::ClearTurn{}, now_us);
@@ -416,7 +458,8 @@ void Conversation::Do(const command::ReviewTurn& turn) {
       if (*self != nullptr) (*self)->Handle(std::move(answer));
     });
   };
-  if (hooks_ != nullptr) return hooks_->Review(turn.review, turn.text, reviewed);
+  AgentHooks* const hooks = HooksOf(session_.agent());
+  if (hooks != nullptr) return hooks->Review(turn.review, turn.text, reviewed);
   reviewed({.review = turn.review, .text = turn.text});
 }
 
@@ -452,8 +495,10 @@ void Conversation::Do(const command::CallTool& call) {
   }
   // The program's own code: it may block, so it has a thread; a result that comes too late finds
   // nobody.
-  std::thread([run = tool->run, handoff = tool->handoff, agent = config_.agent, call,
-               mailbox = mailbox_, self = self_] {
+  const auto owner = hooks_.find(call.agent.empty() ? config_.name : call.agent);
+  std::thread([run = tool->run, handoff = tool->handoff, call,
+               owner = owner == hooks_.end() ? nullptr : owner->second, mailbox = mailbox_,
+               self = self_] {
     absl::StatusOr<std::string> result = absl::InternalError("");
     try {
       result = run(call.arguments_json);
@@ -600,14 +645,32 @@ void Conversation::Do(const command::ItemAdded& added) {
 }
 
 void Conversation::Do(const command::AgentChanged& changed) {
-  Do(command::Log{command::Log::Level::kInfo, "the conversation was handed over",
+  static constexpr const char* kSaid[] = {"the conversation was handed over", "a task begins",
+                                          "a task is over"};
+  Do(command::Log{command::Log::Level::kInfo, kSaid[static_cast<int>(changed.how)],
                   changed.from + " to " + changed.to});
+  using session::SwitchKind;
+  if (changed.how == SwitchKind::kHandOver) {  // and whoever waited does so no more
+    for (const std::string& left : present_) {
+      if (AgentHooks* const hooks = HooksOf(left); hooks != nullptr) hooks->ExitSoon();
+    }
+    present_.clear();
+  } else if (changed.how == SwitchKind::kEndTask && present_.size() > 1) {
+    if (AgentHooks* const hooks = HooksOf(present_.back()); hooks != nullptr) hooks->ExitSoon();
+    present_.pop_back();
+  }
+  if (changed.how != SwitchKind::kEndTask) {
+    present_.push_back(changed.to);
+    if (AgentHooks* const hooks = HooksOf(changed.to); hooks != nullptr) hooks->Enter();
+  }
+  TellPresent();
   if (config_.on_agent_changed) config_.on_agent_changed(changed.from, changed.to);
 }
 
 void Conversation::Do(const command::TurnDone& done) {
   tool_calls_ += done.report.tool_calls;
   if (done.report.interrupted) ++interruptions_;
+  if (config_.on_turn) config_.on_turn(done.report);
   jobv1::FromJob message;
   *message.mutable_turn() = ReportOf(done.report);
   host_.send(message);
@@ -626,6 +689,17 @@ void Conversation::Do(const command::Stalled& stalled) {
   out.set_given_up(stalled.given_up);
   host_.send(message);
   if (config_.on_stalled) config_.on_stalled(stalled);
+  // Whoever shows the call may show why it is silent.
+  jobv1::FromJob told;
+  roomv1::DataPacket& packet = *told.mutable_room_command()->mutable_data();
+  packet.set_topic(kStalledTopic);
+  packet.set_reliable(true);
+  packet.set_payload(nlohmann::json{
+      {"stage", out.stage()},
+      {"waited_ms", absl::ToInt64Milliseconds(stalled.waited)},
+      {"given_up",
+       stalled.given_up}}.dump());
+  host_.send(told);
 }
 
 void Conversation::Do(const command::SaveCheckpoint& save) {
@@ -651,6 +725,7 @@ void Conversation::Do(const command::End& end) {
   ended_ = true;
   timer_.Stop();
   playout_->Clear();
+  for (const auto& [name, hooks] : hooks_) hooks->SessionOver();
   host_.ended(end.reason, end.error);
 }
 

@@ -36,14 +36,15 @@ class Conversation {
     // Audio; `more`: the next is about to follow, and may go with it.
     std::function<void(parley::job::v1::FromJob&, bool more)> send_fresh;
     std::function<void(const session::command::SpeechDone&)> speech_done;
+    // Agents that are in the conversation now, who has it last; those without hooks are left out.
+    std::function<void(std::vector<std::shared_ptr<AgentHooks>>)> present;
     // Once; last of all.
     std::function<void(session::EndReason reason, const std::string& error)> ended;
   };
-  // `room` has been entered, and outlives the conversation. `hooks` may be null.
+  // `room` has been entered, and outlives the conversation.
   static absl::StatusOr<std::unique_ptr<Conversation>> Create(
       event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
-      const parley::job::v1::Assignment& assignment, SessionConfig config,
-      std::shared_ptr<AgentHooks> hooks);
+      const parley::job::v1::Assignment& assignment, SessionConfig config, HooksByName hooks);
   ~Conversation();
 
   void Start();
@@ -66,13 +67,16 @@ class Conversation {
   // and its speech is silent.
   void AddClip(uint64_t clip, std::vector<int16_t> samples);
 
+  // One more agent, which goes on. `hooks` may be null.
+  void AddAgent(AgentConfig agent, std::shared_ptr<AgentHooks> hooks, session::SwitchKind how);
+
   // For the job's end report.
   parley::dispatch::v1::SessionReport Report() const;
 
  private:
   Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host, const RoomView& room,
                const parley::job::v1::Assignment& assignment, SessionConfig config,
-               std::shared_ptr<AgentHooks> hooks);
+               HooksByName hooks);
 
   void Handle(session::Event event, int64_t now_us);
   void Drive();
@@ -131,7 +135,8 @@ class Conversation {
   const Host host_;
   const RoomView& room_;
   const SessionConfig config_;
-  const std::shared_ptr<AgentHooks> hooks_;
+  HooksByName hooks_;
+  std::vector<std::string> present_;  // names: who waits for tasks, and who has the conversation
   const parley::common::v1::CallContext context_;
   const std::string session_id_;
   const std::string participant_identity_;  // the only one to talk with; empty: anybody
@@ -142,9 +147,12 @@ class Conversation {
     parley::speech::v1::SynthesizeConfig speech;
     std::vector<Tool> tools;
   };
+  static Voice VoiceOf(const SessionConfig& config, const AgentConfig& agent);
   static std::map<std::string, Voice> VoicesOf(const SessionConfig& config);
   const Voice& VoiceOf(const std::string& agent) const;
-  const std::map<std::string, Voice> voices_;
+  AgentHooks* HooksOf(const std::string& agent) const;  // null: it has none
+  void TellPresent() const;
+  std::map<std::string, Voice> voices_;
   std::optional<session::Recorder> recorder_;
   session::Session session_;
   std::unique_ptr<Listener> listener_;

@@ -1,6 +1,7 @@
 #include "agent/job/convert.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/status.h"
@@ -14,13 +15,20 @@ namespace llmv1 = parley::llm::v1;
 namespace roomv1 = parley::room::v1;
 namespace speechv1 = parley::speech::v1;
 
-absl::Status CheckAgent(const std::vector<Tool>& tools, const std::vector<std::string>& handoffs,
-                        const std::set<std::string>& agents) {
+absl::Status CheckTools(const std::vector<Tool>& tools) {
   for (const Tool& tool : tools) {
     if (tool.name.empty()) return InvalidArgument("tools: one has no name");
     if (tool.timeout <= absl::ZeroDuration()) {
       return InvalidArgument("tools: {}: the timeout is not positive", tool.name);
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPart(const std::vector<Tool>& tools, const std::vector<std::string>& handoffs,
+                       const std::set<std::string>& agents) {
+  PARLEY_RETURN_IF_ERROR(CheckTools(tools));
+  for (const Tool& tool : tools) {
     if (!tool.handoff.empty() && !agents.contains(tool.handoff)) {
       return InvalidArgument("tools: {}: there is no agent {}", tool.name, tool.handoff);
     }
@@ -29,6 +37,17 @@ absl::Status CheckAgent(const std::vector<Tool>& tools, const std::vector<std::s
     if (!agents.contains(name)) return InvalidArgument("handoffs: there is no agent {}", name);
   }
   return absl::OkStatus();
+}
+
+// The schema with one more field, by which the model says that it means it.
+std::string WithConfirmation(const std::string& parameters_json) {
+  auto schema = nlohmann::json::parse(parameters_json, nullptr, false);
+  if (!schema.is_object()) return parameters_json;
+  if (!schema["properties"].is_object()) schema["properties"] = nlohmann::json::object();
+  schema["properties"][session::kConfirmDuplicate] = {
+      {"type", "boolean"},
+      {"description", "Only if this was done before and the user wants it done once more."}};
+  return schema.dump();
 }
 
 double Millis(int64_t micros) { return static_cast<double>(micros) / 1000; }
@@ -103,7 +122,8 @@ llmv1::ChatRequest ChatRequestOf(const SessionConfig& config, const AgentConfig&
     llmv1::Tool& one = *out.add_tools();
     one.set_name(tool.name);
     one.set_description(tool.description);
-    one.set_parameters_json(tool.parameters_json);
+    one.set_parameters_json(tool.confirm_duplicates ? WithConfirmation(tool.parameters_json)
+                                                    : tool.parameters_json);
   }
   for (const std::string& name : agent.handoffs) {
     const auto next = std::find_if(config.agents.begin(), config.agents.end(),
@@ -237,11 +257,16 @@ absl::Status CheckConfig(const SessionConfig& config) {
       return InvalidArgument("agents: \"{}\" is no name of its own", one.name);
     }
   }
-  PARLEY_RETURN_IF_ERROR(CheckAgent(config.tools, config.handoffs, agents));
+  PARLEY_RETURN_IF_ERROR(CheckPart(config.tools, config.handoffs, agents));
   for (const AgentConfig& one : config.agents) {
-    PARLEY_RETURN_IF_ERROR(CheckAgent(one.tools, one.handoffs, agents));
+    PARLEY_RETURN_IF_ERROR(CheckPart(one.tools, one.handoffs, agents));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckAgent(const AgentConfig& agent) {
+  if (agent.name.empty()) return InvalidArgument("the agent has no name");
+  return CheckTools(agent.tools);
 }
 
 }  // namespace parley::agent

@@ -29,5 +29,7 @@ session::EndReason EndOf(parley::job::v1::Shutdown::Why why);
 bool LeftForGood(parley::room::v1::DisconnectReason reason);
 // What is wrong with a configuration; OK: nothing.
 absl::Status CheckConfig(const SessionConfig& config);
+// … and with an agent that joins later.
+absl::Status CheckAgent(const AgentConfig& agent);
 
 }  // namespace parley::agent

@@ -27,6 +27,14 @@ void AgentHooks::Exit() {
   Guard("OnExit", [this] { agent_->OnExit(*session_); });
 }
 
+void AgentHooks::ExitSoon() {
+  std::thread([self = shared_from_this()] { self->Exit(); }).detach();
+}
+
+void AgentHooks::SessionOver() {
+  Guard("OnSessionOver", [this] { agent_->OnSessionOver(); });
+}
+
 void AgentHooks::Review(uint64_t review, std::string text, Answer answer) {
   {
     MutexLock lock(&mutex_);

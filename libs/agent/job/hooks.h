@@ -2,6 +2,7 @@
 // An agent's hooks, on threads of their own: the loop waits for none of them.
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,10 @@ class AgentHooks : public std::enable_shared_from_this<AgentHooks> {
   void Enter();
   // On the caller's thread: returns when the hook has.
   void Exit();
+  // Does not wait.
+  void ExitSoon();
+  // On the loop's thread.
+  void SessionOver();
   // Does not wait; `answer` is called on the hook's thread. While an earlier turn is being looked
   // at only the newest waits: nobody wants the others any more.
   void Review(uint64_t review, std::string text, Answer answer);
@@ -46,5 +51,7 @@ class AgentHooks : public std::enable_shared_from_this<AgentHooks> {
   bool reviewing_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<Turn> next_ ABSL_GUARDED_BY(mutex_);
 };
+
+using HooksByName = std::map<std::string, std::shared_ptr<AgentHooks>>;
 
 }  // namespace parley::agent

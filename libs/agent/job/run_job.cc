@@ -103,7 +103,9 @@ class Job final : private JobControl {
   void SetAttributes(std::map<std::string, std::string> attributes) override;
   void SendData(std::string payload, std::string topic, bool reliable,
                 std::vector<std::string> destinations) override;
-  void StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> hooks) override;
+  void StartConversation(SessionConfig config, HooksByName hooks) override;
+  void AddAgent(AgentConfig agent, std::shared_ptr<AgentHooks> hooks,
+                session::SwitchKind how) override;
   void ToConversation(session::Event event) override;
   void SayAudio(std::vector<int16_t> samples, session::event::Say say) override;
   void RequestShutdown(std::string reason) override;
@@ -343,7 +345,7 @@ void Job::SendData(std::string payload, std::string topic, bool reliable,
   link_.Send(message);
 }
 
-void Job::StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> hooks) {
+void Job::StartConversation(SessionConfig config, HooksByName hooks) {
   if (ended_) return;
   auto made = Conversation::Create(
       loop_, mailbox_,
@@ -351,6 +353,11 @@ void Job::StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> ho
        .send_fresh = [this](jobv1::FromJob& message, bool more) { link_.SendFresh(message, more); },
        .speech_done =
            [this](const session::command::SpeechDone& done) { state_->SpeechDone(done); },
+       .present =
+           [this](std::vector<std::shared_ptr<AgentHooks>> present) {
+             MutexLock lock(&state_->mutex);
+             state_->present = std::move(present);
+           },
        .ended = [this](session::EndReason reason,
                        const std::string& error) { OnConversationEnded(reason, error); }},
       room_, *assignment_, std::move(config), std::move(hooks));
@@ -364,6 +371,15 @@ void Job::StartConversation(SessionConfig config, std::shared_ptr<AgentHooks> ho
   conversation_ = *std::move(made);
   conversation_->Start();
   if (saved_state_) ToConversation(session::event::SetUserData{*std::move(saved_state_)});
+}
+
+void Job::AddAgent(AgentConfig agent, std::shared_ptr<AgentHooks> hooks, session::SwitchKind how) {
+  // Whoever waits for it is not to wait for ever.
+  if (conversation_ == nullptr || ended_) {
+    if (hooks != nullptr) hooks->SessionOver();
+    return;
+  }
+  conversation_->AddAgent(std::move(agent), std::move(hooks), how);
 }
 
 void Job::SayAudio(std::vector<int16_t> samples, session::event::Say say) {
