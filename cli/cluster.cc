@@ -181,7 +181,6 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   api.rooms_address = At(kRooms);
   api.stt_address = At(kStt);
   api.tts_address = At(kTts);
-  api.llm_address = At(kLlm);
   api.demo = true;
   return add("api-server", api, api_server::Run);
 }

@@ -39,7 +39,7 @@ Needs NeedsOf(std::string_view service) {
   if (service == "api-server") {
     return {false,
             {"--registry-address", "--dispatch-address", "--rooms-address", "--stt-address",
-             "--tts-address", "--llm-address"}};
+             "--tts-address"}};
   }
   if (service.ends_with("-gateway")) return {true, {}};
   if (service == "agent-server") {

@@ -22,7 +22,6 @@ void ApiServerConfig::Bind(config::Table& table) {
   table.Text("rooms.address", &rooms_address, "Room server, host:port");
   table.Text("stt.address", &stt_address, "Speech-to-text gateway, host:port");
   table.Text("tts.address", &tts_address, "Text-to-speech gateway, host:port");
-  table.Text("llm.address", &llm_address, "Model gateway, host:port");
   table.Text("public_url", &public_url,
              "URL that clients connect to; default ws://ADDRESS:LAST_HTTP_PORT");
   table.AlsoFromEnv("LIVEKIT_URL");
@@ -91,7 +90,6 @@ std::vector<Route> MakeRoutes(Backend& backend) {
   AddSignalRoutes(backend, routes);
   AddSpeechRoutes(backend, routes);
   AddLiveKitRoutes(backend, routes);
-  AddChatRoutes(backend, routes);
   routes.push_back({"GET", "/healthz", "The process lives", "", nullptr, 200,
                     [](const http::Request&) {
                       return http::Response{200, "text/plain", "ok\n", {}};
@@ -140,8 +138,7 @@ Backend::Backend(const ApiServerConfig& c, service::Context& ctx)
       dispatch(dispatch::v1::DispatchService::NewStub(rpc::MakeChannel(c.dispatch_address))),
       rooms(room::v1::RoomService::NewStub(rpc::MakeChannel(c.rooms_address))),
       stt(speech::v1::SpeechToTextService::NewStub(rpc::MakeChannel(c.stt_address))),
-      tts(speech::v1::TextToSpeechService::NewStub(rpc::MakeChannel(c.tts_address))),
-      llm(llm::v1::LanguageModelService::NewStub(rpc::MakeChannel(c.llm_address))) {}
+      tts(speech::v1::TextToSpeechService::NewStub(rpc::MakeChannel(c.tts_address))) {}
 
 int Run(const ApiServerConfig& given, service::Context& context) {
   ApiServerConfig config = given;

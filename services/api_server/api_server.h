@@ -1,8 +1,7 @@
 #pragma once
-// The HTTP/JSON edge: agents, sessions, what runs, tokens, speech, models. Stateless; everything is
-// asked of the other services over gRPC, with the caller's own token where grants matter.
+// The HTTP/JSON edge: agents, sessions, what runs, tokens, speech. Stateless; everything is asked
+// of the other services over gRPC, with the caller's own token where grants matter.
 #include <parley/dispatch/v1/dispatch.grpc.pb.h>
-#include <parley/llm/v1/llm.grpc.pb.h>
 #include <parley/registry/v1/registry.grpc.pb.h>
 #include <parley/room/v1/room.grpc.pb.h>
 #include <parley/speech/v1/speech.grpc.pb.h>
@@ -24,7 +23,6 @@ struct ApiServerConfig {
   std::string rooms_address = "127.0.0.1:7105";
   std::string stt_address = "127.0.0.1:7102";
   std::string tts_address = "127.0.0.1:7103";
-  std::string llm_address = "127.0.0.1:7104";
   std::string public_url;  // what clients connect to; default ws://<address>:<last http port>
   absl::Duration token_ttl = absl::Minutes(15);
   // Jobs at once of one LiveKit worker, which itself says only its load.
@@ -57,7 +55,6 @@ struct Backend {
   std::unique_ptr<room::v1::RoomService::Stub> rooms;
   std::unique_ptr<speech::v1::SpeechToTextService::Stub> stt;
   std::unique_ptr<speech::v1::TextToSpeechService::Stub> tts;
-  std::unique_ptr<llm::v1::LanguageModelService::Stub> llm;
 };
 
 // Serves until stopped. `started` gets the ports of Config::http_ports as bound, before readiness.

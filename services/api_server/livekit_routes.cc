@@ -68,11 +68,13 @@ absl::Status CreateRoom(const Call& call, const lk::CreateRoomRequest& in, lk::R
   if (in.has_egress()) {
     return Error(absl::StatusCode::kUnimplemented, "egress: recordings are not built yet");
   }
+  if (!in.room_preset().empty()) {
+    return Error(absl::StatusCode::kUnimplemented, "room_preset: presets are not built yet");
+  }
   roomv1::CreateRoomRequest request;
   request.set_name(in.name());
   request.set_project(call.caller.project);
   request.set_metadata(in.metadata());
-  request.set_room_preset(in.room_preset());
   request.set_max_participants(static_cast<int32_t>(
       std::min<uint32_t>(in.max_participants(), std::numeric_limits<int32_t>::max())));
   if (in.empty_timeout() > 0) request.mutable_empty_timeout()->set_seconds(in.empty_timeout());

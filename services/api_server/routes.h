@@ -30,7 +30,6 @@ void AddSessionRoutes(Backend& backend, std::vector<Route>& routes);
 void AddTokenRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSignalRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSpeechRoutes(Backend& backend, std::vector<Route>& routes);
-void AddChatRoutes(Backend& backend, std::vector<Route>& routes);
 
 // OpenAPI 3.0 of the table (without /openapi.json's own description being special: it is a route
 // like the others).

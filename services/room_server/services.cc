@@ -39,19 +39,14 @@ absl::Status CreateRoom(Host& host, const auth::Claims& claims,
   room::RoomOptions options;
   options.project = request.project().empty() ? claims.project : request.project();
   options.name = request.name();
-  options.empty_timeout = host.config().empty_timeout;
-  options.departure_timeout = host.config().departure_timeout;
-  PARLEY_ASSIGN_OR_RETURN(const std::string_view preset,
-                          host.presets().Find(request.room_preset()));
-  ApplyRoomConfig(preset, options);
-  if (!request.metadata().empty()) options.metadata = request.metadata();
-  if (request.max_participants() != 0) options.max_participants = request.max_participants();
+  options.metadata = request.metadata();
+  options.max_participants = request.max_participants();
   PARLEY_ASSIGN_OR_RETURN(
       options.empty_timeout,
-      Timeout(request.has_empty_timeout(), request.empty_timeout(), options.empty_timeout));
+      Timeout(request.has_empty_timeout(), request.empty_timeout(), host.config().empty_timeout));
   PARLEY_ASSIGN_OR_RETURN(options.departure_timeout,
                           Timeout(request.has_departure_timeout(), request.departure_timeout(),
-                                  options.departure_timeout));
+                                  host.config().departure_timeout));
   PARLEY_ASSIGN_OR_RETURN(const room::Rooms::Opened opened, host.Open(options));
   ToProto(opened.room->info(), host.media_url(), response.mutable_room());
   response.set_created(opened.created);
@@ -71,11 +66,6 @@ absl::Status CreateRoom(Host& host, const auth::Claims& claims,
       wish.idempotency_key = request.idempotency_key();
     }
     wishes.push_back(std::move(wish));
-  }
-  if (wishes.empty() && opened.created) {
-    for (const auth::RoomAgent& agent : auth::ReadRoomAgents(preset)) {
-      wishes.push_back(MakeWish(options.project, options.name, agent));
-    }
   }
   if (wishes.empty() && opened.created) {
     Wish automatic;

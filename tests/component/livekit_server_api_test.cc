@@ -12,7 +12,6 @@
 #include "http/client.h"
 #include "testing/cluster.h"
 #include "testing/matchers.h"
-#include "testing/redis_fixture.h"
 
 namespace parley {
 namespace {
@@ -29,22 +28,14 @@ constexpr char kDispatches[] = "/twirp/livekit.AgentDispatchService/";
 class LiveKitServerApiTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    directory_ = new testing::TemporaryDirectory();
-    const std::string presets = directory_->path() + "/presets.json";
-    std::ofstream(presets) << R"({"small": {"maxParticipants": 1, "metadata": "of the preset",
-                                  "emptyTimeout": 17, "agents": [{"agentName": "greeter"}]}})";
     testing::ClusterOptions options;
     options.services = {"agent-registry", "dispatch-broker", "room-server", "api-server"};
     options.agent_servers = 0;
-    options.extra_arguments["room-server"] = {"--room-presets-file", presets};
     auto cluster = testing::Cluster::Start(options);
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     cluster_ = cluster->release();
   }
-  static void TearDownTestSuite() {
-    delete cluster_;
-    delete directory_;
-  }
+  static void TearDownTestSuite() { delete cluster_; }
 
   static std::string Sign(const auth::Claims& claims) {
     return auth::Sign(claims, auth::KeyRing::Development()->keys()[0], absl::Hours(1));
@@ -114,12 +105,10 @@ class LiveKitServerApiTest : public ::testing::Test {
   }
 
   static testing::Cluster* cluster_;
-  static testing::TemporaryDirectory* directory_;
   std::string request_id_;
   http::Client client_;
 };
 testing::Cluster* LiveKitServerApiTest::cluster_ = nullptr;
-testing::TemporaryDirectory* LiveKitServerApiTest::directory_ = nullptr;
 
 TEST_F(LiveKitServerApiTest, RoomsAreMadeListedChangedAndDeleted) {
   const std::string manager = Manager();
@@ -352,8 +341,8 @@ TEST_F(LiveKitServerApiTest, WhatIsMalformedIsSaidByCode) {
       {create, "application/json", R"({"name": ""})", manager, 400, "invalid_argument"},
       {create, "application/json", json({{"name", std::string(300, 'a')}}).dump(), manager, 400,
        "invalid_argument"},
-      {create, "application/json", R"({"name": "x", "room_preset": "none"})", manager, 400,
-       "invalid_argument"},
+      {create, "application/json", R"({"name": "x", "room_preset": "none"})", manager, 501,
+       "unimplemented"},
       {create, "application/json", R"({"name": "x", "egress": {}})", manager, 501, "unimplemented"},
       {create, "application/json", R"({"name": "x", "agents": [{"deployment": "a b"}]})", manager,
        400, "invalid_argument"},
@@ -414,41 +403,6 @@ TEST_F(LiveKitServerApiTest, CallsAndMessagesAreAsTheListSays) {
   }
   EXPECT_GT(calls, 15);
   EXPECT_GT(fields, 40);
-}
-
-TEST_F(LiveKitServerApiTest, PresetsAreTakenByNameAndTheRequestGoesOverThem) {
-  const json room =
-      Ask(std::string(kRooms) + "CreateRoom",
-          {{"name", "tiny"}, {"room_preset", "small"}, {"empty_timeout", 40}}, Manager());
-  EXPECT_EQ(room["max_participants"], 1);
-  EXPECT_EQ(room["metadata"], "of the preset");
-  EXPECT_EQ(room["empty_timeout"], 40);
-  const json made =
-      Ask(std::string(kDispatches) + "ListDispatch", {{"room", "tiny"}}, Admin("tiny"));
-  ASSERT_EQ(made["agent_dispatches"].size(), 1u);
-  EXPECT_EQ(made["agent_dispatches"][0]["agent_name"], "greeter");
-
-  auth::Claims claims;
-  claims.room_preset = "small";
-  claims.room_config_json = R"({"metadata": "of the token"})";
-  const auto ann = Join("joined", "ann", claims);
-  ASSERT_NE(ann, nullptr);
-  EXPECT_EQ(ann->joined().room().max_participants(), 1);
-  EXPECT_EQ(ann->joined().room().metadata(), "of the token");
-  EXPECT_TRUE(Eventually([&] {
-    return Ask(std::string(kDispatches) + "ListDispatch", {{"room", "joined"}},
-               Admin("joined"))["agent_dispatches"]
-               .size() == 1;
-  }));
-  claims.room_preset = "none";
-  claims.identity = "bob";
-  claims.video.room_join = true;
-  claims.video.room = "refused";
-  roomv1::JoinRoom join;
-  join.set_token(Sign(claims));
-  EXPECT_THAT(
-      caller::Connection::Join(cluster_->Address("room-server"), join, absl::Seconds(5)).status(),
-      testing::HasReason("ROOM_PRESET_UNKNOWN"));
 }
 
 TEST_F(LiveKitServerApiTest, HealthDeadlinesAndPages) {

@@ -99,28 +99,6 @@ TEST_F(RoomDispatchTest, CreateRoomAnswersTheDispatches) {
   EXPECT_EQ(broker_.requests().size(), 2u) << "once per room, whoever asks";
 }
 
-TEST_F(RoomDispatchTest, AnAgentForEachJoinWhereTheTokenAsksForIt) {
-  const auto each = [&](const std::string& who) {
-    auth::Claims claims = WithAgent(Joiner(who), "companion");
-    claims.room_agents[0].attributes = {{"parley.each_join", "true"}};
-    claims.room_agents[0].never_restart = true;
-    return claims;
-  };
-  Peer ann = Join(each("ann"));
-  Peer bob = Join(each("bob"));
-  ASSERT_TRUE(RequestsBecome(2));
-  const auto requests = broker_.requests();
-  EXPECT_NE(requests[0].idempotency_key(), requests[1].idempotency_key());
-  EXPECT_EQ(requests[1].idempotency_key(), bob.connection().joined().room().sid() + "/companion/" +
-                                               bob.connection().joined().participant().sid());
-  EXPECT_EQ(requests[0].restart_policy(), dispatch::v1::RESTART_POLICY_NEVER);
-  Peer carl = Join(WithAgent(Joiner("carl"), "companion"));
-  ASSERT_TRUE(RequestsBecome(3)) << "the room's own one is still to come";
-  Peer dora = Join(WithAgent(Joiner("dora"), "companion"));
-  Peer eve = Join(each("eve"));
-  ASSERT_TRUE(RequestsBecome(4));
-}
-
 TEST_F(RoomDispatchTest, ABrokerAwayDelaysButLosesNothing) {
   const int port = broker_.port();
   server();  // knows the broker's address

@@ -7,7 +7,7 @@ stt-gateway: {grpc: 7102, admin: 8102, redis: true, peers: {}, calls: true, prov
 tts-gateway: {grpc: 7103, admin: 8103, redis: true, peers: {}, calls: true, provider: tts, priority: calls}
 llm-gateway: {grpc: 7104, admin: 8104, redis: true, peers: {}, calls: true, provider: llm, priority: calls}
 api-server: {grpc: 7106, admin: 9080, http: 8080, livekit: 7880, redis: false, calls: false, priority: edge,
-  peers: {registry: agent-registry, dispatch: dispatch-broker, rooms: room-server, stt: stt-gateway, tts: tts-gateway, llm: llm-gateway}}
+  peers: {registry: agent-registry, dispatch: dispatch-broker, rooms: room-server, stt: stt-gateway, tts: tts-gateway}}
 {{- end }}
 
 {{- define "parley.labels" -}}
