@@ -162,7 +162,6 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   agents.llm_address = At(kLlm);
   agents.health_port = kAgentHealth + offset_;
   agents.slots = options.slots;
-  agents.load_threshold = 1;  // a laptop that compiles must still take the call
   agents.tools_allow_loopback = true;
   agents.load_threshold = 1;  // a developer's machine compiles, too
   agents.no_death_notice = true;

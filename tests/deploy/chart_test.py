@@ -307,6 +307,27 @@ class RulesTest(unittest.TestCase):
         users = [n for n, _, spec in pods(objects) if spec.get("initContainers")]
         self.assertEqual(sorted(users), ["agent-registry", "dispatch-broker", "llm-gateway", "room-server", "stt-gateway", "tts-gateway"])
 
+    def test_media_of_browsers_reaches_room_servers(self):
+        def media(rtc):
+            objects = render.render({"services": {"room-server": {"rtc": rtc}}, **EVERYTHING})
+            (spec,) = [s for n, _, s in pods(objects) if n == "room-server"]
+            container = spec["containers"][0]
+            (port,) = [p for p in container["ports"] if p.get("protocol") == "UDP"]
+            told = {v["name"]: v for v in container["env"]}
+            self.assertEqual(told["PARLEY_RTC_UDP_PORT"]["value"], str(port["containerPort"]))
+            (policy,) = [p for p in of_kind(objects, "NetworkPolicy") if p["metadata"]["name"] == "room-server"]
+            opened = [p for rule in policy["spec"]["ingress"] for p in rule["ports"] if p["protocol"] == "UDP"]
+            self.assertEqual(opened, [{"port": port["containerPort"], "protocol": "UDP"}])
+            return port, told["PARLEY_RTC_ANNOUNCE"]
+
+        port, announced = media({})
+        self.assertNotIn("hostPort", port)
+        self.assertEqual(announced["value"], "$(POD_IP)")
+        port, announced = media({"port": 7890, "hostPort": True})
+        self.assertEqual((port["containerPort"], port["hostPort"]), (7890, 7890))
+        self.assertEqual(announced["valueFrom"]["fieldRef"]["fieldPath"], "status.hostIP")
+        _, announced = media({"hostPort": True, "announce": ["203.0.113.7", "2001:db8::7"]})
+        self.assertEqual(announced["value"], "203.0.113.7,2001:db8::7")
 
     def test_tls_reaches_every_process(self):
         objects = RENDERED["tls"]
