@@ -96,11 +96,11 @@ absl::StatusOr<std::unique_ptr<Context>> Context::Create(std::string name, Commo
   context->executor_ =
       std::make_unique<Executor>(static_cast<size_t>(c.threads), static_cast<size_t>(c.queue));
   context->impl_ = std::make_unique<Impl>();
+  PARLEY_RETURN_IF_ERROR(rpc::Check(c.tls));
+  if (c.tls.dials()) rpc::UseTls(c.tls);
   std::shared_ptr<const auth::KeyRing> ring;
   if (!c.keys_file.empty()) {
     PARLEY_ASSIGN_OR_RETURN(ring, auth::KeyRing::Load(c.keys_file));
-  PARLEY_RETURN_IF_ERROR(rpc::Check(c.tls));
-  if (c.tls.dials()) rpc::UseTls(c.tls);
     struct stat info {};
     stat(c.keys_file.c_str(), &info);
     MutexLock lock(&context->impl_->mutex);
