@@ -97,6 +97,7 @@ struct Server::Impl {
   bool IsSilent(Connection& connection, int64_t now_us);
   int OnSocketEvent(Connection& connection, lws_callback_reasons reason, std::string_view piece);
   int OnSocketPiece(Connection& connection, std::string_view piece);
+  void Hush(Connection& connection);
   int WriteSocket(Connection& connection);
   int OnBody(Connection& connection, std::string_view piece);
   int Dispatch(Connection& connection);

@@ -56,6 +56,8 @@ int Server::Impl::OnSocketPiece(Connection& connection, std::string_view piece) 
   if (connection.closing) return 0;
   WebSocketMessage& message = connection.arriving;
   if (message.data.size() + piece.size() > WebSocket::kMaxMessageBytes) {
+    connection.closing = true;
+    Hush(connection);
     lws_close_reason(connection.wsi, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE, nullptr, 0);
     return -1;
   }
@@ -67,6 +69,11 @@ int Server::Impl::OnSocketPiece(Connection& connection, std::string_view piece) 
   }
   connection.listener->OnMessage(std::exchange(message, {}));
   return 0;
+}
+
+// We are closing it: its listener need not wait for the client's answer, which may take seconds.
+void Server::Impl::Hush(Connection& connection) {
+  if (const auto listener = std::exchange(connection.listener, nullptr)) listener->OnClosed();
 }
 
 // Is this client gone without a word? Asks it, when that is due.
@@ -107,6 +114,7 @@ int Server::Impl::WriteSocket(Connection& connection) {
   std::string reason;
   const int code = connection.socket->CloseCode(&reason);
   if (code == 0 || std::exchange(connection.closing, true)) return 0;
+  Hush(connection);
   lws_close_reason(connection.wsi, static_cast<lws_close_status>(code),
                    reinterpret_cast<unsigned char*>(reason.data()), reason.size());
   // To fail here would close without a frame: the library takes that for a dead socket.

@@ -340,9 +340,11 @@ TEST_F(WebSocketTest, MessagesGoBothWaysUntilTheServerCloses) {
   EXPECT_EQ(back.substr(0, 2), "\x82\x7f");
   EXPECT_EQ(back.substr(10), large + "!");
   client.Send(Framed("close"));
+  EXPECT_EQ(client.ReadUntil("bye"), std::string("\x88\x05\x03\xe8", 4) + "bye");
+  EXPECT_TRUE(Eventually([&] { return open_ == 0; }));
+  client.Send(std::string("\x88\x80\0\0\0\0", 6));  // its answer
   client.ReadUntil("");
   EXPECT_TRUE(client.closed());
-  EXPECT_TRUE(Eventually([&] { return open_ == 0; }));
 }
 
 TEST_F(WebSocketTest, RefusedAndOversizedAreClosed) {

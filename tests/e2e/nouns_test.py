@@ -57,7 +57,9 @@ class NounsTest(unittest.TestCase):
             return [(v["version"], v["percent"]) for v in data(self.ok("--json", "agents", "versions", "shop"))]
 
         def served():
-            return data(self.ok("--json", "dispatch", "create", "--room", "shop-1", "--agent", "shop"))["agentVersion"]
+            made = data(self.ok("--json", "dispatch", "create", "--room", "shop-1", "--agent", "shop"))
+            self.ok("dispatch", "delete", made["id"])
+            return made["agentVersion"]
 
         self.assertEqual(shares(), [(3, 100), (2, 0), (1, 0)])
         self.assertIn("version 2: 100 %", self.ok("agents", "deploy", "shop", "--version", "2").stdout)

@@ -73,8 +73,9 @@ class HotPathTest : public ::testing::Test {
         loop_, std::make_shared<Mailbox>(&loop_),
         {.send = [this](jobv1::FromJob& m) { link_->Send(m); },
          .send_fresh = [this](jobv1::FromJob& m, bool more) { link_->SendFresh(m, more); },
+         .present = [](const std::vector<std::shared_ptr<AgentHooks>>&) {},
          .ended = [](session::EndReason, const std::string& error) { FAIL() << error; }},
-        room_, jobv1::Assignment(), config, nullptr);
+        room_, jobv1::Assignment(), config, {});
     PARLEY_CHECK(made.ok());
     conversation_ = *std::move(made);
     conversation_->Start();
