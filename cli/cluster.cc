@@ -155,6 +155,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   agent::AgentServerConfig agents = agent::ConfigFor(agent::ConfiguredAgents());
   agents.common = common;
   agents.common.drain = kAgentDrain;
+  agents.hand_over_window = absl::Milliseconds(100);  // nobody else is there to take a call
   agents.broker_address = At(kBroker);
   agents.rooms_address = At(kRooms);
   agents.stt_address = At(kStt);
