@@ -188,6 +188,7 @@ int Context::Serve(const std::vector<grpc::Service*>& services, const Hooks& hoo
   rpc::ServerOptions options;
   options.address = config_.address;
   options.port = config_.grpc_port;
+  options.tls = config_.tls;
   if (config_.grpc_port >= 0) {
     if (absl::Status status = server.Start(options, services); !status.ok()) {
       return FailStart(name_, status);
@@ -199,7 +200,6 @@ int Context::Serve(const std::vector<grpc::Service*>& services, const Hooks& hoo
   const int admin_port = config_.admin_port >= 0
                              ? config_.admin_port
                              : (config_.grpc_port == 0 ? 0 : config_.grpc_port + 1000);
-  options.tls = config_.tls;
   admin_options.ports = {admin_port};
   http::Server admin(admin_options, *executor_, log_);
   admin.Handle("GET", "/metrics", [this](const http::Request&) {
