@@ -31,7 +31,8 @@ constexpr std::string_view kPrefix = "journal-";
 constexpr size_t kHead = 8;
 
 uint32_t Checksum(std::string_view bytes) {
-  return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+  return static_cast<uint32_t>(
+      crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 
 template <typename T>

@@ -21,7 +21,7 @@ std::string_view Get(const Fields& fields, std::string_view name);
 int64_t GetInt(const Fields& fields, std::string_view name);
 absl::Time GetTime(const Fields& fields, std::string_view name, absl::Time missing);  // ms
 uint64_t ToToken(std::string_view text);  // 0 when it is none
-absl::Time ToTime(std::string_view ms);     // InfinitePast when it is none
+absl::Time ToTime(std::string_view ms);   // InfinitePast when it is none
 std::string TimeText(absl::Time time);    // ms since 1970; "0" for InfinitePast
 
 // What `create` and `register_worker` take for one dispatch: count of pairs, then field, value ….

@@ -207,7 +207,8 @@ absl::StatusOr<std::vector<WordVerdict>> RedisJobStore::Apply(std::string_view p
   MatchOnAfter(std::string(pool), items);
   const std::vector<redis::Reply>& parts = items[0].reply->elements[1].elements;
   const size_t first = kVerdictParts * items[0].first;
-  if (parts.size() < first + kVerdictParts * words.size()) return Internal("words answered in another form");
+  if (parts.size() < first + kVerdictParts * words.size())
+    return Internal("words answered in another form");
   std::vector<WordVerdict> verdicts;
   for (size_t i = 0; i < words.size(); ++i) {
     WordVerdict verdict;
@@ -237,11 +238,12 @@ absl::StatusOr<redis::Reply> RedisJobStore::SendWords(const std::string& pool,
   return Run(scripts::words, pool, arguments, -1, 2);
 }
 
-absl::Status RedisJobStore::KeepEnd(std::string_view pool, const Word& word, const WordVerdict& verdict) {
+absl::Status RedisJobStore::KeepEnd(std::string_view pool, const Word& word,
+                                    const WordVerdict& verdict) {
   if (word.kind != WordKind::kEnded || !IsTerminal(verdict.state)) return absl::OkStatus();
   return Keep(std::string(pool),
-       {"end", word.job_id, std::to_string(verdict.newest_token), std::string(Text(verdict.state)),
-        std::string(Text(verdict.reason)), word.error});
+              {"end", word.job_id, std::to_string(verdict.newest_token),
+               std::string(Text(verdict.state)), std::string(Text(verdict.reason)), word.error});
 }
 
 absl::StatusOr<JobStore::Renewed> RedisJobStore::Renew(std::string_view pool,

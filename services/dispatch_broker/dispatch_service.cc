@@ -315,17 +315,17 @@ grpc::ServerUnaryReactor* DispatchServiceImpl::TerminateJob(grpc::CallbackServer
 grpc::ServerUnaryReactor* DispatchServiceImpl::MigrateJob(grpc::CallbackServerContext* context,
                                                           const v1::MigrateJobRequest* request,
                                                           v1::MigrateJobResponse* response) {
-  return rpc::Unary(
-      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
-        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
-        PARLEY_RETURN_IF_ERROR(FindJob(caller, request->job_id()).status());
-        const absl::StatusOr<job::Job> after =
-            broker_.store().Migrate(request->job_id(), 0, request->to_worker_id());
-        broker_.metrics().CountHandOver(after.status());
-        PARLEY_RETURN_IF_ERROR(after.status());
-        *response->mutable_job() = ToProto(*after);
-        return absl::OkStatus();
-      });
+  return rpc::Unary(broker_.context().executor(), context,
+                    [this, context, request, response]() -> absl::Status {
+                      PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+                      PARLEY_RETURN_IF_ERROR(FindJob(caller, request->job_id()).status());
+                      const absl::StatusOr<job::Job> after =
+                          broker_.store().Migrate(request->job_id(), 0, request->to_worker_id());
+                      broker_.metrics().CountHandOver(after.status());
+                      PARLEY_RETURN_IF_ERROR(after.status());
+                      *response->mutable_job() = ToProto(*after);
+                      return absl::OkStatus();
+                    });
 }
 
 // ---- workers, events ----

@@ -5,9 +5,9 @@
 #include "base/status.h"
 #include "engines/espeak/espeak.h"
 #include "engines/openai/chat_codec.h"
-#include "http/sse.h"
 #include "engines/pocketsphinx/frames.h"
 #include "engines/scripted/script.h"
+#include "http/sse.h"
 
 namespace parley::engines {
 namespace {

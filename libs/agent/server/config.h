@@ -57,10 +57,10 @@ struct AgentServerConfig {
   std::string job_cgroups = "auto";                 // or "off", or a folder; supervise/cgroups.h
   // Past the drain's deadline: so long without a job handed over, then the rest is told to end.
   absl::Duration hand_over_window = absl::Seconds(20);
-  double load_threshold = 0.9;        // over it: no new jobs, until it falls
-  std::string audit_log;              // file; "" = none. See audit_log.h
-  std::string logs_folder;            // of jobs' lines; "" = a temporary one
-  bool tools_allow_loopback = false;  // HTTP tools may call this machine
+  double load_threshold = 0.9;                          // over it: no new jobs, until it falls
+  std::string audit_log;                                // file; "" = none. See audit_log.h
+  std::string logs_folder;                              // of jobs' lines; "" = a temporary one
+  bool tools_allow_loopback = false;                    // HTTP tools may call this machine
   std::function<JobAnswer(const JobInfo&)> on_request;  // AgentOptions'; may be empty
   // True where broker and agent server are one process (parley dev): nobody is left to tell.
   bool no_death_notice = false;
