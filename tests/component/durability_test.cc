@@ -255,6 +255,17 @@ class ReplicaTest : public ::testing::Test {
     const auto replies = pool_->Pipeline({{"SET", "probe", "1"}, {"WAIT", "1", "100"}});
     return replies.ok() && replies->back().ok() ? (*replies)[1]->integer : -1;
   }
+  // As clients do: said again for as long as the answer asks for it, which it may on a busy
+  // machine.
+  template <typename Say>
+  static auto SaidAgain(Say say) {
+    auto answer = say();
+    const absl::Time until = absl::Now() + absl::Seconds(20);
+    while (ReasonOf(answer.status()).reason == "NOT_REPLICATED" && absl::Now() < until) {
+      answer = say();
+    }
+    return answer;
+  }
   NewDispatch New(RedisJobStore& store) {
     NewDispatch dispatch;
     dispatch.project = "default";
@@ -274,7 +285,7 @@ class ReplicaTest : public ::testing::Test {
 
 TEST_F(ReplicaTest, AcknowledgedIsReplicated) {
   const NewDispatch dispatch = New(*store_);
-  PARLEY_ASSERT_OK(store_->Create(dispatch));
+  PARLEY_ASSERT_OK(SaidAgain([&] { return store_->Create(dispatch); }));
   master_->Kill();
   redis::Config config;
   config.address = replica_->address();
@@ -287,7 +298,7 @@ TEST_F(ReplicaTest, AcknowledgedIsReplicated) {
 
 TEST_F(ReplicaTest, WithoutAReplicaNothingIsAcknowledgedAndSayingItAgainLaterIsTheSame) {
   const NewDispatch before = New(*store_);
-  PARLEY_ASSERT_OK(store_->Create(before));
+  PARLEY_ASSERT_OK(SaidAgain([&] { return store_->Create(before); }));
   replica_->Kill();
   const NewDispatch dispatch = New(*store_);
   const absl::Time start = absl::Now();
@@ -299,10 +310,11 @@ TEST_F(ReplicaTest, WithoutAReplicaNothingIsAcknowledgedAndSayingItAgainLaterIsT
   PARLEY_EXPECT_OK(other.Create(New(other)));
   PARLEY_ASSERT_OK(replica_->Restart());
   ASSERT_TRUE(Eventually([&] { return Replicas() == 1; }, absl::Seconds(20)));
-  PARLEY_ASSERT_OK_AND_ASSIGN(const JobStore::Created again, store_->Create(dispatch));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const JobStore::Created again,
+                              SaidAgain([&] { return store_->Create(dispatch); }));
   EXPECT_TRUE(again.existed);
   EXPECT_EQ(again.dispatch.id, dispatch.dispatch_id);
-  PARLEY_ASSERT_OK(store_->Terminate(before.dispatch_id));
+  PARLEY_ASSERT_OK(SaidAgain([&] { return store_->Terminate(before.dispatch_id); }));
   EXPECT_EQ(store_->GetJob(before.job_id)->state, State::kCancelled);
 }
 
