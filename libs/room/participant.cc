@@ -122,14 +122,21 @@ absl::Status Participant::Update(const ParticipantChange& change) {
   return room_->ChangeLocked(*this, own);
 }
 
+absl::Status Participant::CheckMaySendLocked() const {
+  if (state_->gone) return Gone();
+  if (state_->info.permission.can_publish_data) return absl::OkStatus();
+  return PermissionDenied("the token does not grant canPublishData");
+}
+
+std::string Participant::ShownIdentityLocked() const {
+  return state_->info.permission.hidden ? std::string() : identity_;
+}
+
 absl::Status Participant::SendData(DataPacket packet) {
   PARLEY_RETURN_IF_ERROR(CheckPayload(packet.payload, packet.topic));
   MutexLock lock(&room_->mutex_);
-  if (state_->gone) return Gone();
-  if (!state_->info.permission.can_publish_data) {
-    return PermissionDenied("the token does not grant canPublishData");
-  }
-  packet.from_identity = state_->info.permission.hidden ? std::string() : identity_;
+  PARLEY_RETURN_IF_ERROR(CheckMaySendLocked());
+  packet.from_identity = ShownIdentityLocked();
   const std::vector<std::string> destinations = packet.destination_identities;
   room_->DeliverLocked(std::move(packet), destinations, this);
   return absl::OkStatus();
@@ -142,12 +149,9 @@ absl::Status Participant::SendText(TextPacket packet) {
   PARLEY_RETURN_IF_ERROR(CheckAttributes(packet.attributes));
   if (!IsValidUtf8(packet.text)) return InvalidArgument("text is not valid UTF-8");
   MutexLock lock(&room_->mutex_);
-  if (state_->gone) return Gone();
-  if (!state_->info.permission.can_publish_data) {
-    return PermissionDenied("the token does not grant canPublishData");
-  }
+  PARLEY_RETURN_IF_ERROR(CheckMaySendLocked());
   if (kind_ != Kind::kAgent || packet.from_identity.empty()) {
-    packet.from_identity = state_->info.permission.hidden ? std::string() : identity_;
+    packet.from_identity = ShownIdentityLocked();
   }
   const std::vector<std::string> destinations = packet.destination_identities;
   room_->DeliverLocked(std::move(packet), destinations, this);
@@ -161,11 +165,8 @@ absl::Status Participant::SendBytes(BytePacket packet) {
   PARLEY_RETURN_IF_ERROR(CheckName("mime_type", packet.mime_type, true));
   PARLEY_RETURN_IF_ERROR(CheckAttributes(packet.attributes));
   MutexLock lock(&room_->mutex_);
-  if (state_->gone) return Gone();
-  if (!state_->info.permission.can_publish_data) {
-    return PermissionDenied("the token does not grant canPublishData");
-  }
-  packet.from_identity = state_->info.permission.hidden ? std::string() : identity_;
+  PARLEY_RETURN_IF_ERROR(CheckMaySendLocked());
+  packet.from_identity = ShownIdentityLocked();
   const std::vector<std::string> destinations = packet.destination_identities;
   room_->DeliverLocked(std::move(packet), destinations, this);
   return absl::OkStatus();
@@ -179,10 +180,7 @@ absl::Status Participant::SendRpc(RpcPacket packet) {
     return InvalidArgument("a call's payload is not valid UTF-8");
   }
   MutexLock lock(&room_->mutex_);
-  if (state_->gone) return Gone();
-  if (!state_->info.permission.can_publish_data) {
-    return PermissionDenied("the token does not grant canPublishData");
-  }
+  PARLEY_RETURN_IF_ERROR(CheckMaySendLocked());
   packet.from_identity = identity_;
   const auto receiver = room_->FindLocked(packet.destination_identity);
   if (receiver != nullptr) {

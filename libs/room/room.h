@@ -116,6 +116,8 @@ class Participant {
   friend class Room;
   struct State;
   Participant(std::shared_ptr<Room> room, const JoinRequest& request, std::string sid);
+  absl::Status CheckMaySendLocked() const;  // data, text, bytes, calls
+  std::string ShownIdentityLocked() const;  // to receivers; "": hidden
 
   const std::shared_ptr<Room> room_;
   const std::string sid_;

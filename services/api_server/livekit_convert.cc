@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "api_server/livekit/frames.h"
 #include "base/status.h"
 
 namespace parley::api_server {
@@ -46,46 +47,33 @@ lk::ParticipantInfo::State StateOf(room::v1::ParticipantState state) {
   }
 }
 
-lk::DispatchedJobState::Status StatusOf(const dispatch::v1::Job& job) {
+lk::JobStatus StatusOf(const dispatch::v1::Job& job) {
   switch (job.state()) {
     case dispatch::v1::JOB_STATE_RUNNING:
-      return lk::DispatchedJobState::JS_RUNNING;
+      return lk::JS_RUNNING;
     case dispatch::v1::JOB_STATE_SUCCEEDED:
     case dispatch::v1::JOB_STATE_CANCELLED:
-      return lk::DispatchedJobState::JS_SUCCESS;
+      return lk::JS_SUCCESS;
     case dispatch::v1::JOB_STATE_FAILED:
-      return job.reason() == dispatch::v1::JOB_REASON_REJECTED ? lk::DispatchedJobState::JS_SUCCESS
-                                                               : lk::DispatchedJobState::JS_FAILED;
+      return job.reason() == dispatch::v1::JOB_REASON_REJECTED ? lk::JS_SUCCESS : lk::JS_FAILED;
     default:
-      return lk::DispatchedJobState::JS_PENDING;
+      return lk::JS_PENDING;
   }
 }
 
 // For people: what the job said, else the reason's name.
 std::string ErrorOf(const dispatch::v1::Job& job) {
-  if (StatusOf(job) != lk::DispatchedJobState::JS_FAILED || !job.error().empty()) {
+  if (StatusOf(job) != lk::JS_FAILED || !job.error().empty()) {
     return job.error();
   }
   constexpr std::string_view kPrefix = "JOB_REASON_";
   return dispatch::v1::JobReason_Name(job.reason()).substr(kPrefix.size());
 }
 
-lk::DispatchedJob::Type TypeOf(dispatch::v1::JobType type) {
-  switch (type) {
-    case dispatch::v1::JOB_TYPE_PUBLISHER:
-      return lk::DispatchedJob::JT_PUBLISHER;
-    case dispatch::v1::JOB_TYPE_PARTICIPANT:
-      return lk::DispatchedJob::JT_PARTICIPANT;
-    default:
-      return lk::DispatchedJob::JT_ROOM;
-  }
-}
-
-void Fill(const dispatch::v1::Dispatch& dispatch, const dispatch::v1::Job& job,
-          lk::DispatchedJob* out) {
+void Fill(const dispatch::v1::Dispatch& dispatch, const dispatch::v1::Job& job, lk::Job* out) {
   out->set_id(job.id());
   out->set_dispatch_id(dispatch.id());
-  out->set_type(TypeOf(job.job_type()));
+  out->set_type(ToLiveKit(job.job_type()));
   out->set_agent_name(job.agent_name());
   out->set_metadata(dispatch.metadata());
   out->set_deployment(dispatch.selector().deployment());
@@ -95,7 +83,7 @@ void Fill(const dispatch::v1::Dispatch& dispatch, const dispatch::v1::Job& job,
   if (!job.participant_identity().empty()) {
     out->mutable_participant()->set_identity(job.participant_identity());
   }
-  lk::DispatchedJobState& state = *out->mutable_state();
+  lk::JobState& state = *out->mutable_state();
   state.set_status(StatusOf(job));
   state.set_error(ErrorOf(job));
   state.set_worker_id(job.worker_id());

@@ -100,10 +100,10 @@ int64_t CpuMs(pid_t pid) {
   return nanos / 1'000'000;
 }
 
-int64_t PssKib(pid_t pid) {
+int64_t RollupKib(pid_t pid, std::string_view field) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
   for (std::string word; file >> word;) {
-    if (word != "Pss:") continue;
+    if (word != field) continue;
     int64_t kib = 0;
     file >> kib;
     return kib;
@@ -111,17 +111,9 @@ int64_t PssKib(pid_t pid) {
   return 0;
 }
 
+int64_t PssKib(pid_t pid) { return RollupKib(pid, "Pss:"); }
 // Memory of its own: no file is behind it. Libraries are shared with whatever else runs here.
-int64_t AnonymousKib(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
-  for (std::string word; file >> word;) {
-    if (word != "Anonymous:") continue;
-    int64_t kib = 0;
-    file >> kib;
-    return kib;
-  }
-  return 0;
-}
+int64_t AnonymousKib(pid_t pid) { return RollupKib(pid, "Anonymous:"); }
 
 size_t CountFds(pid_t pid) {
   const std::filesystem::directory_iterator fds("/proc/" + std::to_string(pid) + "/fd");

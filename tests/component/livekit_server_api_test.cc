@@ -376,8 +376,6 @@ TEST_F(LiveKitServerApiTest, WhatIsMalformedIsSaidByCode) {
 TEST_F(LiveKitServerApiTest, CallsAndMessagesAreAsTheListSays) {
   std::ifstream file(std::string(std::getenv("PARLEY_SOURCE_DIR")) + "/docs/livekit-surface.json");
   const json rows = json::parse(file);
-  const std::map<std::string, std::string> ours = {{"Job", "DispatchedJob"},
-                                                   {"JobState", "DispatchedJobState"}};
   int calls = 0, fields = 0;
   for (const json& row : rows) {
     const bool there = row["status"] != "not yet";
@@ -391,10 +389,9 @@ TEST_F(LiveKitServerApiTest, CallsAndMessagesAreAsTheListSays) {
     }
     if (!row.contains("message")) continue;
     ++fields;
-    std::string message = row["message"];
-    if (const auto other = ours.find(message); other != ours.end()) message = other->second;
-    const auto* descriptor =
-        lk::CreateRoomRequest::descriptor()->file()->FindMessageTypeByName(message);
+    const std::string message = row["message"];
+    const auto* descriptor = lk::Room::descriptor()->file()->pool()->FindMessageTypeByName(
+        "parley.livekit.v1." + message);
     ASSERT_NE(descriptor, nullptr) << message;
     const auto* field = descriptor->FindFieldByNumber(row["number"]);
     EXPECT_EQ(field != nullptr, there) << row;

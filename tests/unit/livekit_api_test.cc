@@ -93,16 +93,15 @@ TEST(TwirpTest, TheRoomMustBeTheTokensOwn) {
 
 TEST(ConvertTest, JobStatesAreLiveKitsWords) {
   namespace dv = dispatch::v1;
-  using State = lk::DispatchedJobState;
-  const std::tuple<dv::JobState, dv::JobReason, State::Status> cases[] = {
-      {dv::JOB_STATE_PENDING, dv::JOB_REASON_UNSPECIFIED, State::JS_PENDING},
-      {dv::JOB_STATE_OFFERED, dv::JOB_REASON_UNSPECIFIED, State::JS_PENDING},
-      {dv::JOB_STATE_ASSIGNED, dv::JOB_REASON_UNSPECIFIED, State::JS_PENDING},
-      {dv::JOB_STATE_RUNNING, dv::JOB_REASON_UNSPECIFIED, State::JS_RUNNING},
-      {dv::JOB_STATE_SUCCEEDED, dv::JOB_REASON_SHUTDOWN, State::JS_SUCCESS},
-      {dv::JOB_STATE_CANCELLED, dv::JOB_REASON_TERMINATED, State::JS_SUCCESS},
-      {dv::JOB_STATE_FAILED, dv::JOB_REASON_REJECTED, State::JS_SUCCESS},
-      {dv::JOB_STATE_FAILED, dv::JOB_REASON_PROCESS_CRASHED, State::JS_FAILED},
+  const std::tuple<dv::JobState, dv::JobReason, lk::JobStatus> cases[] = {
+      {dv::JOB_STATE_PENDING, dv::JOB_REASON_UNSPECIFIED, lk::JS_PENDING},
+      {dv::JOB_STATE_OFFERED, dv::JOB_REASON_UNSPECIFIED, lk::JS_PENDING},
+      {dv::JOB_STATE_ASSIGNED, dv::JOB_REASON_UNSPECIFIED, lk::JS_PENDING},
+      {dv::JOB_STATE_RUNNING, dv::JOB_REASON_UNSPECIFIED, lk::JS_RUNNING},
+      {dv::JOB_STATE_SUCCEEDED, dv::JOB_REASON_SHUTDOWN, lk::JS_SUCCESS},
+      {dv::JOB_STATE_CANCELLED, dv::JOB_REASON_TERMINATED, lk::JS_SUCCESS},
+      {dv::JOB_STATE_FAILED, dv::JOB_REASON_REJECTED, lk::JS_SUCCESS},
+      {dv::JOB_STATE_FAILED, dv::JOB_REASON_PROCESS_CRASHED, lk::JS_FAILED},
   };
   for (const auto& [state, reason, wanted] : cases) {
     dv::Dispatch dispatch;
@@ -111,7 +110,7 @@ TEST(ConvertTest, JobStatesAreLiveKitsWords) {
     const lk::AgentDispatch converted = ToLiveKit(dispatch);
     EXPECT_EQ(converted.state().jobs(0).state().status(), wanted) << state << reason;
     EXPECT_EQ(converted.state().jobs(0).state().error(),
-              wanted == State::JS_FAILED ? "PROCESS_CRASHED" : "");
+              wanted == lk::JS_FAILED ? "PROCESS_CRASHED" : "");
   }
 }
 
