@@ -18,12 +18,13 @@ void PrintWelcome(const Cluster& cluster, const std::vector<std::string>& agents
   for (const std::string& id : agents) names += (names.empty() ? "" : ", ") + id;
   fmt::print(
       "\nParley is up: every service in this process, loopback only, development keys.\n"
+      "  console       {}/   (in a browser; key devkey, secret \"secret\")\n"
       "  HTTP API      {}   (GET /openapi.json describes it)\n"
       "  LiveKit URL   {}     key devkey, secret \"secret\"\n"
       "  agents        {}\n"
       "  data          {}{}\n"
       "Ctrl-C stops it.\n\n",
-      cluster.url(), cluster.livekit_url(),
+      cluster.url(), cluster.url(), cluster.livekit_url(),
       names.empty() ? "none; register one with `parley agents apply FILE`" : names,
       cluster.data_dir(), cluster.keeps_data() ? "" : " (removed at the end; --data-dir keeps it)");
   std::fflush(stdout);

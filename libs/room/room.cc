@@ -427,7 +427,8 @@ RoomInfo Room::InfoLocked() const {
           .max_participants = max_participants_,
           .create_time = create_time_,
           .num_participants = people,
-          .num_agents = static_cast<int>(participants_.size()) - people};
+          .num_agents = static_cast<int>(std::ranges::count_if(
+              participants_, [](const auto& p) { return p->kind_ == Kind::kAgent; }))};
 }
 
 void Room::ObserveLocked(AdmissionRecord::Outcome outcome, std::string_view identity,

@@ -45,6 +45,8 @@ void ApiServerConfig::Bind(config::Table& table) {
             "connection-details a minute to one API key or sandbox; 0 is any number");
   table.Bool("http.trust_forwarded_for", &trust_forwarded_for,
              "A proxy before this server sets X-Forwarded-For");
+  table.Text("console.dir", &console_dir,
+             "Folder of the console page; default ../share/parley/console beside the program");
   table.Bool("demo", &demo, "Serve /demo/room-rate/{room}, the tool of the front-desk example");
 }
 
@@ -90,6 +92,8 @@ std::vector<Route> MakeRoutes(Backend& backend) {
   AddSignalRoutes(backend, routes);
   AddSpeechRoutes(backend, routes);
   AddLiveKitRoutes(backend, routes);
+  AddSummaryRoutes(backend, routes);
+  AddConsoleRoutes(backend, routes);
   routes.push_back({"GET", "/healthz", "The process lives", "", nullptr, 200,
                     [](const http::Request&) {
                       return http::Response{200, "text/plain", "ok\n", {}};

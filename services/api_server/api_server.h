@@ -37,6 +37,7 @@ struct ApiServerConfig {
   int token_rate_per_address = 120;          // a minute, without a token; 0 = any number
   int token_rate_per_key = 1200;             // a minute, of an API key or a sandbox; 0 = any number
   bool trust_forwarded_for = false;          // a proxy of ours sets X-Forwarded-For
+  std::string console_dir;                   // of the console page; "": beside the program
   bool demo = false;  // serve /demo/room-rate/{room}, which examples/front-desk.yaml calls
 
   void Bind(config::Table& table);

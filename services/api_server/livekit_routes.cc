@@ -423,13 +423,6 @@ void AddLiveKitRoutes(Backend& backend, std::vector<Route>& routes) {
                     }});
   routes.push_back(
       {"OPTIONS", "/twirp/{method*}", "What browsers ask first", "", nullptr, 204, Preflight});
-  routes.push_back({"GET", "/", "Health, where LiveKit's server has it", "", nullptr, 200,
-                    [&backend](const http::Request&) {
-                      return backend.context.stop_requested()
-                                 ? http::Response{406, "text/plain", "Not Ready", {}}
-                                 : http::Response{200, "text/plain", "OK", {}};
-                    },
-                    true});
 }
 
 }  // namespace parley::api_server

@@ -23,10 +23,12 @@ struct Route {
 
 // Each adds its routes. `backend` must outlive the server.
 void AddAgentRoutes(Backend& backend, std::vector<Route>& routes);
+void AddConsoleRoutes(Backend& backend, std::vector<Route>& routes);
 void AddDispatchRoutes(Backend& backend, std::vector<Route>& routes);
 void AddEventRoutes(Backend& backend, std::vector<Route>& routes);
 void AddLiveKitRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSessionRoutes(Backend& backend, std::vector<Route>& routes);
+void AddSummaryRoutes(Backend& backend, std::vector<Route>& routes);
 void AddTokenRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSignalRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSpeechRoutes(Backend& backend, std::vector<Route>& routes);

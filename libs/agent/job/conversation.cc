@@ -23,6 +23,7 @@ namespace speechv1 = parley::speech::v1;
 constexpr char kChatTopic[] = "lk.chat";
 constexpr char kTurnTopic[] = "parley.turn";
 constexpr char kStalledTopic[] = "parley.stalled";
+constexpr char kTurnReportTopic[] = "parley.turn_report";
 constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
@@ -672,8 +673,19 @@ void Conversation::Do(const command::TurnDone& done) {
   if (done.report.interrupted) ++interruptions_;
   if (config_.on_turn) config_.on_turn(done.report);
   jobv1::FromJob message;
-  *message.mutable_turn() = ReportOf(done.report);
+  const jobv1::TurnReport& report = *message.mutable_turn() = ReportOf(done.report);
   host_.send(message);
+  // Whoever shows the call may show how long the answer took, and why.
+  const nlohmann::json told = {{"turn_id", report.turn_id()},
+                               {"endpointing_ms", report.endpointing_ms()},
+                               {"transcript_ms", report.transcript_ms()},
+                               {"llm_ms", report.llm_ms()},
+                               {"tts_ms", report.tts_ms()},
+                               {"output_ms", report.output_ms()},
+                               {"total_ms", report.total_ms()},
+                               {"interrupted", report.interrupted()},
+                               {"tool_calls", report.tool_calls()}};
+  SendData(kTurnReportTopic, told.dump());
 }
 
 void Conversation::Do(const command::SpeechDone& done) { host_.speech_done(done); }
@@ -690,16 +702,19 @@ void Conversation::Do(const command::Stalled& stalled) {
   host_.send(message);
   if (config_.on_stalled) config_.on_stalled(stalled);
   // Whoever shows the call may show why it is silent.
-  jobv1::FromJob told;
-  roomv1::DataPacket& packet = *told.mutable_room_command()->mutable_data();
-  packet.set_topic(kStalledTopic);
+  const nlohmann::json told = {{"stage", out.stage()},
+                               {"waited_ms", absl::ToInt64Milliseconds(stalled.waited)},
+                               {"given_up", stalled.given_up}};
+  SendData(kStalledTopic, told.dump());
+}
+
+void Conversation::SendData(const char* topic, std::string payload) {
+  jobv1::FromJob message;
+  roomv1::DataPacket& packet = *message.mutable_room_command()->mutable_data();
+  packet.set_topic(topic);
   packet.set_reliable(true);
-  packet.set_payload(nlohmann::json{
-      {"stage", out.stage()},
-      {"waited_ms", absl::ToInt64Milliseconds(stalled.waited)},
-      {"given_up",
-       stalled.given_up}}.dump());
-  host_.send(told);
+  packet.set_payload(std::move(payload));
+  host_.send(message);
 }
 
 void Conversation::Do(const command::SaveCheckpoint& save) {

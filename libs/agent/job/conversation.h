@@ -128,6 +128,7 @@ class Conversation {
   parley::common::v1::CallContext ContextOf(const std::string& turn_id) const;
   void SendText(const std::string& stream_id, const std::string& segment_id, std::string_view text,
                 bool stream_over, bool final, const std::string& identity);
+  void SendData(const char* topic, std::string payload);  // to everybody in the room
   void Warn(std::string message, std::string detail);
 
   event::Loop& loop_;
