@@ -163,6 +163,8 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   agents.llm_address = At(kLlm);
   agents.health_port = kAgentHealth + offset_;
   agents.slots = options.slots;
+  agents.recordings_folder = options.recordings_folder;
+  agents.mcp_servers = options.mcp_servers;
   agents.tools_allow_loopback = true;
   agents.load_threshold = 1;  // a developer's machine compiles, too
   agents.no_death_notice = true;

@@ -61,6 +61,10 @@ void AddDev(CLI::App& root, Command& command) {
                   "Definitions to register (files, or folders of *.yaml); default: ./examples");
   dev->add_option("--slots", options->slots, "How many calls at once; default: 50 for each core")
       ->check(CLI::Range(0, 10'000));
+  dev->add_option("--recordings-folder", options->recordings_folder,
+                  "Keep recordings of calls whose definition asks for one here");
+  dev->add_option("--mcp-servers", options->mcp_servers,
+                  "File with the MCP servers on this machine that definitions may name");
   dev->add_option("--log-level", options->log_level, "Least severe lines to write")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();

@@ -98,6 +98,11 @@ class JobStore {
   virtual absl::Status SaveCheckpoint(std::string_view job_id, uint64_t token,
                                       std::string_view blob) = 0;
 
+  // Puts an event of type job_stalled into the stream of the job's pool. Errors as SaveCheckpoint;
+  // InvalidArgument: a stage that is no word of a to z, 32 at most.
+  virtual absl::Status NoteStall(std::string_view job_id, uint64_t token,
+                                 const StageStall& stall) = 0;
+
   // Begins to hand a RUNNING job over: reserves a slot at `worker_id` (empty: at the least loaded
   // that fits) and tells it. `token` 0: whoever has the job; else only that holder. The job then
   // has `next_worker_id`; nothing changes while it has.
@@ -241,6 +246,15 @@ class JobStore {
   virtual absl::StatusOr<Page<SessionRecord>> ListSessions(std::string_view project, int limit,
                                                            std::string_view after) = 0;
   virtual absl::Status EraseSession(std::string_view project, std::string_view session_id) = 0;
+  // What else is kept of a session goes with its record: one entry for each, in order, true where
+  // it was erased, or was `ended` longer ago than records are kept and has none any more.
+  struct SessionEnd {
+    std::string project;
+    std::string session_id;
+    absl::Time ended;
+  };
+  virtual absl::StatusOr<std::vector<bool>> SessionsGone(
+      const std::vector<SessionEnd>& sessions) = 0;
 };
 
 }  // namespace parley::job

@@ -17,6 +17,7 @@ extern const redis::Function limits;
 extern const redis::Function match;
 extern const redis::Function migrate;
 extern const redis::Script note_presence;
+extern const redis::Function note_stall;
 extern const redis::Script pool_tag;
 extern const redis::Function presence;
 extern const redis::Function register_worker;

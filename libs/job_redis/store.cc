@@ -337,6 +337,24 @@ absl::Status RedisJobStore::SaveLastCheckpoint(std::string_view job_id, uint64_t
   return SaveBlob(job_id, token, blob, std::to_string(absl::ToUnixMillis(paused_at)));
 }
 
+absl::Status RedisJobStore::NoteStall(std::string_view job_id, uint64_t token,
+                                      const StageStall& stall) {
+  constexpr size_t kMaxStage = 32;
+  const bool word = !stall.stage.empty() && stall.stage.size() <= kMaxStage &&
+                    std::all_of(stall.stage.begin(), stall.stage.end(),
+                                [](char c) { return c >= 'a' && c <= 'z'; });
+  if (!word) return InvalidArgument("a stage is a word of a to z");
+  PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
+  const int64_t waited_ms = std::max<int64_t>(absl::ToInt64Milliseconds(stall.waited), 0);
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Run(scripts::note_stall, pool,
+                              {std::string(job_id), std::to_string(token), stall.stage,
+                               std::to_string(waited_ms), stall.given_up ? "1" : "0"},
+                              -1, 1));
+  if (reply.elements[0].integer == 1) return absl::OkStatus();
+  return Aborted("job {} ended or has a newer token than {}", job_id, token);
+}
+
 absl::Status RedisJobStore::SaveBlob(std::string_view job_id, uint64_t token, std::string_view blob,
                                      const std::string& paused_ms) {
   if (blob.size() > kMaxCheckpointBytes) {

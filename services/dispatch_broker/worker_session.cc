@@ -78,6 +78,10 @@ void WorkerSession::OnMessage(const v1::ConnectRequest& message) {
       return OnCheckpoints(message.checkpoints());
     case v1::ConnectRequest::kLog:
       return OnLog(message.log());
+    case v1::ConnectRequest::kHeldRecordings:
+      return OnHeldRecordings(message.held_recordings());
+    case v1::ConnectRequest::kStalls:
+      return OnStalls(message.stalls());
     case v1::ConnectRequest::kAskHandOver:
       return OnAskHandOver(message.ask_hand_over());
     default:
@@ -401,6 +405,34 @@ void WorkerSession::OnCheckpoints(const v1::Checkpoints& checkpoints) {
     if (status.ok() || absl::IsUnavailable(status)) continue;  // the next turn brings a newer one
     broker_.context().log().Warn("checkpoint refused",
                                  {{"job_id", checkpoint.job_id()}, {"error", Message(status)}});
+  }
+}
+
+void WorkerSession::OnHeldRecordings(const v1::HeldRecordings& held) {
+  constexpr size_t kMaxRecordings = 200;  // as the message's comment says
+  std::vector<job::JobStore::SessionEnd> sessions;
+  for (const v1::HeldRecording& one : held.recordings()) {
+    if (sessions.size() == kMaxRecordings) break;
+    const std::string& own = registration_.project;
+    if (!own.empty() && one.project() != own) continue;  // not theirs to ask about
+    sessions.push_back({one.project(), one.session_id(), FromTime(one.ended())});
+  }
+  const absl::StatusOr<std::vector<bool>> gone = broker_.store().SessionsGone(sessions);
+  if (!gone.ok()) return;  // asked again within minutes
+  v1::ConnectResponse response;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    if ((*gone)[i]) response.mutable_erase_recordings()->add_session_ids(sessions[i].session_id);
+  }
+  if (response.has_erase_recordings()) SendOrClose(std::move(response));
+}
+
+// Best effort: who waits for it sees it in the room and in the metrics, too.
+void WorkerSession::OnStalls(const v1::Stalls& stalls) {
+  for (const v1::Stall& one : stalls.stalls()) {
+    const absl::Status status = broker_.store().NoteStall(
+        one.job_id(), one.fencing_token(),
+        {one.stage(), absl::Milliseconds(one.waited_ms()), one.given_up()});
+    if (absl::IsUnavailable(status)) return;
   }
 }
 

@@ -67,6 +67,7 @@ class Replay {
     if (created_us_ == 0) created_us_ = event.time_us;
     // A successor is prepared, or was in vain: the job is still its holder's.
     if (event.type == "job_migrating" || event.type == "job_kept") return;
+    if (event.type == "job_stalled") return;  // a stage of its conversation; its state is the same
     if (IsTerminal(state_)) {
       return Break("TerminalIsFinal", &event, fmt::format("was {}, then {}", state_, event.state));
     }

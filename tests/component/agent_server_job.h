@@ -102,6 +102,24 @@ class TestJob {
       message.mutable_checkpoint()->set_blob("state");
       Say(message);
     }
+    if (script == "record") {
+      jobv1::FromJob message;
+      message.mutable_recording()->set_session("{\"recording\":2}\n");
+      for (int i = 0; i < 120; ++i) message.mutable_recording()->add_sound("\xfc\xff\xfe");
+      Say(message);
+      Next([](const auto& m) { return m.has_shutdown(); });
+    }
+    if (script == "mcp") {
+      std::string names;
+      for (const auto& tool : assignment.assignment().tools()) names += tool.name() + " ";
+      jobv1::FromJob message;
+      message.mutable_tool_call()->set_call(5);
+      message.mutable_tool_call()->set_name("add");
+      message.mutable_tool_call()->set_arguments_json(R"({"a": 2, "b": 3})");
+      Say(message);
+      const auto result = Next([](const auto& m) { return m.has_tool_result(); }).tool_result();
+      return End(names + "= " + result.output());
+    }
     if (script == "llm") return End(Llm());
     if (script == "stt") return End(Stt());
     if (script == "tts") return End(Tts());

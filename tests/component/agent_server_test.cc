@@ -845,6 +845,57 @@ TEST_F(AgentServerTest, ToolsOfInsideAddressesAreRefused) {
   EXPECT_THAT(word.error(), HasSubstr("not allowed"));
 }
 
+TEST_F(AgentServerTest, ToolsOfMcpServersComeWithTheJob) {
+  const std::string programs = ::testing::TempDir() + fmt::format("programs-{}.yaml", getpid());
+  std::ofstream(programs) << fmt::format(
+      "sums: {{command: [python3, {}, stdio]}}\n",
+      std::string(getenv("PARLEY_SOURCE_DIR")) + "/tests/component/mcp_server.py");
+  StartProgram({"--mcp-servers", programs});
+  constexpr char kDefinition[] =
+      R"({"mcp_servers": [{"name": "sums", "allowed_tools": ["add", "fail"]}, {"name": "none"}]})";
+  EXPECT_EQ(RunJob("mcp", kDefinition).error(), "add fail = 5");
+  EXPECT_THAT(Log(), HasSubstr("no MCP server \\\"none\\\""));
+  unlink(programs.c_str());
+}
+
+// Recordings are files of this user alone, and go with the records of their sessions.
+TEST_F(AgentServerTest, KeepsRecordingsUntilTheSessionIsErased) {
+  namespace fs = std::filesystem;
+  const fs::path folder = ::testing::TempDir() + fmt::format("recordings-{}", getpid());
+  StartProgram({"--recordings-folder", folder});
+  broker().Go("AJ_1", 7, "record");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  const fs::path session = folder / "hotel.AS_AJ_1.7.jsonl";
+  const fs::path sound = folder / "hotel.AS_AJ_1.7.ogg";
+  const auto size = [](const fs::path& path) {
+    std::error_code none;
+    const auto bytes = fs::file_size(path, none);
+    return none ? uintmax_t{0} : bytes;
+  };
+  ASSERT_TRUE(Eventually([&] { return size(session) > 0 && size(sound) > 0; }));
+  constexpr fs::perms kOwn = fs::perms::owner_read | fs::perms::owner_write;
+  EXPECT_EQ(fs::status(session).permissions(), kOwn);
+  EXPECT_EQ(fs::status(sound).permissions(), kOwn);
+  EXPECT_EQ(fs::status(folder).permissions(), fs::perms::owner_all);
+  const uintmax_t unfinished = size(sound);
+  dispatchv1::ConnectResponse stop;
+  stop.mutable_stop()->set_job_id("AJ_1");
+  stop.mutable_stop()->set_fencing_token(7);
+  broker().Send(stop);
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::ENDED).has_value());
+  EXPECT_TRUE(Eventually([&] { return size(sound) > unfinished; }));  // its last page
+  const auto held = broker().held.Await([](const auto&) { return true; }, 15);
+  ASSERT_TRUE(held.has_value());
+  EXPECT_EQ(held->recordings(0).session_id(), "AS_AJ_1");
+  EXPECT_EQ(held->recordings(0).project(), "hotel");
+  EXPECT_TRUE(fs::exists(session));
+  dispatchv1::ConnectResponse erase;
+  erase.mutable_erase_recordings()->add_session_ids("AS_AJ_1");
+  broker().Send(erase);
+  EXPECT_TRUE(Eventually([&] { return fs::is_empty(folder); }));
+  fs::remove_all(folder);
+}
+
 TEST_F(AgentServerTest, KeepsWhatAJobWrote) {
   StartProgram();
   broker().Go("AJ_1", 7, "log");

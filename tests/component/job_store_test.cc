@@ -34,14 +34,30 @@ TEST_F(JobStoreTest, JobRunsThroughItsStates) {
   EXPECT_EQ(broker().TakeMessages().back().kind, Message::Kind::kGo);
   Say(Get(id), WordKind::kStarted);
   EXPECT_EQ(Get(id).state, State::kRunning);
+  const uint64_t token = Get(id).fencing_token;
+  const StageStall stall = {"model", absl::Milliseconds(1'012), false};
+  PARLEY_EXPECT_OK(store().NoteStall(id, token, stall));
+  EXPECT_THAT(store().NoteStall(id, token - 1, stall), HasCode(absl::StatusCode::kAborted));
+  EXPECT_THAT(store().NoteStall(id, token, {"a\nb", absl::Seconds(1), true}),
+              HasCode(absl::StatusCode::kInvalidArgument));
   const WordVerdict end = Say(Get(id), WordKind::kEnded, Reason::kParticipantsLeft);
   EXPECT_EQ(end.outcome, WordVerdict::Outcome::kRecorded);
   EXPECT_EQ(end.state, State::kSucceeded);
   EXPECT_EQ(end.reason, Reason::kParticipantsLeft);
   EXPECT_EQ(SlotsUsed("AW_1"), 0);
-  EXPECT_THAT(EventTypes(),
-              ElementsAre("worker_registered", "dispatch_created", "job_pending", "job_offered",
-                          "job_assigned", "job_running", "job_succeeded", "dispatch_ended"));
+  EXPECT_THAT(store().NoteStall(id, token, stall), HasCode(absl::StatusCode::kAborted));
+  EXPECT_THAT(EventTypes(), ElementsAre("worker_registered", "dispatch_created", "job_pending",
+                                        "job_offered", "job_assigned", "job_running", "job_stalled",
+                                        "job_succeeded", "dispatch_ended"));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto events, store().ReadEvents("echo", "0", 100));
+  const auto told = std::find_if(events.events.begin(), events.events.end(),
+                                 [](const Event& event) { return event.type == "job_stalled"; });
+  ASSERT_NE(told, events.events.end());
+  EXPECT_EQ(told->job_id, id);
+  EXPECT_EQ(told->state, State::kRunning);
+  EXPECT_EQ(told->stall.stage, "model");
+  EXPECT_EQ(told->stall.waited, absl::Milliseconds(1'012));
+  EXPECT_FALSE(told->stall.given_up);
   const auto dispatch = store().GetDispatch(Get(id).dispatch_id);
   PARLEY_ASSERT_OK(dispatch);
   EXPECT_TRUE(dispatch->ended);
@@ -801,6 +817,20 @@ TEST_F(JobStoreTest, SessionRecordsMergeAndStayErased) {
   PARLEY_ASSERT_OK(store().EraseSession("default", "AS_1"));
   PARLEY_ASSERT_OK(store().SaveSession(end));  // a late report
   EXPECT_THAT(store().GetSession("default", "AS_1"), HasCode(absl::StatusCode::kNotFound));
+
+  // What else is kept of sessions: erased, still there, never heard of (the store may have lost
+  // it), never heard of for longer than records are kept.
+  SessionRecord other = record;
+  other.id = "AS_2";
+  PARLEY_ASSERT_OK(store().SaveSession(other));
+  const absl::Time now = absl::Now();
+  PARLEY_ASSERT_OK_AND_ASSIGN(const std::vector<bool> gone,
+                              store().SessionsGone({{"default", "AS_1", now},
+                                                    {"default", "AS_2", now - absl::Hours(1000)},
+                                                    {"default", "AS_3", now},
+                                                    {"default", "AS_4", now - absl::Hours(1000)},
+                                                    {"hotel", "AS_1", now}}));
+  EXPECT_EQ(gone, std::vector<bool>({true, false, false, true, false}));
 }
 
 // The code of a version that no broker runs any more, one that a broker uses, and another

@@ -583,8 +583,8 @@ turn_detection: {mode: manual}
                                                     "test.yaml");
   ASSERT_TRUE(definition.ok()) << definition.status();
   JobPeer peer({.entrypoint = RunConfiguredAgent});
-  peer.finals = {"front center"};
-  peer.answers = {Text("Over.")};
+  peer.finals = {"front center", "front left"};
+  peer.answers = {Text("Over."), Text("And out.")};
   peer.Assign(registry::ToJson(*definition));
   ASSERT_TRUE(
       peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
@@ -601,6 +601,12 @@ turn_detection: {mode: manual}
   button.mutable_data()->set_from_identity("ann");
   peer.RoomEvent(button);
   EXPECT_TRUE(peer.Until([&] { return peer.agent_said == "Over.|"; })) << peer.agent_said;
+  // And whether it is by hand at all.
+  button.mutable_data()->set_payload("detect vad");
+  peer.RoomEvent(button);
+  peer.Speak(Recording());
+  peer.Speak(Silence(1'500));
+  EXPECT_TRUE(peer.Until([&] { return peer.agent_said == "Over.|And out.|"; })) << peer.agent_said;
 }
 
 TEST(JobTest, ARealCallIsDecidedAgainToTheByte) {

@@ -178,7 +178,8 @@ class ListenerTest : public ::testing::Test {
  protected:
   ListenerTest() {
     auto made = Listener::Create({.voice = [this](bool) { ++frames_; },
-                                  .recogniser = [this](std::string_view pcm) { fed_ += pcm; }});
+                                  .recogniser = [this](std::string_view pcm) { fed_ += pcm; }},
+                                 audio::NewWebrtcVad());
     listener_ = *std::move(made);
   }
   void Hear(int packets, int lost_at = -1, int lost = 0) {

@@ -27,6 +27,7 @@ constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
+constexpr int64_t kFrameUs = 20'000;
 constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
 
 std::vector<session::ToolSpec> SpecsOf(const std::vector<Tool>& tools) {
@@ -74,22 +75,30 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                                                       room, assignment, std::move(config),
                                                       std::move(hooks)));
   Conversation* self = made.get();
-  PARLEY_ASSIGN_OR_RETURN(made->listener_,
-                          Listener::Create({.voice =
-                                                [self](bool speech) {
-                                                  // Whoever is interrupted is to know what was
-                                                  // heard.
-                                                  self->playout_->TellProgress();
-                                                  self->Handle(event_::Voice{speech});
-                                                },
-                                            .recogniser =
-                                                [self](std::string_view pcm16) {
-                                                  jobv1::SttCommand& stt =
-                                                      *self->stt_audio_.mutable_stt();
-                                                  stt.set_stream(self->stt_stream_);
-                                                  stt.mutable_audio()->assign(pcm16);
-                                                  self->host_.send(self->stt_audio_);
-                                                }}));
+  Listener::Sinks ears = {.voice =
+                              [self](bool speech) {
+                                // Whoever is interrupted is to know what was heard.
+                                self->playout_->TellProgress();
+                                self->Handle(event_::Voice{speech});
+                              },
+                          .recogniser =
+                              [self](std::string_view pcm16) {
+                                jobv1::SttCommand& stt = *self->stt_audio_.mutable_stt();
+                                stt.set_stream(self->stt_stream_);
+                                stt.mutable_audio()->assign(pcm16);
+                                self->host_.send(self->stt_audio_);
+                              },
+                          .heard = {}};
+  std::function<void(std::span<const int16_t>, int64_t)> said;
+  if (made->config_.record_sound) {
+    ears.heard = [self](std::span<const int16_t> frame) {
+      if (self->sound_ != nullptr) self->sound_->OnCaller(frame, self->loop_.NowMicros());
+    };
+    said = [self](std::span<const int16_t> frame, int64_t due_us) {
+      if (self->sound_ != nullptr) self->sound_->OnAgent(frame, due_us + kFrameUs);
+    };
+  }
+  PARLEY_ASSIGN_OR_RETURN(made->listener_, Listener::Create(std::move(ears), made->NewVad()));
   made->playout_ = std::make_unique<Playout>(
       loop, std::move(encoder),
       Playout::Sinks{.frame =
@@ -109,11 +118,13 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                            message.mutable_audio_cut()->set_after_us(after_us);
                            self->host_.send(message);
                          },
+                     .played = std::move(said),
                      .progress =
                          [self](uint64_t speech, int64_t position_us) {
                            self->Handle(event_::Played{speech, position_us});
                          }},
       absl::Milliseconds(assignment.audio_ahead_ms()));
+  PARLEY_RETURN_IF_ERROR(made->StartRecording());
   return made;
 }
 
@@ -132,16 +143,27 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
       segment_prefix_("SG_" + assignment.job().job_id() + "_" +
                       std::to_string(assignment.job().fencing_token()) + "_"),
       voices_(VoicesOf(config_)),
+      recording_timer_(loop),
       session_(config_.options, CharactersOf(config_)),
       timer_(loop),
       hand_over_timer_(loop) {
-  if (config_.on_recording) session_.RecordTo(&recorder_.emplace(config_.on_recording));
+  if (config_.on_recording || config_.record) {
+    session_.RecordTo(&recorder_.emplace([this](std::string_view line) { KeepLine(line); }));
+  }
   const std::string& checkpoint = assignment.job().checkpoint();
   if (!assignment.job().resuming() || checkpoint.empty()) return;
   if (const absl::Status restored = session_.Restore(checkpoint); !restored.ok()) {
     Warn("the checkpoint cannot be used; the conversation begins anew",
          std::string(Message(restored)));
   }
+}
+
+std::unique_ptr<audio::Vad> Conversation::NewVad() {
+  if (config_.vad != VoiceDetector::kSilero) return audio::NewWebrtcVad();
+  if (VadModel() != nullptr) return audio::NewSileroVad(VadModel());
+  Warn("the neural voice detector is not here; the other one listens",
+       "name its file with --vad-model");
+  return audio::NewWebrtcVad();
 }
 
 Conversation::~Conversation() { *self_ = nullptr; }
@@ -342,6 +364,13 @@ void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
   if (packet.topic() != kTurnTopic || packet.from_identity() != linked_) return;
   if (packet.payload() == "commit") return Handle(event_::CommitTurn{}, now_us);
   if (packet.payload() == "clear") return Handle(event_::ClearTurn{}, now_us);
+  using session::TurnDetection;
+  for (const auto one : {TurnDetection::kVad, TurnDetection::kStt, TurnDetection::kSemantic,
+                         TurnDetection::kManual}) {
+    if (packet.payload() == fmt::format("detect {}", session::Name(one))) {
+      return Handle(event_::SetTurnDetection{one}, now_us);
+    }
+  }
 }
 
 void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t) {
@@ -725,6 +754,7 @@ void Conversation::Do(const command::End& end) {
   ended_ = true;
   timer_.Stop();
   playout_->Clear();
+  EndRecording();
   for (const auto& [name, hooks] : hooks_) hooks->SessionOver();
   host_.ended(end.reason, end.error);
 }

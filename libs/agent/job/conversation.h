@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "agent/agent.h"
+#include "agent/job/call_sound.h"
 #include "agent/job/hooks.h"
 #include "agent/job/listener.h"
 #include "agent/job/mailbox.h"
@@ -125,6 +126,14 @@ class Conversation {
   void Do(const session::command::Log& log);
   void Do(const session::command::End& end);
 
+  // What is kept of the call (keep_recording.cc).
+  absl::Status StartRecording();
+  void KeepLine(std::string_view line);
+  void GiveRecording();
+  void FlushRecording();
+  std::unique_ptr<audio::Vad> NewVad();
+  void EndRecording();
+
   parley::common::v1::CallContext ContextOf(const std::string& turn_id) const;
   void SendText(const std::string& stream_id, const std::string& segment_id, std::string_view text,
                 bool stream_over, bool final, const std::string& identity);
@@ -153,6 +162,10 @@ class Conversation {
   AgentHooks* HooksOf(const std::string& agent) const;  // null: it has none
   void TellPresent() const;
   std::map<std::string, Voice> voices_;
+  parley::job::v1::FromJob recording_;  // waits to be given
+  size_t recorded_bytes_ = 0;           // of the session's recording
+  std::unique_ptr<CallSound> sound_;    // null: not recorded
+  event::Timer recording_timer_;
   std::optional<session::Recorder> recorder_;
   session::Session session_;
   std::unique_ptr<Listener> listener_;

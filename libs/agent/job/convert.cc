@@ -70,6 +70,13 @@ JobInfo InfoOf(const jobv1::Assignment& assignment) {
                .attempt = job.attempt(),
                .resuming = job.resuming(),
                .definition_json = assignment.definition_json()};
+  for (const jobv1::ServerTool& tool : assignment.tools()) {
+    info.server_tools.push_back({tool.name(),
+                                 tool.description(),
+                                 tool.parameters_json(),
+                                 absl::Milliseconds(tool.timeout_ms()),
+                                 {tool.agents().begin(), tool.agents().end()}});
+  }
   info.attributes.insert(job.attributes().begin(), job.attributes().end());
   return info;
 }

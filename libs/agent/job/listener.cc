@@ -25,19 +25,31 @@ constexpr size_t kMaxPcmBytes = kMaxPcmSamples * sizeof(int16_t);
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Listener>> Listener::Create(Sinks sinks) {
+namespace {
+std::shared_ptr<const audio::SileroModel>& Model() {
+  static std::shared_ptr<const audio::SileroModel> model;
+  return model;
+}
+}  // namespace
+
+void UseVadModel(std::shared_ptr<const audio::SileroModel> model) { Model() = std::move(model); }
+const std::shared_ptr<const audio::SileroModel>& VadModel() { return Model(); }
+
+absl::StatusOr<std::unique_ptr<Listener>> Listener::Create(Sinks sinks,
+                                                           std::unique_ptr<audio::Vad> vad) {
   PARLEY_ASSIGN_OR_RETURN(audio::OpusDecoder decoder, audio::OpusDecoder::Create(kVoiceRateHz));
   PARLEY_ASSIGN_OR_RETURN(audio::Resampler resampler,
                           audio::Resampler::Create(kRoomRateHz, kVoiceRateHz));
   return std::unique_ptr<Listener>(
-      new Listener(std::move(sinks), std::move(decoder), std::move(resampler)));
+      new Listener(std::move(sinks), std::move(vad), std::move(decoder), std::move(resampler)));
 }
 
-Listener::Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler resampler)
+Listener::Listener(Sinks sinks, std::unique_ptr<audio::Vad> vad, audio::OpusDecoder decoder,
+                   audio::Resampler resampler)
     : sinks_(std::move(sinks)),
       decoder_(std::move(decoder)),
       resampler_(std::move(resampler)),
-      vad_(audio::NewWebrtcVad()),
+      vad_(std::move(vad)),
       decoded_(audio::OpusDecoder::MaxSamples(kVoiceRateHz)),
       ring_(kRingSamples) {
   frame_.reserve(kVoiceFrameSamples);
@@ -120,6 +132,7 @@ void Listener::OnFrame() {
   }
   ring_filled_ = std::min(ring_filled_ + kVoiceFrameSamples, kRingSamples);
   if (fed) fed_.insert(fed_.end(), frame_.begin(), frame_.end());
+  if (sinks_.heard) sinks_.heard(frame_);
   const bool speech = vad_->Process(frame_).speech;
   frame_.clear();
   if (fed_.size() >= kFeedSamples) GiveFed();

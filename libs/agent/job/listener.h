@@ -13,6 +13,7 @@
 
 #include "audio/opus.h"
 #include "audio/resample.h"
+#include "audio/silero.h"
 #include "audio/vad.h"
 
 namespace parley::agent {
@@ -21,10 +22,12 @@ namespace parley::agent {
 class Listener {
  public:
   struct Sinks {
-    std::function<void(bool speech)> voice;                  // each 20 ms
-    std::function<void(std::string_view pcm16)> recogniser;  // 16 kHz, while feeding
+    std::function<void(bool speech)> voice;                     // each 20 ms
+    std::function<void(std::string_view pcm16)> recogniser;     // 16 kHz, while feeding
+    std::function<void(std::span<const int16_t> frame)> heard;  // 16 kHz, each 20 ms; may be empty
   };
-  static absl::StatusOr<std::unique_ptr<Listener>> Create(Sinks sinks);
+  static absl::StatusOr<std::unique_ptr<Listener>> Create(Sinks sinks,
+                                                          std::unique_ptr<audio::Vad> vad);
 
   void OnOpus(std::string_view packet, uint32_t timestamp);
   // 48 kHz mono PCM16.
@@ -37,7 +40,8 @@ class Listener {
   void Reset();
 
  private:
-  Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler resampler);
+  Listener(Sinks sinks, std::unique_ptr<audio::Vad> vad, audio::OpusDecoder decoder,
+           audio::Resampler resampler);
   void ConcealUntil(uint32_t timestamp, std::string_view next);
   void Take(std::span<const int16_t> samples);
   void OnFrame();
@@ -59,5 +63,10 @@ class Listener {
   bool has_timestamp_ = false;
   uint32_t next_timestamp_ = 0;
 };
+
+// The neural detector of this program and of the jobs that it forks from now on; null: there is
+// none. Set before there are threads.
+void UseVadModel(std::shared_ptr<const audio::SileroModel> model);
+const std::shared_ptr<const audio::SileroModel>& VadModel();
 
 }  // namespace parley::agent

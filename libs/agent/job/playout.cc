@@ -27,7 +27,8 @@ Playout::Playout(event::Loop& loop, audio::OpusEncoder encoder, Sinks sinks, abs
                                           std::clamp(ahead, absl::ZeroDuration(), kMostAhead)) /
                                       kFrameUs)),
       cushion_us_(window_ < kWindowWithCushion ? 0 : kCushionFrames * kFrameUs),
-      timer_(loop) {}
+      timer_(loop),
+      sound_(sinks_.played ? kMostFrames * kFrameSamples : 0) {}
 
 void Playout::Begin() {
   Clear();
@@ -133,6 +134,7 @@ bool Playout::Encode(int64_t now_us) {
   frame.samples = count;
   frame.level = audio::Level(samples);
   frame.bytes = encoder_.Encode(samples, frame.packet).value_or(0);
+  if (!sound_.empty()) std::copy(samples.begin(), samples.end(), SoundAt(count_).begin());
   ++count_;
   ++kept_;
   return true;
@@ -162,6 +164,7 @@ void Playout::HandOver(int64_t now_us) {
 void Playout::Settle(int64_t now_us) {
   while (count_ > kept_ && At(0).due_us <= now_us) {
     played_ += static_cast<int64_t>(At(0).samples);
+    if (!sound_.empty()) sinks_.played(SoundAt(0), At(0).due_us);
     first_ = (first_ + 1) % kMostFrames;
     --count_;
   }

@@ -35,6 +35,8 @@ class Playout {
     std::function<void(const Frame&)> frame;
     // Frames that are due later than this, and were handed over, are not to be heard.
     std::function<void(int64_t after_us)> cut;
+    // A frame of the speech whose time has come, as samples, and when that was. May be empty.
+    std::function<void(std::span<const int16_t> frame, int64_t due_us)> played;
     // So much of the speech has come to its time.
     std::function<void(uint64_t speech, int64_t position_us)> progress;
   };
@@ -71,6 +73,9 @@ class Playout {
     int64_t due_us = 0;
   };
   Encoded& At(size_t place) { return ring_[(first_ + place) % kMostFrames]; }
+  std::span<int16_t> SoundAt(size_t place) {
+    return std::span(sound_).subspan((first_ + place) % kMostFrames * kFrameSamples, kFrameSamples);
+  }
 
   void Run();
   void Fill();
@@ -90,6 +95,7 @@ class Playout {
   size_t next_ = 0;  // in samples_
   // Frames whose time has not come. The last `kept_` of them are not handed over.
   std::array<Encoded, kMostFrames> ring_;
+  std::vector<int16_t> sound_;  // of the frames in the ring; empty: nobody asks for it
   size_t first_ = 0;
   size_t count_ = 0;
   size_t kept_ = 0;

@@ -51,6 +51,9 @@ constexpr absl::Duration kFreezeAfter = absl::Seconds(12);  // a lease
 constexpr size_t kMaxCheckpoint = 256 << 10;
 constexpr size_t kMaxOutputLine = 4 << 10;
 constexpr size_t kMaxToolCalls = 64;
+constexpr absl::Duration kToolsWait = absl::Seconds(4);  // until a job starts without some
+constexpr size_t kMaxToolBytes = 256 << 10;              // of what MCP servers describe
+constexpr int64_t kBetweenStallsUs = 200'000;            // each is an event in the store
 constexpr double kLinesPerSecond = 200;  // of one job; what is over it is dropped and counted
 constexpr double kLinesAtOnce = 2000;
 constexpr size_t kMaxFields = 32;
@@ -171,6 +174,7 @@ JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked
 JobProcess::~JobProcess() {
   *self_ = nullptr;
   for (auto& [id, cancelled] : tool_calls_) cancelled->store(true);
+  if (assigned_) around_.recordings.End(project_, session_id_, key_);
   if (room_ != 0) around_.media.Leave(room_, roomv1::DISCONNECT_REASON_AGENT_ERROR);
   output_watcher_.reset();
   report_watcher_.reset();
@@ -185,6 +189,8 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   heard_us_ = assigned_us_;
   room_heard_us_ = assigned_us_;
   key_ = {record.job_id(), record.fencing_token()};
+  project_ = record.project();
+  session_id_ = record.session_id();
   attempt_ = record.attempt();
   room_token_ = go.room_token();
   media_url_ = record.media_url();
@@ -222,7 +228,7 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   SetDeadline(around_.config.start_timeout, parley::dispatch::v1::JOB_REASON_START_TIMEOUT,
               fmt::format("the entrypoint did not run within {}",
                           DurationText(around_.config.start_timeout)));
-  Send(message);
+  SendWithTools(std::move(message));
 }
 
 void JobProcess::Hold(parley::dispatch::v1::Go go) {
@@ -231,6 +237,7 @@ void JobProcess::Hold(parley::dispatch::v1::Go go) {
   key_ = {go.assignment().job_id(), go.assignment().fencing_token()};
   log_ = around_.log.With({{"job_id", key_.job_id}, {"room", go.assignment().room()}});
   held_ = std::move(go);
+  LookUpTools();
   if (ready_) host_.OnJobPrepared(*this);
 }
 
@@ -317,6 +324,9 @@ void JobProcess::ReadDefinition(const std::string& definition_json) {
   absl::StatusOr<tools::ToolSet> tools = tools::ToolSet::FromDefinition(definition_json);
   if (!tools.ok()) log_.Warn("tools not usable", {{"error", Message(tools.status())}});
   tools_ = std::make_shared<tools::ToolSet>(tools.ok() ? *std::move(tools) : tools::ToolSet());
+  absl::StatusOr<std::vector<tools::McpUse>> mcp = tools::McpUse::FromDefinition(definition_json);
+  if (!mcp.ok()) log_.Warn("MCP servers not usable", {{"error", Message(mcp.status())}});
+  mcp_ = mcp.ok() ? *std::move(mcp) : std::vector<tools::McpUse>();
   const auto definition = nlohmann::json::parse(definition_json, nullptr, false);
   if (!definition.is_object() || !definition.contains("limits")) return;
   const nlohmann::json& limits = definition["limits"];
@@ -554,6 +564,8 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
       return OnHandedOver(message.handed_over());
     case jobv1::FromJob::kStalled:
       return OnStalled(message.stalled());
+    case jobv1::FromJob::kRecording:
+      return around_.recordings.Append(project_, session_id_, key_, message.recording());
     default:
       return;  // newer than this server
   }
@@ -686,6 +698,10 @@ void JobProcess::OnStalled(const jobv1::Stalled& stalled) {
       {{"stage", stalled.stage()},
        {"detail", std::string_view(stalled.detail()).substr(0, kMaxFieldBytes)},
        {"waited_ms", stalled.waited_ms()}});
+  const int64_t now_us = around_.loop->NowMicros();
+  if (now_us - stall_told_us_ < kBetweenStallsUs) return;
+  stall_told_us_ = now_us;
+  host_.OnJobStalled(*this, stalled);
 }
 
 // Its standard output and error, line by line.
@@ -842,6 +858,63 @@ void JobProcess::Send(jobv1::ToJob& message) {
 
 // ---- its tools ----
 
+// Before it takes over: nobody is to wait for them then.
+void JobProcess::LookUpTools() {
+  auto uses = tools::McpUse::FromDefinition(held_->definition_json());
+  if (!uses.ok() || uses->empty()) return;
+  (void)around_.list_threads.Post(
+      [hub = around_.mcp, uses = *std::move(uses), project = held_->assignment().project()] {
+        for (const tools::McpUse& use : uses) (void)hub->Tools(project, use);
+      });
+}
+
+void JobProcess::SendWithTools(jobv1::ToJob assignment) {
+  if (mcp_.empty()) return Send(assignment);
+  const absl::Time end = absl::Now() + kToolsWait;
+  const bool queued = around_.list_threads.Post([loop = around_.loop, self = self_,
+                                                 hub = around_.mcp, uses = mcp_, project = project_,
+                                                 end, assignment]() mutable {
+    std::vector<absl::StatusOr<std::vector<tools::McpTool>>> offered;
+    for (tools::McpUse& use : uses) {
+      use.timeout = std::min(use.timeout, end - absl::Now());
+      offered.push_back(hub->Tools(project, use));
+    }
+    loop->Post([self, assignment = std::move(assignment), offered = std::move(offered)]() mutable {
+      if (*self != nullptr) (*self)->OnTools(std::move(assignment), offered);
+    });
+  });
+  if (queued) return;
+  Say(log::Level::kWarn, kServer, "no tools of MCP servers: too many jobs ask for theirs");
+  Send(assignment);
+}
+
+// Without one of them a call is still a call.
+void JobProcess::OnTools(jobv1::ToJob assignment,
+                         const std::vector<absl::StatusOr<std::vector<tools::McpTool>>>& offered) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < offered.size(); ++i) {
+    const tools::McpUse& use = mcp_[i];
+    if (!offered[i].ok()) {
+      around_.metrics.tool_errors.Increment();
+      Say(log::Level::kWarn, kServer, "an MCP server offers no tools",
+          {{"server", use.name.empty() ? use.url : use.name},
+           {"error", Message(offered[i].status())}});
+      continue;
+    }
+    for (const tools::McpTool& tool : *offered[i]) {
+      bytes += tool.description.size() + tool.parameters_json.size();
+      if (bytes > kMaxToolBytes || !mcp_tools_.try_emplace(tool.name, i).second) continue;
+      jobv1::ServerTool& out = *assignment.mutable_assignment()->add_tools();
+      out.set_name(tool.name);
+      out.set_description(ValidUtf8(tool.description));
+      out.set_parameters_json(tool.parameters_json);
+      out.set_timeout_ms(static_cast<int32_t>(absl::ToInt64Milliseconds(use.timeout)));
+      for (const std::string& agent : use.agents) out.add_agents(agent);
+    }
+  }
+  Send(assignment);
+}
+
 void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
   const uint32_t id = call.call();
   const auto running = tool_calls_.find(id);
@@ -857,13 +930,19 @@ void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
   tool_calls_[id] = cancelled;
   const auto reach =
       around_.config.tools_allow_loopback ? http::Reach::kLoopbackToo : http::Reach::kPublicOnly;
+  const auto offered = mcp_tools_.find(call.name());
+  const bool remote = !tools_->Has(call.name()) && offered != mcp_tools_.end();
   const bool queued = around_.tool_threads.Post(
       [loop = around_.loop, self = self_, http = around_.http, tools = tools_, cancelled, call,
-       reach, &seconds = around_.metrics.tool_seconds] {
+       reach, hub = around_.mcp, project = project_,
+       use = remote ? mcp_[offered->second] : tools::McpUse(), remote,
+       &seconds = around_.metrics.tool_seconds] {
         const int64_t start = loop->NowMicros();
+        const auto stop = [&] { return cancelled->load(); };
         absl::StatusOr<std::string> result =
-            tools->Run(*http, call.name(), call.arguments_json(), reach,
-                       absl::Milliseconds(call.timeout_ms()), [&] { return cancelled->load(); });
+            remote ? hub->Call(project, use, call.name(), call.arguments_json(), use.timeout, stop)
+                   : tools->Run(*http, call.name(), call.arguments_json(), reach,
+                                absl::Milliseconds(call.timeout_ms()), stop);
         seconds.Observe(static_cast<double>(loop->NowMicros() - start) / 1e6);
         loop->Post([self, id = call.call(), name = call.name(), result = std::move(result)] {
           if (*self != nullptr) (*self)->OnToolResult(id, name, result);

@@ -19,6 +19,7 @@
 #include "agent/server/job_table.h"
 #include "agent/server/media.h"
 #include "agent/server/metrics.h"
+#include "agent/server/recordings.h"
 #include "base/executor.h"
 #include "event/loop.h"
 #include "http/client.h"
@@ -26,6 +27,7 @@
 #include "parley/dispatch/v1/worker.pb.h"
 #include "supervise/zygote.h"
 #include "tools/http_tool.h"
+#include "tools/mcp_hub.h"
 
 namespace parley::agent {
 
@@ -38,9 +40,12 @@ struct JobSurroundings {
   MediaHub& media;
   Gateways& gateways;
   Executor& tool_threads;
+  Executor& list_threads;  // ask MCP servers what they offer: no call of a tool is waited for
   std::shared_ptr<http::Client> http;
+  std::shared_ptr<tools::McpHub> mcp;
   AuditLog& audit;
   JobLogs& logs;
+  Recordings& recordings;
   log::Logger log;
 };
 
@@ -63,6 +68,8 @@ class JobProcess final : public RoomSink {
     // Its entrypoint runs; a job that was taken over: it is in the room, and the one before is out.
     virtual void OnJobEntered(JobProcess& process) = 0;
     virtual void OnJobCheckpoint(JobProcess& process, const std::string& blob) = 0;
+    // Its caller waits in silence for a stage; a few times a second at most.
+    virtual void OnJobStalled(JobProcess& process, const parley::job::v1::Stalled& stalled) = 0;
     // A process waits for TakeOver().
     virtual void OnJobPrepared(JobProcess& process) = 0;
     // It has paused, as asked by HandOver(). False: the broker cannot be told; it goes on.
@@ -123,6 +130,11 @@ class JobProcess final : public RoomSink {
   void OnJoin(const parley::job::v1::Join& join);
   bool MayWait(const parley::room::v1::SessionFrame& frame);
   void OnAudio(const parley::job::v1::AudioOut& audio);
+  void LookUpTools();
+  // Asks the definition's MCP servers what they offer, then sends the assignment.
+  void SendWithTools(parley::job::v1::ToJob assignment);
+  void OnTools(parley::job::v1::ToJob assignment,
+               const std::vector<absl::StatusOr<std::vector<tools::McpTool>>>& offered);
   void OnToolCall(const parley::job::v1::ToolCall& call);
   void OnToolResult(uint32_t call, const std::string& name,
                     const absl::StatusOr<std::string>& result);
@@ -175,6 +187,8 @@ class JobProcess final : public RoomSink {
   bool dumping_ = false;
   bool assigned_ = false;
   JobKey key_;
+  std::string project_;
+  std::string session_id_;
   int32_t attempt_ = 0;
   JobAnswer accepted_;
   std::string room_token_;
@@ -182,7 +196,10 @@ class JobProcess final : public RoomSink {
   MediaHub::Handle room_ = 0;
   std::shared_ptr<GatewayStreams> streams_;
   std::shared_ptr<const tools::ToolSet> tools_;
+  std::vector<tools::McpUse> mcp_;
+  std::map<std::string, size_t, std::less<>> mcp_tools_;               // → place in mcp_
   std::map<uint32_t, std::shared_ptr<std::atomic<bool>>> tool_calls_;  // → cancelled
+  int64_t stall_told_us_ = 0;
   double line_budget_ = 0;  // lines it may write just now
   int64_t line_budget_us_ = 0;
   int64_t lines_dropped_ = 0;
