@@ -679,13 +679,15 @@ void JobProcess::OnTurn(const jobv1::TurnReport& turn) {
   metrics.turn_tts.Observe(turn.tts_ms() / 1e3);
   metrics.turn_output.Observe(turn.output_ms() / 1e3);
   metrics.turn_total.Observe(turn.total_ms() / 1e3);
-  log_.Debug("turn answered", {{"endpointing_ms", turn.endpointing_ms()},
-                               {"transcript_ms", turn.transcript_ms()},
-                               {"llm_ms", turn.llm_ms()},
-                               {"tts_ms", turn.tts_ms()},
-                               {"output_ms", turn.output_ms()},
-                               {"total_ms", turn.total_ms()},
-                               {"tool_calls", turn.tool_calls()}});
+  if (!MaySay()) return;
+  Say(log::Level::kDebug, kServer, "turn answered",
+      {{"endpointing_ms", turn.endpointing_ms()},
+       {"transcript_ms", turn.transcript_ms()},
+       {"llm_ms", turn.llm_ms()},
+       {"tts_ms", turn.tts_ms()},
+       {"output_ms", turn.output_ms()},
+       {"total_ms", turn.total_ms()},
+       {"tool_calls", turn.tool_calls()}});
 }
 
 void JobProcess::OnStalled(const jobv1::Stalled& stalled) {
