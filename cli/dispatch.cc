@@ -128,15 +128,9 @@ absl::Status Delete(const Command& command, const std::string& id) {
 
 std::string EventLine(const Json& event) {
   const std::string reason = Cell(event, "reason"), worker = Cell(event, "workerId");
-  std::string stalled;
-  if (event.contains("stage")) {
-    stalled = fmt::format("  {} {} {} ms", Cell(event, "stage"),
-                          event.value("givenUp", false) ? "given up after" : "silent for",
-                          event.value("waitedMs", 0));
-  }
   return fmt::format(
-      "{}  {:<17} {}{}{}{}{}", Cell(event, "time"), Cell(event, "type"), Cell(event, "jobId"),
-      reason == "-" ? "" : "  " + reason, stalled, worker == "-" ? "" : "  " + worker,
+      "{}  {:<17} {}{}{}{}", Cell(event, "time"), Cell(event, "type"), Cell(event, "jobId"),
+      reason == "-" ? "" : "  " + reason, worker == "-" ? "" : "  " + worker,
       Cell(event, "fencingToken") == "0" ? ""
                                          : fmt::format("  attempt {}", Cell(event, "attempt")));
 }

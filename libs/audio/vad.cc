@@ -69,11 +69,11 @@ class WebrtcVad final : public Vad {
     float speech_steps = 0;
     const size_t steps = frame.size() / kStepSamples;
     for (size_t i = 0; i < steps; ++i) {
-      if (Step(frame.subspan(i * kStepSamples, kStepSamples))) ++speech_steps;
+      result.speech = Step(frame.subspan(i * kStepSamples, kStepSamples));
+      if (result.speech) ++speech_steps;
     }
     result.level_dbov = LevelDbov(frame);
     result.probability = speech_steps / static_cast<float>(steps);
-    result.speech = result.probability >= 0.5F;
     return result;
   }
 

@@ -6,6 +6,8 @@
 namespace parley::audio {
 
 struct VadFrame {
+  // At the frame's end: a last sound that ended in its first half, where a codec's delay puts the
+  // end of the frame before, does not make it longer.
   bool speech = false;
   float probability = 0;  // 0 to 1; a coarse figure where the detector knows only yes and no
   float level_dbov = -127;

@@ -277,13 +277,6 @@ struct Message {
 };
 
 // One line of a pool's append-only stream.
-// A stage of a conversation that its caller waits for in silence.
-struct StageStall {
-  std::string stage;  // recogniser, model, tool, voice, playout
-  absl::Duration waited;
-  bool given_up = false;  // the conversation goes on without it
-};
-
 struct Event {
   std::string position;  // "<epoch>-<n>", orders the events of a pool
   std::string pool;
@@ -301,7 +294,6 @@ struct Event {
   int attempt = 0;
   std::string room_sid;              // events of rooms only
   std::string participant_identity;  // who joined or left
-  StageStall stall;                  // job_stalled only
 };
 
 }  // namespace parley::job

@@ -98,10 +98,10 @@ class JobStore {
   virtual absl::Status SaveCheckpoint(std::string_view job_id, uint64_t token,
                                       std::string_view blob) = 0;
 
-  // Puts an event of type job_stalled into the stream of the job's pool. Errors as SaveCheckpoint;
-  // InvalidArgument: a stage that is no word of a to z, 32 at most.
-  virtual absl::Status NoteStall(std::string_view job_id, uint64_t token,
-                                 const StageStall& stall) = 0;
+  // Puts an event of type job_slow_STAGE or job_gave_up_STAGE into the stream of the job's pool.
+  // Errors as SaveCheckpoint; InvalidArgument: a stage that is no word of a to z, 32 at most.
+  virtual absl::Status NoteStall(std::string_view job_id, uint64_t token, std::string_view stage,
+                                 bool given_up) = 0;
 
   // Begins to hand a RUNNING job over: reserves a slot at `worker_id` (empty: at the least loaded
   // that fits) and tells it. `token` 0: whoever has the job; else only that holder. The job then

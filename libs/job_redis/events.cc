@@ -11,11 +11,9 @@ Event ToEvent(const redis::Reply& entry, std::string_view pool) {
   Event event;
   event.position = entry.elements[0].text;
   event.pool = pool;
-  constexpr size_t kParts = 12, kPartsOfRooms = 14, kPartsOfStalls = 17;
+  constexpr size_t kParts = 12, kPartsOfRooms = 14;
   const std::vector<std::string> parts = Split(entry.elements[1].elements.at(1).text, '\n');
-  if (parts.size() != kParts && parts.size() != kPartsOfRooms && parts.size() != kPartsOfStalls) {
-    return event;
-  }
+  if (parts.size() != kParts && parts.size() != kPartsOfRooms) return event;
   event.time = absl::FromUnixMillis(static_cast<int64_t>(ToToken(parts[0])));
   event.type = parts[1];
   event.project = parts[2];
@@ -28,12 +26,9 @@ Event ToEvent(const redis::Reply& entry, std::string_view pool) {
   event.reason = ReasonFromText(parts[9]);
   event.fencing_token = ToToken(parts[10]);
   event.attempt = static_cast<int>(ToToken(parts[11]));
-  if (parts.size() >= kPartsOfRooms) {
+  if (parts.size() == kPartsOfRooms) {
     event.room_sid = parts[12];
     event.participant_identity = parts[13];
-  }
-  if (parts.size() == kPartsOfStalls) {
-    event.stall = {parts[14], absl::Milliseconds(ToToken(parts[15])), parts[16] == "1"};
   }
   return event;
 }

@@ -54,7 +54,8 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<Dispatch> Terminate(std::string_view id) override;
   absl::Status SaveCheckpoint(std::string_view job_id, uint64_t token,
                               std::string_view blob) override;
-  absl::Status NoteStall(std::string_view job_id, uint64_t token, const StageStall& stall) override;
+  absl::Status NoteStall(std::string_view job_id, uint64_t token, std::string_view stage,
+                         bool given_up) override;
   absl::StatusOr<Job> Migrate(std::string_view job_id, uint64_t token,
                               std::string_view worker_id) override;
   absl::Status SaveLastCheckpoint(std::string_view job_id, uint64_t token, std::string_view blob,

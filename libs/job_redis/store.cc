@@ -338,18 +338,17 @@ absl::Status RedisJobStore::SaveLastCheckpoint(std::string_view job_id, uint64_t
 }
 
 absl::Status RedisJobStore::NoteStall(std::string_view job_id, uint64_t token,
-                                      const StageStall& stall) {
+                                      std::string_view stage, bool given_up) {
   constexpr size_t kMaxStage = 32;
-  const bool word = !stall.stage.empty() && stall.stage.size() <= kMaxStage &&
-                    std::all_of(stall.stage.begin(), stall.stage.end(),
-                                [](char c) { return c >= 'a' && c <= 'z'; });
+  const bool word =
+      !stage.empty() && stage.size() <= kMaxStage &&
+      std::all_of(stage.begin(), stage.end(), [](char c) { return c >= 'a' && c <= 'z'; });
   if (!word) return InvalidArgument("a stage is a word of a to z");
   PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
-  const int64_t waited_ms = std::max<int64_t>(absl::ToInt64Milliseconds(stall.waited), 0);
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
                           Run(scripts::note_stall, pool,
-                              {std::string(job_id), std::to_string(token), stall.stage,
-                               std::to_string(waited_ms), stall.given_up ? "1" : "0"},
+                              {std::string(job_id), std::to_string(token),
+                               fmt::format("{}{}", given_up ? "job_gave_up_" : "job_slow_", stage)},
                               -1, 1));
   if (reply.elements[0].integer == 1) return absl::OkStatus();
   return Aborted("job {} ended or has a newer token than {}", job_id, token);

@@ -315,25 +315,20 @@ Json ToJson(const dispatch::v1::Job& job) {
 }
 
 Json ToJson(const dispatch::v1::Event& event) {
-  Json json = {{"position", event.position()},
-               {"time", TimeJson(event.time(), event.has_time())},
-               {"type", event.type()},
-               {"project", event.project()},
-               {"dispatchId", event.dispatch_id()},
-               {"jobId", event.job_id()},
-               {"workerId", event.worker_id()},
-               {"room", event.room()},
-               {"agentName", event.agent_name()},
-               {"state", StateJson(event.state())},
-               {"reason", ReasonJson(event.reason())},
-               {"fencingToken", event.fencing_token()},
-               {"attempt", event.attempt()},
-               {"pool", event.pool()}};
-  if (event.stage().empty()) return json;
-  json["stage"] = event.stage();
-  json["waitedMs"] = event.waited_ms();
-  json["givenUp"] = event.given_up();
-  return json;
+  return {{"position", event.position()},
+          {"time", TimeJson(event.time(), event.has_time())},
+          {"type", event.type()},
+          {"project", event.project()},
+          {"dispatchId", event.dispatch_id()},
+          {"jobId", event.job_id()},
+          {"workerId", event.worker_id()},
+          {"room", event.room()},
+          {"agentName", event.agent_name()},
+          {"state", StateJson(event.state())},
+          {"reason", ReasonJson(event.reason())},
+          {"fencingToken", event.fencing_token()},
+          {"attempt", event.attempt()},
+          {"pool", event.pool()}};
 }
 
 Json ToJson(const dispatch::v1::Dispatch& dispatch) {

@@ -206,9 +206,6 @@ v1::Event ToProto(const job::Event& event) {
   out.set_fencing_token(event.fencing_token);
   out.set_attempt(event.attempt);
   out.set_pool(event.pool);
-  out.set_stage(event.stall.stage);
-  out.set_waited_ms(static_cast<int32_t>(absl::ToInt64Milliseconds(event.stall.waited)));
-  out.set_given_up(event.stall.given_up);
   return out;
 }
 

@@ -429,9 +429,8 @@ void WorkerSession::OnHeldRecordings(const v1::HeldRecordings& held) {
 // Best effort: who waits for it sees it in the room and in the metrics, too.
 void WorkerSession::OnStalls(const v1::Stalls& stalls) {
   for (const v1::Stall& one : stalls.stalls()) {
-    const absl::Status status = broker_.store().NoteStall(
-        one.job_id(), one.fencing_token(),
-        {one.stage(), absl::Milliseconds(one.waited_ms()), one.given_up()});
+    const absl::Status status =
+        broker_.store().NoteStall(one.job_id(), one.fencing_token(), one.stage(), one.given_up());
     if (absl::IsUnavailable(status)) return;
   }
 }

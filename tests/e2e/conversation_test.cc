@@ -373,15 +373,13 @@ TEST_F(ConversationTest, ToolsOfMcpServersRunAndAreNamedWhenTheyStandStill) {
         api_->Call("GET", "/api/events?room=" + session_["roomName"].get<std::string>());
     if (!events.ok()) return false;
     for (const json& event : (*events)["events"]) {
-      if (event["type"] == "job_stalled") told = event;
+      if (event["type"] == "job_slow_tool") told = event;
     }
     return !told.is_null();
   })) << Log();
   const double seconds = static_cast<double>(caller_->NowMicros() - asked_us) / 1e6;
-  EXPECT_EQ(told["stage"], "tool");
   EXPECT_EQ(told["state"], "RUNNING");
-  EXPECT_EQ(told["givenUp"], false);
-  EXPECT_NEAR(told["waitedMs"].get<int>(), 1'000, 100);
+  EXPECT_FALSE(told["jobId"].get<std::string>().empty());
   std::printf("  the event was there %.2f s after the question\n", seconds);
   EXPECT_LT(seconds, 2.5);
   // The caller goes on, and the tool that nobody waits for any more is told so.

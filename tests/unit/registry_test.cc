@@ -91,6 +91,13 @@ std::string SchemaProblem(const Json& value, const Json& schema, const Json& roo
       if (!problem.empty()) return problem;
     }
   }
+  if (schema.contains("oneOf")) {
+    const Json& forms = schema["oneOf"];
+    const auto fits = std::count_if(forms.begin(), forms.end(), [&](const Json& form) {
+      return SchemaProblem(value, form, root, at).empty();
+    });
+    if (fits != 1) return at + ": is none, or several, of its forms";
+  }
   if (!value.is_object()) return "";
   if (value.size() > schema.value("maxProperties", SIZE_MAX)) return at + ": too many";
   for (const Json& name : schema.value("required", Json::array())) {
@@ -668,6 +675,8 @@ TEST(SchemaTest, AgreesWithTheParser) {
       {R"({"id": "x", "tts": [{"engine": "flite", "rate": 2.5}]})", false},
       {R"({"id": "x", "realtime": {}, "name": "y"})", true},  // {} is empty for the parser
       {R"({"id": "x", "mcp_servers": [{}]})", false},
+      {R"({"id": "x", "mcp_servers": [{"name": "a"}, {"url": "https://b.example/"}]})", true},
+      {R"({"id": "x", "mcp_servers": [{"name": "a", "url": "https://b.example/"}]})", false},
       {R"({"id": "x", "limits": {"memory": "64MB"}})", false},
       {R"({"id": "x", "limits": {"memory": "64MiB", "max_tool_steps": 51}})", false},
       {R"({"id": "x", "session": {"away_after": "0"}})", true},

@@ -644,7 +644,6 @@ void AgentServer::OnJobStalled(JobProcess& process, const parley::job::v1::Stall
   stall.set_job_id(process.key().job_id);
   stall.set_fencing_token(process.key().token);
   stall.set_stage(stalled.stage());
-  stall.set_waited_ms(static_cast<int32_t>(std::clamp(stalled.waited_ms(), 0.0, 1e9)));
   stall.set_given_up(stalled.given_up());
   broker_.Send(std::move(request));
 }

@@ -171,19 +171,18 @@ local function tell(worker, kind, job, token)
 end
 
 -- One field, its parts on lines of their own (ToEvent in events.cc): names hold no control characters.
--- `more`: what only some kinds have, each part behind a line's end.
-local function event(kind, project, dispatch, job, worker, room, agent, state, reason, token, attempt, more)
+local function event(kind, project, dispatch, job, worker, room, agent, state, reason, token, attempt)
   call('XADD', K.events, 'MAXLEN', '~', EVENTS_MAX, EPOCH .. '-*', 'e', now_text .. '\n' .. kind .. '\n' .. project .. '\n'
     .. dispatch .. '\n' .. job .. '\n' .. worker .. '\n' .. room .. '\n' .. agent .. '\n' .. state .. '\n' .. reason
-    .. '\n' .. token .. '\n' .. attempt .. (more or ''))
+    .. '\n' .. token .. '\n' .. attempt)
 end
 -- Of a dispatch; `job`, `state` and `reason` may be ''.
 local function dispatch_event(kind, r, dispatch, job, state, reason)
   event(kind, r.project or '', dispatch, job, '', r.room or '', r.agent or '', state, reason, '0', '0')
 end
 local function worker_event(kind, w) event(kind, w.project or '', '', '', w.id, '', '', '', '', '0', '0') end
-local function job_event(kind, j, reason, more)
-  event(kind, j.project, j.dispatch, j.id, j.worker, j.room, j.agent, j.state, reason or '', j.token, j.attempt, more)
+local function job_event(kind, j, reason)
+  event(kind, j.project, j.dispatch, j.id, j.worker, j.room, j.agent, j.state, reason or '', j.token, j.attempt)
 end
 
 local function set_timer(kind, id, ms) call('ZADD', K.timers, text(ms), kind .. ':' .. id) end
