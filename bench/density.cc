@@ -7,6 +7,7 @@
 // s are measured. With --quick less of everything.
 //   -- --steps 1,50,100   other numbers of calls
 //   -- --seconds 60       measured in each step
+//   -- --callers webrtc   as browsers are connected (ICE, DTLS, SRTP), instead of gRPC's streams
 //   -- --engines embedded real recognition and synthesis instead of scripted ones
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -55,6 +56,7 @@ struct Settings {
   int seconds = 60;
   int warm_seconds = 10;
   bool embedded = false;
+  bool webrtc = false;
 };
 
 // Processes of the cluster by what they are.
@@ -162,6 +164,7 @@ class Density {
   absl::Status MakeCrowd() {
     Crowd::Options options;
     options.cycle = kCycle;
+    options.webrtc = settings_.webrtc;
     PARLEY_ASSIGN_OR_RETURN(std::vector<int16_t> words, Words());
     options.question = Encode(words, testing::kSpeechRateHz);
     // Not digital silence: a room has some noise.
@@ -333,6 +336,7 @@ absl::Status Run(const Options& options, const Settings& settings) {
 int main(int argc, char** argv) {
   parley::bench::Settings settings;
   std::string engines = "scripted";
+  std::string callers = "stream";
   const parley::bench::Options options =
       parley::bench::ParseOptions(argc, argv, [&](CLI::App& app) {
         app.add_option("--steps", settings.steps, "Numbers of calls, rising")->delimiter(',');
@@ -340,8 +344,11 @@ int main(int argc, char** argv) {
             ->check(CLI::Range(1, 3600));
         app.add_option("--engines", engines, "scripted or embedded")
             ->check(CLI::IsMember({"scripted", "embedded"}));
+        app.add_option("--callers", callers, "stream (gRPC) or webrtc")
+            ->check(CLI::IsMember({"stream", "webrtc"}));
       });
   settings.embedded = engines == "embedded";
+  settings.webrtc = callers == "webrtc";
   if (options.quick) {
     settings.steps = {1, 4, 8};
     settings.seconds = 12;
