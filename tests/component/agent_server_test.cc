@@ -786,8 +786,22 @@ TEST_F(AgentServerTest, QuietAudioComesTogetherUntilSomebodySpeaks) {
   int together = 0;
   int behind_ms = 0;
   ASSERT_EQ(std::sscanf(heard.c_str(), "together %d behind %d", &together, &behind_ms), 2) << heard;
-  EXPECT_GE(together, 12) << "of 24, four of five";
+  EXPECT_GE(together, 18) << "of 24, the first of each twenty apart";
   EXPECT_LT(behind_ms, 60) << "what is loud waits for nothing";
+}
+
+TEST_F(AgentServerTest, SpeechComesInThreesOnceItIsClearThatItIs) {
+  StartProgram();
+  const std::string heard = RunJob("spoken").error();
+  int slow = 0;
+  int together = 0;
+  int behind_ms = 0;
+  ASSERT_EQ(
+      std::sscanf(heard.c_str(), "slow %d together %d behind %d", &slow, &together, &behind_ms), 3)
+      << heard;
+  EXPECT_LE(slow, 3) << "of 10, on a busy machine";
+  EXPECT_GE(together, 5) << "two of three";
+  EXPECT_LT(behind_ms, 600) << "nothing follows the last two, and they come all the same";
 }
 
 TEST_F(AgentServerTest, FollowsTheRoomElsewhere) {

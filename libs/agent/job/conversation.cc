@@ -74,22 +74,22 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                                                       room, assignment, std::move(config),
                                                       std::move(hooks)));
   Conversation* self = made.get();
-  PARLEY_ASSIGN_OR_RETURN(made->listener_,
-                          Listener::Create({.voice =
-                                                [self](bool speech) {
-                                                  // Whoever is interrupted is to know what was
-                                                  // heard.
-                                                  self->playout_->TellProgress();
-                                                  self->Handle(event_::Voice{speech});
-                                                },
-                                            .recogniser =
-                                                [self](std::string_view pcm16) {
-                                                  jobv1::SttCommand& stt =
-                                                      *self->stt_audio_.mutable_stt();
-                                                  stt.set_stream(self->stt_stream_);
-                                                  stt.mutable_audio()->assign(pcm16);
-                                                  self->host_.send(self->stt_audio_);
-                                                }}));
+  PARLEY_ASSIGN_OR_RETURN(
+      made->listener_, Listener::Create({.voice =
+                                             [self](bool speech) {
+                                               // Whoever is interrupted is to know what was
+                                               // heard.
+                                               self->playout_->TellProgress();
+                                               self->Handle(event_::Voice{speech}, self->heard_us_);
+                                             },
+                                         .recogniser =
+                                             [self](std::string_view pcm16) {
+                                               jobv1::SttCommand& stt =
+                                                   *self->stt_audio_.mutable_stt();
+                                               stt.set_stream(self->stt_stream_);
+                                               stt.mutable_audio()->assign(pcm16);
+                                               self->host_.send(self->stt_audio_);
+                                             }}));
   made->playout_ = std::make_unique<Playout>(
       loop, std::move(encoder),
       Playout::Sinks{.frame =
@@ -344,12 +344,13 @@ void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
   if (packet.payload() == "clear") return Handle(event_::ClearTurn{}, now_us);
 }
 
-void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t) {
+void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t now_us) {
   if (paused_ || linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number())) return;
+  heard_us_ = now_us;
   if (audio.codec() == roomv1::CODEC_PCM16) {
     listener_->OnPcm(audio.data());
   } else {
-    listener_->OnOpus(audio.data(), audio.timestamp());
+    listener_->OnOpus(audio.data(), audio.timestamp(), audio.level());
   }
 }
 

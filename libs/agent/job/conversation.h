@@ -159,6 +159,7 @@ class Conversation {
   std::unique_ptr<Playout> playout_;
   event::Timer timer_;
   int64_t armed_us_ = std::numeric_limits<int64_t>::max();  // when it rings
+  int64_t heard_us_ = 0;  // when the frame that is being heard came
   std::deque<std::pair<session::Event, int64_t>> events_;
   bool driving_ = false;
   bool ended_ = false;

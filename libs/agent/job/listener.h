@@ -4,10 +4,12 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,13 +22,18 @@ namespace parley::agent {
 // Loop thread only. Allocates nothing per frame.
 class Listener {
  public:
+  static constexpr uint32_t kLevelUnknown = 127;
+
   struct Sinks {
     std::function<void(bool speech)> voice;                  // each 20 ms
     std::function<void(std::string_view pcm16)> recogniser;  // 16 kHz, while feeding
   };
   static absl::StatusOr<std::unique_ptr<Listener>> Create(Sinks sinks);
 
-  void OnOpus(std::string_view packet, uint32_t timestamp);
+  // `level`: how loud the sender says it is, -dBov; 127: it does not say. What is softer than
+  // speech ever is for more than a second is kept, not decoded: the last of it is once something
+  // louder follows, and now and then, to see whether the sender says the truth.
+  void OnOpus(std::string_view packet, uint32_t timestamp, uint32_t level = kLevelUnknown);
   // 48 kHz mono PCM16.
   void OnPcm(std::string_view bytes);
   // Feeds the recogniser from `preroll` ago on (at most a second).
@@ -38,6 +45,10 @@ class Listener {
 
  private:
   Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler resampler);
+  bool Softer(uint32_t level);
+  void Keep(std::string_view packet, uint32_t timestamp);
+  void DecodeKept();
+  void Decode(std::string_view packet, uint32_t timestamp);
   void ConcealUntil(uint32_t timestamp, std::string_view next);
   void Take(std::span<const int16_t> samples);
   void OnFrame();
@@ -58,6 +69,20 @@ class Listener {
   bool feeding_ = false;
   bool has_timestamp_ = false;
   uint32_t next_timestamp_ = 0;
+
+  // What was not decoded: the latest of it.
+  struct Kept {
+    std::string packet;
+    uint32_t timestamp = 0;
+  };
+  static constexpr size_t kMaxKept = 5;
+  std::array<Kept, kMaxKept> kept_;
+  size_t kept_first_ = 0;
+  size_t kept_count_ = 0;
+  int soft_frames_ = 0;       // since the last louder one
+  bool level_known_ = false;  // the sender says levels …
+  bool level_false_ = false;  // … that are not true
+  float loudest_dbov_ = 0;    // of what was decoded of late
 };
 
 }  // namespace parley::agent

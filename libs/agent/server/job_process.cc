@@ -24,12 +24,15 @@ using parley::dispatch::v1::JobReason;
 
 constexpr uint32_t kProtocol = 1;
 // Audio that nobody can hear waits for more of its kind: softer than speech ever is (the detector
-// of voices begins at -52 dBov), after a second of nothing louder.
+// of voices begins at -52 dBov), after a second of nothing louder. What a caller says goes on to
+// the job in threes, once it is clear that somebody speaks: its frames know when they came.
 constexpr uint32_t kQuietLevel = 60;  // -dBov
 constexpr uint32_t kLevelUnknown = 127;
 constexpr absl::Duration kQuietFor = absl::Seconds(1);
-constexpr int kQuietFrames = 5;
-constexpr absl::Duration kQuietSpan = absl::Milliseconds(90);
+constexpr int kQuietFrames = 20;
+constexpr int kSpokenFrames = 3;
+constexpr int kFirstSpoken = 10;  // each at once: speech begins
+constexpr absl::Duration kFrame = absl::Milliseconds(20);
 constexpr size_t kMaxTracksWithLevels = 64;
 constexpr absl::Duration kExitAfterEnded = absl::Seconds(10);
 constexpr absl::Duration kExitAfterClose = absl::Seconds(2);
@@ -375,6 +378,11 @@ void JobProcess::Tick() {
     return Kill(deadline_reason_, deadline_error_);
   }
   if (!assigned_ || dumping_ || state_ == State::kKilled) return;
+  // The caller stopped sending: nothing follows that would take along what waits.
+  if (waiting_frames_ > 0 && now - waiting_since_us_ > Micros(kFrame) * kSpokenFrames) {
+    waiting_frames_ = 0;
+    socket_->SendWaiting();
+  }
   if (hand_over_until_us_ > 0 && now >= hand_over_until_us_) GoOn();
   if (taking_over_ && taking_over_until_us_ > 0 && now >= taking_over_until_us_) OnTakenOver();
   CheckFreeze(now);
@@ -803,8 +811,7 @@ void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
   if (!socket_->SendFresh(audio_in_, MayWait(frame))) around_.metrics.late_in.Increment();
 }
 
-// A job wakes up once for five frames of a caller who listens. The first one that is louder takes
-// along what waits, so that nothing is heard later for it.
+// How many frames a job wakes up for. One that is not of the kind that waits takes along what does.
 bool JobProcess::MayWait(const roomv1::SessionFrame& frame) {
   const int64_t now_us = around_.loop->NowMicros();
   const uint32_t track = frame.track_number();
@@ -813,14 +820,19 @@ bool JobProcess::MayWait(const roomv1::SessionFrame& frame) {
       levels_of_.size() < kMaxTracksWithLevels) {
     levels_of_.insert(track);
   }
-  if (frame.level() < kQuietLevel || !levels_of_.contains(track)) loud_us_ = now_us;
-  if (now_us - loud_us_ < Micros(kQuietFor)) {
-    quiet_frames_ = 0;
-    return false;
+  const bool known = levels_of_.contains(track);
+  int together = 1;
+  if (!known || frame.level() < kQuietLevel) {
+    if (now_us - loud_us_ > Micros(kQuietFor)) loud_frames_ = 0;
+    loud_us_ = now_us;
+    if (known && ++loud_frames_ > kFirstSpoken) together = kSpokenFrames;
+  } else if (now_us - loud_us_ >= Micros(kQuietFor)) {
+    together = kQuietFrames;
   }
-  if (quiet_frames_ == 0) quiet_since_us_ = now_us;
-  if (++quiet_frames_ < kQuietFrames && now_us - quiet_since_us_ < Micros(kQuietSpan)) return true;
-  quiet_frames_ = 0;
+  if (waiting_frames_ == 0) waiting_since_us_ = now_us;
+  const bool soon = now_us - waiting_since_us_ < Micros(kFrame) * together - Micros(kFrame) / 2;
+  if (++waiting_frames_ < together && soon) return true;
+  waiting_frames_ = 0;
   return false;
 }
 
