@@ -93,9 +93,9 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
   };
   chain_.emplace(parts_.engines, parts_.breakers, std::move(options));
   PARLEY_RETURN_IF_ERROR(chain_->Open());
-  PARLEY_ASSIGN_OR_RETURN(
-      AudioPacker packer,
-      AudioPacker::Create(config.encoding(), config.sample_rate_hz(), chain_->sample_rate_hz()));
+  PARLEY_ASSIGN_OR_RETURN(AudioPacker packer,
+                          AudioPacker::Create(config.encoding(), config.sample_rate_hz(),
+                                              chain_->sample_rate_hz(), config.ready_opus()));
   packer_.emplace(std::move(packer));
   engine_ = chain_->engine();
   const auto& first = config.voices(0).options();

@@ -27,6 +27,7 @@ constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
+constexpr uint32_t kUnknownLevel = 127;
 constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
 
 std::vector<session::ToolSpec> SpecsOf(const std::vector<Tool>& tools) {
@@ -403,7 +404,14 @@ void Conversation::OnTtsAudio(uint32_t stream, const speechv1::SynthesizedAudio&
                               int64_t now_us) {
   samples_.clear();
   audio::AppendSamples(audio.data(), samples_);
-  const auto count = static_cast<int64_t>(samples_.size());
+  const bool leveled = audio.levels().size() == static_cast<size_t>(audio.packets_size());
+  for (int i = 0; i < audio.packets_size(); ++i) {
+    const uint32_t level =
+        leveled ? static_cast<uint8_t>(audio.levels()[static_cast<size_t>(i)]) : kUnknownLevel;
+    playout_->AppendPacket(audio.packets(i), std::min(level, kUnknownLevel));
+  }
+  const auto count = static_cast<int64_t>(samples_.size()) +
+                     audio.packets_size() * static_cast<int64_t>(Playout::kFrameSamples);
   event_::TtsAudio heard{
       stream, audio.segment(), audio::SamplesToMicros(count, Playout::kRateHz), {}};
   for (const speechv1::WordTiming& word : audio.words()) {

@@ -95,6 +95,7 @@ speechv1::SynthesizeConfig SynthesizeConfigOf(const std::vector<TtsEngine>& engi
   speechv1::SynthesizeConfig out;
   out.set_encoding(speechv1::AUDIO_ENCODING_PCM16);
   out.set_sample_rate_hz(rate_hz);
+  out.set_ready_opus(true);
   for (const TtsEngine& engine : engines) {
     speechv1::VoiceConfig& one = *out.add_voices();
     one.set_engine(engine.engine);
