@@ -403,8 +403,10 @@ void AgentServer::SayWords() {
 // asked.
 void AgentServer::GiveMemoryBack() {
   swept_ += table_.TakeSwept();
-  // While jobs come and go they use it again.
-  if (swept_ < kSweptToTrim || table_.settled() > swept_) return;
+  if (swept_ == 0) return;
+  // While jobs come and go they use it again; what the last of them leave is asked for too.
+  const bool last = table_.settled() == 0;
+  if (!last && (swept_ < kSweptToTrim || table_.settled() > swept_)) return;
   if (around_.tool_threads.Post([] { malloc_trim(0); })) swept_ = 0;
 }
 
