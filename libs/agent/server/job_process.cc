@@ -378,8 +378,9 @@ void JobProcess::Tick() {
     return Kill(deadline_reason_, deadline_error_);
   }
   if (!assigned_ || dumping_ || state_ == State::kKilled) return;
-  // The caller stopped sending: nothing follows that would take along what waits.
-  if (waiting_frames_ > 0 && now - waiting_since_us_ > Micros(kFrame) * kSpokenFrames) {
+  // The caller stopped in the middle: nothing follows that would take along what was said last.
+  const bool spoken = waiting_frames_ > 0 && loud_us_ >= waiting_since_us_;
+  if (spoken && now - loud_us_ > 2 * Micros(kFrame)) {
     waiting_frames_ = 0;
     socket_->SendWaiting();
   }
