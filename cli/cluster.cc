@@ -33,6 +33,7 @@ constexpr int kStt = 7102;
 constexpr int kTts = 7103;
 constexpr int kLlm = 7104;
 constexpr int kRooms = 7105;
+constexpr int kRtcTcp = 7881;
 constexpr int kHttp = 8080;
 constexpr int kLiveKit = 7880;
 constexpr int kApiGrpc = 7106;  // health
@@ -136,6 +137,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   rooms.redis.address = redis_->address();
   rooms.dispatch_address = At(kBroker);
   rooms.rtc_udp_port += offset_;
+  rooms.rtc_tcp_port = kRtcTcp + offset_;
   PARLEY_RETURN_IF_ERROR(add("room-server", rooms, room_server::Run));
 
   SttGatewayConfig stt;

@@ -301,7 +301,7 @@ void Room::HushLocked(Participant& speaker) {
 }
 
 void Room::UnpublishLocked(Participant& publisher, Published& track) {
-  HushLocked(publisher);
+  if (track.track.kind == TrackKind::kAudio) HushLocked(publisher);
   track.live = false;
   track.listeners.clear();
   BroadcastLocked(TrackUnpublished{publisher.identity_, track.track.sid});
@@ -310,6 +310,9 @@ void Room::UnpublishLocked(Participant& publisher, Published& track) {
 void Room::SubscribeLocked(Participant& publisher, Published& track, Participant& subscriber) {
   Participant::State& state = *subscriber.state_;
   if (!state.info.permission.can_subscribe) return;
+  const bool opaque =
+      track.track.kind == TrackKind::kVideo || track.track.encryption != Encryption::kNone;
+  if (opaque && !state.sink->TakesOpaque()) return;
   for (const auto& listener : track.listeners) {
     if (listener.participant == &subscriber) return;
   }
@@ -385,7 +388,7 @@ absl::Status Room::ChangeLocked(Participant& participant, const ParticipantChang
 void Room::SetMutedLocked(Participant& publisher, Published& track, bool muted) {
   if (track.track.muted == muted) return;
   track.track.muted = muted;
-  if (muted) HushLocked(publisher);
+  if (muted && track.track.kind == TrackKind::kAudio) HushLocked(publisher);
   BroadcastLocked(TrackMuted{publisher.identity_, track.track.sid, muted});
 }
 
@@ -397,8 +400,14 @@ void Room::BroadcastLocked(const Event& event, const Participant* except) {
 
 void Room::DeliverLocked(const Event& event, const std::vector<std::string>& destinations,
                          const Participant* from) {
-  if (destinations.empty()) return BroadcastLocked(event, from);
+  const auto* data = std::get_if<DataPacket>(&event);
+  const bool opaque = data != nullptr && data->encrypted;
   for (const auto& participant : participants_) {
+    if (opaque && !participant->state_->sink->TakesOpaque()) continue;
+    if (destinations.empty()) {
+      if (participant.get() != from) participant->state_->sink->OnEvent(event);
+      continue;
+    }
     if (std::ranges::find(destinations, participant->identity_) != destinations.end()) {
       participant->state_->sink->OnEvent(event);
     }

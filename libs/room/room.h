@@ -35,6 +35,13 @@ class ParticipantSink {
   virtual void OnEvent(const Event& event) = 0;
   // A frame of the subscription that SubscriptionStarted announced as `track_number`.
   virtual void OnFrame(uint32_t track_number, const Frame& frame) = 0;
+  // A listener of the own track `index` needs a picture of this layer that needs no other.
+  virtual void OnPictureWanted(uint32_t index, uint8_t layer) {
+    static_cast<void>(index);
+    static_cast<void>(layer);
+  }
+  // May it be given what the room cannot read: video, encrypted tracks and packets?
+  virtual bool TakesOpaque() const { return false; }
 };
 
 // One attempt of a job, as its signed token says.
@@ -52,7 +59,7 @@ struct JoinRequest {
   Attributes attributes;
   Kind kind = Kind::kStandard;
   Permission permission;
-  bool auto_subscribe = true;  // to all audio of others
+  bool auto_subscribe = true;  // to all tracks of others that its sink takes
   std::optional<JobClaim> job;
 };
 
@@ -65,6 +72,8 @@ struct PublishRequest {
   TrackKind kind = TrackKind::kAudio;
   TrackSource source = TrackSource::kMicrophone;
   Codec codec = Codec::kOpus;
+  Encryption encryption = Encryption::kNone;
+  Picture picture;
 };
 
 struct ParticipantChange {
@@ -79,7 +88,7 @@ enum class FrameResult { kForwarded, kUnheard, kMuted, kNoTrack, kInvalid };
 // A participant's seat: what its connection may do in the room. Thread-safe. After the participant
 // has left (Disconnected was sent) every command answers FailedPrecondition and frames go nowhere.
 // Errors otherwise: PermissionDenied names the missing permission, InvalidArgument the limit,
-// NotFound the track, Unimplemented video.
+// NotFound the track, Unimplemented video of a sink that takes none.
 class Participant {
  public:
   ~Participant();
@@ -104,6 +113,9 @@ class Participant {
   // The hot path: no allocation. `index` counts this participant's published tracks from 0;
   // unpublishing does not renumber.
   FrameResult SendFrame(uint32_t index, const Frame& frame);
+  // Asks the publisher of a track that this one listens to for a picture that needs no other.
+  // Nothing happens when it does not listen to it.
+  void WantPicture(uint32_t track_number, uint8_t layer);
   // Index of a published track; nullopt when there is none. For transports that name tracks by sid.
   std::optional<uint32_t> TrackIndex(std::string_view track_sid) const;
 

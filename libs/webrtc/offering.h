@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "webrtc/endpoint.h"
@@ -24,7 +25,8 @@ class Offering {
            std::vector<ChannelPlan> channels);
 
   // As of Negotiation.
-  void AddTrack(uint32_t number, std::string sid, std::string stream);
+  void AddTrack(uint32_t number, std::string sid, std::string stream,
+                std::string_view codec = kOpus);
   void RemoveTrack(uint32_t number);
   // The next offer brings new ICE credentials: for a client that has a new network.
   void RestartIce();
@@ -50,23 +52,26 @@ class Offering {
     uint32_t number = 0;
     std::string sid;
     std::string stream;
+    std::string codec;
     uint32_t ssrc = 0;
   };
   struct Section {
     bool used = false;
+    bool video = false;    // for good
     uint32_t number = 0;   // of its track
     bool offered = false;  // the last offer said so
   };
 
   const Track& TrackOf(const Section& section) const;
-  std::string AudioSection(const Section& section, const std::string& mid) const;
+  std::string TrackSection(const Section& section, const std::string& mid) const;
+  std::string VideoSection(const Section& section, const std::string& mid) const;
 
   LocalTransport local_;
   const std::vector<ChannelPlan> channels_;
   const std::string cname_;
   const std::string session_id_;
   std::vector<Track> tracks_;
-  std::vector<Section> sections_;  // of audio; the one of data channels comes before them
+  std::vector<Section> sections_;  // of tracks; the one of data channels comes before them
   std::string remote_fingerprint_;
   uint32_t id_ = 0;
   bool waiting_ = false;

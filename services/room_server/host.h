@@ -25,6 +25,7 @@
 #include "room_server/presence.h"
 #include "room_server/room_server.h"
 #include "room_server/ticker.h"
+#include "room_server/turn.h"
 
 namespace parley::room_server {
 
@@ -39,7 +40,8 @@ struct Ticket {
 // Thread-safe. Lives as long as the last stream: sessions hold it by shared_ptr.
 class Host {
  public:
-  // `context` must outlive it. InvalidArgument: the admission log cannot be opened.
+  // `context` must outlive it. InvalidArgument, NotFound: the admission log or the secret of the
+  // relays cannot be opened.
   static absl::StatusOr<std::shared_ptr<Host>> Create(const RoomServerConfig& config,
                                                       service::Context& context);
   ~Host();
@@ -82,11 +84,12 @@ class Host {
   service::Context& context() { return context_; }
   Executor& control() { return control_; }  // for work that may block
   Ticker& ticker() { return ticker_; }
+  const TurnServers& turn() const { return turn_; }
   const RoomServerConfig& config() const { return config_; }
 
  private:
   Host(const RoomServerConfig& config, service::Context& context,
-       std::unique_ptr<AdmissionLog> admission_log);
+       std::unique_ptr<AdmissionLog> admission_log, TurnServers turn);
 
   absl::StatusOr<std::shared_ptr<room::Participant>> JoinHere(
       const Ticket& ticket, const std::shared_ptr<room::Room>& room, bool created,
@@ -107,6 +110,7 @@ class Host {
   service::Context& context_;
   RoomServerMetrics metrics_;
   const std::unique_ptr<AdmissionLog> admission_log_;
+  const TurnServers turn_;
   redis::Pool redis_;
   room::Rooms rooms_;
   Executor control_;

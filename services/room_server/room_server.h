@@ -26,6 +26,14 @@ struct RoomServerConfig {
   // SDKs try for longer, but somebody who is gone should not seem to be there.
   absl::Duration rtc_resume = absl::Seconds(20);
   std::vector<std::string> rtc_announce;  // empty = the address, or those of this machine
+  int rtc_udp_port_last = 0;              // 0 = rtc_udp_port alone
+  int rtc_tcp_port = -1;                  // -1 = none, 0 = any free one
+  std::string rtc_stun_server;            // "" = none is asked
+  std::vector<std::string> turn_urls;
+  std::string turn_secret_file;
+  // As long as a person may stay without a reconnection: relays forget an allocation whose
+  // credentials are over.
+  absl::Duration turn_ttl = absl::Hours(12);
 
   void Bind(config::Table& table);
 };

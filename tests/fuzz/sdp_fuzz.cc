@@ -13,6 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!offer.ok()) return 0;
   Negotiation negotiation("12:34", {*Endpoint::Parse("192.0.2.1", 7882)});
   negotiation.AddTrack(0, "TR_a", "PA_a|TR_a");
+  negotiation.AddTrack(1, "TR_v", "PA_a|TR_v", "h264");
   for (int round = 0; round < 2; ++round) {
     const auto answer = negotiation.Accept(*offer);
     if (!answer.ok()) break;
@@ -21,7 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const SdpSection& section : read->sections) {
       PARLEY_CHECK(section.stopped() || section.setup == "passive");
     }
-    PARLEY_CHECK(answer->plan.send.size() <= 1);
+    PARLEY_CHECK(answer->plan.send.size() <= 2);
     negotiation.RemoveTrack(0);
   }
   // The same text as an answer.
