@@ -17,10 +17,13 @@ int main(int argc, char** argv) {
                  "For logs; kept. Default: a temporary folder, removed");
   std::vector<std::string> api_arguments;
   app.add_option("--api-server-argument", api_arguments, "One more argument of the api_server");
+  std::vector<std::string> room_arguments;
+  app.add_option("--room-server-argument", room_arguments, "One more argument of the room_server");
   CLI11_PARSE(app, argc, argv);
   options.agent_arguments = {"--tools-allow-loopback"};
   options.extra_arguments["api-server"] = api_arguments;
   options.extra_arguments["api-server"].push_back("--demo");
+  options.extra_arguments["room-server"] = room_arguments;
   options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
   const auto cluster = parley::testing::Cluster::Start(options);
   if (!cluster.ok()) {
