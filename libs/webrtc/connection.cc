@@ -54,6 +54,7 @@ void Connection::Apply(Plan plan) {
     }
   }
   if (dtls_ == nullptr) {
+    dtls_client_ = plan.dtls_client;  // the first plan decides
     StartDtls(plan.fingerprint);
     heard_us_ = host_.loop().NowMicros();
   }
@@ -84,13 +85,17 @@ void Connection::Apply(Plan plan) {
 }
 
 void Connection::StartDtls(const std::string& fingerprint) {
+  using Role = DtlsTransport::Role;
   dtls_ = std::make_unique<DtlsTransport>(
-      host_.dtls(), DtlsTransport::Role::kServer, fingerprint,
+      host_.dtls(), dtls_client_ ? Role::kClient : Role::kServer, fingerprint,
       [this](Bytes datagram) { SendToPeer(datagram); },
       [this](Bytes plain) {
         if (data_ != nullptr) data_->Take(plain);
       });
+  if (dtls_client_) dtls_->Start();
 }
+
+void Connection::Reach(const Endpoint& remote) { remote_ = remote; }
 
 bool Connection::TakeBindingRequest(const StunMessage& message, std::string_view ufrag,
                                     const Endpoint& from) {
@@ -144,7 +149,7 @@ void Connection::StartData() {
   handlers.on_message = [this](const DataChannel& channel, Bytes message) {
     observer_->OnData(channel.label, message);
   };
-  data_ = std::make_unique<DataTransport>(host_.loop(), false, std::move(handlers));
+  data_ = std::make_unique<DataTransport>(host_.loop(), dtls_client_, std::move(handlers));
   if (const absl::Status status = data_->Start(plan_.sctp_port); !status.ok()) {
     return End(Message(status));
   }

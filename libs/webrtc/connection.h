@@ -43,6 +43,9 @@ class Connection final : public RtcpReader {
   ~Connection() override;
 
   void Apply(Plan plan);
+  // Another's ICE finds the way to the peer: from now on everything goes to `remote`, as far as the
+  // host can.
+  void Reach(const Endpoint& remote);
   // A binding request that names one of our user fragments. True: it is genuine, and `from` is the
   // peer's.
   bool TakeBindingRequest(const StunMessage& message, std::string_view ufrag, const Endpoint& from);
@@ -59,6 +62,7 @@ class Connection final : public RtcpReader {
     told_ = true;
     observer_->OnClosed(over_);
   }
+  bool ready() const { return dtls_ != nullptr; }  // has a plan
   const std::vector<std::string>& ufrags() const { return ufrags_; }
   const std::deque<Endpoint>& endpoints() const { return endpoints_; }
   void ForgetOldestEndpoint() { endpoints_.pop_front(); }
@@ -122,6 +126,7 @@ class Connection final : public RtcpReader {
   std::deque<Endpoint> endpoints_;             // known to be the peer's, the newest last
   std::optional<Endpoint> remote_;             // where we send to
   int64_t heard_us_;
+  bool dtls_client_ = false;
   std::unique_ptr<DtlsTransport> dtls_;
   std::unique_ptr<Srtp> srtp_;
   std::unique_ptr<DataTransport> data_;

@@ -30,6 +30,7 @@ bool IsSdpToken(std::string_view text, size_t limit) {
 }
 
 void LocalTransport::Renew() {
+  if (!lite) return;
   ufrag = RandomBase62(kUfragLength);
   pwd = RandomBase62(kPwdLength);
 }
@@ -40,6 +41,7 @@ std::string LocalTransport::Lines(std::string_view mid, std::string_view setup,
       "a=mid:{}\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {}\r\n"
       "a=setup:{}\r\n",
       mid, ufrag, pwd, fingerprint, setup);
+  if (!lite) return lines + "a=ice-options:trickle\r\n";
   if (!with_candidates) return lines;
   uint32_t priority = kHostPriority;
   int foundation = 1;
@@ -51,11 +53,12 @@ std::string LocalTransport::Lines(std::string_view mid, std::string_view setup,
   return lines + "a=end-of-candidates\r\n";
 }
 
-std::string SessionLines(std::string_view session_id, uint32_t version, std::string_view bundle) {
+std::string SessionLines(std::string_view session_id, uint32_t version, std::string_view bundle,
+                         bool lite) {
   return fmt::format(
       "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE{}\r\n"
-      "a=msid-semantic: WMS *\r\na=ice-lite\r\n",
-      session_id, version, bundle);
+      "a=msid-semantic: WMS *\r\n{}",
+      session_id, version, bundle, lite ? "a=ice-lite\r\n" : "");
 }
 
 std::string TrackLines(std::string_view stream, std::string_view sid, uint32_t ssrc,

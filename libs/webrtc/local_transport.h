@@ -1,6 +1,6 @@
 #pragma once
 // What a session description says of our own side of a connection: ICE-lite on the engine's port,
-// and our certificate. Internal to `webrtc`.
+// or an agent of full ICE, and our certificate. Internal to `webrtc`.
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -11,20 +11,28 @@
 
 namespace parley::webrtc {
 
+// Of an agent of full ICE. Its candidates go to the other side by themselves.
+struct IceCredentials {
+  std::string ufrag;
+  std::string pwd;
+};
+
 struct LocalTransport {
   std::string fingerprint;  // SHA-256 of our certificate
   std::vector<Endpoint> candidates;
   std::string ufrag;
   std::string pwd;
+  bool lite = true;  // false: full ICE, and somebody else's credentials
 
-  // New credentials: ICE begins anew.
+  // New credentials: ICE begins anew. No effect with full ICE.
   void Renew();
   // Of one section. `setup`: passive, actpass. Candidates stand in one section of a description.
   std::string Lines(std::string_view mid, std::string_view setup, bool with_candidates) const;
 };
 
 // The lines before the first section. `bundle`: " 0 1 2".
-std::string SessionLines(std::string_view session_id, uint32_t version, std::string_view bundle);
+std::string SessionLines(std::string_view session_id, uint32_t version, std::string_view bundle,
+                         bool lite);
 // The lines of a section that sends one track.
 std::string TrackLines(std::string_view stream, std::string_view sid, uint32_t ssrc,
                        std::string_view cname);

@@ -59,6 +59,20 @@ Negotiation::Negotiation(std::string fingerprint, std::vector<Endpoint> candidat
       cname_(RandomBase62(16)),
       session_id_(fmt::format("{}", RandomSsrc())) {}
 
+Negotiation::Negotiation(std::string fingerprint, IceCredentials credentials)
+    : local_{std::move(fingerprint),
+             {},
+             std::move(credentials.ufrag),
+             std::move(credentials.pwd),
+             false},
+      cname_(RandomBase62(16)),
+      session_id_(fmt::format("{}", RandomSsrc())) {}
+
+void Negotiation::RestartIce(IceCredentials credentials) {
+  local_.ufrag = std::move(credentials.ufrag);
+  local_.pwd = std::move(credentials.pwd);
+}
+
 void Negotiation::AddTrack(uint32_t number, std::string sid, std::string stream) {
   tracks_.push_back({number, std::move(sid), std::move(stream), RandomSsrc()});
 }
@@ -111,7 +125,10 @@ absl::Status Negotiation::TakeTransport(const Sdp& offer) {
   if (first->fingerprint_hash != "sha-256") {
     return InvalidArgument("the offer's certificate needs a SHA-256 fingerprint");
   }
-  if (first->setup == "passive") return InvalidArgument("the offer must let us be the DTLS server");
+  if (first->setup == (local_.lite ? "passive" : "active")) {
+    return InvalidArgument("the offer must let us be the DTLS {}",
+                           local_.lite ? "server" : "client");
+  }
   if (!remote_fingerprint_.empty() && first->fingerprint != remote_fingerprint_) {
     return InvalidArgument("the certificate of a connection cannot change");
   }
@@ -151,7 +168,8 @@ absl::StatusOr<Negotiation::Answer> Negotiation::Accept(const Sdp& offer) {
   answer.plan.local_pwd = local_.pwd;
   answer.plan.remote_ufrag = remote_ufrag_;
   answer.plan.fingerprint = remote_fingerprint_;
-  answer.sdp = SessionLines(session_id_, ++version_, bundle) + sections;
+  answer.plan.dtls_client = !local_.lite;
+  answer.sdp = SessionLines(session_id_, ++version_, bundle, local_.lite) + sections;
   return answer;
 }
 
@@ -222,7 +240,8 @@ std::string Negotiation::AnswerAudio(const SdpSection& offered, Section& section
 }
 
 std::string Negotiation::TransportLines(const SdpSection& offered) {
-  return local_.Lines(offered.mid, "passive", !std::exchange(candidates_told_, true));
+  return local_.Lines(offered.mid, local_.lite ? "passive" : "active",
+                      !std::exchange(candidates_told_, true));
 }
 
 }  // namespace parley::webrtc

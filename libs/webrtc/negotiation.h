@@ -1,7 +1,8 @@
 #pragma once
 // What offers and answers settle about one peer connection, without any of the I/O: which section
 // carries which track, under which keys and numbers. The other side offers, this side answers:
-// ICE-lite, DTLS server, everything bundled on one transport. Not thread-safe.
+// ICE-lite and DTLS server, or full ICE and DTLS client; everything bundled on one transport. Not
+// thread-safe.
 #include <absl/status/statusor.h>
 
 #include <cstdint>
@@ -21,6 +22,11 @@ class Negotiation {
  public:
   // `fingerprint`: of our certificate. `candidates`: where the engine may be reached.
   Negotiation(std::string fingerprint, std::vector<Endpoint> candidates);
+  // With full ICE.
+  Negotiation(std::string fingerprint, IceCredentials credentials);
+
+  // With full ICE, whose agent has begun anew because the next offer does. Before Accept.
+  void RestartIce(IceCredentials credentials);
 
   // A track that the other side shall hear. `number` names it in plans; `sid` and `stream` go into
   // the answer (msid).

@@ -28,6 +28,17 @@ Offering::Offering(std::string fingerprint, std::vector<Endpoint> candidates,
   local_.Renew();
 }
 
+Offering::Offering(std::string fingerprint, IceCredentials credentials,
+                   std::vector<ChannelPlan> channels)
+    : local_{std::move(fingerprint),
+             {},
+             std::move(credentials.ufrag),
+             std::move(credentials.pwd),
+             false},
+      channels_(std::move(channels)),
+      cname_(RandomBase62(16)),
+      session_id_(fmt::format("{}", RandomSsrc())) {}
+
 void Offering::AddTrack(uint32_t number, std::string sid, std::string stream) {
   tracks_.push_back({number, std::move(sid), std::move(stream), RandomSsrc()});
   const auto free = std::ranges::find_if(sections_, [](const auto& s) { return !s.used; });
@@ -49,6 +60,12 @@ void Offering::RestartIce() {
   local_.Renew();
   waiting_ = false;
   changed_ = true;
+}
+
+void Offering::RestartIce(IceCredentials credentials) {
+  local_.ufrag = std::move(credentials.ufrag);
+  local_.pwd = std::move(credentials.pwd);
+  RestartIce();
 }
 
 void Offering::Withdraw() {
@@ -80,7 +97,7 @@ std::optional<Offering::Offer> Offering::Next() {
     sections_[i].offered = sections_[i].used;
     if (sections_[i].used) offer.mid_to_track[mid] = TrackOf(sections_[i]).sid;
   }
-  offer.sdp = SessionLines(session_id_, id_, bundle) + sections;
+  offer.sdp = SessionLines(session_id_, id_, bundle, local_.lite) + sections;
   return offer;
 }
 
@@ -109,7 +126,10 @@ absl::StatusOr<Plan> Offering::Accept(const Sdp& answer, uint32_t id) {
   if (data.fingerprint_hash != "sha-256" || data.fingerprint.empty()) {
     return InvalidArgument("the answer's certificate needs a SHA-256 fingerprint");
   }
-  if (data.setup != "active") return InvalidArgument("the answer must be the DTLS client");
+  const bool passive = data.setup == "passive" && !local_.lite;
+  if (data.setup != "active" && !passive) {
+    return InvalidArgument("the answer must be the DTLS client");
+  }
   if (!IsSdpToken(data.ice_ufrag, kMaxIceUfrag)) {
     return InvalidArgument("the answer has no ICE credentials");
   }
@@ -123,6 +143,7 @@ absl::StatusOr<Plan> Offering::Accept(const Sdp& answer, uint32_t id) {
   plan.local_pwd = local_.pwd;
   plan.remote_ufrag = data.ice_ufrag;
   plan.fingerprint = data.fingerprint;
+  plan.dtls_client = passive;
   plan.sctp_port = kSctpPort;
   plan.channels = channels_;
   for (size_t i = 0; i < sections_.size() && i + 1 < answer.sections.size(); ++i) {

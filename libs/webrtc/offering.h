@@ -1,7 +1,8 @@
 #pragma once
 // The other way round than Negotiation: this side offers what it sends, the other side answers.
-// One section of data channels and one for each track, on one transport; ICE-lite, DTLS server. A
-// track that ends leaves its section for the next one. No I/O. Not thread-safe.
+// One section of data channels and one for each track, on one transport; ICE-lite and DTLS server,
+// or full ICE and whichever DTLS role the answer leaves us. A track that ends leaves its section
+// for the next one. No I/O. Not thread-safe.
 #include <absl/status/statusor.h>
 
 #include <cstdint>
@@ -22,12 +23,16 @@ class Offering {
   // Arguments as of Negotiation. `channels`: those that this side opens.
   Offering(std::string fingerprint, std::vector<Endpoint> candidates,
            std::vector<ChannelPlan> channels);
+  // With full ICE.
+  Offering(std::string fingerprint, IceCredentials credentials, std::vector<ChannelPlan> channels);
 
   // As of Negotiation.
   void AddTrack(uint32_t number, std::string sid, std::string stream);
   void RemoveTrack(uint32_t number);
   // The next offer brings new ICE credentials: for a client that has a new network.
   void RestartIce();
+  // The same with full ICE, whose agent has begun anew.
+  void RestartIce(IceCredentials credentials);
 
   struct Offer {
     uint32_t id = 0;  // rises by one

@@ -41,8 +41,9 @@ struct Plan {
   std::string local_ufrag;
   std::string local_pwd;
   std::string remote_ufrag;
-  std::string fingerprint;  // SHA-256 of the other side's certificate
-  uint16_t sctp_port = 0;   // 0: no data channels
+  std::string fingerprint;   // SHA-256 of the other side's certificate
+  bool dtls_client = false;  // we begin the DTLS handshake, once there is a path
+  uint16_t sctp_port = 0;    // 0: no data channels
   std::vector<ReceivePlan> receive;
   std::vector<SendPlan> send;
   // Opened once, when data may flow. Empty: the other side opens them.

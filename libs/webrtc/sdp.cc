@@ -102,6 +102,10 @@ absl::Status ReadAttribute(std::string_view value, SdpSection* section) {
     ReadSsrc(value, section);
   } else if (name == "sctp-port") {
     section->sctp_port = ToNumber<uint16_t>(value).value_or(0);
+  } else if (name == "candidate") {
+    if (section->candidates.size() < kMaxCandidates) {
+      section->candidates.push_back("candidate:" + std::string(value));
+    }
   } else if (name == "ice-ufrag") {
     section->ice_ufrag = value;
   } else if (name == "ice-pwd") {
@@ -165,6 +169,7 @@ absl::StatusOr<Sdp> ParseSdp(std::string_view text) {
       }
       PARLEY_RETURN_IF_ERROR(ReadMediaLine(value, &sdp.sections.emplace_back()));
     } else if (line[0] == 'a') {
+      sdp.ice_lite |= value == "ice-lite";
       PARLEY_RETURN_IF_ERROR(
           ReadAttribute(value, sdp.sections.empty() ? &session : &sdp.sections.back()));
     }

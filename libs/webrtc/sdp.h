@@ -16,6 +16,7 @@ inline constexpr size_t kMaxSections = 128;
 inline constexpr size_t kMaxCodecs = 64;      // of a section
 inline constexpr size_t kMaxExtensions = 32;  // of a section
 inline constexpr size_t kMaxSsrcs = 16;       // of a section
+inline constexpr size_t kMaxCandidates = 64;  // of a section
 
 enum class Direction { kSendRecv, kSendOnly, kRecvOnly, kInactive };
 
@@ -48,14 +49,16 @@ struct SdpSection {
   // Where the section says nothing, these are the session's.
   std::string ice_ufrag;
   std::string ice_pwd;
-  std::string fingerprint_hash;  // lower case: "sha-256"
-  std::string fingerprint;       // upper-case hex with colons
-  std::string setup;             // actpass, active, passive
+  std::string fingerprint_hash;         // lower case: "sha-256"
+  std::string fingerprint;              // upper-case hex with colons
+  std::string setup;                    // actpass, active, passive
+  std::vector<std::string> candidates;  // "candidate:1 1 udp …"; more than the bound are left out
 
   bool stopped() const { return port == 0 && !bundle_only; }
 };
 
 struct Sdp {
+  bool ice_lite = false;
   std::vector<SdpSection> sections;
 };
 

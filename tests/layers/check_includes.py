@@ -34,6 +34,7 @@ GUARDED = [
     (re.compile(r"^uv\.h$"), "libuv", ["libs/event/", "libs/http/"]),
     (re.compile(r"^srtp2/"), "libsrtp", ["libs/webrtc/"]),
     (re.compile(r"^usrsctp\.h$"), "usrsctp", ["libs/webrtc/"]),
+    (re.compile(r"^nice/|^glib"), "libnice", ["libs/webrtc/"]),
 ]
 GRPC = re.compile(r"^(grpc|grpcpp|google/protobuf)/")
 GENERATED = re.compile(r"^parley/.*\.pb\.h$")
