@@ -2,6 +2,7 @@
 
 #include "base/ip.h"
 #include "base/status.h"
+#include "room_server/connector.h"
 #include "room_server/host.h"
 #include "room_server/services.h"
 #include "webrtc/engine.h"
@@ -55,6 +56,9 @@ int Run(const RoomServerConfig& config, service::Context& context,
   auto engine = webrtc::Engine::Start(rtc);
   if (!engine.ok()) return service::FailStart("room-server", engine.status());
   context.log().Info("media of browsers", {{"udp_port", (*engine)->port()}});
+  auto parts = ConnectorParts::Start();
+  if (!parts.ok()) return service::FailStart("room-server", parts.status());
+  ConnectorServiceImpl connectors(*host, **parts);
   SignallingServiceImpl signalling(*host, **engine);
   RoomServiceImpl rooms(*host);
   AdmissionServiceImpl admission(*host);
@@ -66,8 +70,10 @@ int Run(const RoomServerConfig& config, service::Context& context,
     if (started) started(grpc_port, admin_port);
   };
   hooks.drain = [&](absl::Duration drain) { (*host)->Drain(drain); };
-  const int code = context.Serve({&rooms, &admission, &media, &signalling}, std::move(hooks));
+  const int code =
+      context.Serve({&rooms, &admission, &media, &signalling, &connectors}, std::move(hooks));
   (*host)->Stop();
+  (*parts)->engine->Stop();  // what is left of mirrors goes without it
   return code;
 }
 
