@@ -182,6 +182,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   api.stt_address = At(kStt);
   api.tts_address = At(kTts);
   api.demo = true;
+  api.attach_files = options.attach;
   return add("api-server", api, api_server::Run);
 }
 

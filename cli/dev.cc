@@ -61,6 +61,8 @@ void AddDev(CLI::App& root, Command& command) {
                   "Definitions to register (files, or folders of *.yaml); default: ./examples");
   dev->add_option("--slots", options->slots, "How many calls at once; default: 50 for each core")
       ->check(CLI::Range(0, 10'000));
+  dev->add_option("--attach", options->attach,
+                  "Files that name other LiveKit servers whose jobs these agents take");
   dev->add_option("--log-level", options->log_level, "Least severe lines to write")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();

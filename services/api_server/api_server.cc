@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "api_server/livekit/attachments.h"
 #include "api_server/livekit/workers.h"
 #include "api_server/routes.h"
 #include "api_server/signalling.h"
@@ -33,6 +34,8 @@ void ApiServerConfig::Bind(config::Table& table) {
   table.Int(
       "livekit.worker_slots", &livekit_worker_slots, 1, 100'000,
       "Jobs at once of one LiveKit worker (/agent); below it the load that it reports counts");
+  table.List("attach.files", &attach_files,
+             "Files that name other LiveKit servers whose jobs our agents take");
   table.List("open.sandboxes", &open_sandboxes, "… to callers that send one of these X-Sandbox-ID");
   table.List("open.rooms", &open_rooms,
              "Rooms that may be named there; * at the end stands for any rest");
@@ -150,6 +153,9 @@ int Run(const ApiServerConfig& given, service::Context& context) {
   ApiServerMetrics metrics(context.registry());
   Backend backend(config, context);
   LivekitWorkers workers(backend);  // outlives the server that it hears from
+  AttachMetrics attach_metrics(context.registry());
+  auto attachments = Attachments::Start(backend, attach_metrics, config.attach_files);
+  if (!attachments.ok()) return service::FailStart("api-server", attachments.status());
   http::Server server(options, context.executor(), context.log());
   for (Route& route : MakeRoutes(backend)) {
     http::Handler counted = [&context, &metrics,
@@ -181,6 +187,7 @@ int Run(const ApiServerConfig& given, service::Context& context) {
   hooks.drain = [&](absl::Duration grace) {
     server.Stop(grace);
     workers.Stop();
+    if (*attachments != nullptr) (*attachments)->Stop();
   };
   return context.Serve({}, hooks);
 }

@@ -38,6 +38,8 @@ struct ApiServerConfig {
   int token_rate_per_key = 1200;             // a minute, of an API key or a sandbox; 0 = any number
   bool trust_forwarded_for = false;          // a proxy of ours sets X-Forwarded-For
   bool demo = false;  // serve /demo/room-rate/{room}, which examples/front-desk.yaml calls
+  // Our agents as workers of other LiveKit servers: files as attach_config.h has them.
+  std::vector<std::string> attach_files;
 
   void Bind(config::Table& table);
 };
