@@ -42,6 +42,7 @@ FORMS = {
     "providers": {"services": {n: {"openai": OPENAI} for n in ("stt-gateway", "tts-gateway", "llm-gateway")}, **EVERYTHING},
     "own program": {"agentServers": [POOL], "autoscaling": {"kind": "hpa"}, "maxCallSeconds": 600},
     "no pause": {"preStop": {"seconds": 0}},
+    "attach": {**EVERYTHING, "services": {"api-server": {"attach": ["calls-example", "other.cloud"]}}},
     "tls": {**EVERYTHING, "tls": {"enabled": True, "existingSecret": "certificates"}},
 }
 RENDERED = {name: render.render(values) for name, values in FORMS.items()}
@@ -88,6 +89,24 @@ def admits(rules, side, labels, port):
 
 
 class RenderingTest(unittest.TestCase):
+    def test_other_livekit_servers_are_named_by_their_secrets(self):
+        objects = RENDERED["attach"]
+        specs = {name: spec for name, _, spec in pods(objects)}
+        spec = specs["api-server"]
+        container = spec["containers"][0]
+        env = {entry["name"]: entry.get("value") for entry in container["env"]}
+        self.assertEqual(env["PARLEY_ATTACH_FILES"],
+                         "/etc/parley-attach/calls-example/attach.yaml,/etc/parley-attach/other.cloud/attach.yaml")
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        secrets = {volume["secret"]["secretName"]: mounts[volume["name"]] for volume in spec["volumes"]
+                   if volume["name"].startswith("attach-")}
+        self.assertEqual(secrets, {"calls-example": "/etc/parley-attach/calls-example", "other.cloud": "/etc/parley-attach/other.cloud"})
+        self.assertNotIn("PARLEY_ATTACH_FILES", json.dumps(specs["room-server"]))
+        policies = by_name(of_kind(objects, "NetworkPolicy"))
+        for name in ("api-server", "room-server"):  # who registers, and who joins
+            self.assertIn("0.0.0.0/0", json.dumps(policies[name]["spec"]["egress"]))
+            self.assertNotIn("0.0.0.0/0", json.dumps(by_name(of_kind(RENDERED["everything"], "NetworkPolicy"))[name]["spec"]["egress"]))
+
     def test_committed_manifests_are_what_the_chart_renders(self):
         files = render.rendered()
         self.assertEqual(render.stale_dashboards() + render.differences(render.K8S, files), [], "run scripts/render-k8s")
