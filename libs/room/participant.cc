@@ -9,8 +9,6 @@
 namespace parley::room {
 namespace {
 
-constexpr uint32_t kRpcRecipientNotFound = 1401;  // LiveKit's number
-
 absl::Status Gone() { return FailedPrecondition("the participant has left the room"); }
 
 absl::Status CheckPublish(const PublishRequest& request, const Permission& permission) {
@@ -94,21 +92,7 @@ absl::Status Participant::SetMuted(std::string_view track_sid, bool muted) {
 absl::Status Participant::SetSubscribed(std::string_view track_sid, bool subscribed) {
   MutexLock lock(&room_->mutex_);
   if (state_->gone) return Gone();
-  for (const auto& other : room_->participants_) {
-    if (other.get() == this) continue;
-    Room::Published* published = other->state_->Track(track_sid);
-    if (published == nullptr) continue;
-    if (!subscribed) {
-      room_->UnsubscribeLocked(*published, *this);
-      return absl::OkStatus();
-    }
-    if (!state_->info.permission.can_subscribe) {
-      return PermissionDenied("the token does not grant canSubscribe");
-    }
-    room_->SubscribeLocked(*other, *published, *this);
-    return absl::OkStatus();
-  }
-  return NotFound("nobody else publishes track {}", track_sid);
+  return room_->SetSubscribedLocked(*this, track_sid, subscribed);
 }
 
 absl::Status Participant::Update(const ParticipantChange& change) {
@@ -182,10 +166,8 @@ absl::Status Participant::SendRpc(RpcPacket packet) {
   MutexLock lock(&room_->mutex_);
   PARLEY_RETURN_IF_ERROR(CheckMaySendLocked());
   packet.from_identity = identity_;
-  const auto receiver = room_->FindLocked(packet.destination_identity);
-  if (receiver != nullptr) {
-    receiver->state_->sink->OnEvent(std::move(packet));
-  } else if (packet.step == RpcPacket::Step::kRequest) {
+  const bool request = packet.step == RpcPacket::Step::kRequest;
+  if (request && room_->FindLocked(packet.destination_identity) == nullptr) {
     RpcPacket refused;
     refused.step = RpcPacket::Step::kAck;  // SDKs hear of no error before it
     refused.request_id = packet.request_id;
@@ -196,6 +178,8 @@ absl::Status Participant::SendRpc(RpcPacket packet) {
     refused.error_code = kRpcRecipientNotFound;
     refused.error_message = "Recipient not found";
     state_->sink->OnEvent(std::move(refused));
+  } else {
+    room_->DeliverRpcLocked(packet);
   }
   return absl::OkStatus();
 }

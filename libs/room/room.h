@@ -6,11 +6,14 @@
 // from the clock; timeouts happen when CloseIfDue() is called.
 #include <absl/status/statusor.h>
 
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -184,6 +187,8 @@ class Room : public std::enable_shared_from_this<Room> {
 
   RoomInfo info() const;
   std::vector<ParticipantInfo> participants() const;  // in order of joining, hidden included
+  //   NotFound  nobody has this identity; of one of the last 64 who left it says how (reason
+  //             PARTICIPANT_LEFT, metadata left: the LeaveReason's name)
   absl::StatusOr<ParticipantInfo> Find(std::string_view identity) const;
 
   absl::Status UpdateMetadata(std::string metadata);
@@ -196,6 +201,18 @@ class Room : public std::enable_shared_from_this<Room> {
                                   bool muted);
   // From the server: no sender.
   absl::Status SendData(DataPacket packet);
+  // Lets somebody receive these tracks or no longer, as it might ask itself. Tracks that are not
+  // here are passed over. NotFound when nobody has this identity.
+  absl::Status SetSubscribed(std::string_view identity, const std::vector<std::string>& track_sids,
+                             bool subscribed);
+  // From the server: a request to `destination_identity`, whose caller bears the request's id as
+  // its identity. `answered` hears the acknowledgement and the response (1401 at once when nobody
+  // has the identity, 1503 when it leaves first), with the room's lock held: take it and return. It
+  // is kept until EndCall.
+  //   InvalidArgument     no request id, a payload above 15,360 bytes or no UTF-8
+  //   ResourceExhausted   kMaxCalls of the room wait
+  absl::Status Call(RpcPacket request, std::function<void(const RpcPacket&)> answered);
+  void EndCall(std::string_view request_id);
 
   // Everybody leaves with `reason`; nobody joins any more. Idempotent.
   void Close(LeaveReason reason, std::string_view message = {});
@@ -212,6 +229,10 @@ class Room : public std::enable_shared_from_this<Room> {
  private:
   friend class Participant;
   struct Published;
+  struct Waiting {
+    std::string identity;  // of who is called
+    std::function<void(const RpcPacket&)> answered;
+  };
   Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFences fences);
 
   absl::Status AdmitLocked(const JoinRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -225,6 +246,8 @@ class Room : public std::enable_shared_from_this<Room> {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SubscribeLocked(Participant& publisher, Published& track, Participant& subscriber)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status SetSubscribedLocked(Participant& subscriber, std::string_view track_sid,
+                                   bool subscribed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnsubscribeLocked(Published& track, const Participant& subscriber)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyPermissionLocked(Participant& participant, const Permission& permission)
@@ -246,6 +269,10 @@ class Room : public std::enable_shared_from_this<Room> {
                      const Participant* from) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<Participant> FindLocked(std::string_view identity) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // To its destination, if that is here: a participant, or a call of the server.
+  void DeliverRpcLocked(const RpcPacket& packet) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Who is called cannot answer any more.
+  void FailCallsLocked(std::string_view identity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   RoomInfo InfoLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int PeopleLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ObserveLocked(AdmissionRecord::Outcome outcome, std::string_view identity,
@@ -265,11 +292,13 @@ class Room : public std::enable_shared_from_this<Room> {
   mutable Mutex mutex_;
   std::string metadata_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<Participant>> participants_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::pair<std::string, LeaveReason>> left_ ABSL_GUARDED_BY(mutex_);  // newest last
   JobFences fences_ ABSL_GUARDED_BY(mutex_);
   bool a_person_came_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t no_people_since_us_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t look_at_speakers_us_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, Waiting, std::less<>> calls_ ABSL_GUARDED_BY(mutex_);  // by request id
 };
 
 // Is this a person, i.e. does it keep a room open and count for max_participants?

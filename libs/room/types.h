@@ -21,6 +21,8 @@ inline constexpr size_t kMaxDataBytes = 64 << 10;        // payload of a data or
 inline constexpr size_t kMaxFrameBytes = 4 << 10;
 inline constexpr size_t kPcm16FrameBytes = 1920;  // 20 ms
 inline constexpr size_t kMaxTracks = 16;          // of one participant
+inline constexpr size_t kMaxRpcBytes = 15 << 10;  // payload of a call that every SDK takes
+inline constexpr size_t kMaxCalls = 1000;         // of the server, that wait in one room
 inline constexpr size_t kMaxParticipants = 1000;  // of one room, agents included
 
 enum class Kind { kStandard, kAgent, kSip, kRecorder };
@@ -126,6 +128,10 @@ struct BytePacket {
   std::string from_identity;                        // set by the room
   std::vector<std::string> destination_identities;  // empty: everybody else
 };
+
+// LiveKit's numbers for what may happen between the two sides of a call.
+inline constexpr uint32_t kRpcRecipientNotFound = 1401;
+inline constexpr uint32_t kRpcRecipientLeft = 1503;
 
 // One step of a call from one participant to another.
 struct RpcPacket {

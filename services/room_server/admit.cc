@@ -1,6 +1,4 @@
 // How a token becomes a participant.
-#include <nlohmann/json.hpp>
-
 #include "base/status.h"
 #include "base/strings.h"
 #include "room_server/host.h"
@@ -39,42 +37,19 @@ room::Permission PermissionOf(const auth::VideoGrant& video) {
   return permission;
 }
 
-// The first of `names` that the object has, as a number; protobuf-JSON may quote it.
-std::optional<double> Number(const nlohmann::json& object,
-                             std::initializer_list<const char*> names) {
-  for (const char* name : names) {
-    const auto found = object.find(name);
-    if (found == object.end()) continue;
-    if (found->is_number()) return found->get<double>();
-    if (!found->is_string()) continue;
-    const auto quoted = nlohmann::json::parse(found->get<std::string>(), nullptr, false);
-    if (quoted.is_number()) return quoted.get<double>();
-  }
-  return std::nullopt;
-}
-
-// Room settings of a token's roomConfig. What it names wrongly is refused by Room::Create.
-void ApplyRoomConfig(const std::string& text, room::RoomOptions& options) {
-  if (text.empty()) return;
-  const nlohmann::json config = nlohmann::json::parse(text, nullptr, false);
-  if (!config.is_object()) return;
-  if (const auto seconds = Number(config, {"emptyTimeout", "empty_timeout"}); seconds > 0) {
-    options.empty_timeout = absl::Seconds(*seconds);
-  }
-  if (const auto seconds = Number(config, {"departureTimeout", "departure_timeout"}); seconds > 0) {
-    options.departure_timeout = absl::Seconds(*seconds);
-  }
-  if (const auto people = Number(config, {"maxParticipants", "max_participants"});
-      people >= 0 && people <= 1e6) {
-    options.max_participants = static_cast<int>(*people);
-  }
-  if (const auto metadata = config.find("metadata");
-      metadata != config.end() && metadata->is_string()) {
-    options.metadata = metadata->get<std::string>();
-  }
-}
-
 }  // namespace
+
+Wish MakeWish(std::string project, std::string room, const auth::RoomAgent& agent) {
+  Wish wish;
+  wish.project = std::move(project);
+  wish.room = std::move(room);
+  wish.agent_name = agent.agent_name;
+  wish.metadata = agent.metadata;
+  wish.attributes = agent.attributes;
+  wish.deployment = agent.deployment;
+  wish.never_restart = agent.never_restart;
+  return wish;
+}
 
 absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
   PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, context_.AuthenticateToken(token));
@@ -88,6 +63,8 @@ absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
   ticket.room.name = claims.video.room;
   ticket.room.empty_timeout = config_.empty_timeout;
   ticket.room.departure_timeout = config_.departure_timeout;
+  PARLEY_ASSIGN_OR_RETURN(const RoomPreset* const preset, presets_.Find(claims.room_preset));
+  ApplyRoomConfig(preset->json, ticket.room);
   ApplyRoomConfig(claims.room_config_json, ticket.room);
 
   room::JoinRequest& join = ticket.join;
@@ -101,14 +78,9 @@ absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
     join.job = room::JobClaim{claims.job->job_id, claims.job->fencing_token, claims.job->worker_id,
                               claims.job->instance};
   }
-  for (const auth::RoomAgent& agent : claims.room_agents) {
-    Wish wish;
-    wish.project = claims.project;
-    wish.room = claims.video.room;
-    wish.agent_name = agent.agent_name;
-    wish.metadata = agent.metadata;
-    wish.attributes = agent.attributes;
-    wish.deployment = agent.deployment;
+  for (const auth::RoomAgent& agent :
+       claims.room_agents.empty() ? preset->agents : claims.room_agents) {
+    Wish wish = MakeWish(claims.project, claims.video.room, agent);
     if (ticket.agents.empty()) wish.session_id = claims.session_id;
     ticket.agents.push_back(std::move(wish));
   }
@@ -158,7 +130,11 @@ absl::StatusOr<std::shared_ptr<room::Participant>> Host::JoinHere(
   // Agents never trigger dispatches.
   if (!joined.ok() || !room::IsPerson(ticket.join.kind)) return joined;
   if (!ticket.agents.empty()) {
-    WantAgents(*room, ticket.agents);
+    std::vector<Wish> wishes = ticket.agents;
+    for (Wish& wish : wishes) {
+      if (IsForEachJoin(wish.attributes)) wish.instance = (*joined)->sid();
+    }
+    WantAgents(*room, wishes);
   } else if (created) {
     Wish automatic;
     automatic.project = room->project();

@@ -32,15 +32,17 @@ absl::StatusOr<std::shared_ptr<Host>> Host::Create(const RoomServerConfig& confi
   if (!config.admission_log.empty()) {
     PARLEY_ASSIGN_OR_RETURN(log, AdmissionLog::Open(config.admission_log, context.clock()));
   }
-  return std::shared_ptr<Host>(new Host(config, context, std::move(log)));
+  PARLEY_ASSIGN_OR_RETURN(RoomPresets presets, RoomPresets::Load(config.presets_file));
+  return std::shared_ptr<Host>(new Host(config, context, std::move(log), std::move(presets)));
 }
 
 Host::Host(const RoomServerConfig& config, service::Context& context,
-           std::unique_ptr<AdmissionLog> admission_log)
+           std::unique_ptr<AdmissionLog> admission_log, RoomPresets presets)
     : config_(config),
       context_(context),
       metrics_(context.registry()),
       admission_log_(std::move(admission_log)),
+      presets_(std::move(presets)),
       redis_(config.redis, context.log()),
       rooms_(context.clock(), Observer(admission_log_.get()),
              static_cast<size_t>(config.max_rooms)),

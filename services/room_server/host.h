@@ -23,6 +23,7 @@
 #include "room_server/dispatcher.h"
 #include "room_server/metrics.h"
 #include "room_server/presence.h"
+#include "room_server/room_config.h"
 #include "room_server/room_server.h"
 #include "room_server/ticker.h"
 
@@ -36,10 +37,14 @@ struct Ticket {
   auth::Claims claims;       // of the token
 };
 
+// The wish for an agent of a roomConfig.
+Wish MakeWish(std::string project, std::string room, const auth::RoomAgent& agent);
+
 // Thread-safe. Lives as long as the last stream: sessions hold it by shared_ptr.
 class Host {
  public:
-  // `context` must outlive it. InvalidArgument: the admission log cannot be opened.
+  // `context` must outlive it. InvalidArgument, NotFound: the admission log cannot be opened, or
+  // the file of presets is not there or holds something else.
   static absl::StatusOr<std::shared_ptr<Host>> Create(const RoomServerConfig& config,
                                                       service::Context& context);
   ~Host();
@@ -83,10 +88,11 @@ class Host {
   Executor& control() { return control_; }  // for work that may block
   Ticker& ticker() { return ticker_; }
   const RoomServerConfig& config() const { return config_; }
+  const RoomPresets& presets() const { return presets_; }
 
  private:
   Host(const RoomServerConfig& config, service::Context& context,
-       std::unique_ptr<AdmissionLog> admission_log);
+       std::unique_ptr<AdmissionLog> admission_log, RoomPresets presets);
 
   absl::StatusOr<std::shared_ptr<room::Participant>> JoinHere(
       const Ticket& ticket, const std::shared_ptr<room::Room>& room, bool created,
@@ -107,6 +113,7 @@ class Host {
   service::Context& context_;
   RoomServerMetrics metrics_;
   const std::unique_ptr<AdmissionLog> admission_log_;
+  const RoomPresets presets_;
   redis::Pool redis_;
   room::Rooms rooms_;
   Executor control_;

@@ -26,6 +26,8 @@ void RoomServerConfig::Bind(config::Table& table) {
   table.Int("room.max_rooms", &max_rooms, 1, 10'000'000, "Rooms on this replica");
   table.Text("room.admission_log", &admission_log,
              "File to which a line is appended for each agent admitted, refused or removed");
+  table.Text("room.presets_file", &presets_file,
+             "JSON file of room configurations by name, for roomPreset in tokens and CreateRoom");
   table.Text("rtc.address", &rtc_address,
              "IP address for the media of browsers; default is the server's own");
   table.Int("rtc.udp_port", &rtc_udp_port, 0, 65'535,

@@ -21,6 +21,7 @@ struct RoomServerConfig {
   absl::Duration batch_tick = absl::Milliseconds(10);
   int max_rooms = 100'000;
   std::string admission_log;
+  std::string presets_file;
   std::string rtc_address;  // "" = the server's own
   int rtc_udp_port = 7882;  // 0 = any free one
   // SDKs try for longer, but somebody who is gone should not seem to be there.

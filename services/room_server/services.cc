@@ -39,14 +39,19 @@ absl::Status CreateRoom(Host& host, const auth::Claims& claims,
   room::RoomOptions options;
   options.project = request.project().empty() ? claims.project : request.project();
   options.name = request.name();
-  options.metadata = request.metadata();
-  options.max_participants = request.max_participants();
+  options.empty_timeout = host.config().empty_timeout;
+  options.departure_timeout = host.config().departure_timeout;
+  PARLEY_ASSIGN_OR_RETURN(const RoomPreset* const preset,
+                          host.presets().Find(request.room_preset()));
+  ApplyRoomConfig(preset->json, options);
+  if (!request.metadata().empty()) options.metadata = request.metadata();
+  if (request.max_participants() != 0) options.max_participants = request.max_participants();
   PARLEY_ASSIGN_OR_RETURN(
       options.empty_timeout,
-      Timeout(request.has_empty_timeout(), request.empty_timeout(), host.config().empty_timeout));
+      Timeout(request.has_empty_timeout(), request.empty_timeout(), options.empty_timeout));
   PARLEY_ASSIGN_OR_RETURN(options.departure_timeout,
                           Timeout(request.has_departure_timeout(), request.departure_timeout(),
-                                  host.config().departure_timeout));
+                                  options.departure_timeout));
   PARLEY_ASSIGN_OR_RETURN(const room::Rooms::Opened opened, host.Open(options));
   ToProto(opened.room->info(), host.media_url(), response.mutable_room());
   response.set_created(opened.created);
@@ -67,7 +72,13 @@ absl::Status CreateRoom(Host& host, const auth::Claims& claims,
     }
     wishes.push_back(std::move(wish));
   }
-  if (wishes.empty() && opened.created) {
+  if (request.agents().empty()) {
+    for (const auth::RoomAgent& agent : preset->agents) {
+      if (IsForEachJoin(agent.attributes)) continue;  // nobody joins here
+      wishes.push_back(MakeWish(options.project, options.name, agent));
+    }
+  }
+  if (wishes.empty() && preset->agents.empty() && opened.created) {
     Wish automatic;
     automatic.project = options.project;
     automatic.room = options.name;
@@ -229,6 +240,17 @@ grpc::ServerUnaryReactor* RoomServiceImpl::SendData(grpc::CallbackServerContext*
   return rpc::Unary(host_->control(), context, [=, host = host_]() -> absl::Status {
     PARLEY_ASSIGN_OR_RETURN(const auto room, AdminRoom(*host, *context, request->room()));
     return room->SendData(FromProto(request->packet()));
+  });
+}
+
+grpc::ServerUnaryReactor* RoomServiceImpl::UpdateSubscriptions(
+    grpc::CallbackServerContext* context, const pb::UpdateSubscriptionsRequest* request,
+    pb::UpdateSubscriptionsResponse*) {
+  return rpc::Unary(host_->control(), context, [=, host = host_]() -> absl::Status {
+    PARLEY_ASSIGN_OR_RETURN(const auto room, AdminRoom(*host, *context, request->room()));
+    return room->SetSubscribed(request->identity(),
+                               {request->track_sids().begin(), request->track_sids().end()},
+                               request->subscribe());
   });
 }
 
