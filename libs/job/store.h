@@ -84,8 +84,8 @@ class JobStore {
     std::vector<T> items;  // newest first
     std::string next;      // empty: the end
   };
-  // Of ended ones the newest 10,000 of a project and pool, for an hour. InvalidArgument: `after` is
-  // not a page token.
+  // Of ended ones the newest 10,000 of a project and pool (1,000 of a room), for an hour. With an
+  // `agent_name` a page costs up to 5,000 reads. InvalidArgument: `after` is not a page token.
   virtual absl::StatusOr<Page<Dispatch>> ListDispatches(const ListQuery& query) = 0;
 
   // Ends a job (AJ_…) or a dispatch with its job (AD_…). A running job is asked to stop and is over

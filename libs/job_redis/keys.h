@@ -28,6 +28,9 @@ class PoolKeys {
   std::string reservations(std::string_view worker) const;  // wr: hash, job → token
   std::string live(std::string_view project) const;         // zset: dispatch → create ms
   std::string past(std::string_view project) const;         // the same of ended ones, newest 10,000
+  // Those of one room: rlive, and rpast of the newest 1,000 that ended.
+  std::string room_live(std::string_view project, std::string_view room) const;
+  std::string room_past(std::string_view project, std::string_view room) const;
   std::string leases() const;                        // zset: worker → ms of the last heartbeat
   std::string fences() const;                        // hash: ended job → lowest token, since ms
   std::string events() const;                        // stream

@@ -501,6 +501,19 @@ TEST_F(JobStoreTest, RejectionGoesOnToTheNextWorker) {
   EXPECT_EQ(SlotsUsed("AW_1"), 0);
 }
 
+TEST_F(JobStoreTest, WhoIsBusyDoesNotSpeakAgainstAJob) {
+  constexpr int kWorkers = 25;  // more than a job may be offered to
+  for (int i = 0; i < kWorkers; ++i) Connect(fmt::format("AW_{}", i), 2);
+  for (int i = 0; i < kWorkers; ++i) RunEcho();
+  const std::string id = CreateEcho();
+  for (int i = 0; i < kWorkers; ++i) {
+    const Job offered = Get(id);
+    ASSERT_EQ(offered.state, State::kOffered) << i;
+    Say(offered, WordKind::kRejected);
+  }
+  EXPECT_EQ(Get(id).state, State::kPending);
+}
+
 TEST_F(JobStoreTest, FinalRejectionEndsIt) {
   Connect("AW_1");
   const std::string id = CreateEcho();
@@ -777,6 +790,31 @@ TEST_F(JobStoreTest, ListsPageNewestFirst) {
   EXPECT_THAT(none.items, SizeIs(0));
   EXPECT_THAT(store().ListDispatches({.project = "default", .after = "x"}),
               HasCode(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(JobStoreTest, ARoomsListCostsWhatItHolds) {
+  const NewDispatch quiet = NewEcho("quiet {room}");
+  CreateEcho(quiet);
+  const NewDispatch over = NewEcho("quiet {room}");
+  CreateEcho(over);
+  PARLEY_ASSERT_OK(store().Terminate(over.dispatch_id));
+  // More of them than one page's reads may look at.
+  std::vector<NewDispatch> others;
+  for (int i = 0; i < 5'100; ++i) {
+    others.push_back(NewEcho("busy"));
+    if (others.size() < 100) continue;
+    for (const auto& created : store().CreateMany(others)) PARLEY_ASSERT_OK(created);
+    others.clear();
+  }
+  JobStore::ListQuery query{.project = "default", .room = quiet.room};
+  PARLEY_ASSERT_OK_AND_ASSIGN(auto page, store().ListDispatches(query));
+  ASSERT_THAT(page.items, SizeIs(1));
+  EXPECT_EQ(page.items[0].id, quiet.dispatch_id);
+  EXPECT_EQ(page.next, "");
+  query.include_ended = true;
+  PARLEY_ASSERT_OK_AND_ASSIGN(page, store().ListDispatches(query));
+  EXPECT_THAT(page.items, SizeIs(2));
+  EXPECT_EQ(page.next, "");
 }
 
 TEST_F(JobStoreTest, SessionRecordsMergeAndStayErased) {
