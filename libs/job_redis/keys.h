@@ -5,7 +5,14 @@
 
 namespace parley::job::keys {
 
-// Name → number of pools and back: hash of `n:NAME` → tag, `t:TAG` → name, `count`.
+// The form of all records here, a number. Fields may be added to a form: each version reads those
+// it knows, takes a missing one for its default, and leaves the others alone. What an older version
+// would misread is a new form: brokers that do not know it stop touching the store, and begin_epoch
+// ends their epoch.
+inline constexpr int kRecordForm = 1;
+
+// Name → number of pools and back: hash of `n:NAME` → tag, `t:TAG` → name, `count`; the newest form
+// of records that a broker writes: `form`.
 inline constexpr std::string_view kPools = "parley:pools";
 // Which pool workers of an agent name are in: hash of `PROJECT/NAME` → pool.
 inline constexpr std::string_view kNames = "parley:names";

@@ -14,6 +14,7 @@ extern const redis::Function create;
 extern const redis::Function drain;
 extern const redis::Function end_session;
 extern const redis::Function limits;
+extern const redis::Script mark_form;
 extern const redis::Function match;
 extern const redis::Function migrate;
 extern const redis::Script note_presence;

@@ -1,6 +1,7 @@
 // Dispatches, matching and words: every outcome of create, match, words, terminate and tick.
 #include <set>
 
+#include "job_redis/scripts.h"
 #include "job_store_fixture.h"
 
 namespace parley::job {
@@ -837,6 +838,140 @@ TEST_F(JobStoreTest, OldCodeIsForgottenOnceNobodyUsesIt) {
   PARLEY_ASSERT_OK(pool().Command({"FUNCTION", "DELETE", *ours.begin()}));
   CreateEcho(NewEcho("another"));
   EXPECT_THAT(libraries(), ::testing::Contains(*ours.begin()));
+}
+
+// ---- versions side by side ----
+
+class VersionsTest : public JobStoreTest {
+ protected:
+  // Every key and what is in it.
+  std::map<std::string, std::string> Everything() {
+    std::map<std::string, std::string> all;
+    const auto keys = pool().Command({"KEYS", "*"});
+    for (const redis::Reply& key : keys->elements) {
+      all[key.text] = pool().Command({"DUMP", key.text})->text;
+    }
+    return all;
+  }
+  // A broker of a later version, whose records are of form `form`, meets the pool.
+  void MeetNewer(int form) {
+    const std::string number = std::to_string(form);
+    PARLEY_ASSERT_OK(pool().Eval(scripts::mark_form, {std::string(keys::kPools)}, {number}));
+    const auto begun =
+        pool().Eval(scripts::begin_epoch, {"parley:{echo}:meta"}, {"0", "0", number});
+    PARLEY_ASSERT_OK(begun);
+    epoch_ = begun->elements[0].integer;
+  }
+  int64_t epoch_ = 0;
+};
+
+TEST_F(VersionsTest, RecordsOfAFormBeyondOursAreLeftAlone) {
+  Connect("AW_1", 2);
+  const Job running = RunEcho();
+  PARLEY_ASSERT_OK(store().Pools());
+  NewDispatch late = NewEcho();
+  MeetNewer(keys::kRecordForm + 1);
+  EXPECT_GT(epoch_, 1);  // ours is over: nothing that is under way writes any more
+  const auto before = Everything();
+  const auto refused = store().Create(late);
+  EXPECT_THAT(refused, HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(std::string(refused.status().message()), ::testing::HasSubstr("newer version"));
+  Word end;
+  end.job_id = running.id;
+  end.fencing_token = running.fencing_token;
+  end.kind = WordKind::kEnded;
+  EXPECT_THAT(store().Apply("echo", "AW_1", {end}), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(store().Tick("echo"), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(store().Pools(), HasCode(absl::StatusCode::kUnavailable));  // so it is not ready
+  TestBroker another(pool());
+  EXPECT_THAT(another.store.Pools(), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(another.store.Create(late), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(Everything(), before);
+}
+
+TEST_F(VersionsTest, ANewerBrokerOfTheSameFormChangesNothing) {
+  Connect("AW_1", 2);
+  PARLEY_ASSERT_OK(store().Pools());
+  MeetNewer(keys::kRecordForm);
+  EXPECT_EQ(epoch_, 1);
+  EXPECT_FALSE(OnHold());
+  EXPECT_EQ(RunEcho().attempt, 1);
+}
+
+// As versions before forms had numbers left it.
+TEST_F(VersionsTest, RecordsThatSayNoFormAreOfTheFirst) {
+  Connect("AW_1", 2);
+  const Job running = RunEcho();
+  PARLEY_ASSERT_OK(pool().Command({"HDEL", "parley:{echo}:meta", "form"}));
+  PARLEY_ASSERT_OK(pool().Command({"HDEL", std::string(keys::kPools), "form"}));
+  TestBroker later(pool());
+  PARLEY_ASSERT_OK(later.store.Pools());
+  NewDispatch dispatch = NewEcho("another");
+  PARLEY_ASSERT_OK(later.store.Create(dispatch));
+  EXPECT_FALSE(OnHold());
+  EXPECT_EQ(pool().Command({"HGET", "parley:{echo}:meta", "epoch"})->text, "1");
+  EXPECT_EQ(Get(running.id).state, State::kRunning);
+  EXPECT_EQ(Get(dispatch.job_id).state, State::kOffered);
+}
+
+TEST_F(VersionsTest, FieldsOfALaterVersionAreIgnoredAndKept) {
+  Connect("AW_1");
+  const std::string id = CreateEcho();
+  const std::string dispatch = Get(id).dispatch_id;
+  const std::vector<std::string> all = {"parley:{echo}:j:" + id, "parley:{echo}:d:" + dispatch,
+                                        "parley:{echo}:w:AW_1"};
+  for (const std::string& key : all) {
+    ASSERT_EQ(pool().Command({"EXISTS", key})->integer, 1) << key;
+    PARLEY_ASSERT_OK(pool().Command({"HSET", key, "mood", "future"}));
+  }
+  Say(Get(id), WordKind::kAccepted);
+  Say(Get(id), WordKind::kStarted);
+  EXPECT_EQ(Say(Get(id), WordKind::kEnded, Reason::kShutdown).outcome,
+            WordVerdict::Outcome::kRecorded);
+  for (const std::string& key : all) {
+    EXPECT_EQ(pool().Command({"HGET", key, "mood"})->text, "future") << key;
+  }
+}
+
+TEST_F(VersionsTest, EventsOfOtherVersionsAreReadAsFarAsTheyAreKnown) {
+  CreateEcho();
+  const std::string events = "parley:{echo}:events";
+  PARLEY_ASSERT_OK(pool().Command({"XADD", events, "*", "t", "1700000000000", "e", "job_running",
+                                   "p", "default"}));  // as the first versions wrote them
+  PARLEY_ASSERT_OK(pool().Command(
+      {"XADD", events, "*", "e",
+       "1700000000000\njob_running\ndefault\nAD_1\nAJ_1\nAW_1\nroom\necho\nRUNNING\n\n7\n1\n"
+       "RM_1\nann\nwhat the future adds"}));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto batch, store().ReadEvents("echo", "0", 100));
+  ASSERT_THAT(batch.events, SizeIs(3));
+  EXPECT_EQ(batch.events[2].job_id, "AJ_1");
+  EXPECT_EQ(batch.events[2].room_sid, "RM_1");
+  EXPECT_EQ(batch.events[2].participant_identity, "ann");
+}
+
+// Earlier versions spelled out what says nothing; later ones leave it away.
+TEST_F(VersionsTest, FieldsThatSayTheirDefaultAreAsGoodAsNone) {
+  const std::string id = CreateEcho();
+  PARLEY_ASSERT_OK(pool().Command({"HSET",        "parley:{echo}:j:" + id,
+                                   "qagent",      "echo",
+                                   "qproject",    "default",
+                                   "qroom",       "room",
+                                   "attempt",     "0",
+                                   "offers",      "0",
+                                   "stop",        "0",
+                                   "tried",       "",
+                                   "token",       "0",
+                                   "worker",      "",
+                                   "error",       "",
+                                   "sel",         "-",
+                                   "cap",         "",
+                                   "next_worker", ""}));
+  Connect("AW_1");
+  EXPECT_EQ(Get(id).state, State::kOffered);
+  Say(Get(id), WordKind::kAccepted);
+  Say(Get(id), WordKind::kStarted);
+  EXPECT_EQ(Get(id).attempt, 1);
+  EXPECT_EQ(Say(Get(id), WordKind::kEnded, Reason::kShutdown).state, State::kSucceeded);
 }
 
 }  // namespace
