@@ -22,6 +22,10 @@ void ApiServerConfig::Bind(config::Table& table) {
   table.Text("rooms.address", &rooms_address, "Room server, host:port");
   table.Text("stt.address", &stt_address, "Speech-to-text gateway, host:port");
   table.Text("tts.address", &tts_address, "Text-to-speech gateway, host:port");
+  table.Text("http.certificate", &http_certificate,
+             "PEM file of the certificate chain that the HTTP ports show; none: plain HTTP. It and "
+             "its key are read again when they change");
+  table.Text("http.key", &http_key, "PEM file of that certificate's key");
   table.Text("public_url", &public_url,
              "URL that clients connect to; default ws://ADDRESS:LAST_HTTP_PORT");
   table.AlsoFromEnv("LIVEKIT_URL");
@@ -158,6 +162,8 @@ int Run(const ApiServerConfig& given, service::Context& context) {
       http::Response response = handler(r);
       metrics.Count(response.status, context.clock().MonotonicMicros() - start);
       return response;
+  options.certificate = config.http_certificate;
+  options.key = config.http_key;
     };
     if (route.inline_run) {
       server.HandleInline(route.method, route.pattern, std::move(counted));
@@ -175,7 +181,8 @@ int Run(const ApiServerConfig& given, service::Context& context) {
     return service::FailStart("api-server", status);
   const int last_port = server.port(options.ports.size() - 1);
   if (config.public_url.empty())
-    config.public_url = fmt::format("ws://{}:{}", config.common.address, last_port);
+    config.public_url = fmt::format("{}://{}:{}", config.http_certificate.empty() ? "ws" : "wss",
+                                    config.common.address, last_port);
   context.log().Info("listening", {{"http_port", server.port(0)}, {"livekit_port", last_port}});
   service::Context::Hooks hooks;
   hooks.drain = [&](absl::Duration grace) {
