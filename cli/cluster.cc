@@ -106,6 +106,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   common.cluster_key = RandomHex(32);
   common.log_format = "text";
   common.log_level = options.log_level;
+  common.trace_endpoint = options.trace_endpoint;
   common.threads = kThreads;
   common.drain = kServiceDrain;
   const auto on = [&common, this](int port) {

@@ -23,7 +23,8 @@ struct ClusterOptions {
   std::string data_dir;             // "" = a temporary folder, removed at the end
   std::vector<std::string> agents;  // definitions to register; empty = ./examples, when present
   std::string log_level = "info";
-  int slots = 0;  // of the agent server; 0 = its default
+  int slots = 0;               // of the agent server; 0 = its default
+  std::string trace_endpoint;  // OTLP/HTTP collector; "" = none
 };
 
 class Cluster {

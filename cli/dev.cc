@@ -64,6 +64,8 @@ void AddDev(CLI::App& root, Command& command) {
   dev->add_option("--log-level", options->log_level, "Least severe lines to write")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
+  dev->add_option("--trace-endpoint", options->trace_endpoint,
+                  "Collector that spans are sent to over OTLP/HTTP, such as http://127.0.0.1:4318");
 }
 
 }  // namespace parley::cli

@@ -74,6 +74,20 @@ struct ApiServerMetrics {
   prometheus::Histogram* seconds;    // parley_api_request_seconds
 };
 
+// As `handler`, for the trace that the request names, or a new one.
+http::Handler Traced(const trace::Tracer& tracer, const Route& route, http::Handler handler) {
+  return [&tracer, name = route.method + " " + route.pattern,
+          handler = std::move(handler)](const http::Request& request) {
+    trace::Span span = tracer.Start(name, trace::Kind::kServer,
+                                    TraceContext::Parse(request.Header("traceparent")));
+    const TraceScope scope(span.context());
+    http::Response response = handler(request);
+    span.Set("http.response.status_code", int64_t{response.status});
+    if (response.status >= 500) span.Fail("HTTP " + std::to_string(response.status));
+    return response;
+  };
+}
+
 // Prices of the front-desk example, so that its tool has something real to ask.
 absl::StatusOr<http::Response> RoomRate(const http::Request& request) {
   static const std::map<std::string, int> kRates = {
@@ -148,6 +162,8 @@ int Run(const ApiServerConfig& given, service::Context& context) {
   ApiServerConfig config = given;
   http::ServerOptions options;
   options.address = config.common.address;
+  options.certificate = config.http_certificate;
+  options.key = config.http_key;
   absl::StatusOr<std::vector<int>> ports = Ports(config.http_ports);
   if (!ports.ok()) return service::FailStart("api-server", ports.status());
   options.ports = *ports;
@@ -162,13 +178,12 @@ int Run(const ApiServerConfig& given, service::Context& context) {
       http::Response response = handler(r);
       metrics.Count(response.status, context.clock().MonotonicMicros() - start);
       return response;
-  options.certificate = config.http_certificate;
-  options.key = config.http_key;
     };
     if (route.inline_run) {
       server.HandleInline(route.method, route.pattern, std::move(counted));
     } else {
-      server.Handle(route.method, route.pattern, std::move(counted));
+      server.Handle(route.method, route.pattern,
+                    Traced(context.tracer(), route, std::move(counted)));
     }
   }
   ServeSignalling(backend, server);

@@ -42,7 +42,7 @@ http::Response Answer(const absl::StatusOr<http::Response>& result);
 // The claims of the request's token (Authorization header, or ?access_token=).
 absl::StatusOr<auth::Claims> Authenticate(const Backend& backend, const http::Request& request);
 std::string BearerOf(const http::Request& request);
-// A call to another service under `bearer`, with a deadline.
+// A call to another service under `bearer`, with a deadline, for the trace of the request.
 void Prepare(grpc::ClientContext& context, const std::string& bearer,
              absl::Duration timeout = absl::Seconds(5));
 // The token of a person for a room, signed with the key that `claims` (the caller's) came from.

@@ -155,6 +155,10 @@ void ServeSignalling(Backend& backend, http::Server& server) {
   const auto connect = [&backend](const http::Request& request, roomv1::OpenSignalling open,
                                   const std::shared_ptr<http::WebSocket>& socket) -> Listener {
     if (!MayJoin(backend, request).ok()) return nullptr;
+    const trace::Span span = backend.context.tracer().Start(
+        open.two_connections() ? "WebSocket /rtc" : "WebSocket /rtc/v1", trace::Kind::kServer,
+        TraceContext::Parse(request.Header("traceparent")));
+    const TraceScope scope(span.context());
     open.set_token(BearerOf(request));
     auto forward = std::make_shared<Forward>(std::move(open), socket);
     forward->ConnectTo(backend.config.rooms_address);

@@ -602,6 +602,11 @@ void WorkerSession::SendGo(const job::Message& message) {
     broker_.metrics().redispatches.Increment();
   } else {
     broker_.metrics().queue_wait_seconds.Observe(absl::ToDoubleSeconds(waited));
+    if (const trace::Tracer& tracer = broker_.context().tracer(); tracer.enabled()) {
+      tracer.Record("wait for an agent server", trace::Kind::kInternal,
+                    TraceContext::Parse(assignment->traceparent), assignment->create_time,
+                    broker_.context().clock().Now(), {{"job_id", assignment->job_id}});
+    }
     if (starting_.size() < kMaxHeld) {
       starting_[message.job_id] = {message.fencing_token, assignment->create_time};
     }

@@ -84,6 +84,7 @@ absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
                            kMaxAgents);
   }
   Ticket ticket;
+  ticket.trace = CurrentTrace();
   ticket.room.project = claims.project;
   ticket.room.name = claims.video.room;
   ticket.room.empty_timeout = config_.empty_timeout;
@@ -118,8 +119,15 @@ absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
 
 void Host::Admit(Ticket ticket, std::shared_ptr<room::ParticipantSink> sink, Admitted done) {
   const int64_t begin_us = context_.clock().MonotonicMicros();
-  const auto finish = [this, begin_us, done = std::move(done)](
+  const auto span = std::make_shared<trace::Span>();
+  if (room::IsPerson(ticket.join.kind)) {
+    *span = context_.tracer().Start("join room", trace::Kind::kServer, ticket.trace);
+    ticket.trace = span->context();
+  }
+  const auto finish = [this, begin_us, span, done = std::move(done)](
                           absl::StatusOr<std::shared_ptr<room::Participant>> result) {
+    span->Fail(result.status());
+    span->End();
     (result.ok() ? metrics_.joins : metrics_.joins_refused).Increment();
     metrics_.admission_wait_seconds.Observe(
         static_cast<double>(context_.clock().MonotonicMicros() - begin_us) * 1e-6);
@@ -157,6 +165,7 @@ absl::StatusOr<std::shared_ptr<room::Participant>> Host::JoinHere(
   auto joined = room->Join(ticket.join, sink);
   // Agents never trigger dispatches.
   if (!joined.ok() || !room::IsPerson(ticket.join.kind)) return joined;
+  const TraceScope scope(ticket.trace);
   if (!ticket.agents.empty()) {
     WantAgents(*room, ticket.agents);
   } else if (created) {

@@ -129,6 +129,8 @@ void Dispatcher::SendLocked(const std::shared_ptr<Entry>& entry) {
   request.set_project(wish.project);
   rpc::SetBearer(call->context, tokens_(wish.project));
   rpc::SetTimeout(call->context, kCallTimeout);
+  const TraceScope scope(wish.trace);
+  rpc::SetTrace(call->context);
   entry->in_flight = true;
   calls_[call.get()] = call;
   stub_->async()->CreateDispatch(

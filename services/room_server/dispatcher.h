@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "base/trace_context.h"
 #include "log/log.h"
 #include "room_server/metrics.h"
 
@@ -32,6 +33,7 @@ struct Wish {
   bool never_restart = false;
   std::string session_id;
   std::string idempotency_key;  // default <room sid>/<agent name>
+  TraceContext trace;           // what it is wished for
 };
 
 // Thread-safe.

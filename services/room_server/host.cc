@@ -163,6 +163,7 @@ void Host::Forget(const room::Room& room) {
 void Host::WantAgents(const room::Room& room, const std::vector<Wish>& wishes) {
   for (Wish wish : wishes) {
     wish.room_sid = room.sid();
+    wish.trace = CurrentTrace();
     dispatcher_.Want(std::move(wish));
   }
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
@@ -170,6 +171,7 @@ void Host::WantAgents(const room::Room& room, const std::vector<Wish>& wishes) {
 
 absl::StatusOr<std::string> Host::WantAgentNow(const room::Room& room, Wish wish) {
   wish.room_sid = room.sid();
+  wish.trace = CurrentTrace();
   auto id = dispatcher_.WantNow(std::move(wish));
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
   return id;

@@ -33,6 +33,7 @@ struct Ticket {
   room::RoomOptions room;  // used if the join creates it
   room::JoinRequest join;
   std::vector<Wish> agents;  // without room_sid
+  TraceContext trace;        // what the join belongs to
   auth::Claims claims;       // of the token
 };
 
@@ -51,7 +52,7 @@ class Host {
   // Ends the background threads. Idempotent.
   void Stop();
 
-  // Reads a participant's token. Does not block.
+  // Reads a participant's token, for the calling thread's trace. Does not block.
   //   Unauthenticated with the cause
   absl::StatusOr<Ticket> ReadToken(std::string_view token) const;
 
@@ -71,7 +72,8 @@ class Host {
   absl::Status Fence(const std::string& project, const std::string& name, const std::string& job_id,
                      uint64_t lowest_token);
 
-  // Wishes for each agent; drops them when the room closed meanwhile. Does not block.
+  // Wishes for each agent, for the calling thread's trace; drops them when the room closed
+  // meanwhile. Does not block.
   void WantAgents(const room::Room& room, const std::vector<Wish>& wishes);
   // The same, waiting for the broker; the dispatch's id.
   absl::StatusOr<std::string> WantAgentNow(const room::Room& room, Wish wish);

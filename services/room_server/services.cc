@@ -120,7 +120,12 @@ grpc::ServerUnaryReactor* RoomServiceImpl::CreateRoom(grpc::CallbackServerContex
   return rpc::Unary(host_->control(), context, [=, host = host_]() -> absl::Status {
     PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, host->context().Authenticate(*context));
     PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(claims));
-    return room_server::CreateRoom(*host, claims, *request, *response);
+    trace::Span span = host->context().tracer().Start("CreateRoom", trace::Kind::kServer);
+    const TraceScope scope(span.context());
+    const absl::Status status = room_server::CreateRoom(*host, claims, *request, *response);
+    span.Set("room", request->name());
+    span.Fail(status);
+    return status;
   });
 }
 
@@ -246,8 +251,9 @@ grpc::ServerUnaryReactor* AdmissionServiceImpl::Fence(grpc::CallbackServerContex
 }
 
 grpc::ServerBidiReactor<pb::JoinRequest, pb::JoinResponse>* MediaServiceImpl::Join(
-    grpc::CallbackServerContext*) {
-  return rpc::BidiSession<pb::JoinRequest, pb::JoinResponse>::Start<JoinSession>(host_);
+    grpc::CallbackServerContext* context) {
+  return rpc::BidiSession<pb::JoinRequest, pb::JoinResponse>::Start<JoinSession>(
+      host_, rpc::TraceOf(*context));
 }
 
 grpc::ServerBidiReactor<pb::AttachRequest, pb::AttachResponse>* MediaServiceImpl::Attach(
@@ -261,8 +267,8 @@ grpc::ServerBidiReactor<pb::AttachRequest, pb::AttachResponse>* MediaServiceImpl
 }
 
 grpc::ServerBidiReactor<pb::ConnectRequest, pb::ConnectResponse>* SignallingServiceImpl::Connect(
-    grpc::CallbackServerContext*) {
-  return RtcStream::Start<RtcStream>(host_, engine_, sessions_);
+    grpc::CallbackServerContext* context) {
+  return RtcStream::Start<RtcStream>(host_, engine_, sessions_, rpc::TraceOf(*context));
 }
 
 }  // namespace parley::room_server

@@ -64,6 +64,7 @@ void RecognizeSession::OnStart() {
 }
 
 void RecognizeSession::OnMessage(const speech::v1::RecognizeRequest& request) {
+  const TraceScope scope(trace_);
   if (const absl::Status status = Handle(request); !status.ok()) Fail(status);
 }
 
@@ -99,6 +100,8 @@ absl::Status RecognizeSession::Open(const speech::v1::RecognizeConfig& config) {
   if (static_cast<size_t>(config.engines_size()) > kMaxChain)
     return InvalidArgument("a chain of {} engines; at most {}", config.engines_size(), kMaxChain);
   session_id_ = config.context().session_id();
+  trace_ = TraceContext::Parse(config.context().traceparent());
+  const TraceScope scope(trace_);
   speech::SttChain::Options options;
   for (const speech::v1::EngineConfig& engine : config.engines())
     options.engines.push_back(ToConfig(engine, config.interim_results(), caller));
@@ -190,6 +193,11 @@ absl::Status RecognizeSession::EndUtterance(uint64_t utterance) {
   if (asked_us_.size() >= kMaxAwaited)
     return ResourceExhausted("{} finals are awaited already", kMaxAwaited);
   asked_us_.push_back(Clock::Real().MonotonicMicros());
+  asked_spans_.push_back(
+      parts_.context.tracer().Start("final transcript", trace::Kind::kServer, trace_));
+  asked_spans_.back().Set("session_id", session_id_);
+  asked_spans_.back().Set("engine", chain_->engine());
+  const TraceScope scope(asked_spans_.back().context());
   heard_since_final_ = false;
   return chain_->EndUtterance(utterance);
 }
@@ -214,6 +222,7 @@ void RecognizeSession::OnTranscript(speech::SttTranscript transcript, bool final
   if (!asked_us_.empty()) {
     metrics.final_seconds->Observe(SecondsSince(asked_us_.front()));
     asked_us_.pop_front();
+    asked_spans_.pop_front();
   }
   parts_.metrics.utterances.Increment();
   FinishIfDone();

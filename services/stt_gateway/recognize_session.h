@@ -60,6 +60,7 @@ class RecognizeSession
   SttGatewayParts& parts_;
   const std::string bearer_;
   std::string session_id_;
+  TraceContext trace_;
   std::optional<speech::SttChain> chain_;  // set once config came
   bool listening_ = false;                 // an engine was opened
   int64_t start_us_ = 0;
@@ -69,8 +70,9 @@ class RecognizeSession
   std::optional<audio::OpusDecoder> decoder_;
   std::vector<int16_t> decoded_;
   double audio_seconds_ = 0;
-  std::deque<int64_t> asked_us_;  // when finals were asked for that did not come yet
-  int64_t first_audio_us_ = 0;    // of this utterance; 0 = none yet, or its first result came
+  std::deque<trace::Span> asked_spans_;  // of the finals that did not come yet
+  std::deque<int64_t> asked_us_;         // when they were asked for
+  int64_t first_audio_us_ = 0;  // of this utterance; 0 = none yet, or its first result came
   bool heard_since_final_ = false;
   bool half_closed_ = false;
   absl::Time last_audio_;

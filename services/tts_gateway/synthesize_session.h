@@ -96,6 +96,7 @@ class SynthesizeSession
   std::string engine_;     // empty: no voice was opened
   std::string language_;
   std::string session_id_;
+  TraceContext trace_;
   speech::TtsConfig preferred_;  // the first voice
   std::string version_;          // of its engine
   bool remote_ = false;          // it is not in this machine

@@ -111,6 +111,7 @@ class Peers {
     grpc::ClientContext call;
     rpc::SetBearer(call, context_.ServiceToken());
     rpc::SetTimeout(call, absl::Seconds(1));
+    rpc::SetTrace(call);
     speech::v1::FetchRequest request;
     request.set_project(project);
     request.set_phrase(phrase);

@@ -42,7 +42,8 @@ FORMS = {
     "providers": {"services": {n: {"openai": OPENAI} for n in ("stt-gateway", "tts-gateway", "llm-gateway")}, **EVERYTHING},
     "own program": {"agentServers": [POOL], "autoscaling": {"kind": "hpa"}, "maxCallSeconds": 600},
     "no pause": {"preStop": {"seconds": 0}},
-    "tls": {**EVERYTHING, "tls": {"enabled": True, "existingSecret": "certificates"}},
+    "tls and tracing": {**EVERYTHING, "tls": {"enabled": True, "existingSecret": "certificates"},
+                        "tracing": {"endpoint": "http://collector.telemetry:4318", "namespace": "telemetry"}},
 }
 RENDERED = {name: render.render(values) for name, values in FORMS.items()}
 
@@ -220,7 +221,7 @@ class RulesTest(unittest.TestCase):
                     continue
                 container = spec["containers"][0]
                 ports = [p["containerPort"] for p in container["ports"]]
-                if form == "tls" and name != "agent-server":  # whose gRPC health port stays plain
+                if form == "tls and tracing" and name != "agent-server":  # whose gRPC health port stays plain
                     asked = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
                     self.assertEqual([a["path"] for a in asked.values()], ["/healthz", "/healthz", "/readyz"], name)
                     self.assertTrue({a["port"] for a in asked.values()} <= set(ports), name)
@@ -329,8 +330,9 @@ class RulesTest(unittest.TestCase):
         _, announced = media({"hostPort": True, "announce": ["203.0.113.7", "2001:db8::7"]})
         self.assertEqual(announced["value"], "203.0.113.7,2001:db8::7")
 
-    def test_tls_reaches_every_process(self):
-        objects = RENDERED["tls"]
+    def test_tls_and_tracing_reach_every_process(self):
+        objects = RENDERED["tls and tracing"]
+        policies = by_name(of_kind(objects, "NetworkPolicy"))
         for name, _, spec in pods(objects):
             if name == "redis":
                 continue
@@ -343,11 +345,15 @@ class RulesTest(unittest.TestCase):
             for variable, file in (("CERTIFICATE", "tls.crt"), ("KEY", "tls.key"), ("AUTHORITIES", "ca.crt")):
                 self.assertEqual(told[f"PARLEY_TLS_{variable}"], f"/etc/parley-tls/{file}", name)
             self.assertEqual((told["PARLEY_TLS_SERVER_NAME"], told["PARLEY_TLS_MUTUAL"]), ("parley.internal", "true"), name)
+            self.assertEqual(told["PARLEY_TRACE_ENDPOINT"], "http://collector.telemetry:4318", name)
             (volume,) = [v for v in spec["volumes"] if v["name"] == "tls"]
             self.assertEqual(volume["secret"]["secretName"], "certificates", name)
+            collector = [rule for rule in policies[name]["spec"]["egress"] if rule.get("to", [{}])[0].get("namespaceSelector", {}).get(
+                "matchLabels") == {"kubernetes.io/metadata.name": "telemetry"}]
+            self.assertEqual([rule["ports"] for rule in collector], [[{"port": 4318, "protocol": "TCP"}]], name)
         for name, _, spec in pods(RENDERED["defaults"]):
             for variable in spec["containers"][0].get("env", []):
-                self.assertNotRegex(variable["name"], "PARLEY_TLS_", name)
+                self.assertNotRegex(variable["name"], "PARLEY_(TLS|TRACE)_", name)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tempfile
 # Lowest first. A library may include what stands in its own layer or above it in this list.
 LAYERS = [
     ["base"],
-    ["event", "config", "log", "metrics", "audio"],
+    ["event", "config", "log", "metrics", "audio", "trace"],
     ["redis", "rpc", "http", "ws", "auth"],
     ["autoscale", "job", "registry", "room", "session", "speech"],
     ["job_redis", "registry_redis", "room_redis", "speech_redis", "supervise", "tools", "engines", "webrtc", "signalling"],

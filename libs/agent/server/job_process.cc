@@ -193,6 +193,7 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
                            {"room", record.room()},
                            {"attempt", record.attempt()},
                            {"project", record.project()}});
+  StartSpan(record);
   if (around_.config.job_max_duration > absl::ZeroDuration()) {
     max_duration_ = around_.config.job_max_duration;
   }
@@ -212,7 +213,7 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   context.set_agent_id(record.agent_id().empty() ? record.agent_name() : record.agent_id());
   context.set_agent_version(record.agent_version());
   context.set_session_id(record.session_id());
-  context.set_traceparent(record.traceparent());
+  context.set_traceparent(span_.context().Traceparent());
   assignment.set_audio_ahead_ms(
       static_cast<uint32_t>(absl::ToInt64Milliseconds(MediaHub::kAudioAhead)));
   streams_ = std::make_shared<GatewayStreams>(around_.loop, around_.gateways, context,
@@ -223,6 +224,29 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
               fmt::format("the entrypoint did not run within {}",
                           DurationText(around_.config.start_timeout)));
   Send(message);
+}
+
+void JobProcess::StartSpan(const parley::dispatch::v1::Assignment& record) {
+  span_ = around_.tracer.Start("job", trace::Kind::kConsumer,
+                               TraceContext::Parse(record.traceparent()));
+  span_.Set("job_id", record.job_id());
+  span_.Set("dispatch_id", record.dispatch_id());
+  span_.Set("room", record.room());
+  span_.Set("agent", record.agent_id().empty() ? record.agent_name() : record.agent_id());
+  span_.Set("attempt", int64_t{record.attempt()});
+  if (span_.context().valid()) log_ = log_.With({{"trace_id", span_.context().TraceId()}});
+}
+
+void JobProcess::RecordTurn(const jobv1::TurnReport& turn) {
+  around_.tracer.Record("turn", trace::Kind::kInternal, span_.context(),
+                        absl::Now() - absl::Milliseconds(turn.total_ms()), absl::Now(),
+                        {{"turn_id", turn.turn_id()},
+                         {"endpointing_ms", turn.endpointing_ms()},
+                         {"transcript_ms", turn.transcript_ms()},
+                         {"llm_ms", turn.llm_ms()},
+                         {"tts_ms", turn.tts_ms()},
+                         {"output_ms", turn.output_ms()},
+                         {"tool_calls", int64_t{turn.tool_calls()}}});
 }
 
 void JobProcess::Hold(parley::dispatch::v1::Go go) {
@@ -467,6 +491,10 @@ JobOutcome JobProcess::Finish(const supervise::JobExited& exited) {
        {"cpu_seconds", exited.cpu_seconds},
        {"max_rss", SizeText(exited.max_rss_bytes)}});
   around_.logs.Ended(key_.job_id);
+  span_.Set("reason", reason);
+  span_.Set("cpu_seconds", exited.cpu_seconds);
+  if (!outcome.error.empty()) span_.Fail(outcome.error);
+  span_.End();
   return outcome;
 }
 
@@ -579,6 +607,8 @@ void JobProcess::OnEntered() {
   const int64_t now = around_.loop->NowMicros();
   if (max_duration_ < absl::InfiniteDuration()) max_duration_us_ = now + Micros(max_duration_);
   around_.metrics.launch.Observe(static_cast<double>(now - assigned_us_) / 1e6);
+  around_.tracer.Record("start of the job", trace::Kind::kInternal, span_.context(),
+                        absl::Now() - absl::Microseconds(now - assigned_us_), absl::Now());
   Say(log::Level::kInfo, kServer, "job running",
       {{"pid", pid_}, {"launch_us", now - assigned_us_}});
   if (!taking_over_) return host_.OnJobEntered(*this);
@@ -667,6 +697,7 @@ void JobProcess::OnTurn(const jobv1::TurnReport& turn) {
   metrics.turn_tts.Observe(turn.tts_ms() / 1e3);
   metrics.turn_output.Observe(turn.output_ms() / 1e3);
   metrics.turn_total.Observe(turn.total_ms() / 1e3);
+  if (around_.tracer.enabled()) RecordTurn(turn);
   log_.Debug("turn answered", {{"endpointing_ms", turn.endpointing_ms()},
                                {"transcript_ms", turn.transcript_ms()},
                                {"llm_ms", turn.llm_ms()},
@@ -859,11 +890,17 @@ void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
       around_.config.tools_allow_loopback ? http::Reach::kLoopbackToo : http::Reach::kPublicOnly;
   const bool queued = around_.tool_threads.Post(
       [loop = around_.loop, self = self_, http = around_.http, tools = tools_, cancelled, call,
-       reach, &seconds = around_.metrics.tool_seconds] {
+       reach, &seconds = around_.metrics.tool_seconds, tracer = around_.tracer,
+       parent = span_.context()] {
+        trace::Span span = tracer.Start("tool", trace::Kind::kClient, parent);
+        const TraceScope scope(span.context());
+        span.Set("tool", call.name());
         const int64_t start = loop->NowMicros();
         absl::StatusOr<std::string> result =
             tools->Run(*http, call.name(), call.arguments_json(), reach,
                        absl::Milliseconds(call.timeout_ms()), [&] { return cancelled->load(); });
+        span.Fail(result.status());
+        span.End();
         seconds.Observe(static_cast<double>(loop->NowMicros() - start) / 1e6);
         loop->Post([self, id = call.call(), name = call.name(), result = std::move(result)] {
           if (*self != nullptr) (*self)->OnToolResult(id, name, result);

@@ -26,6 +26,7 @@
 #include "parley/dispatch/v1/worker.pb.h"
 #include "supervise/zygote.h"
 #include "tools/http_tool.h"
+#include "trace/tracer.h"
 
 namespace parley::agent {
 
@@ -42,6 +43,7 @@ struct JobSurroundings {
   AuditLog& audit;
   JobLogs& logs;
   log::Logger log;
+  trace::Tracer tracer;
 };
 
 // How an attempt ended.
@@ -139,6 +141,8 @@ class JobProcess final : public RoomSink {
            const std::vector<log::Field>& fields = {});
   bool MaySay();
   void ReadDefinition(const std::string& definition_json);
+  void StartSpan(const parley::dispatch::v1::Assignment& record);
+  void RecordTurn(const parley::job::v1::TurnReport& turn);
   void CheckResources(int64_t now_us);
   // Notes where its threads are, then kills it.
   void KillWithStacks(parley::dispatch::v1::JobReason reason, std::string_view error);
@@ -169,6 +173,7 @@ class JobProcess final : public RoomSink {
   int64_t quiet_since_us_ = 0;       // the first one that waits
   int quiet_frames_ = 0;             // that wait
   log::Logger log_;
+  trace::Span span_;  // of the attempt, once assigned
   State state_ = State::kWarm;
   bool ready_ = false;
   bool never_started_ = false;

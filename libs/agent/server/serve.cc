@@ -116,7 +116,7 @@ Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& confi
   logs_ = std::make_unique<JobLogs>(loop_, config.logs_folder, metrics_, log);
   around_ = std::make_unique<JobSurroundings>(
       JobSurroundings{loop_, zygote_, config_, metrics_, *media_, gateways_, tool_threads_,
-                      std::make_shared<http::Client>(), audit, *logs_, log});
+                      std::make_shared<http::Client>(), audit, *logs_, log, context.tracer()});
   server_ = std::make_unique<AgentServer>(
       *around_, identity_, std::move(labels),
       [this] { return WorkerToken(config_, context_, identity_.worker_id); }, MakeCallbacks());
