@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # old_release.sh SOURCE_DIR BUILD_DIR [REF]: the services of an older version, in BUILD_DIR/old/bin, to upgrade from: of REF, else
-# PARLEY_OLD_REF, else of the newest tag, or, while there is none, of the commit before the cluster got its chart. Does nothing
+# PARLEY_OLD_REF, else of the newest tag, or, while there is none, of the commit before records named their form. Does nothing
 # when they are there already.
 set -euo pipefail
 source_dir=$1 out=$2/old
 cd "$source_dir"
 ref=${3:-${PARLEY_OLD_REF:-$(git describe --tags --abbrev=0 HEAD^ 2>/dev/null || true)}}
-[[ -n $ref ]] || ref=$(git log --diff-filter=A --format=%H -- k8s/chart/Chart.yaml | tail -n 1)^
+[[ -n $ref ]] || ref=$(git log --diff-filter=A --format=%H -- libs/job_redis/scripts/mark_form.lua | tail -n 1)^
 commit=$(git rev-parse --verify --quiet "$ref^{commit}") || {
   printf 'there is no older version: %s is not in this clone\n' "$ref"
   exit 1
