@@ -23,7 +23,7 @@ func factories() (made otelcol.Factories, err error) {
 }
 
 func main() {
-	providers := confmap.ResolverSettings{ProviderFactories: []confmap.ProviderFactory{fileprovider.NewFactory()}}
+	providers := confmap.ResolverSettings{ProviderFactories: []confmap.ProviderFactory{fileprovider.NewFactory()}, DefaultScheme: "file"}
 	command := otelcol.NewCommand(otelcol.CollectorSettings{
 		BuildInfo:              component.BuildInfo{Command: "collector", Description: "for tests", Version: "0"},
 		Factories:              factories,
