@@ -104,6 +104,7 @@ absl::Status RecognizeSession::Open(const speech::v1::RecognizeConfig& config) {
     options.engines.push_back(ToConfig(engine, config.interim_results(), caller));
   options.input_rate_hz = input_rate_hz_;
   options.final_timeout = parts_.config.final_timeout;
+  options.pace = &parts_.pace;
   speech::SttChain::Listener listener;
   listener.serves = [this](const std::string& engine, const absl::Status& failed) {
     OnServes(engine, failed);
@@ -191,7 +192,14 @@ absl::Status RecognizeSession::EndUtterance(uint64_t utterance) {
     return ResourceExhausted("{} finals are awaited already", kMaxAwaited);
   asked_us_.push_back(Clock::Real().MonotonicMicros());
   heard_since_final_ = false;
-  return chain_->EndUtterance(utterance);
+  PARLEY_RETURN_IF_ERROR(chain_->EndUtterance(utterance));
+  CheckSoon();
+  return absl::OkStatus();
+}
+
+void RecognizeSession::CheckSoon() {
+  const absl::Duration wait = chain_->CheckAfter();
+  if (wait < absl::InfiniteDuration()) parts_.streams.CheckIn(this, wait);
 }
 
 void RecognizeSession::OnEvent(speech::SttEvent event) {
@@ -255,7 +263,9 @@ void RecognizeSession::Check(absl::Time now) {
       return self->Fail(DeadlineExceeded("no audio for {} s; the stream is closed",
                                          absl::ToInt64Seconds(config.idle_timeout)));
     }
-    if (self->listening_) self->chain_->CheckStalled();
+    if (!self->listening_) return;
+    self->chain_->CheckStalled();
+    self->CheckSoon();
   });
 }
 

@@ -24,6 +24,7 @@ struct SttGatewayParts {
   service::Context& context;
   speech::EngineTable<speech::SttEngine>& engines;
   speech::Breakers& breakers;
+  speech::Pace& pace;
   SttGatewayMetrics& metrics;
   gateway::Streams& streams;
 };
@@ -50,6 +51,7 @@ class RecognizeSession
   absl::Status PrepareAudio(const speech::v1::RecognizeConfig& config);
   absl::Status OnAudio(const std::string& bytes);
   absl::Status EndUtterance(uint64_t utterance);
+  void CheckSoon();
   void OnServes(const std::string& engine, const absl::Status& failed);
   void OnEvent(speech::SttEvent event);
   void OnTranscript(speech::SttTranscript transcript, bool final);

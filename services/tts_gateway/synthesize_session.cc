@@ -88,6 +88,10 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
   for (const speech::v1::VoiceConfig& voice : config.voices())
     options.voices.push_back(ToConfig(voice, caller));
   preferred_ = options.voices.front();
+  options.pace = &parts_.pace;
+  // The one embedded voice with word times; it reads English.
+  if (preferred_.language.empty() || preferred_.language.starts_with("en"))
+    options.reference = &parts_.ruler;
   options.serves = [this](const std::string& engine, const absl::Status& failed) {
     OnServes(engine, failed);
   };

@@ -28,12 +28,14 @@ struct TtsGatewayParts {
   service::Context& context;
   speech::EngineTable<speech::TtsEngine>& engines;
   speech::Breakers& breakers;
+  speech::Pace& pace;
   TtsGatewayMetrics& metrics;
   gateway::Streams& streams;
   Executor& voices;         // where engines speak: a thread for each sentence under way
   Executor& remote_voices;  // the same for engines that wait rather than compute
   gateway::Shared& shared;
-  SpeechCache* cache;  // null: none
+  SpeechCache* cache;        // null: none
+  speech::TtsEngine& ruler;  // says where words are; of English
 };
 
 // The strand owns all state but what a sentence under way needs: the voices and the packer belong
