@@ -1,7 +1,5 @@
 #include "crowd.h"
 
-#include <parley/room/v1/room.grpc.pb.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -11,20 +9,19 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/status.h"
-#include "rpc/bidi.h"
+#include "line.h"
+#include "rpc/locks.h"
 
 namespace parley::bench {
 namespace {
 
-namespace pb = ::parley::room::v1;
-
 constexpr int64_t kFrameUs = 20'000;
 constexpr uint32_t kFrameTicks = 960;
 constexpr int64_t kLateTickUs = 10'000;
-constexpr size_t kMaxQueued = 25;  // half a second: what is later than that is dropped
 // Frames of one speech follow each other; a longer pause on the media clock begins a new one.
 constexpr uint32_t kMaxGapTicks = 25 * kFrameTicks;
-constexpr char kCid[] = "microphone";
+constexpr uint8_t kSpeechLevel = 30;  // -dBov
+constexpr uint8_t kSilenceLevel = 77;
 
 int64_t NowMicros() { return Clock::Real().MonotonicMicros(); }
 
@@ -51,24 +48,24 @@ class Crowd::Person : public std::enable_shared_from_this<Person> {
  public:
   Person(const Options& options, int64_t phase_us) : options_(options), phase_us_(phase_us) {}
 
-  void Join(const std::string& media_url, const std::string& token) {
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
-    stub_ = pb::MediaService::NewStub(
-        grpc::CreateCustomChannel(media_url, grpc::InsecureChannelCredentials(), arguments));
-    Stream::Options options;
-    options.on_message = [self = shared_from_this()](const pb::JoinResponse& message) {
-      self->OnMessage(message);
+  // What the line of this caller is to be told.
+  LineEvents Events() {
+    const auto self = shared_from_this();
+    const auto set = [self](bool Person::*what) {
+      return [self, what] {
+        MutexLock lock(&self->mutex_);
+        self.get()->*what = true;
+        self->changed_.SignalAll();
+      };
     };
-    options.on_done = [self = shared_from_this()](const absl::Status&) { self->OnDone(); };
-    stream_ =
-        Stream::Open([&](auto* context, auto* reactor) { stub_->async()->Join(context, reactor); },
-                     std::move(options));
-    pb::JoinRequest request;
-    request.mutable_join()->set_token(token);
-    request.mutable_join()->mutable_options()->set_auto_subscribe(true);
-    stream_->Send(std::move(request));
+    return {.published = set(&Person::published_),
+            .heard = set(&Person::heard_),
+            .hears = set(&Person::hears_),
+            .audio = [self](uint32_t timestamp) { self->OnAudio(timestamp); },
+            .over = set(&Person::over_)};
   }
+  // First call, before the others.
+  void Use(std::shared_ptr<Line> line) { line_ = std::move(line); }
 
   // The sending thread: everything that is due by `now_us`. When the next frame is.
   int64_t Send(int64_t now_us) {
@@ -107,16 +104,15 @@ class Crowd::Person : public std::enable_shared_from_this<Person> {
     sum.lost += over_ ? 1 : 0;
   }
   void HangUp() {
-    stream_->HalfClose();
+    line_->HangUp();
     const int64_t until_us = NowMicros() + 2'000'000;
     MutexLock lock(&mutex_);
     while (!over_ && NowMicros() < until_us) changed_.WaitFor(&mutex_, absl::Milliseconds(50));
-    if (!over_) stream_->Cancel();
+    if (!over_) line_->Cut();
     while (!over_) changed_.Wait(&mutex_);
   }
 
  private:
-  using Stream = rpc::ClientBidi<pb::JoinRequest, pb::JoinResponse>;
   struct Arrival {
     uint32_t timestamp;
     int64_t at_us;
@@ -124,7 +120,7 @@ class Crowd::Person : public std::enable_shared_from_this<Person> {
 
   void SendFrame(int64_t at_us) {
     MutexLock lock(&mutex_);
-    if (track_sid_.empty() || over_) return;
+    if (!published_ || over_) return;
     if (start_us_ == 0) start_us_ = at_us;
     const int64_t cycle_us = absl::ToInt64Microseconds(options_.cycle);
     const int64_t since_us = at_us - start_us_ - phase_us_;
@@ -135,41 +131,16 @@ class Crowd::Person : public std::enable_shared_from_this<Person> {
     frames_++;
     if (asks && place == 0 && asked_us_ != 0) ++result_.unanswered;
     ++result_.frames_sent;
-    pb::JoinRequest request;
-    pb::AudioFrame& audio = *request.mutable_audio();
-    audio.set_track_sid(track_sid_);
-    audio.set_timestamp(static_cast<uint32_t>(frames_) * kFrameTicks);
-    audio.set_level(asks ? 30 : 127);
-    audio.set_data(packet);
-    if (stream_->queued() > kMaxQueued || !stream_->Send(std::move(request))) {
+    if (!line_->Send(static_cast<uint32_t>(frames_) * kFrameTicks,
+                     asks ? kSpeechLevel : kSilenceLevel, packet)) {
       ++result_.frames_dropped;
     }
     if (asks && place + 1 == options_.question.size()) asked_us_ = NowMicros();
   }
 
-  void OnMessage(const pb::JoinResponse& message) {
+  void OnAudio(uint32_t timestamp) {
     const int64_t now_us = NowMicros();
     MutexLock lock(&mutex_);
-    if (message.has_audio()) return OnAudio(message.audio().timestamp(), now_us);
-    if (message.has_joined()) {
-      pb::JoinRequest request;
-      pb::PublishTrack& track = *request.mutable_command()->mutable_publish();
-      track.set_cid(kCid);
-      track.set_kind(pb::TRACK_KIND_AUDIO);
-      track.set_source(pb::TRACK_SOURCE_MICROPHONE);
-      track.set_codec(pb::CODEC_OPUS);
-      stream_->Send(std::move(request));
-    }
-    if (!message.has_event()) return;
-    const pb::RoomEvent& event = message.event();
-    if (event.has_track_published() && event.track_published().cid() == kCid) {
-      track_sid_ = event.track_published().track().sid();
-    }
-    if (event.has_track_subscribed()) heard_ = true;
-    if (event.has_subscription_started()) hears_ = true;
-  }
-
-  void OnAudio(uint32_t timestamp, int64_t now_us) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (asked_us_ != 0) {
       result_.turn_ms.push_back(static_cast<double>(now_us - asked_us_) / 1000);
       asked_us_ = 0;
@@ -202,20 +173,13 @@ class Crowd::Person : public std::enable_shared_from_this<Person> {
     speech_.clear();
   }
 
-  void OnDone() {
-    MutexLock lock(&mutex_);
-    over_ = true;
-    changed_.SignalAll();
-  }
-
   const Options& options_;
   const int64_t phase_us_;
-  std::unique_ptr<pb::MediaService::Stub> stub_;
-  std::shared_ptr<Stream> stream_;
+  std::shared_ptr<Line> line_;
   int64_t next_us_ = 0;  // the sending thread's
   mutable Mutex mutex_;
   CondVar changed_;
-  std::string track_sid_ ABSL_GUARDED_BY(mutex_);
+  bool published_ ABSL_GUARDED_BY(mutex_) = false;
   bool heard_ ABSL_GUARDED_BY(mutex_) = false;  // somebody subscribed to us
   bool hears_ ABSL_GUARDED_BY(mutex_) = false;  // we to somebody
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
@@ -226,7 +190,12 @@ class Crowd::Person : public std::enable_shared_from_this<Person> {
   CrowdResult result_ ABSL_GUARDED_BY(mutex_);
 };
 
-Crowd::Crowd(Options options) : options_(std::move(options)), thread_([this] { Run(); }) {}
+Crowd::Crowd(Options options)
+    : options_(std::move(options)),
+      exchange_(options_.webrtc ? std::make_unique<Exchange>() : nullptr),
+      thread_([this] { Run(); }) {
+  rpc::TurnOffDeadlockDetector();
+}
 
 Crowd::~Crowd() {
   std::vector<std::shared_ptr<Person>> people;
@@ -241,7 +210,9 @@ Crowd::~Crowd() {
 
 void Crowd::Add(const std::string& media_url, const std::string& token, absl::Duration phase) {
   auto person = std::make_shared<Person>(options_, absl::ToInt64Microseconds(phase));
-  person->Join(media_url, token);
+  person->Use(exchange_ == nullptr
+                  ? MediaStream(media_url, token, person->Events())
+                  : PeerConnection(*exchange_, media_url, token, person->Events()));
   MutexLock lock(&mutex_);
   people_.push_back(std::move(person));
 }

@@ -1,6 +1,6 @@
 #pragma once
-// The callers of a load: each in a room of its own over a connection of its own, at the pace of
-// real time, with packets that were encoded beforehand. A caller sends a frame every 20 ms, speech
+// The callers of a load: each in a room of its own over a line of its own, at the pace of real
+// time, with packets that were encoded beforehand. A caller sends a frame every 20 ms, speech
 // or silence; every `cycle` it speaks once and times the answer.
 #include <absl/status/status.h>
 #include <absl/time/time.h>
@@ -38,13 +38,16 @@ struct CrowdResult {
 // The smallest usual jitter buffer: what comes later than this is not played.
 inline constexpr int64_t kLateFrameUs = 40'000;
 
-// Thread-safe. One thread sends; gRPC's threads receive.
+class Exchange;
+
+// Thread-safe. One thread sends; gRPC's threads receive, or the exchange's.
 class Crowd {
  public:
   struct Options {
     Packets question;
     Packets silence;  // repeated
     absl::Duration cycle = absl::Seconds(10);
+    bool webrtc = false;  // as browsers are connected; otherwise by gRPC
   };
   explicit Crowd(Options options);
   ~Crowd();  // all hang up
@@ -62,6 +65,7 @@ class Crowd {
   void Run();
 
   const Options options_;
+  const std::unique_ptr<Exchange> exchange_;
   mutable Mutex mutex_;
   std::vector<std::shared_ptr<Person>> people_ ABSL_GUARDED_BY(mutex_);
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

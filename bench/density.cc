@@ -1,5 +1,5 @@
 // scripts/bench density: how many calls two cores carry, and what one costs. Every service is a
-// process of its own, every call a job process; callers are connections of their own, at the pace
+// process of its own, every call a job process; callers are lines of their own, at the pace
 // of real time, Opus in both directions. Each caller talks 40 % of the time and is answered for as
 // long; its microphone sends silence between, as one without voice detection does.
 //
@@ -7,6 +7,8 @@
 // s are measured. With --quick less of everything.
 //   -- --steps 1,50,100   other numbers of calls
 //   -- --seconds 60       measured in each step
+//   -- --callers stream   by gRPC's media streams, instead of WebRTC as browsers do
+//   -- --recorded         what agents say comes from the speech gateway's cache, encoded already
 //   -- --engines embedded real recognition and synthesis instead of scripted ones
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -55,6 +57,8 @@ struct Settings {
   int seconds = 60;
   int warm_seconds = 10;
   bool embedded = false;
+  bool webrtc = true;
+  bool recorded = false;
 };
 
 // Processes of the cluster by what they are.
@@ -129,6 +133,8 @@ class Density {
     }
     Summarise(report);
     crowd_.reset();
+    cluster_.reset();
+    if (!recordings_.empty()) std::filesystem::remove_all(recordings_);
     return absl::OkStatus();
   }
 
@@ -147,6 +153,12 @@ class Density {
       options.extra_arguments[fmt::format("{}-gateway", kind)] = {fmt::format("--{}-script", kind),
                                                                   script_};
     }
+    if (settings_.recorded) {
+      recordings_ = script_ + ".speech";
+      std::filesystem::create_directory(recordings_);
+      std::vector<std::string>& arguments = options.extra_arguments["tts-gateway"];
+      arguments.insert(arguments.end(), {"--tts-cache-dir", recordings_});
+    }
     PARLEY_ASSIGN_OR_RETURN(cluster_, testing::Cluster::Start(options));
     std::filesystem::remove(script_);
     api_ = std::make_unique<testing::Api>(*cluster_);
@@ -162,6 +174,7 @@ class Density {
   absl::Status MakeCrowd() {
     Crowd::Options options;
     options.cycle = kCycle;
+    options.webrtc = settings_.webrtc;
     PARLEY_ASSIGN_OR_RETURN(std::vector<int16_t> words, Words());
     options.question = Encode(words, testing::kSpeechRateHz);
     // Not digital silence: a room has some noise.
@@ -313,6 +326,7 @@ class Density {
   const Settings settings_;
   std::vector<std::string> services_;
   std::string script_;
+  std::string recordings_;  // "": none
   std::unique_ptr<testing::Cluster> cluster_;
   std::unique_ptr<testing::Api> api_;
   std::unique_ptr<Crowd> crowd_;  // before the cluster: it hangs up
@@ -333,6 +347,7 @@ absl::Status Run(const Options& options, const Settings& settings) {
 int main(int argc, char** argv) {
   parley::bench::Settings settings;
   std::string engines = "scripted";
+  std::string callers = "webrtc";
   const parley::bench::Options options =
       parley::bench::ParseOptions(argc, argv, [&](CLI::App& app) {
         app.add_option("--steps", settings.steps, "Numbers of calls, rising")->delimiter(',');
@@ -340,8 +355,12 @@ int main(int argc, char** argv) {
             ->check(CLI::Range(1, 3600));
         app.add_option("--engines", engines, "scripted or embedded")
             ->check(CLI::IsMember({"scripted", "embedded"}));
+        app.add_flag("--recorded", settings.recorded, "What agents say comes from the cache");
+        app.add_option("--callers", callers, "webrtc or stream (gRPC)")
+            ->check(CLI::IsMember({"stream", "webrtc"}));
       });
   settings.embedded = engines == "embedded";
+  settings.webrtc = callers == "webrtc";
   if (options.quick) {
     settings.steps = {1, 4, 8};
     settings.seconds = 12;

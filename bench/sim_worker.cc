@@ -52,8 +52,12 @@ SimWorker::SimWorker(const std::shared_ptr<grpc::Channel>& channel, const std::s
   request.set_worker_id(worker_id_);
   request.set_instance(instance_);
   request.set_connect_seq(1);
-  request.set_pool(agent_name);
-  request.add_agent_names(agent_name);
+  if (agent_name.empty()) {
+    request.set_serves_configured(true);
+  } else {
+    request.set_pool(agent_name);
+    request.add_agent_names(agent_name);
+  }
   request.set_slots(slots);
   request.set_accepts_all(true);
   request.set_hostname("bench");
@@ -133,6 +137,7 @@ void SimWorker::OnMessage(const v1::ConnectResponse& message) {
       if (verdict.kind() == v1::Word::ENDED) hooks_.ended();
     }
   }
+  if (message.has_go() && hooks_.came) hooks_.came(message.go().assignment());
   MutexLock lock(&mutex_);
   if (message.has_registered()) {
     registered_ = true;

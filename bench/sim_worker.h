@@ -15,8 +15,9 @@
 
 namespace parley::bench {
 
-// One agent server: takes every job, says that it started and, when it may, that it ended; many
-// jobs in one message while the broker is busy with the message before. Thread-safe.
+// One agent server, of programs called `agent_name`, or of configured agents when that is empty:
+// takes every job, says that it started and, when it may, that it ended; many jobs in one message
+// while the broker is busy with the message before. Thread-safe.
 class SimWorker {
  public:
   using Stream = rpc::ClientBidi<dispatch::v1::ConnectRequest, dispatch::v1::ConnectResponse>;
@@ -24,6 +25,7 @@ class SimWorker {
   struct Hooks {
     std::function<bool()> may_end;  // asked once for each job; no: it runs on until EndMore()
     std::function<void()> ended;    // a job's end is recorded
+    std::function<void(const dispatch::v1::Assignment&)> came = nullptr;  // a job, to be run
   };
 
   SimWorker(const std::shared_ptr<grpc::Channel>& channel, const std::string& token,

@@ -118,6 +118,7 @@ absl::Status Call(const Command& command, CallWish wish) {
   if (!wait || *wait <= absl::ZeroDuration())
     return UsageError("--wait must be a duration such as 15s, not " + wish.wait);
   wish.conversation.agent_timeout = *wait;
+  PARLEY_RETURN_IF_ERROR(command.UseTls());
   Api api = command.MakeApi();
   PARLEY_ASSIGN_OR_RETURN(std::vector<Speech> speeches, Prepare(api, wish));
   wish.conversation.print = !command.output.json && !command.output.quiet;

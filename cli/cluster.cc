@@ -33,6 +33,7 @@ constexpr int kStt = 7102;
 constexpr int kTts = 7103;
 constexpr int kLlm = 7104;
 constexpr int kRooms = 7105;
+constexpr int kRtcTcp = 7881;
 constexpr int kHttp = 8080;
 constexpr int kLiveKit = 7880;
 constexpr int kApiGrpc = 7106;  // health
@@ -106,6 +107,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   common.cluster_key = RandomHex(32);
   common.log_format = "text";
   common.log_level = options.log_level;
+  common.trace_endpoint = options.trace_endpoint;
   common.threads = kThreads;
   common.drain = kServiceDrain;
   const auto on = [&common, this](int port) {
@@ -136,6 +138,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   rooms.redis.address = redis_->address();
   rooms.dispatch_address = At(kBroker);
   rooms.rtc_udp_port += offset_;
+  rooms.rtc_tcp_port = kRtcTcp + offset_;
   PARLEY_RETURN_IF_ERROR(add("room-server", rooms, room_server::Run));
 
   SttGatewayConfig stt;
@@ -163,6 +166,8 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   agents.llm_address = At(kLlm);
   agents.health_port = kAgentHealth + offset_;
   agents.slots = options.slots;
+  agents.recordings_folder = options.recordings_folder;
+  agents.mcp_servers = options.mcp_servers;
   agents.tools_allow_loopback = true;
   agents.load_threshold = 1;  // a developer's machine compiles, too
   agents.no_death_notice = true;
@@ -182,6 +187,7 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   api.stt_address = At(kStt);
   api.tts_address = At(kTts);
   api.demo = true;
+  api.attach_files = options.attach;
   return add("api-server", api, api_server::Run);
 }
 

@@ -23,7 +23,11 @@ struct ClusterOptions {
   std::string data_dir;             // "" = a temporary folder, removed at the end
   std::vector<std::string> agents;  // definitions to register; empty = ./examples, when present
   std::string log_level = "info";
-  int slots = 0;  // of the agent server; 0 = its default
+  int slots = 0;                  // of the agent server; 0 = its default
+  std::string recordings_folder;  // as the agent server's settings
+  std::string mcp_servers;
+  std::string trace_endpoint;       // OTLP/HTTP collector; "" = none
+  std::vector<std::string> attach;  // files as of the API server's attach.files
 };
 
 class Cluster {

@@ -14,13 +14,26 @@
 
 namespace parley::cli {
 
+// How to get in where services speak TLS: PEM files, by the names that services give them.
+struct TlsWish {
+  std::string server_authorities;  // of an https:// server; "" = this machine's
+  std::string authorities;         // of gRPC; "" = plain
+  std::string certificate;         // shown to services that ask for one
+  std::string key;
+  std::string server_name;
+};
+
 struct Command {
   Output output;
   std::string server;  // as given; ServerUrl() settles it
+  TlsWish tls;
   std::function<absl::Status()> run;
   std::unique_ptr<supervise::ZygoteClient> zygote;  // of commands that run agents; else null
 
-  Api MakeApi() const { return Api(ServerUrl(server)); }
+  Api MakeApi() const;
+  // Before the first call over gRPC, and not where a cluster runs in this process.
+  //   InvalidArgument: the files
+  absl::Status UseTls() const;
 };
 
 // A subcommand whose work is `run`.
@@ -41,7 +54,8 @@ void AddDispatch(CLI::App& root, Command& command);  // dispatch and jobs
 void AddRunning(CLI::App& root, Command& command);   // workers, rooms, status
 void AddSessions(CLI::App& root, Command& command);
 void AddSpeech(CLI::App& root, Command& command);  // stt, tts
-void AddTest(CLI::App& root, Command& command);    // test, replay
+void AddTls(CLI::App& root, TlsWish& wish);
+void AddTest(CLI::App& root, Command& command);  // test, replay
 void AddToken(CLI::App& root, Command& command);
 
 }  // namespace parley::cli

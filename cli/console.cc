@@ -79,6 +79,8 @@ absl::Status Console(Command& command, ConsoleWish wish) {
     PARLEY_ASSIGN_OR_RETURN(cluster, Cluster::Start(wish.cluster, *command.zygote));
     PARLEY_RETURN_IF_ERROR(RegisterExamples(*cluster, wish.cluster.agents).status());
     command.server = cluster->url();
+  } else {
+    PARLEY_RETURN_IF_ERROR(command.UseTls());
   }
   supervise::TakeTerminal();
   Api own = command.MakeApi();

@@ -18,12 +18,13 @@ void PrintWelcome(const Cluster& cluster, const std::vector<std::string>& agents
   for (const std::string& id : agents) names += (names.empty() ? "" : ", ") + id;
   fmt::print(
       "\nParley is up: every service in this process, loopback only, development keys.\n"
+      "  console       {}/   (in a browser; key devkey, secret \"secret\")\n"
       "  HTTP API      {}   (GET /openapi.json describes it)\n"
       "  LiveKit URL   {}     key devkey, secret \"secret\"\n"
       "  agents        {}\n"
       "  data          {}{}\n"
       "Ctrl-C stops it.\n\n",
-      cluster.url(), cluster.livekit_url(),
+      cluster.url(), cluster.url(), cluster.livekit_url(),
       names.empty() ? "none; register one with `parley agents apply FILE`" : names,
       cluster.data_dir(), cluster.keeps_data() ? "" : " (removed at the end; --data-dir keeps it)");
   std::fflush(stdout);
@@ -61,9 +62,17 @@ void AddDev(CLI::App& root, Command& command) {
                   "Definitions to register (files, or folders of *.yaml); default: ./examples");
   dev->add_option("--slots", options->slots, "How many calls at once; default: 50 for each core")
       ->check(CLI::Range(0, 10'000));
+  dev->add_option("--recordings-folder", options->recordings_folder,
+                  "Keep recordings of calls whose definition asks for one here");
+  dev->add_option("--mcp-servers", options->mcp_servers,
+                  "File with the MCP servers on this machine that definitions may name");
+  dev->add_option("--attach", options->attach,
+                  "Files that name other LiveKit servers whose jobs these agents take");
   dev->add_option("--log-level", options->log_level, "Least severe lines to write")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
+  dev->add_option("--trace-endpoint", options->trace_endpoint,
+                  "Collector that spans are sent to over OTLP/HTTP, such as http://127.0.0.1:4318");
 }
 
 }  // namespace parley::cli

@@ -15,6 +15,7 @@
 #include "base/strings.h"
 #include "operation.h"
 #include "redis/redis.h"
+#include "rpc/health_client.h"
 
 namespace parley::cli {
 namespace {
@@ -209,21 +210,35 @@ constexpr Part kParts[] = {{"agent-registry", "PARLEY_REGISTRY_ADDRESS", 7101},
                            {"tts-gateway", "PARLEY_TTS_ADDRESS", 7103},
                            {"llm-gateway", "PARLEY_LLM_ADDRESS", 7104}};
 
-// Where /readyz of a service is: beside the gRPC port that its variable, or the default, names.
-std::string AdminOf(const Part& part, const Options& options) {
+// A service's gRPC port, `above` it: as its variable names it, or the default.
+std::string AddressOf(const Part& part, const Options& options, int above) {
   const std::string given = Environment(part.variable);
   const size_t colon = given.rfind(':');
   if (colon == std::string::npos)
-    return fmt::format("{}:{}", options.host, part.port + kAdminAbove + options.port_offset);
-  return fmt::format("{}:{}", given.substr(0, colon),
-                     std::atoi(given.c_str() + colon + 1) + kAdminAbove);
+    return fmt::format("{}:{}", options.host, part.port + above + options.port_offset);
+  return fmt::format("{}:{}", given.substr(0, colon), std::atoi(given.c_str() + colon + 1) + above);
 }
 
-void CheckServices(const Options& options, Findings& findings) {
+// Of services that live: do they let us in, as their neighbours have to get in?
+void CheckGrpc(const Part& part, const Options& options, bool tls, Findings& findings) {
+  const std::string address = AddressOf(part, options, 0);
+  const std::string what = fmt::format("{} over gRPC", part.name);
+  const absl::Status status = rpc::CheckHealth(address, kTimeout);
+  if (status.ok())
+    findings.Ok(what, address + (tls ? " serves, over TLS" : " serves, in the clear"));
+  else
+    findings.Fail(what, fmt::format("{}: {}", address, Message(status)),
+                  tls ? "do its certificate and --tls-authorities, --tls-server-name and, with "
+                        "mutual TLS, --tls-certificate belong together?"
+                      : "where services speak TLS, name --tls-authorities and, with mutual TLS, "
+                        "--tls-certificate and --tls-key");
+}
+
+void CheckServices(const Options& options, bool tls, Findings& findings) {
   http::Client client;
   for (const Part& part : kParts) {
     http::Call call;
-    const std::string address = AdminOf(part, options);
+    const std::string address = AddressOf(part, options, kAdminAbove);
     call.url = "http://" + address + "/readyz";
     call.timeout = call.connect_timeout = kTimeout;
     call.reach = http::Reach::kAny;
@@ -236,6 +251,7 @@ void CheckServices(const Options& options, Findings& findings) {
                     "it waits for Redis or for its models, or it drains: see its log");
     else
       findings.Ok(part.name, address + " is ready");
+    if (reply.ok()) CheckGrpc(part, options, tls, findings);
   }
 }
 
@@ -300,6 +316,7 @@ void CheckApi(const Command& command, Findings& findings) {
 }
 
 absl::Status Examine(const Command& command, const Options& options) {
+  PARLEY_RETURN_IF_ERROR(command.UseTls());
   Findings findings;
   std::string redis = options.redis.empty() ? Environment("PARLEY_REDIS_ADDRESS") : options.redis;
   if (redis.empty())
@@ -309,7 +326,7 @@ absl::Status Examine(const Command& command, const Options& options) {
   std::string keys = options.keys_file;
   if (keys.empty()) keys = Environment("PARLEY_KEYS_FILE");
   if (!keys.empty()) CheckKeys(keys, findings);
-  CheckServices(options, findings);
+  CheckServices(options, !command.tls.authorities.empty(), findings);
   CheckApi(command, findings);
   return findings.Print(command.output);
 }

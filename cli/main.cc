@@ -37,6 +37,7 @@ void AddAll(CLI::App& app, Command& command) {
   app.add_flag("-q,--quiet", command.output.quiet, "Print ids only, or nothing");
   app.add_option("--server", command.server,
                  "URL of api_server; default PARLEY_SERVER, else http://127.0.0.1:8080");
+  AddTls(app, command.tls);
   app.footer(
       "Keys: PARLEY_API_KEY and PARLEY_API_SECRET, else LIVEKIT_API_KEY and LIVEKIT_API_SECRET;\n"
       "the development pair for servers on this machine. Exit codes: 1 failed, 2 usage,\n"

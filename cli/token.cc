@@ -83,6 +83,8 @@ void AddToken(CLI::App& root, Command& command) {
   create->add_option("--agent", token->agent, "Dispatch this agent, once in the room");
   create->add_option("--agent-metadata", token->agent_metadata, "Metadata of its job");
   create->add_option("--valid-for,--ttl", token->ttl, "Life of the token")->capture_default_str();
+  create->add_option("--room-preset", claims.room_preset,
+                     "Room configuration of the server's that the room begins with");
   create->add_flag("--room-admin", claims.video.room_admin, "Manage that room");
   create->add_flag("--room-create", claims.video.room_create, "Create rooms, sessions, dispatches");
   create->add_flag("--room-list", claims.video.room_list, "List rooms, jobs, workers, sessions");

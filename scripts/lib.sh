@@ -119,7 +119,7 @@ _install_stopped() (
   [[ -d /run/systemd/system ]] || return 0
   for package in "$@"; do
     case $package in
-      prometheus | redis-server | stunnel4) as_root systemctl disable --quiet "$package" ;;
+      coturn | prometheus | redis-server | stunnel4) as_root systemctl disable --quiet "$package" ;;
     esac
   done
 )

@@ -50,6 +50,15 @@ class JobContext;
 // What a job's own code may reach. Configured agents are always kNone.
 enum class Network { kHost, kNone };
 
+// A tool that the agent server runs, beside those of the definition.
+struct ServerTool {
+  std::string name;
+  std::string description;
+  std::string parameters_json;  // JSON schema of an object
+  absl::Duration timeout;
+  std::vector<std::string> agents;  // whose it is, by id; empty: everybody's
+};
+
 struct JobInfo {
   std::string job_id;
   std::string dispatch_id;
@@ -64,8 +73,9 @@ struct JobInfo {
   std::string identity;                           // of the agent in the room
   std::string participant_identity;               // publisher and participant jobs: whom it is for
   int attempt = 1;
-  bool resuming = false;        // an earlier attempt ran
-  std::string definition_json;  // configured agents: the pinned definition
+  bool resuming = false;                 // an earlier attempt ran
+  std::string definition_json;           // configured agents: the pinned definition
+  std::vector<ServerTool> server_tools;  // … and what its MCP servers offer
 };
 
 // What the program says to a job that it is offered.
@@ -237,6 +247,12 @@ class Agent {
   std::vector<Tool> tools_;
 };
 
+// What tells speech from the rest.
+enum class VoiceDetector {
+  kWebrtc,  // WebRTC's, behind a gate of our own
+  kSilero,  // neural, where the program has its file (--vad-model); else the other, with a warning
+};
+
 struct SessionConfig {
   // Who speaks. Its instructions and tools take the place of those below.
   std::shared_ptr<Agent> agent;
@@ -250,9 +266,15 @@ struct SessionConfig {
   std::string farewell;               // as in AgentConfig
   std::vector<std::string> handoffs;  // as in AgentConfig
   std::vector<AgentConfig> agents;    // the others
-  session::Options options;           // turn-taking, interruption, limits; see session/types.h
-  bool publish_transcripts = true;    // topic lk.transcription, of both sides
-  bool keep_transcript = false;       // give the transcript to the session's record at the end
+  VoiceDetector vad = VoiceDetector::kWebrtc;
+  session::Options options;         // turn-taking, interruption, limits; see session/types.h
+  bool publish_transcripts = true;  // topic lk.transcription, of both sides
+  bool keep_transcript = false;     // give the transcript to the session's record at the end
+  // Kept as files by the agent server, where its operator gave it a folder for them
+  // (--recordings-folder), as long as the session's record: the session for `parley replay`, and
+  // the sound (Ogg with Opus; the caller left, the agent right).
+  bool record = false;
+  bool record_sound = false;
   // Called on the loop's thread: return at once. May be empty.
   std::function<void(const session::ChatItem&)> on_item;
   std::function<void(session::AgentState)> on_agent_state;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -13,11 +14,13 @@
 #include <vector>
 
 #include "agent/console/console.h"
+#include "agent/job/listener.h"
 #include "agent/job/run_job.h"
 #include "agent/server/connect.h"
 #include "agent/server/program.h"
 #include "agent/server/reload.h"
 #include "agent/server/serve.h"
+#include "audio/silero.h"
 #include "base/ids.h"
 #include "base/status.h"
 #include "base/strings.h"
@@ -37,17 +40,28 @@ std::string_view TakeCommand(std::vector<const char*>& arguments) {
   return command;
 }
 
-// The value of --exec: jobs are forked before the settings are read.
-std::string ExecOf(int argc, char** argv) {
-  constexpr std::string_view kFlag = "--exec";
+// The value of a flag: jobs are forked before the settings are read.
+std::string FlagOf(int argc, char** argv, std::string_view flag) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
-    if (argument == kFlag && i + 1 < argc) return argv[i + 1];
-    if (argument.substr(0, kFlag.size() + 1) == "--exec=") {
-      return std::string(argument.substr(kFlag.size() + 1));
+    if (argument == flag && i + 1 < argc) return argv[i + 1];
+    if (argument.starts_with(flag) && argument.substr(flag.size()).starts_with("=")) {
+      return std::string(argument.substr(flag.size() + 1));
     }
   }
   return "";
+}
+
+// Loaded once, before there are jobs: they share it, and cannot read files.
+absl::Status LoadVadModel(std::string path) {
+  if (path.empty()) {
+    const char* const named = std::getenv("PARLEY_VAD_MODEL");
+    path = named == nullptr ? "" : named;
+  }
+  if (path.empty()) return absl::OkStatus();
+  PARLEY_ASSIGN_OR_RETURN(auto model, audio::SileroModel::Load(path));
+  UseVadModel(std::move(model));
+  return absl::OkStatus();
 }
 
 // Becomes the program; its end of the socket is descriptor 3 still.
@@ -138,9 +152,13 @@ AgentServerConfig ConfigFor(const AgentOptions& options) {
 }
 
 absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptions options,
-                                                                      std::string exec) {
+                                                                      std::string exec,
+                                                                      std::string vad_model) {
   supervise::ZygoteOptions zygote;
-  zygote.prewarm = options.prewarm;
+  zygote.prewarm = [prewarm = options.prewarm, vad_model = std::move(vad_model)] {
+    PARLEY_RETURN_IF_ERROR(LoadVadModel(vad_model));
+    return prewarm ? prewarm() : absl::OkStatus();
+  };
   zygote.executes = !exec.empty();
   zygote.run_job = [options = std::move(options), exec = std::move(exec)](int socket_fd) {
     return exec.empty() ? RunJob(socket_fd, options) : Execute(exec);
@@ -155,13 +173,13 @@ int RunAgent(int argc, char** argv, AgentOptions options) {
     return RunReloading(argv);
   }
   AgentServerConfig config = ConfigFor(options);
-  const std::string exec = ExecOf(argc, argv);
+  const std::string exec = FlagOf(argc, argv, "--exec");
   if (!exec.empty()) {
     config.executes = true;
     config.serves_configured = false;
     config.job_network = true;  // it must load itself
   }
-  auto zygote = SplitProgram(std::move(options), exec);
+  auto zygote = SplitProgram(std::move(options), exec, FlagOf(argc, argv, "--vad-model"));
   if (!zygote.ok()) return service::FailStart(kService, zygote.status());
 
   service::BlockSignals();

@@ -27,15 +27,19 @@ absl::StatusOr<OpusEncoder> OpusEncoder::Create(const OpusEncoderOptions& option
     return InvalidArgument("Opus expected loss {} is not within 0 to 100 per cent",
                            options.expected_loss_percent);
   }
+  if (options.channels != 1 && options.channels != 2) {
+    return InvalidArgument("Opus of {} channels; there are 1 or 2", options.channels);
+  }
   int error = OPUS_OK;
   const int application =
       options.low_delay ? OPUS_APPLICATION_RESTRICTED_LOWDELAY : OPUS_APPLICATION_VOIP;
-  ::OpusEncoder* state = opus_encoder_create(options.rate_hz, 1, application, &error);
+  ::OpusEncoder* state =
+      opus_encoder_create(options.rate_hz, options.channels, application, &error);
   if (error != OPUS_OK) {
     return InvalidArgument("Opus cannot be made from {} Hz: use 8000, 12000, 16000, 24000 or 48000",
                            options.rate_hz);
   }
-  OpusEncoder encoder(state, options.rate_hz);
+  OpusEncoder encoder(state, options.rate_hz, options.channels);
   opus_encoder_ctl(state, OPUS_SET_BITRATE(options.bitrate_bps));
   opus_encoder_ctl(state, OPUS_SET_COMPLEXITY(options.complexity));
   opus_encoder_ctl(state, OPUS_SET_SIGNAL(OPUS_SIGNAL_VOICE));
@@ -51,14 +55,19 @@ absl::StatusOr<size_t> OpusEncoder::Encode(std::span<const int16_t> frame,
         "an Opus frame has {} samples, not {}, and wants room for {} bytes, not {}", frame_samples_,
         frame.size(), kMaxPacketBytes, packet.size());
   }
-  const opus_int32 bytes =
-      opus_encode(Enc(state_.get()), frame.data(), static_cast<int>(frame.size()), packet.data(),
-                  static_cast<opus_int32>(packet.size()));
+  const opus_int32 bytes = opus_encode(Enc(state_.get()), frame.data(), rate_hz_ / 50,
+                                       packet.data(), static_cast<opus_int32>(packet.size()));
   if (bytes < 0) return Internal("cannot encode Opus: {}", opus_strerror(bytes));
   return static_cast<size_t>(bytes);
 }
 
 void OpusEncoder::Reset() { opus_encoder_ctl(Enc(state_.get()), OPUS_RESET_STATE); }
+
+int OpusEncoder::pre_skip() const {
+  opus_int32 lookahead = 0;
+  opus_encoder_ctl(Enc(state_.get()), OPUS_GET_LOOKAHEAD(&lookahead));
+  return lookahead * (48'000 / rate_hz_);
+}
 
 absl::StatusOr<OpusDecoder> OpusDecoder::Create(int rate_hz) {
   int error = OPUS_OK;

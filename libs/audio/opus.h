@@ -13,6 +13,7 @@ namespace parley::audio {
 
 struct OpusEncoderOptions {
   int rate_hz = 48'000;      // of the samples: 8,000, 12,000, 16,000, 24,000 or 48,000
+  int channels = 1;          // or 2: samples of left and right take turns
   int bitrate_bps = 24'000;  // 6,000 to 128,000
   int complexity = 5;        // 0 (81 µs a frame) to 10 (284 µs a frame)
   // The codec's transform alone, without its speech model: a third of the time (24 µs a frame at
@@ -31,19 +32,24 @@ class OpusEncoder {
   //   InvalidArgument  an option is out of range
   static absl::StatusOr<OpusEncoder> Create(const OpusEncoderOptions& options = {});
 
-  // Encodes exactly 20 ms of samples. Returns how many bytes of `packet` (at least
-  // kMaxPacketBytes) it used.
+  // Encodes exactly 20 ms of samples (of each channel). Returns how many bytes of `packet` (at
+  // least kMaxPacketBytes) it used.
   //   InvalidArgument  a span has the wrong size
   absl::StatusOr<size_t> Encode(std::span<const int16_t> frame, std::span<uint8_t> packet);
   void Reset();
+  // What a decoder puts before the first sample, at 48 kHz.
+  int pre_skip() const;
 
  private:
   struct Free {
     void operator()(void* state) const;
   };
-  OpusEncoder(void* state, int rate_hz)
-      : state_(state), frame_samples_(static_cast<size_t>(rate_hz) / 50) {}
+  OpusEncoder(void* state, int rate_hz, int channels)
+      : state_(state),
+        rate_hz_(rate_hz),
+        frame_samples_(static_cast<size_t>(rate_hz / 50 * channels)) {}
   std::unique_ptr<void, Free> state_;
+  int rate_hz_;
   size_t frame_samples_;
 };
 

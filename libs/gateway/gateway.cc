@@ -1,5 +1,6 @@
 #include "gateway/gateway.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "auth/token.h"
@@ -59,6 +60,17 @@ bool Streams::Add(Member* key, std::weak_ptr<Member> member) {
 void Streams::Remove(Member* key) {
   MutexLock lock(&mutex_);
   members_.erase(key);
+  due_.erase(key);
+  changed_.SignalAll();
+}
+
+void Streams::CheckIn(Member* key, absl::Duration wait) {
+  const absl::Time at = Clock::Real().Now() + wait;
+  MutexLock lock(&mutex_);
+  if (!members_.contains(key)) return;
+  const auto [due, added] = due_.try_emplace(key, at);
+  if (!added && due->second <= at) return;
+  due->second = at;
   changed_.SignalAll();
 }
 
@@ -77,13 +89,20 @@ void Streams::Run() {
   MutexLock lock(&mutex_);
   while (!stop_) {
     const absl::Time now = Clock::Real().Now();
-    if (now < next) {
-      changed_.WaitFor(&mutex_, next - now);
+    absl::Time first = next;
+    for (const auto& [key, at] : due_) first = std::min(first, at);
+    if (now < first) {
+      changed_.WaitFor(&mutex_, first - now);
       continue;
     }
-    next = now + absl::Seconds(1);
+    const bool all = now >= next;
+    if (all) next = now + absl::Seconds(1);
     std::vector<std::shared_ptr<Member>> alive;
     for (const auto& [key, member] : members_) {
+      const auto due = due_.find(key);
+      const bool wished = due != due_.end() && due->second <= now;
+      if (wished) due_.erase(due);
+      if (!all && !wished) continue;
       if (auto locked = member.lock()) alive.push_back(std::move(locked));
     }
     // Members may call back.

@@ -37,7 +37,8 @@ class Streams {
   class Member {
    public:
     virtual ~Member() = default;
-    // Once a second, on the supervisor's thread: post, do not work. For time limits.
+    // Once a second and when CheckIn() says, on the supervisor's thread: post, do not work. For
+    // time limits.
     virtual void Check(absl::Time now) = 0;
   };
 
@@ -47,6 +48,8 @@ class Streams {
   // False: there are as many as there may be.
   bool Add(Member* key, std::weak_ptr<Member> member);
   void Remove(Member* key);
+  // Checks this member once more, after `wait`; a later wish changes nothing before then.
+  void CheckIn(Member* key, absl::Duration wait);
   size_t size() const;
   // Members hold what their gateway owns: it may go only after this returned.
   void WaitEmpty();
@@ -58,6 +61,7 @@ class Streams {
   mutable Mutex mutex_;
   CondVar changed_;
   std::map<Member*, std::weak_ptr<Member>> members_ ABSL_GUARDED_BY(mutex_);
+  std::map<Member*, absl::Time> due_ ABSL_GUARDED_BY(mutex_);  // of members, by CheckIn()
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

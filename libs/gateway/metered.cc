@@ -144,7 +144,7 @@ class MeteredTts::Stream : public speech::TtsStream {
     absl::Status status = stream_->Speak(
         sentence,
         [&](std::span<const int16_t> samples, const std::vector<speech::WordTime>& words) {
-          begun = true;
+          begun = begun || !samples.empty();
           return sink(samples, words);
         },
         cancel);

@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/trace_context.h"
 #include "http/authority.h"
 
 namespace parley::http {
@@ -196,6 +197,10 @@ curl_slist* Setup(CURL* easy, const Call& call, Transfer* transfer) {
   for (const auto& [name, value] : call.headers) {
     // curl drops "Name:" and sends "Name;" as a header without a value.
     const std::string line = value.empty() ? name + ";" : name + ": " + value;
+    headers = curl_slist_append(headers, line.c_str());
+  }
+  if (CurrentTrace().valid()) {
+    const std::string line = "traceparent: " + CurrentTrace().Traceparent();
     headers = curl_slist_append(headers, line.c_str());
   }
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);

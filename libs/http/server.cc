@@ -1,6 +1,7 @@
 #include "http/server.h"
 
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@ namespace {
 constexpr unsigned kMaxHeaderBytes = 32 << 10;
 constexpr size_t kWriteBytes = 64 << 10;
 constexpr absl::Duration kSweepInterval = absl::Milliseconds(250);
+constexpr absl::Duration kLookAtCertificate = absl::Seconds(2);
 // How long a refused request's body is still read, so that its sender gets to see the answer.
 constexpr absl::Duration kDiscardTime = absl::Seconds(2);
 constexpr int kMaxClosingTurns = 10'000;
@@ -128,6 +130,14 @@ absl::Status Server::Impl::CreateContext() {
   info.timeout_secs = static_cast<unsigned>(std::max(seconds(options.idle_timeout), 3600));
   info.timeout_secs_ah_idle =
       static_cast<unsigned>(seconds(std::max(options.header_timeout, options.idle_timeout)));
+  if (!options.certificate.empty()) {
+    info.port = CONTEXT_PORT_NO_LISTEN_SERVER;
+    info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+    info.ssl_cert_filepath = options.certificate.c_str();
+    info.ssl_private_key_filepath = options.key.c_str();
+    info.ssl_options_set = SSL_OP_NO_TLSv1 | SSL_OP_NO_TLSv1_1;
+    info.alpn = "http/1.1";  // the callbacks speak no HTTP/2
+  }
   context = lws_create_context(&info);
   if (context == nullptr) {
     return Unavailable(
@@ -158,6 +168,22 @@ void Server::Impl::Run() {
   if (open_handles > 0)
     return log.Error("the HTTP server did not close", {{"handles", open_handles}});
   lws_context_destroy(context);
+}
+
+// Mounted secrets change both files at once; where a copy changes one after the other, nothing is
+// taken before they fit.
+void Server::Impl::RenewCertificate() {
+  if (options.certificate.empty() || loop->NowMicros() < look_us) return;
+  look_us = After(kLookAtCertificate);
+  if (!certificate.Changed()) return;
+  if (const absl::Status status = certificate.Check(); !status.ok()) {
+    log.Warn("the new certificate cannot be used; the one before is shown on",
+             {{"error", Message(status)}});
+    return;
+  }
+  const bool renewed = lws_tls_cert_updated(context, options.certificate.c_str(),
+                                            options.key.c_str(), nullptr, 0, nullptr, 0) == 0;
+  log.Info(renewed ? "certificate renewed" : "certificate not renewed", {});
 }
 
 void Server::Impl::CloseListeners() {
@@ -211,6 +237,7 @@ Connection& Server::Impl::Of(struct lws* wsi) {
 }
 
 void Server::Impl::Sweep() {
+  RenewCertificate();
   const int64_t now_us = loop->NowMicros();
   std::vector<struct lws*> late;
   for (const auto& [wsi, connection] : connections) {
@@ -494,7 +521,8 @@ std::vector<std::pair<std::string, std::string>> Server::routes() const {
 }
 
 absl::Status Server::Start() {
-  absl::Status status;
+  absl::Status status = impl_->certificate.Check();
+  if (!status.ok()) return status;
   for (const int port : impl_->options.ports) {
     int bound = 0;
     const int fd = Listen(impl_->options.address, port, &bound, &status);

@@ -70,6 +70,10 @@ struct ServerOptions {
   // senders are closed.
   absl::Duration header_timeout = absl::Seconds(10);
   int max_connections = 10'000;
+  // PEM files: TLS (1.2 or later) on all ports, with this certificate chain; both empty: plain.
+  // They are looked at every 2 s: once both are replaced, new connections get the new certificate.
+  std::string certificate;
+  std::string key;
 };
 
 // Add routes, then Start(). Thread-safe after Start().
@@ -99,8 +103,8 @@ class Server {
   // (method, pattern) of every route: openapi.json is checked against it.
   std::vector<std::pair<std::string, std::string>> routes() const;
 
-  // Unavailable: "port 8080 on 127.0.0.1 is taken; …". Full executor: requests are answered 503
-  // with Retry-After.
+  // Unavailable: "port 8080 on 127.0.0.1 is taken; …". InvalidArgument: the certificate. Full
+  // executor: requests are answered 503 with Retry-After.
   absl::Status Start();
   int port(size_t index = 0) const;  // bound port
   // Closes listeners, waits for requests under way until `grace`, then closes the rest; returns

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "event/loop.h"
+#include "http/certificate.h"
 #include "http/routes.h"
 #include "http/server.h"
 #include "http/under_way.h"
@@ -55,7 +56,11 @@ struct SocketRoute {
 
 struct Server::Impl {
   Impl(ServerOptions o, Executor& e, log::Logger l)
-      : options(std::move(o)), executor(e), log(std::move(l)), gate(std::make_shared<Gate>()) {}
+      : options(std::move(o)),
+        executor(e),
+        log(std::move(l)),
+        gate(std::make_shared<Gate>()),
+        certificate(options.certificate, options.key) {}
 
   // ---- any thread ----
   const ServerOptions options;
@@ -73,6 +78,8 @@ struct Server::Impl {
   Requests under_way;
 
   // ---- the loop's thread ----
+  Certificate certificate;
+  int64_t look_us = 0;  // when it is looked at again
   struct lws_context* context = nullptr;
   struct lws_vhost* vhost = nullptr;
   std::vector<int> listeners;
@@ -88,6 +95,7 @@ struct Server::Impl {
   void CloseListeners();
   void Drain();
   void Sweep();
+  void RenewCertificate();
   Connection& Of(struct lws* wsi);
   int OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length);
   void ReadRequest(Connection& connection);

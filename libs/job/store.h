@@ -84,8 +84,8 @@ class JobStore {
     std::vector<T> items;  // newest first
     std::string next;      // empty: the end
   };
-  // Of ended ones the newest 10,000 of a project and pool, for an hour. InvalidArgument: `after` is
-  // not a page token.
+  // Of ended ones the newest 10,000 of a project and pool (1,000 of a room), for an hour. With an
+  // `agent_name` a page costs up to 5,000 reads. InvalidArgument: `after` is not a page token.
   virtual absl::StatusOr<Page<Dispatch>> ListDispatches(const ListQuery& query) = 0;
 
   // Ends a job (AJ_…) or a dispatch with its job (AD_…). A running job is asked to stop and is over
@@ -97,6 +97,11 @@ class JobStore {
   // the job ended. InvalidArgument: above 256 KiB.
   virtual absl::Status SaveCheckpoint(std::string_view job_id, uint64_t token,
                                       std::string_view blob) = 0;
+
+  // Puts an event of type job_slow_STAGE or job_gave_up_STAGE into the stream of the job's pool.
+  // Errors as SaveCheckpoint; InvalidArgument: a stage that is no word of a to z, 32 at most.
+  virtual absl::Status NoteStall(std::string_view job_id, uint64_t token, std::string_view stage,
+                                 bool given_up) = 0;
 
   // Begins to hand a RUNNING job over: reserves a slot at `worker_id` (empty: at the least loaded
   // that fits) and tells it. `token` 0: whoever has the job; else only that holder. The job then
@@ -241,6 +246,15 @@ class JobStore {
   virtual absl::StatusOr<Page<SessionRecord>> ListSessions(std::string_view project, int limit,
                                                            std::string_view after) = 0;
   virtual absl::Status EraseSession(std::string_view project, std::string_view session_id) = 0;
+  // What else is kept of a session goes with its record: one entry for each, in order, true where
+  // it was erased, or was `ended` longer ago than records are kept and has none any more.
+  struct SessionEnd {
+    std::string project;
+    std::string session_id;
+    absl::Time ended;
+  };
+  virtual absl::StatusOr<std::vector<bool>> SessionsGone(
+      const std::vector<SessionEnd>& sessions) = 0;
 };
 
 }  // namespace parley::job

@@ -7,13 +7,14 @@
 namespace parley::job {
 namespace {
 
-Event ToEvent(const redis::Reply& entry, std::string_view pool) {
+// Later versions may add parts; what has fewer is no event of this form (keys.h: kRecordForm).
+std::optional<Event> ToEvent(const redis::Reply& entry, std::string_view pool) {
   Event event;
   event.position = entry.elements[0].text;
   event.pool = pool;
   constexpr size_t kParts = 12, kPartsOfRooms = 14;
   const std::vector<std::string> parts = Split(entry.elements[1].elements.at(1).text, '\n');
-  if (parts.size() != kParts && parts.size() != kPartsOfRooms) return event;
+  if (parts.size() < kParts) return std::nullopt;
   event.time = absl::FromUnixMillis(static_cast<int64_t>(ToToken(parts[0])));
   event.type = parts[1];
   event.project = parts[2];
@@ -26,7 +27,7 @@ Event ToEvent(const redis::Reply& entry, std::string_view pool) {
   event.reason = ReasonFromText(parts[9]);
   event.fencing_token = ToToken(parts[10]);
   event.attempt = static_cast<int>(ToToken(parts[11]));
-  if (parts.size() == kPartsOfRooms) {
+  if (parts.size() >= kPartsOfRooms) {
     event.room_sid = parts[12];
     event.participant_identity = parts[13];
   }
@@ -61,8 +62,11 @@ absl::StatusOr<JobStore::EventBatch> RedisJobStore::ReadEvents(std::string_view 
   }
   EventBatch batch;
   batch.next = position;
-  for (const redis::Reply& entry : reply->elements) batch.events.push_back(ToEvent(entry, pool));
-  if (!batch.events.empty()) batch.next = batch.events.back().position;
+  for (const redis::Reply& entry : reply->elements) {
+    if (std::optional<Event> event = ToEvent(entry, pool))
+      batch.events.push_back(*std::move(event));
+    batch.next = entry.elements[0].text;
+  }
   return batch;
 }
 

@@ -25,6 +25,12 @@ std::string PoolKeys::worker(std::string_view id) const { return Key("w:", id); 
 std::string PoolKeys::reservations(std::string_view worker) const { return Key("wr:", worker); }
 std::string PoolKeys::live(std::string_view project) const { return Key("live:", Escape(project)); }
 std::string PoolKeys::past(std::string_view project) const { return Key("past:", Escape(project)); }
+std::string PoolKeys::room_live(std::string_view project, std::string_view room) const {
+  return fmt::format("{}rlive:{}:{}", prefix_, Escape(project), Escape(room));
+}
+std::string PoolKeys::room_past(std::string_view project, std::string_view room) const {
+  return fmt::format("{}rpast:{}:{}", prefix_, Escape(project), Escape(room));
+}
 std::string PoolKeys::leases() const { return Key("leases", ""); }
 std::string PoolKeys::fences() const { return Key("fences", ""); }
 std::string PoolKeys::events() const { return Key("events", ""); }

@@ -5,7 +5,14 @@
 
 namespace parley::job::keys {
 
-// Name → number of pools and back: hash of `n:NAME` → tag, `t:TAG` → name, `count`.
+// The form of all records here, a number. Fields may be added to a form: each version reads those
+// it knows, takes a missing one for its default, and leaves the others alone. What an older version
+// would misread is a new form: brokers that do not know it stop touching the store, and begin_epoch
+// ends their epoch.
+inline constexpr int kRecordForm = 1;
+
+// Name → number of pools and back: hash of `n:NAME` → tag, `t:TAG` → name, `count`; the newest form
+// of records that a broker writes: `form`.
 inline constexpr std::string_view kPools = "parley:pools";
 // Which pool workers of an agent name are in: hash of `PROJECT/NAME` → pool.
 inline constexpr std::string_view kNames = "parley:names";
@@ -28,6 +35,9 @@ class PoolKeys {
   std::string reservations(std::string_view worker) const;  // wr: hash, job → token
   std::string live(std::string_view project) const;         // zset: dispatch → create ms
   std::string past(std::string_view project) const;         // the same of ended ones, newest 10,000
+  // Those of one room: rlive, and rpast of the newest 1,000 that ended.
+  std::string room_live(std::string_view project, std::string_view room) const;
+  std::string room_past(std::string_view project, std::string_view room) const;
   std::string leases() const;                        // zset: worker → ms of the last heartbeat
   std::string fences() const;                        // hash: ended job → lowest token, since ms
   std::string events() const;                        // stream

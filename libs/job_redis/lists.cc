@@ -33,7 +33,6 @@ bool IsAfter(const std::pair<int64_t, std::string>& entry, const Cursor& cursor)
 
 bool Fits(const Dispatch& dispatch, const JobStore::ListQuery& query) {
   return (query.project.empty() || dispatch.project == query.project) &&
-         (query.room.empty() || dispatch.room == query.room) &&
          (query.agent_name.empty() || dispatch.agent_name == query.agent_name);
 }
 
@@ -66,12 +65,18 @@ absl::StatusOr<JobStore::Page<Dispatch>> RedisJobStore::ListDispatches(const Lis
   // The next entries of every pool and index, merged; a page takes the newest of them.
   std::vector<Entry> entries;
   bool all_seen = true;
-  const int wanted = std::min(
-      kMaxScanned, query.room.empty() && query.agent_name.empty() ? query.limit + 1 : kMaxScanned);
+  const int wanted =
+      query.agent_name.empty() ? std::min(kMaxScanned, query.limit + 1) : kMaxScanned;
   for (const std::string& pool : pools) {
     const keys::PoolKeys keys(pool);
-    std::vector<std::string> indexes = {keys.live(query.project)};
-    if (query.include_ended) indexes.push_back(keys.past(query.project));
+    std::vector<std::string> indexes;
+    if (query.room.empty()) {
+      indexes = {keys.live(query.project), keys.past(query.project)};
+    } else {
+      indexes = {keys.room_live(query.project, query.room),
+                 keys.room_past(query.project, query.room)};
+    }
+    if (!query.include_ended) indexes.pop_back();
     for (const std::string& index : indexes) {
       int taken = 0;
       for (int offset = 0; taken < wanted; offset += wanted) {

@@ -5,6 +5,16 @@
 #include "job_redis/scripts.h"
 
 namespace parley::job {
+namespace {
+
+absl::Status NewerForm() {
+  return Unavailable(
+      "a newer version keeps its records in this Redis, in a form that this one (which knows {}) "
+      "does not read: finish the upgrade",
+      keys::kRecordForm);
+}
+
+}  // namespace
 
 PoolTable::PoolTable(redis::Pool& redis, std::function<void(const std::string&)> recovering)
     : redis_(redis), recovering_(std::move(recovering)) {}
@@ -41,6 +51,10 @@ absl::StatusOr<std::string> PoolTable::NameOf(const std::string& tag) {
 }
 
 absl::StatusOr<std::vector<std::string>> PoolTable::All() {
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply newest,
+                          redis_.Eval(scripts::mark_form, {std::string(keys::kPools)},
+                                      {std::to_string(keys::kRecordForm)}));
+  if (newest.integer > keys::kRecordForm) return NewerForm();
   PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
                           redis_.Command({"HKEYS", std::string(keys::kPools)}));
   std::vector<std::string> pools;
@@ -90,9 +104,11 @@ absl::StatusOr<PoolTable::Ground> PoolTable::GroundOf(const std::string& pool,
     known = state.known.empty() ? "0" : state.known;
   }
   if (known != "0" || learned) PARLEY_RETURN_IF_ERROR(RestoreNumbers());
-  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
-                          redis_.Eval(scripts::begin_epoch, {keys::PoolKeys(pool).meta()},
-                                      {known, std::to_string(highest_token)}));
+  absl::StatusOr<redis::Reply> answer =
+      redis_.Eval(scripts::begin_epoch, {keys::PoolKeys(pool).meta()},
+                  {known, std::to_string(highest_token), std::to_string(keys::kRecordForm)});
+  if (parley::ReasonOf(answer.status()).reason == "NEWER_FORM") return NewerForm();
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply, std::move(answer));
   if (reply.elements.size() != 3) return Internal("begin_epoch answered in another form");
   const Ground ground{std::to_string(reply.elements[0].integer), reply.elements[2].text};
   const bool on_hold = reply.elements[1].integer == 1;

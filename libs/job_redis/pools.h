@@ -25,6 +25,7 @@ class PoolTable {
   absl::StatusOr<std::string> TagOf(const std::string& pool);
   // NotFound: no pool has this number.
   absl::StatusOr<std::string> NameOf(const std::string& tag);
+  // Unavailable: a newer version writes these records in a form that this one does not know.
   absl::StatusOr<std::vector<std::string>> All();
   // What an earlier process knew: the store is told it again if it has lost it.
   void Learn(const std::string& pool, const std::string& tag);
@@ -35,6 +36,7 @@ class PoolTable {
     std::string epoch;
     std::string server;  // run_id
   };
+  // Unavailable: as in All().
   absl::StatusOr<Ground> GroundOf(const std::string& pool, uint64_t highest_token);
   // A script answered STALE_EPOCH, or another server answers now: ask again.
   void Forget(const std::string& pool, const Ground& ground);

@@ -54,6 +54,8 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<Dispatch> Terminate(std::string_view id) override;
   absl::Status SaveCheckpoint(std::string_view job_id, uint64_t token,
                               std::string_view blob) override;
+  absl::Status NoteStall(std::string_view job_id, uint64_t token, std::string_view stage,
+                         bool given_up) override;
   absl::StatusOr<Job> Migrate(std::string_view job_id, uint64_t token,
                               std::string_view worker_id) override;
   absl::Status SaveLastCheckpoint(std::string_view job_id, uint64_t token, std::string_view blob,
@@ -101,6 +103,7 @@ class RedisJobStore : public JobStore {
   absl::StatusOr<Page<SessionRecord>> ListSessions(std::string_view project, int limit,
                                                    std::string_view after) override;
   absl::Status EraseSession(std::string_view project, std::string_view session_id) override;
+  absl::StatusOr<std::vector<bool>> SessionsGone(const std::vector<SessionEnd>& sessions) override;
 
  private:
   // A job that was made here and is about to be given to a worker of this broker.

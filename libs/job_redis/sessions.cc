@@ -1,3 +1,5 @@
+#include <absl/time/clock.h>
+
 #include "base/status.h"
 #include "job_redis/redis_job_store.h"
 #include "job_redis/scripts.h"
@@ -83,6 +85,26 @@ absl::Status RedisJobStore::EraseSession(std::string_view project, std::string_v
               {"DEL", keys::Session(project, session_id)},
               {"ZREM", keys::Sessions(project), std::string(session_id)}})
       .status();
+}
+
+absl::StatusOr<std::vector<bool>> RedisJobStore::SessionsGone(
+    const std::vector<SessionEnd>& sessions) {
+  std::vector<std::vector<std::string>> commands;
+  for (const SessionEnd& one : sessions) {
+    commands.push_back({"EXISTS", keys::Erased(one.project, one.session_id)});
+    commands.push_back({"EXISTS", keys::Session(one.project, one.session_id)});
+  }
+  if (commands.empty()) return std::vector<bool>();
+  PARLEY_ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies, Pipeline(commands));
+  const absl::Time oldest = absl::Now() - absl::Seconds(kKeepSeconds);
+  std::vector<bool> gone;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    const bool erased = replies[2 * i].integer != 0;
+    // A Redis that lost everything must not take the recordings with it.
+    const bool expired = replies[2 * i + 1].integer == 0 && sessions[i].ended < oldest;
+    gone.push_back(erased || expired);
+  }
+  return gone;
 }
 
 }  // namespace parley::job

@@ -337,6 +337,23 @@ absl::Status RedisJobStore::SaveLastCheckpoint(std::string_view job_id, uint64_t
   return SaveBlob(job_id, token, blob, std::to_string(absl::ToUnixMillis(paused_at)));
 }
 
+absl::Status RedisJobStore::NoteStall(std::string_view job_id, uint64_t token,
+                                      std::string_view stage, bool given_up) {
+  constexpr size_t kMaxStage = 32;
+  const bool word =
+      !stage.empty() && stage.size() <= kMaxStage &&
+      std::all_of(stage.begin(), stage.end(), [](char c) { return c >= 'a' && c <= 'z'; });
+  if (!word) return InvalidArgument("a stage is a word of a to z");
+  PARLEY_ASSIGN_OR_RETURN(const std::string pool, PoolOf(job_id, kJobPrefix));
+  PARLEY_ASSIGN_OR_RETURN(const redis::Reply reply,
+                          Run(scripts::note_stall, pool,
+                              {std::string(job_id), std::to_string(token),
+                               fmt::format("{}{}", given_up ? "job_gave_up_" : "job_slow_", stage)},
+                              -1, 1));
+  if (reply.elements[0].integer == 1) return absl::OkStatus();
+  return Aborted("job {} ended or has a newer token than {}", job_id, token);
+}
+
 absl::Status RedisJobStore::SaveBlob(std::string_view job_id, uint64_t token, std::string_view blob,
                                      const std::string& paused_ms) {
   if (blob.size() > kMaxCheckpointBytes) {

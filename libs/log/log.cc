@@ -3,9 +3,12 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <iterator>
 #include <nlohmann/json.hpp>
+
+#include "base/trace_context.h"
 
 namespace parley::log {
 namespace {
@@ -97,6 +100,9 @@ void Logger::Write(Level level, std::string_view message,
   if (!shared_ || level < shared_->level) return;
   std::vector<Field> all = bound_;
   all.insert(all.end(), fields.begin(), fields.end());
+  if (CurrentTrace().valid() && std::ranges::find(all, "trace_id", &Field::key) == all.end()) {
+    all.emplace_back("trace_id", CurrentTrace().TraceId());
+  }
   shared_->sink(level, message, all);
 }
 

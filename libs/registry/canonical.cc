@@ -67,6 +67,16 @@ Json ToolJson(const Tool& tool) {
   return json;
 }
 
+Json McpJson(const McpServerConfig& server) {
+  Json json = {{"timeout", DurationText(server.timeout)}};
+  PutText(json, "name", server.name);
+  PutText(json, "url", server.url);
+  PutAll(json, "headers", server.headers);
+  PutAll(json, "allowed_tools", server.allowed_tools);
+  PutAll(json, "agents", server.agents);
+  return json;
+}
+
 Json RuleJson(const Rule& rule) {
   if (rule.when.empty()) return {{"otherwise", rule.say}};
   Json json = {{"when", rule.when}};
@@ -111,6 +121,7 @@ std::string ToJson(const AgentDefinition& d) {
       {"tts", ListJson(d.tts, TtsJson)},
       {"turn_detection",
        {{"mode", Name(d.turn_detection.mode)},
+        {"vad", d.turn_detection.vad == VadEngine::kSilero ? "silero" : "webrtc"},
         {"endpointing",
          {{"mode", d.turn_detection.dynamic ? "dynamic" : "fixed"},
           {"min_delay", DurationText(d.turn_detection.min_delay)},
@@ -131,9 +142,12 @@ std::string ToJson(const AgentDefinition& d) {
       {"session",
        {{"away_after", DurationText(d.session.away_after)},
         {"close_on_disconnect", d.session.close_on_disconnect},
+        {"record", d.session.record},
+        {"record_sound", d.session.record_sound},
         {"transcript", d.session.transcript}}},
       {"grammars", d.grammars},
   };
+  if (!d.mcp_servers.empty()) json["mcp_servers"] = ListJson(d.mcp_servers, McpJson);
   PutText(json, "farewell", d.farewell);
   PutAll(json, "handoffs", d.handoffs);
   for (const auto& [name, model] :

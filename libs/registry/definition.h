@@ -46,8 +46,12 @@ struct TtsConfig {
 enum class TurnMode { kVad, kStt, kSemantic, kManual };
 std::string_view Name(TurnMode mode);  // as in a definition: vad, stt, semantic, manual
 
+// What tells speech from the rest: WebRTC's detector, or Silero's neural one.
+enum class VadEngine { kWebrtc, kSilero };
+
 struct TurnDetection {
   TurnMode mode = TurnMode::kVad;
+  VadEngine vad = VadEngine::kWebrtc;
   // Endpointing, from the end of speech. Where a definition says nothing: these, and 300 ms and
   // 2.5 s for kSemantic.
   absl::Duration min_delay = absl::Milliseconds(500);
@@ -84,6 +88,17 @@ struct Tool {
   bool IsOf(std::string_view agent) const;
 };
 
+// A server of tools that speaks MCP: one at a URL, or a program that the operator of the agent
+// servers has named.
+struct McpServerConfig {
+  std::string name;  // the program's; empty: `url`
+  std::string url;
+  std::map<std::string, std::string> headers;
+  std::vector<std::string> allowed_tools;     // empty: all
+  absl::Duration timeout = absl::Seconds(5);  // of a list, and of a call; 10 ms to 60 s
+  std::vector<std::string> agents;            // whose tools they are, by id; empty: of all
+};
+
 struct Limits {
   absl::Duration max_duration = absl::Hours(2);  // of a session
   int max_tool_steps = 3;
@@ -94,6 +109,9 @@ struct SessionOptions {
   absl::Duration away_after = absl::Seconds(15);  // 0 = never
   bool close_on_disconnect = true;
   bool transcript = false;  // keep it with the session's record
+  // Files of agent servers that have a folder for them: what `parley replay` takes, and the sound.
+  bool record = false;
+  bool record_sound = false;
 };
 
 // One rule of the `rules` engine; the first that matches answers. A rule without `when` is the one
@@ -138,6 +156,7 @@ struct AgentDefinition {
   Interruption interruption;
   bool preemptive_generation = false;  // ask the model before the turn is taken
   std::vector<Tool> tools;
+  std::vector<McpServerConfig> mcp_servers;
   bool transcription_enabled = true;
   Limits limits;
   SessionOptions session;

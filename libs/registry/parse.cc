@@ -22,6 +22,7 @@ constexpr std::array<HandoffContext, 3> kContexts = {HandoffContext::kWhole, Han
                                                      HandoffContext::kSummary};
 constexpr size_t kMaxChain = 8;
 constexpr size_t kMaxTools = 64;
+constexpr size_t kMaxMcpServers = 8;
 constexpr size_t kMaxRules = 500;
 constexpr size_t kMaxSets = 32;  // grammars, rule sets
 constexpr size_t kMaxAgents = 32;
@@ -36,6 +37,7 @@ class Parser {
     ReadIdentity(map);
     ReadGrammars(map);
     ReadTools(map);
+    ReadMcpServers(map);
     ReadRules(map);
     ReadStt(map);
     ReadLlm(map);
@@ -47,7 +49,7 @@ class Parser {
     ReadTranscription(map);
     ReadLimits(map);
     ReadSession(map);
-    for (const char* field : {"realtime", "mcp_servers", "secrets"}) map.NotBuilt(field);
+    for (const char* field : {"realtime", "secrets"}) map.NotBuilt(field);
     map.Text("avatar_model", &definition_.avatar_model, {1, 256});
     ReadModelOnly(map, "avatar", &definition_.avatar_model);
     ReadModelOnly(map, "vision", &definition_.vision_model);
@@ -142,6 +144,39 @@ class Parser {
       });
       fields.Finish();
       definition_.tools.push_back(std::move(tool));
+    });
+  }
+
+  void ReadMcpServers(MapReader& map) {
+    map.List("mcp_servers", kMaxMcpServers, [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      McpServerConfig server;
+      if (fields.Text("name", &server.name) && !IsId(server.name)) {
+        fields.Fail("name", "\"{}\" must be 1 to 63 of a to z, 0 to 9 and -", server.name);
+      }
+      if (fields.Text("url", &server.url, {1, 2048})) {
+        const std::string problem = UrlProblem(server.url, options_.allow_loopback);
+        if (!problem.empty()) fields.Fail("url", "{}", problem);
+      }
+      if (server.name.empty() == server.url.empty()) {
+        fields.Fail("", "needs either `url` or the `name` of a server of the operator's");
+      }
+      fields.Texts("headers", &server.headers, 32, {1, 64}, {0, 4096});
+      for (const auto& [name, value] : server.headers) {
+        const std::string field = "headers." + name;
+        if (!IsHeaderName(name)) fields.Fail(field, "is not a header that a tool may set");
+        if (value.find_first_of("\r\n") != value.npos) fields.Fail(field, "holds a line break");
+      }
+      if (!server.headers.empty() && server.url.empty()) {
+        fields.Fail("headers", "stand beside a URL; a program has none");
+      }
+      fields.TextList("allowed_tools", &server.allowed_tools, kMaxTools, {1, 64});
+      fields.Duration("timeout", &server.timeout, absl::Milliseconds(10), absl::Seconds(60));
+      fields.TextList("agents", &server.agents, kMaxAgents, {1, 63});
+      for (const std::string& agent : server.agents)
+        named_.push_back({fields.LineOf("agents"), fields.PathOf("agents"), agent});
+      fields.Finish();
+      definition_.mcp_servers.push_back(std::move(server));
     });
   }
 
@@ -264,6 +299,8 @@ class Parser {
     CheckSay(fields, "say", rule.say, pattern->slots(), !rule.call.empty());
     if (rule.call.empty()) return;
     const Tool* tool = definition_.FindTool(rule.call);
+    // What MCP servers offer shows when a session starts.
+    if (tool == nullptr && !definition_.mcp_servers.empty()) return;
     if (tool == nullptr) return fields.Fail("call", "there is no tool {}", rule.call);
     const auto schema = nlohmann::json::parse(tool->parameters_json, nullptr, false);
     for (const auto& name : schema.value("required", nlohmann::json::array())) {
@@ -508,6 +545,11 @@ class Parser {
           turns.mode = *known;
         }
       }
+      std::string vad = "webrtc";
+      if (fields.Text("vad", &vad) && vad != "webrtc" && vad != "silero") {
+        fields.Fail("vad", "\"{}\" is none of webrtc, silero", vad);
+      }
+      turns.vad = vad == "silero" ? VadEngine::kSilero : VadEngine::kWebrtc;
       if (turns.mode == TurnMode::kSemantic) {
         turns.min_delay = absl::Milliseconds(300);
         turns.max_delay = absl::Milliseconds(2500);
@@ -574,7 +616,8 @@ class Parser {
       MapReader fields(node, path, errors_);
       fields.Duration("away_after", &session.away_after, absl::ZeroDuration(), absl::Hours(24));
       fields.Bool("close_on_disconnect", &session.close_on_disconnect);
-      fields.NotBuilt("record");
+      fields.Bool("record", &session.record);
+      fields.Bool("record_sound", &session.record_sound);
       fields.Bool("transcript", &session.transcript);
       fields.Finish();
     });

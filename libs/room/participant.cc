@@ -9,15 +9,21 @@
 namespace parley::room {
 namespace {
 
-constexpr uint32_t kRpcRecipientNotFound = 1401;  // LiveKit's number
-
 absl::Status Gone() { return FailedPrecondition("the participant has left the room"); }
 
-absl::Status CheckPublish(const PublishRequest& request, const Permission& permission) {
+absl::Status CheckPublish(const PublishRequest& request, const Permission& permission,
+                          bool takes_opaque) {
   PARLEY_RETURN_IF_ERROR(CheckName("cid", request.cid, true));
   PARLEY_RETURN_IF_ERROR(CheckName("track name", request.name, true));
-  if (request.kind == TrackKind::kVideo) {
-    return Error(absl::StatusCode::kUnimplemented, "video tracks are not supported yet");
+  const bool video = request.kind == TrackKind::kVideo;
+  if (video && !takes_opaque) {
+    return Error(absl::StatusCode::kUnimplemented, "video goes over WebRTC only");
+  }
+  const bool video_codec = request.codec != Codec::kOpus && request.codec != Codec::kPcm16;
+  if (video != video_codec) return InvalidArgument("the codec is of another kind of track");
+  if (request.picture.layers.size() > kMaxLayers) {
+    return InvalidArgument("a track has {} layers; the limit is {}", request.picture.layers.size(),
+                           kMaxLayers);
   }
   if (!permission.can_publish) {
     return PermissionDenied("the token does not grant canPublish");
@@ -51,7 +57,8 @@ Participant::~Participant() = default;
 absl::StatusOr<Track> Participant::Publish(const PublishRequest& request) {
   MutexLock lock(&room_->mutex_);
   if (state_->gone) return Gone();
-  PARLEY_RETURN_IF_ERROR(CheckPublish(request, state_->info.permission));
+  PARLEY_RETURN_IF_ERROR(
+      CheckPublish(request, state_->info.permission, state_->sink->TakesOpaque()));
   const size_t live = static_cast<size_t>(
       std::ranges::count_if(state_->tracks, [](const auto& track) { return track->live; }));
   if (live >= kMaxTracks || state_->tracks.size() >= 64 * kMaxTracks) {
@@ -62,7 +69,9 @@ absl::StatusOr<Track> Participant::Publish(const PublishRequest& request) {
                      .name = request.name,
                      .kind = request.kind,
                      .source = request.source,
-                     .codec = request.codec};
+                     .codec = request.codec,
+                     .encryption = request.encryption,
+                     .picture = request.picture};
   state_->sink->OnEvent(TrackPublished{identity_, published.track, request.cid});
   room_->BroadcastLocked(TrackPublished{identity_, published.track, {}}, this);
   for (const auto& other : room_->participants_) {
@@ -94,21 +103,7 @@ absl::Status Participant::SetMuted(std::string_view track_sid, bool muted) {
 absl::Status Participant::SetSubscribed(std::string_view track_sid, bool subscribed) {
   MutexLock lock(&room_->mutex_);
   if (state_->gone) return Gone();
-  for (const auto& other : room_->participants_) {
-    if (other.get() == this) continue;
-    Room::Published* published = other->state_->Track(track_sid);
-    if (published == nullptr) continue;
-    if (!subscribed) {
-      room_->UnsubscribeLocked(*published, *this);
-      return absl::OkStatus();
-    }
-    if (!state_->info.permission.can_subscribe) {
-      return PermissionDenied("the token does not grant canSubscribe");
-    }
-    room_->SubscribeLocked(*other, *published, *this);
-    return absl::OkStatus();
-  }
-  return NotFound("nobody else publishes track {}", track_sid);
+  return room_->SetSubscribedLocked(*this, track_sid, subscribed);
 }
 
 absl::Status Participant::Update(const ParticipantChange& change) {
@@ -182,10 +177,8 @@ absl::Status Participant::SendRpc(RpcPacket packet) {
   MutexLock lock(&room_->mutex_);
   PARLEY_RETURN_IF_ERROR(CheckMaySendLocked());
   packet.from_identity = identity_;
-  const auto receiver = room_->FindLocked(packet.destination_identity);
-  if (receiver != nullptr) {
-    receiver->state_->sink->OnEvent(std::move(packet));
-  } else if (packet.step == RpcPacket::Step::kRequest) {
+  const bool request = packet.step == RpcPacket::Step::kRequest;
+  if (request && room_->FindLocked(packet.destination_identity) == nullptr) {
     RpcPacket refused;
     refused.step = RpcPacket::Step::kAck;  // SDKs hear of no error before it
     refused.request_id = packet.request_id;
@@ -196,6 +189,8 @@ absl::Status Participant::SendRpc(RpcPacket packet) {
     refused.error_code = kRpcRecipientNotFound;
     refused.error_message = "Recipient not found";
     state_->sink->OnEvent(std::move(refused));
+  } else {
+    room_->DeliverRpcLocked(packet);
   }
   return absl::OkStatus();
 }
@@ -228,12 +223,25 @@ FrameResult Participant::SendFrame(uint32_t index, const Frame& frame) {
     return FrameResult::kInvalid;
   }
   if (published.track.muted) return FrameResult::kMuted;
-  room_->HearLocked(*this, frame.level);
+  if (published.track.kind == TrackKind::kAudio) room_->HearLocked(*this, frame.level);
   if (published.listeners.empty()) return FrameResult::kUnheard;
   for (const Room::Published::Listener& listener : published.listeners) {
     listener.sink->OnFrame(listener.number, frame);
   }
   return FrameResult::kForwarded;
+}
+
+void Participant::WantPicture(uint32_t track_number, uint8_t layer) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return;
+  for (const auto& other : room_->participants_) {
+    for (size_t i = 0; i < other->state_->tracks.size(); ++i) {
+      for (const auto& listener : other->state_->tracks[i]->listeners) {
+        if (listener.participant != this || listener.number != track_number) continue;
+        return other->state_->sink->OnPictureWanted(static_cast<uint32_t>(i), layer);
+      }
+    }
+  }
 }
 
 std::optional<uint32_t> Participant::TrackIndex(std::string_view track_sid) const {

@@ -11,6 +11,7 @@ namespace parley::room {
 namespace {
 
 constexpr absl::Duration kMaxTimeout = absl::Hours(24 * 7);
+constexpr size_t kMaxLeft = 64;
 
 // Who speaks: as LiveKit's servers decide it, so that clients show the same people.
 constexpr int64_t kLookUs = 400'000;
@@ -247,6 +248,9 @@ void Room::RemoveLocked(std::shared_ptr<Participant> participant, LeaveReason re
   if (!state.info.permission.hidden) {
     BroadcastLocked(ParticipantLeft{participant->sid_, participant->identity_, reason});
   }
+  FailCallsLocked(participant->identity_);
+  left_.emplace_back(participant->identity_, reason);
+  if (left_.size() > kMaxLeft) left_.pop_front();
   if (IsPerson(participant->kind_) && PeopleLocked() == 0) {
     no_people_since_us_ = clock_.MonotonicMicros();
   }
@@ -301,7 +305,7 @@ void Room::HushLocked(Participant& speaker) {
 }
 
 void Room::UnpublishLocked(Participant& publisher, Published& track) {
-  HushLocked(publisher);
+  if (track.track.kind == TrackKind::kAudio) HushLocked(publisher);
   track.live = false;
   track.listeners.clear();
   BroadcastLocked(TrackUnpublished{publisher.identity_, track.track.sid});
@@ -310,6 +314,9 @@ void Room::UnpublishLocked(Participant& publisher, Published& track) {
 void Room::SubscribeLocked(Participant& publisher, Published& track, Participant& subscriber) {
   Participant::State& state = *subscriber.state_;
   if (!state.info.permission.can_subscribe) return;
+  const bool opaque =
+      track.track.kind == TrackKind::kVideo || track.track.encryption != Encryption::kNone;
+  if (opaque && !state.sink->TakesOpaque()) return;
   for (const auto& listener : track.listeners) {
     if (listener.participant == &subscriber) return;
   }
@@ -323,6 +330,25 @@ void Room::SubscribeLocked(Participant& publisher, Published& track, Participant
     publisher.state_->sink->OnEvent(
         TrackSubscribed{track.track.sid, hidden ? std::string() : subscriber.identity_});
   }
+}
+
+absl::Status Room::SetSubscribedLocked(Participant& subscriber, std::string_view track_sid,
+                                       bool subscribed) {
+  for (const auto& other : participants_) {
+    if (other.get() == &subscriber) continue;
+    Published* published = other->state_->Track(track_sid);
+    if (published == nullptr) continue;
+    if (!subscribed) {
+      UnsubscribeLocked(*published, subscriber);
+      return absl::OkStatus();
+    }
+    if (!subscriber.state_->info.permission.can_subscribe) {
+      return PermissionDenied("the token does not grant canSubscribe");
+    }
+    SubscribeLocked(*other, *published, subscriber);
+    return absl::OkStatus();
+  }
+  return NotFound("nobody else publishes track {}", track_sid);
 }
 
 void Room::UnsubscribeLocked(Published& track, const Participant& subscriber) {
@@ -385,7 +411,7 @@ absl::Status Room::ChangeLocked(Participant& participant, const ParticipantChang
 void Room::SetMutedLocked(Participant& publisher, Published& track, bool muted) {
   if (track.track.muted == muted) return;
   track.track.muted = muted;
-  if (muted) HushLocked(publisher);
+  if (muted && track.track.kind == TrackKind::kAudio) HushLocked(publisher);
   BroadcastLocked(TrackMuted{publisher.identity_, track.track.sid, muted});
 }
 
@@ -397,11 +423,40 @@ void Room::BroadcastLocked(const Event& event, const Participant* except) {
 
 void Room::DeliverLocked(const Event& event, const std::vector<std::string>& destinations,
                          const Participant* from) {
-  if (destinations.empty()) return BroadcastLocked(event, from);
+  const auto* data = std::get_if<DataPacket>(&event);
+  const bool opaque = data != nullptr && data->encrypted;
   for (const auto& participant : participants_) {
+    if (opaque && !participant->state_->sink->TakesOpaque()) continue;
+    if (destinations.empty()) {
+      if (participant.get() != from) participant->state_->sink->OnEvent(event);
+      continue;
+    }
     if (std::ranges::find(destinations, participant->identity_) != destinations.end()) {
       participant->state_->sink->OnEvent(event);
     }
+  }
+}
+
+void Room::DeliverRpcLocked(const RpcPacket& packet) {
+  if (const auto receiver = FindLocked(packet.destination_identity)) {
+    receiver->state_->sink->OnEvent(packet);
+    return;
+  }
+  const auto call = calls_.find(packet.request_id);
+  if (call == calls_.end() || packet.step == RpcPacket::Step::kRequest) return;
+  if (packet.destination_identity == packet.request_id &&
+      packet.from_identity == call->second.identity) {
+    call->second.answered(packet);
+  }
+}
+
+void Room::FailCallsLocked(std::string_view identity) {
+  for (const auto& [id, call] : calls_) {
+    if (call.identity != identity) continue;
+    call.answered({.step = RpcPacket::Step::kResponse,
+                   .request_id = id,
+                   .error_code = kRpcRecipientLeft,
+                   .error_message = "Recipient disconnected"});
   }
 }
 
@@ -427,7 +482,8 @@ RoomInfo Room::InfoLocked() const {
           .max_participants = max_participants_,
           .create_time = create_time_,
           .num_participants = people,
-          .num_agents = static_cast<int>(participants_.size()) - people};
+          .num_agents = static_cast<int>(std::ranges::count_if(
+              participants_, [](const auto& p) { return p->kind_ == Kind::kAgent; }))};
 }
 
 void Room::ObserveLocked(AdmissionRecord::Outcome outcome, std::string_view identity,
@@ -450,8 +506,12 @@ std::vector<ParticipantInfo> Room::participants() const {
 absl::StatusOr<ParticipantInfo> Room::Find(std::string_view identity) const {
   MutexLock lock(&mutex_);
   const auto participant = FindLocked(identity);
-  if (participant == nullptr) return NotFound("nobody is \"{}\" in room \"{}\"", identity, name_);
-  return participant->state_->Info();
+  if (participant != nullptr) return participant->state_->Info();
+  const absl::Status nobody = NotFound("nobody is \"{}\" in room \"{}\"", identity, name_);
+  const auto left = std::find_if(left_.rbegin(), left_.rend(),
+                                 [identity](const auto& one) { return one.first == identity; });
+  if (left == left_.rend()) return nobody;
+  return WithReason(nobody, "PARTICIPANT_LEFT", {{"left", std::string(Name(left->second))}});
 }
 
 absl::Status Room::UpdateMetadata(std::string metadata) {
@@ -504,6 +564,48 @@ absl::Status Room::SendData(DataPacket packet) {
   const std::vector<std::string> destinations = packet.destination_identities;
   DeliverLocked(std::move(packet), destinations, nullptr);
   return absl::OkStatus();
+}
+
+absl::Status Room::SetSubscribed(std::string_view identity,
+                                 const std::vector<std::string>& track_sids, bool subscribed) {
+  MutexLock lock(&mutex_);
+  const auto subscriber = FindLocked(identity);
+  if (subscriber == nullptr) return NotFound("nobody is \"{}\" in room \"{}\"", identity, name_);
+  for (const std::string& sid : track_sids) {
+    const absl::Status status = SetSubscribedLocked(*subscriber, sid, subscribed);
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Room::Call(RpcPacket request, std::function<void(const RpcPacket&)> answered) {
+  PARLEY_RETURN_IF_ERROR(CheckName("request_id", request.request_id, false));
+  PARLEY_RETURN_IF_ERROR(CheckName("method", request.method, false));
+  if (request.payload.size() > kMaxRpcBytes) {
+    return InvalidArgument("a call with {} bytes; the limit is {}", request.payload.size(),
+                           kMaxRpcBytes);
+  }
+  if (!IsValidUtf8(request.payload)) return InvalidArgument("the payload is not valid UTF-8");
+  request.from_identity = request.request_id;
+  MutexLock lock(&mutex_);
+  if (calls_.size() >= kMaxCalls) return ResourceExhausted("{} calls wait in this room", kMaxCalls);
+  const Waiting& call =
+      calls_.insert_or_assign(request.request_id, Waiting{request.destination_identity, answered})
+          .first->second;
+  if (FindLocked(call.identity) != nullptr) {
+    DeliverRpcLocked(request);
+  } else {
+    call.answered({.step = RpcPacket::Step::kResponse,
+                   .request_id = request.request_id,
+                   .error_code = kRpcRecipientNotFound,
+                   .error_message = "Recipient not found"});
+  }
+  return absl::OkStatus();
+}
+
+void Room::EndCall(std::string_view request_id) {
+  MutexLock lock(&mutex_);
+  if (const auto call = calls_.find(request_id); call != calls_.end()) calls_.erase(call);
 }
 
 void Room::Close(LeaveReason reason, std::string_view message) {

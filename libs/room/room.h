@@ -6,11 +6,14 @@
 // from the clock; timeouts happen when CloseIfDue() is called.
 #include <absl/status/statusor.h>
 
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -35,6 +38,13 @@ class ParticipantSink {
   virtual void OnEvent(const Event& event) = 0;
   // A frame of the subscription that SubscriptionStarted announced as `track_number`.
   virtual void OnFrame(uint32_t track_number, const Frame& frame) = 0;
+  // A listener of the own track `index` needs a picture of this layer that needs no other.
+  virtual void OnPictureWanted(uint32_t index, uint8_t layer) {
+    static_cast<void>(index);
+    static_cast<void>(layer);
+  }
+  // May it be given what the room cannot read: video, encrypted tracks and packets?
+  virtual bool TakesOpaque() const { return false; }
 };
 
 // One attempt of a job, as its signed token says.
@@ -52,7 +62,7 @@ struct JoinRequest {
   Attributes attributes;
   Kind kind = Kind::kStandard;
   Permission permission;
-  bool auto_subscribe = true;  // to all audio of others
+  bool auto_subscribe = true;  // to all tracks of others that its sink takes
   std::optional<JobClaim> job;
 };
 
@@ -65,6 +75,8 @@ struct PublishRequest {
   TrackKind kind = TrackKind::kAudio;
   TrackSource source = TrackSource::kMicrophone;
   Codec codec = Codec::kOpus;
+  Encryption encryption = Encryption::kNone;
+  Picture picture;
 };
 
 struct ParticipantChange {
@@ -79,7 +91,7 @@ enum class FrameResult { kForwarded, kUnheard, kMuted, kNoTrack, kInvalid };
 // A participant's seat: what its connection may do in the room. Thread-safe. After the participant
 // has left (Disconnected was sent) every command answers FailedPrecondition and frames go nowhere.
 // Errors otherwise: PermissionDenied names the missing permission, InvalidArgument the limit,
-// NotFound the track, Unimplemented video.
+// NotFound the track, Unimplemented video of a sink that takes none.
 class Participant {
  public:
   ~Participant();
@@ -104,6 +116,9 @@ class Participant {
   // The hot path: no allocation. `index` counts this participant's published tracks from 0;
   // unpublishing does not renumber.
   FrameResult SendFrame(uint32_t index, const Frame& frame);
+  // Asks the publisher of a track that this one listens to for a picture that needs no other.
+  // Nothing happens when it does not listen to it.
+  void WantPicture(uint32_t track_number, uint8_t layer);
   // Index of a published track; nullopt when there is none. For transports that name tracks by sid.
   std::optional<uint32_t> TrackIndex(std::string_view track_sid) const;
 
@@ -184,6 +199,8 @@ class Room : public std::enable_shared_from_this<Room> {
 
   RoomInfo info() const;
   std::vector<ParticipantInfo> participants() const;  // in order of joining, hidden included
+  //   NotFound  nobody has this identity; of one of the last 64 who left it says how (reason
+  //             PARTICIPANT_LEFT, metadata left: the LeaveReason's name)
   absl::StatusOr<ParticipantInfo> Find(std::string_view identity) const;
 
   absl::Status UpdateMetadata(std::string metadata);
@@ -196,6 +213,18 @@ class Room : public std::enable_shared_from_this<Room> {
                                   bool muted);
   // From the server: no sender.
   absl::Status SendData(DataPacket packet);
+  // Lets somebody receive these tracks or no longer, as it might ask itself. Tracks that are not
+  // here are passed over. NotFound when nobody has this identity.
+  absl::Status SetSubscribed(std::string_view identity, const std::vector<std::string>& track_sids,
+                             bool subscribed);
+  // From the server: a request to `destination_identity`, whose caller bears the request's id as
+  // its identity. `answered` hears the acknowledgement and the response (1401 at once when nobody
+  // has the identity, 1503 when it leaves first), with the room's lock held: take it and return. It
+  // is kept until EndCall.
+  //   InvalidArgument     no request id, a payload above 15,360 bytes or no UTF-8
+  //   ResourceExhausted   kMaxCalls of the room wait
+  absl::Status Call(RpcPacket request, std::function<void(const RpcPacket&)> answered);
+  void EndCall(std::string_view request_id);
 
   // Everybody leaves with `reason`; nobody joins any more. Idempotent.
   void Close(LeaveReason reason, std::string_view message = {});
@@ -212,6 +241,10 @@ class Room : public std::enable_shared_from_this<Room> {
  private:
   friend class Participant;
   struct Published;
+  struct Waiting {
+    std::string identity;  // of who is called
+    std::function<void(const RpcPacket&)> answered;
+  };
   Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFences fences);
 
   absl::Status AdmitLocked(const JoinRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -225,6 +258,8 @@ class Room : public std::enable_shared_from_this<Room> {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SubscribeLocked(Participant& publisher, Published& track, Participant& subscriber)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status SetSubscribedLocked(Participant& subscriber, std::string_view track_sid,
+                                   bool subscribed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnsubscribeLocked(Published& track, const Participant& subscriber)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyPermissionLocked(Participant& participant, const Permission& permission)
@@ -246,6 +281,10 @@ class Room : public std::enable_shared_from_this<Room> {
                      const Participant* from) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<Participant> FindLocked(std::string_view identity) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // To its destination, if that is here: a participant, or a call of the server.
+  void DeliverRpcLocked(const RpcPacket& packet) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Who is called cannot answer any more.
+  void FailCallsLocked(std::string_view identity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   RoomInfo InfoLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int PeopleLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ObserveLocked(AdmissionRecord::Outcome outcome, std::string_view identity,
@@ -265,11 +304,13 @@ class Room : public std::enable_shared_from_this<Room> {
   mutable Mutex mutex_;
   std::string metadata_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<Participant>> participants_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::pair<std::string, LeaveReason>> left_ ABSL_GUARDED_BY(mutex_);  // newest last
   JobFences fences_ ABSL_GUARDED_BY(mutex_);
   bool a_person_came_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t no_people_since_us_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t look_at_speakers_us_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, Waiting, std::less<>> calls_ ABSL_GUARDED_BY(mutex_);  // by request id
 };
 
 // Is this a person, i.e. does it keep a room open and count for max_participants?

@@ -21,6 +21,8 @@ inline constexpr size_t kMaxDataBytes = 64 << 10;        // payload of a data or
 inline constexpr size_t kMaxFrameBytes = 4 << 10;
 inline constexpr size_t kPcm16FrameBytes = 1920;  // 20 ms
 inline constexpr size_t kMaxTracks = 16;          // of one participant
+inline constexpr size_t kMaxRpcBytes = 15 << 10;  // payload of a call that every SDK takes
+inline constexpr size_t kMaxCalls = 1000;         // of the server, that wait in one room
 inline constexpr size_t kMaxParticipants = 1000;  // of one room, agents included
 
 enum class Kind { kStandard, kAgent, kSip, kRecorder };
@@ -30,7 +32,13 @@ enum class TrackSource { kUnknown, kCamera, kMicrophone, kScreenShare, kScreenSh
 enum class Codec {
   kOpus,   // 48 kHz, one packet of 20 ms a frame
   kPcm16,  // 48 kHz mono little-endian, 960 samples a frame
+  // Video is never decoded: a frame is the payload of one RTP packet.
+  kVp8,
+  kVp9,
+  kH264,
 };
+// What clients do to frames among themselves.
+enum class Encryption { kNone, kGcm, kCustom };
 enum class LeaveReason {
   kClientInitiated,
   kDuplicateIdentity,
@@ -57,12 +65,30 @@ struct Permission {
   std::vector<TrackSource> can_publish_sources;  // empty = all
 };
 
+// One of the sizes that a publisher of video sends at once (simulcast).
+struct VideoLayer {
+  int quality = 0;  // 0 = low, 1 = medium, 2 = high
+  uint32_t width = 0;
+  uint32_t height = 0;
+  uint32_t bitrate_bps = 0;  // at most; 0 = not said
+};
+inline constexpr size_t kMaxLayers = 3;
+
+// What a publisher says of a track, for its listeners; the room itself makes no use of it.
+struct Picture {
+  uint32_t width = 0;
+  uint32_t height = 0;
+  std::vector<VideoLayer> layers;  // the lowest first; empty: one size
+};
+
 struct Track {
   std::string sid;  // TR_…
   std::string name;
   TrackKind kind = TrackKind::kAudio;
   TrackSource source = TrackSource::kUnknown;
   Codec codec = Codec::kOpus;
+  Encryption encryption = Encryption::kNone;
+  Picture picture;  // of video
   bool muted = false;
   bool subscribed = false;  // somebody receives it
 };
@@ -98,7 +124,8 @@ struct DataPacket {
   std::string payload;
   std::string topic;
   bool reliable = true;
-  std::string from_identity;                        // set by the room
+  bool encrypted = false;     // by its sender, for clients that have the key: no topic, any payload
+  std::string from_identity;  // set by the room
   std::vector<std::string> destination_identities;  // empty: everybody else
 };
 
@@ -127,6 +154,10 @@ struct BytePacket {
   std::vector<std::string> destination_identities;  // empty: everybody else
 };
 
+// LiveKit's numbers for what may happen between the two sides of a call.
+inline constexpr uint32_t kRpcRecipientNotFound = 1401;
+inline constexpr uint32_t kRpcRecipientLeft = 1503;
+
 // One step of a call from one participant to another.
 struct RpcPacket {
   enum class Step { kRequest, kAck, kResponse };
@@ -145,11 +176,17 @@ struct RpcPacket {
 // How well a participant's connection carries speech, as its transport judges it.
 enum class Quality { kUnknown, kLost, kPoor, kGood, kExcellent };
 
-// One audio frame on its way. Borrows its bytes: valid during the call only.
+// One audio frame, or one packet of a video track, on its way. Borrows its bytes: valid during the
+// call only.
 struct Frame {
-  uint32_t timestamp = 0;  // 48 kHz media clock, wraps
+  uint32_t timestamp = 0;  // 48 kHz media clock (video: 90 kHz), wraps
   uint32_t level = 127;    // -dBov, 0 (loudest) to 127 (silence); 127 when unknown
   std::string_view data;
+  // Of video.
+  uint16_t sequence = 0;  // of its layer's packets
+  uint8_t layer = 0;      // as in Picture::layers
+  bool marker = false;    // the last packet of a picture
+  bool key = false;       // begins a picture that needs no other
 };
 
 // What a participant sees, in the room's order.

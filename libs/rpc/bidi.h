@@ -12,6 +12,7 @@
 
 #include "base/executor.h"
 #include "base/mutex.h"
+#include "rpc/channel.h"
 #include "rpc/status.h"
 
 namespace parley::rpc {
@@ -187,6 +188,7 @@ class ClientBidi : public grpc::ClientBidiReactor<Out, In> {
     if (!stream->options_.bearer.empty()) {
       stream->context_.AddMetadata("authorization", "Bearer " + stream->options_.bearer);
     }
+    SetTrace(stream->context_);
     start(&stream->context_, stream.get());
     stream->AddHold();  // writes come from outside reactions
     stream->StartRead(&stream->in_);
@@ -283,14 +285,16 @@ class ClientBidi : public grpc::ClientBidiReactor<Out, In> {
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-// Runs `work` on the executor and finishes the call with the status it returns. RESOURCE_EXHAUSTED
-// when the executor is full.
+// Runs `work` on the executor, for the trace that the call names, and finishes the call with the
+// status it returns. RESOURCE_EXHAUSTED when the executor is full.
 template <typename Work>
 grpc::ServerUnaryReactor* Unary(Executor& executor, grpc::CallbackServerContext* context,
                                 Work work) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  if (!executor.Post(
-          [reactor, work = std::move(work)] { reactor->Finish(ToGrpcStatus(work())); })) {
+  if (!executor.Post([reactor, trace = TraceOf(*context), work = std::move(work)] {
+        const TraceScope scope(trace);
+        reactor->Finish(ToGrpcStatus(work()));
+      })) {
     reactor->Finish(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
                                  "the server is busy; try again shortly"));
   }

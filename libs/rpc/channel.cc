@@ -9,6 +9,8 @@
 namespace parley::rpc {
 namespace {
 
+constexpr char kTraceparent[] = "traceparent";
+
 // gRPC 1.51 shuts the queue of its callback API down with the last channel that used it, and races
 // with callbacks that are under way then ("prior > 0"). A channel that leads nowhere and is never
 // destroyed keeps the queue up.
@@ -57,6 +59,17 @@ void SetBearer(grpc::ClientContext& context, std::string_view token) {
 
 void SetTimeout(grpc::ClientContext& context, absl::Duration timeout) {
   context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
+}
+
+void SetTrace(grpc::ClientContext& context) {
+  if (CurrentTrace().valid()) context.AddMetadata(kTraceparent, CurrentTrace().Traceparent());
+}
+
+TraceContext TraceOf(const grpc::ServerContextBase& context) {
+  const auto& metadata = context.client_metadata();
+  const auto it = metadata.find(kTraceparent);
+  if (it == metadata.end()) return {};
+  return TraceContext::Parse({it->second.data(), it->second.size()});
 }
 
 std::string BearerOf(const grpc::ServerContextBase& context) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/trace_context.h"
+
 namespace parley::rpc {
 
 // A channel to "host:port" (or unix:/path) with keepalive, round-robin over resolved addresses and
@@ -16,6 +18,10 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target);
 // Adds `authorization: Bearer …`.
 void SetBearer(grpc::ClientContext& context, std::string_view token);
 void SetTimeout(grpc::ClientContext& context, absl::Duration timeout);
+// Adds the `traceparent` of the calling thread's trace, if it works for one.
+void SetTrace(grpc::ClientContext& context);
+// The trace of an incoming call; not valid when it names none.
+TraceContext TraceOf(const grpc::ServerContextBase& context);
 // The bearer token of an incoming call; "" when there is none.
 std::string BearerOf(const grpc::ServerContextBase& context);
 

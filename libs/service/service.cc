@@ -12,6 +12,7 @@
 #include "http/server.h"
 #include "metrics/metrics.h"
 #include "rpc/channel.h"
+#include "service/trace_exporter.h"
 
 namespace parley::service {
 namespace {
@@ -46,6 +47,11 @@ void CommonConfig::BindProcess(config::Table& table) {
   table.Choice("log.level", &log_level, {"debug", "info", "warn", "error"},
                "Least severe lines to write");
   table.Choice("log.format", &log_format, {"json", "text"}, "Form of log lines");
+  table.Text(
+      "trace.endpoint", &trace_endpoint,
+      "Collector that spans are sent to over OTLP/HTTP, such as http://collector:4318; none: "
+      "nothing is traced");
+  table.AlsoFromEnv("OTEL_EXPORTER_OTLP_ENDPOINT");
   table.Text("keys_file", &keys_file, "keys.yaml: API keys, projects and the cluster key");
   table.Text("api_key", &api_key, "API key, when there is no keys file");
   table.NotAFlag();
@@ -77,6 +83,7 @@ void CommonConfig::BindProcess(config::Table& table) {
 }
 
 struct Context::Impl {
+  std::unique_ptr<TraceExporter> traces;
   mutable Mutex mutex;
   CondVar stopped;
   std::shared_ptr<const auth::KeyRing> keys ABSL_GUARDED_BY(mutex);
@@ -96,6 +103,8 @@ absl::StatusOr<std::unique_ptr<Context>> Context::Create(std::string name, Commo
   context->executor_ =
       std::make_unique<Executor>(static_cast<size_t>(c.threads), static_cast<size_t>(c.queue));
   context->impl_ = std::make_unique<Impl>();
+  context->impl_->traces = std::make_unique<TraceExporter>(c.trace_endpoint, context->name_,
+                                                           *context->registry_, context->log_);
   PARLEY_RETURN_IF_ERROR(rpc::Check(c.tls));
   if (c.tls.dials()) rpc::UseTls(c.tls);
   std::shared_ptr<const auth::KeyRing> ring;
@@ -136,6 +145,8 @@ absl::StatusOr<std::unique_ptr<Context>> Context::Create(std::string name, Commo
 Context::~Context() {
   if (executor_) executor_->Stop();
 }
+
+const trace::Tracer& Context::tracer() const { return impl_->traces->tracer(); }
 
 std::shared_ptr<const auth::KeyRing> Context::keys() const {
   MutexLock lock(&impl_->mutex);

@@ -18,6 +18,7 @@
 #include "config/table.h"
 #include "log/log.h"
 #include "rpc/server.h"
+#include "trace/tracer.h"
 
 namespace parley::service {
 
@@ -29,8 +30,9 @@ struct CommonConfig {
   int admin_port = -1;                // -1 = grpc_port + 1000 (0 when grpc_port is 0)
   std::string log_level = "info";
   std::string log_format = "json";
-  std::string keys_file;  // keys.yaml
-  std::string api_key;    // instead of a file: LIVEKIT_API_KEY / LIVEKIT_API_SECRET
+  std::string trace_endpoint;  // OTLP/HTTP collector; "" = no spans
+  std::string keys_file;       // keys.yaml
+  std::string api_key;         // instead of a file: LIVEKIT_API_KEY / LIVEKIT_API_SECRET
   std::string api_secret;
   std::string cluster_key;
   bool dev = false;                          // development keys
@@ -56,6 +58,8 @@ class Context {
   const log::Logger& log() const { return log_; }
   prometheus::Registry& registry() { return *registry_; }
   Executor& executor() { return *executor_; }
+  // Where spans go; keeps nothing unless a collector is configured.
+  const trace::Tracer& tracer() const;
   Clock& clock() { return Clock::Real(); }
   const CommonConfig& config() const { return config_; }
   // The ring as of now; keys.yaml is read again when it changes.

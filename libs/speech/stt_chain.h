@@ -17,6 +17,7 @@
 #include "speech/breakers.h"
 #include "speech/chain_errors.h"
 #include "speech/engines.h"
+#include "speech/pace.h"
 #include "speech/stt.h"
 
 namespace parley::speech {
@@ -27,10 +28,19 @@ namespace parley::speech {
 // is tried again between two utterances, as soon as its breaker allows it; should it fail, the
 // utterance is not lost either.
 //
+// A remote engine that takes longer over a final than it usually does (Pace) plus kHedgeSlack gets
+// a rival: the next engine of the chain hears the same and is asked the same, and whose final comes
+// first serves from there on. So a slow engine in good health is not left, and one that is gone
+// costs little.
+//
 // Belongs to one thread (or strand) at a time, its owner's: engines' events come on their own
 // threads, and the owner carries them back here.
 class SttChain {
  public:
+  // A recogniser that hears an utterance anew needs most of the half second that a failure may
+  // cost.
+  static constexpr absl::Duration kHedgeSlack = absl::Milliseconds(100);
+
   struct Options {
     std::vector<SttConfig> engines;  // in order of preference; at least one
     int input_rate_hz = 16000;       // of what Write() takes; resampled for each engine
@@ -40,6 +50,7 @@ class SttChain {
     absl::Duration final_timeout = absl::Seconds(5);
     // Engines opened for one utterance, at most: the first and as many rescues.
     int max_opens = 4;
+    Pace* pace = nullptr;  // null: no rivals
   };
   struct Listener {
     // `engine` listens from here on. `failed`: why the one before it, or a preferred one, does not;
@@ -67,11 +78,13 @@ class SttChain {
   absl::Status Reset();
   // Events of engines that no longer serve are dropped.
   void OnEvent(uint64_t generation, SttEvent event);
-  // For stalls: call about once a second.
+  // For stalls: call about once a second, and when CheckAfter() says.
   void CheckStalled();
+  // When a rival may be wanted, from now; InfiniteDuration: not for what is asked so far.
+  absl::Duration CheckAfter() const;
 
   // Empty before Open().
-  const std::string& engine() const { return engine_; }
+  const std::string& engine() const { return ear_.engine; }
 
  private:
   struct Asked {  // an EndUtterance without its final
@@ -80,12 +93,26 @@ class SttChain {
     int64_t since_us = 0;
   };
 
+  struct Ear {  // an open engine
+    std::string engine;
+    size_t index = 0;
+    uint64_t generation = 0;
+    std::unique_ptr<SttStream> stream;
+    std::optional<audio::Resampler> resampler;
+    uint64_t from = 0;  // where its own time began
+  };
+
   // Changes nothing when it fails.
+  absl::StatusOr<Ear> OpenEar(size_t index);
   absl::Status OpenOne(size_t index);
   // Goes on with another engine, and tells it what the last one had been told.
   absl::Status Replace(const absl::Status& failure);
-  absl::Status Replay();
-  absl::Status Give(std::span<const int16_t> samples);
+  absl::Status Replay(Ear& ear);
+  absl::Status Give(Ear& ear, std::span<const int16_t> samples);
+  void Hedge();
+  // The rival serves from here on.
+  void Promote(const absl::Status& failure);
+  absl::Duration Patience() const;
   void TryPreferred();
   void Forget(uint64_t until);
   std::string KeyOf(size_t index) const;
@@ -97,20 +124,17 @@ class SttChain {
   const Options options_;
   const Listener listener_;
 
-  std::string engine_;
-  size_t index_ = 0;
-  uint64_t generation_ = 0;       // of the engine that serves
+  Ear ear_;                       // serves
+  Ear rival_;                     // may serve soon; without a stream: none
   uint64_t last_generation_ = 0;  // given to an engine
-  std::unique_ptr<SttStream> stream_;
-  std::optional<audio::Resampler> resampler_;
   std::vector<int16_t> resampled_;
   std::vector<int16_t> kept_;  // what no final has answered for yet
   uint64_t kept_from_ = 0;     // its position in the stream
   uint64_t position_ = 0;      // of the next sample
-  uint64_t engine_from_ = 0;   // where the engine's own time began
   std::deque<Asked> asked_;
-  ChainErrors errors_;  // since the last final
-  int opens_ = 0;       // since the last final
+  ChainErrors errors_;   // since the last final
+  int opens_ = 0;        // since the last final
+  bool hedged_ = false;  // since the last final
   bool failed_ = false;
 };
 

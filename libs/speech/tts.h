@@ -33,7 +33,9 @@ absl::Status CheckTtsConfig(const TtsConfig& config);
 absl::Status UnknownVoice(std::string_view engine, std::string_view voice, std::string_view known);
 
 // Takes mono PCM16 at the stream's rate, with the words that begin in it, timed from the start of
-// this Speak()'s audio. Returns false to stop. Called on the thread that called Speak().
+// this Speak()'s audio. Returns false to stop. Called on the thread that called Speak(). Engines
+// that wait for a server hand out nothing (no samples) every 50 ms while they do, so that whoever
+// listens may give up.
 using TtsSink =
     std::function<bool(std::span<const int16_t> samples, const std::vector<WordTime>& words)>;
 

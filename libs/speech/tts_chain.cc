@@ -2,12 +2,18 @@
 
 #include <algorithm>
 #include <cctype>
+#include <limits>
 #include <utility>
 
 #include "base/status.h"
+#include "speech/align.h"
 
 namespace parley::speech {
 namespace {
+
+constexpr size_t kTellingLetters = 30;
+// A word that is broken off is said again rather than lost, unless so much of it was heard.
+constexpr double kNearlyAll = 0.75;
 
 bool SameLetter(char a, char b) {
   return std::tolower(static_cast<unsigned char>(a)) == std::tolower(static_cast<unsigned char>(b));
@@ -40,31 +46,96 @@ size_t Estimate(std::string_view text, int64_t ms) {
 // One voice's share of a sentence.
 class TtsChain::Progress {
  public:
-  // `hold`: words are handed out whole or not at all.
-  Progress(int rate_hz, int64_t start_ms, bool hold, const TtsSink& sink)
-      : rate_hz_(rate_hz), start_ms_(start_ms), hold_(hold), sink_(sink) {}
+  struct Rules {
+    bool hold = false;                                          // there is another voice to go to
+    int64_t patience_us = std::numeric_limits<int64_t>::max();  // for its first audio
+    bool remote = false;
+  };
 
+  Progress(int rate_hz, int64_t start_ms, Rules rules, Clock& clock, const TtsSink& sink)
+      : rate_hz_(rate_hz),
+        start_ms_(start_ms),
+        rules_(rules),
+        clock_(clock),
+        sink_(sink),
+        begun_us_(clock.MonotonicMicros()) {}
+
+  // False: enough, or it has failed (late()).
   bool Take(audio::Resampler& resampler, std::span<const int16_t> samples,
             const std::vector<WordTime>& words) {
-    resampler.Append(samples, held_);
-    words_.insert(words_.end(), words.begin(), words.end());
-    return HandOut(hold_ ? Border() : received());
+    const int64_t now_us = clock_.MonotonicMicros();
+    if (!samples.empty()) {
+      if (first_us_ == 0) first_us_ = now_us;
+      const size_t before = held_.size();
+      resampler.Append(samples, held_);
+      if (rules_.hold && rules_.remote && heard_.size() < static_cast<size_t>(rate_hz_) * kKeptS)
+        heard_.insert(heard_.end(), held_.begin() + static_cast<std::ptrdiff_t>(before),
+                      held_.end());
+      words_.insert(words_.end(), words.begin(), words.end());
+    } else if (IsLate(now_us)) {
+      late_ = true;
+      return false;
+    }
+    if (!rules_.hold) return HandOut(received());
+    return HandOut(blind() ? Near(now_us) : Border());
   }
   bool Finish() { return HandOut(received()); }
 
+  bool late() const { return late_; }
+  // How long its first audio took, or has not come.
+  absl::Duration first_took() const {
+    return absl::Microseconds((first_us_ == 0 ? clock_.MonotonicMicros() : first_us_) - begun_us_);
+  }
+  bool silent() const { return first_us_ == 0; }
+  bool blind() const { return said_.empty() && words_.empty(); }
   int64_t handed_out_ms() const { return MsOf(handed_out_); }
+  int64_t received_ms() const { return MsOf(received()); }
+  Speech heard() const { return {heard_, rate_hz_}; }
+
   // Where in `text` the next voice begins.
   size_t ResumeAt(std::string_view text) const {
     if (handed_out_ == 0) return 0;
-    if (said_.empty() && words_.empty()) return Estimate(text, handed_out_ms());
+    if (blind()) return Estimate(text, handed_out_ms());
     size_t at = 0;
     for (const WordTime& word : said_) at = After(text, at, word.word);
     return at;
   }
+  // The same for a blind voice whose words begin at `starts`: ends what is heard of it at the last
+  // border that still can be kept.
+  size_t BreakAt(std::string_view text, const std::vector<int32_t>& starts,
+                 const std::vector<WordTime>& words) {
+    // The last word that has begun is broken off. Where nearly all or nearly nothing of it is there
+    // cannot be told: the border before it is where to stop, if that is not over yet.
+    size_t whole = starts.size() - 1;
+    const int64_t border_ms = starts.back();
+    // In this voice's time: as long as the words before it were.
+    const int64_t reference_ms = words[whole].start_ms - words.front().start_ms;
+    const double slower = reference_ms > 0 ? static_cast<double>(border_ms - starts.front()) /
+                                                 static_cast<double>(reference_ms)
+                                           : 1;
+    const double length_ms = slower * (words[whole].end_ms - words[whole].start_ms);
+    if (border_ms >= MsOf(handed_out_)) {
+      HandOut(std::min(static_cast<size_t>(border_ms) * static_cast<size_t>(rate_hz_) / 1000,
+                       received()));
+    } else if (static_cast<double>(MsOf(received()) - border_ms) > kNearlyAll * length_ms) {
+      HandOut(received());
+      ++whole;
+    }
+    size_t at = 0;
+    for (size_t i = 0; i < whole; ++i) at = After(text, at, words[i].word);
+    return at;
+  }
 
  private:
+  static constexpr size_t kKeptS = 30;
+
   int64_t MsOf(size_t samples) const { return static_cast<int64_t>(samples) * 1000 / rate_hz_; }
   size_t received() const { return handed_out_ + held_.size(); }
+  bool IsLate(int64_t now_us) const {
+    if (!rules_.hold || !rules_.remote) return false;
+    if (first_us_ == 0) return now_us - begun_us_ > rules_.patience_us;
+    return now_us - first_us_ > MsOf(received()) * 1000 + absl::ToInt64Microseconds(kDry);
+  }
   // Up to here all words are whole.
   size_t Border() const {
     const int64_t ms = MsOf(received());
@@ -75,6 +146,15 @@ class TtsChain::Progress {
           handed_out_, received());
     }
     return received();
+  }
+  // All but the newest, and what the listener needs soon.
+  size_t Near(int64_t now_us) const {
+    const auto of = [this](absl::Duration duration) {
+      return static_cast<size_t>(absl::ToInt64Milliseconds(duration) * rate_hz_ / 1000);
+    };
+    const size_t soon = of(absl::Microseconds(now_us - first_us_) + kAhead);
+    const size_t old = received() - std::min(received(), of(kHeld));
+    return std::max(handed_out_, std::max(old, std::min(received(), soon)));
   }
   bool HandOut(size_t until) {
     const size_t count = until - handed_out_;
@@ -97,9 +177,14 @@ class TtsChain::Progress {
 
   const int rate_hz_;
   const int64_t start_ms_;
-  const bool hold_;
+  const Rules rules_;
+  Clock& clock_;
   const TtsSink& sink_;
+  const int64_t begun_us_;
+  int64_t first_us_ = 0;  // 0: no audio yet
+  bool late_ = false;
   std::vector<int16_t> held_;
+  std::vector<int16_t> heard_;   // all of it, for aligning; the first kKeptS
   std::vector<WordTime> words_;  // of what is held
   std::vector<WordTime> said_;
   size_t handed_out_ = 0;  // samples
@@ -156,6 +241,31 @@ void TtsChain::TryPreferred() {
   }
 }
 
+std::vector<int32_t> TtsChain::Align(std::string_view sentence, const Progress& progress,
+                                     std::vector<WordTime>& words) const {
+  if (options_.reference == nullptr) return {};
+  const auto opened = options_.reference->Open(TtsConfig());
+  if (!opened.ok()) return {};
+  const Speech heard = progress.heard();
+  std::vector<int16_t> samples;
+  const absl::Status said = (*opened)->Speak(
+      sentence,
+      [&](std::span<const int16_t> piece, const std::vector<WordTime>& more) {
+        samples.insert(samples.end(), piece.begin(), piece.end());
+        words.insert(words.end(), more.begin(), more.end());
+        return true;
+      },
+      Cancellation());
+  if (!said.ok() || words.empty()) return {};
+  const int rate_hz = (*opened)->sample_rate_hz();
+  const double reference_ms = 1000.0 * static_cast<double>(samples.size()) / rate_hz;
+  const auto pace = letter_ms_.find(index_);
+  const double slower = pace == letter_ms_.end()
+                            ? 0
+                            : pace->second * static_cast<double>(sentence.size()) / reference_ms;
+  return AlignWords({samples, rate_hz}, words, heard, slower);
+}
+
 absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
                              const Cancellation& cancel) {
   if (stream_ == nullptr) PARLEY_RETURN_IF_ERROR(Open());
@@ -163,19 +273,31 @@ absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
   ChainErrors errors;
   int64_t spoken_ms = 0;
   for (int rescues = 0;; ++rescues) {
-    const bool others = options_.voices.size() > 1 && rescues < options_.max_rescues;
-    Progress progress(sample_rate_hz_, spoken_ms, others, sink);
+    Progress::Rules rules;
+    rules.hold = options_.voices.size() > 1 && rescues < options_.max_rescues;
+    rules.remote = !embedded(index_);
+    if (options_.pace != nullptr) {
+      rules.patience_us = absl::ToInt64Microseconds(
+          options_.pace->Patience(KeyOf(index_), kFirstSlack, absl::Minutes(1)));
+    }
+    Progress progress(sample_rate_hz_, spoken_ms, rules, *options_.clock, sink);
     bool wanted = true;
     resampler_->Reset();
     absl::Status status = stream_->Speak(
         sentence,
         [&](std::span<const int16_t> samples, const std::vector<WordTime>& words) {
-          wanted = progress.Take(*resampler_, samples, words);
-          return wanted;
+          wanted = progress.Take(*resampler_, samples, words) || progress.late();
+          return wanted && !progress.late();
         },
         cancel);
     if (!wanted || absl::IsCancelled(status) || cancel.cancelled()) return status;
-    if (!embedded(index_)) breakers_.Report(KeyOf(index_), status);
+    if (progress.late()) {
+      status = WithReason(Unavailable("{} was silent for too long", engine_), "ENGINE_STALLED");
+    }
+    if (rules.remote) {
+      breakers_.Report(KeyOf(index_), status);
+      LearnFrom(progress, status.ok() ? sentence : std::string_view());
+    }
     if (status.ok()) {
       progress.Finish();
       return status;
@@ -183,7 +305,7 @@ absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
     const size_t failed = index_;
     stream_.reset();
     if (!errors.Add(engine_, status) || rescues >= options_.max_rescues) return errors.Result();
-    sentence.remove_prefix(progress.ResumeAt(sentence));
+    sentence.remove_prefix(Break(sentence, progress));
     spoken_ms += progress.handed_out_ms();
     absl::Status opened;
     // Down the chain, then from its top again: what died may be there anew.
@@ -197,6 +319,31 @@ absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
     options_.serves(engine_, status);
     if (sentence.empty()) return absl::OkStatus();  // it failed after its last word
   }
+}
+
+void TtsChain::LearnFrom(const Progress& progress, std::string_view said) {
+  // Of a short sentence the pauses at its ends are most.
+  if (said.size() >= kTellingLetters) {
+    const double ms =
+        static_cast<double>(progress.received_ms()) / static_cast<double>(said.size());
+    const auto [known, first] = letter_ms_.try_emplace(index_, ms);
+    if (!first) known->second += (ms - known->second) / 4;
+  }
+  if (options_.pace == nullptr) return;
+  if (!progress.silent()) {
+    options_.pace->Learn(KeyOf(index_), progress.first_took());
+  } else if (progress.late()) {
+    options_.pace->LearnLate(KeyOf(index_), progress.first_took());
+  }
+}
+
+size_t TtsChain::Break(std::string_view sentence, Progress& progress) const {
+  if (!progress.blind() || progress.silent()) return progress.ResumeAt(sentence);
+  std::vector<WordTime> words;
+  const std::vector<int32_t> starts = Align(sentence, progress, words);
+  if (!starts.empty()) return progress.BreakAt(sentence, starts, words);
+  progress.Finish();
+  return progress.ResumeAt(sentence);
 }
 
 }  // namespace parley::speech

@@ -3,6 +3,7 @@
 #include <absl/status/statusor.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,14 +15,24 @@
 #include "speech/breakers.h"
 #include "speech/chain_errors.h"
 #include "speech/engines.h"
+#include "speech/pace.h"
 #include "speech/tts.h"
 
 namespace parley::speech {
 
 // When a voice fails inside a sentence, the next one of the chain says the rest of it, from the
 // first word that was not handed out whole: nothing is said twice, no word is lost. For that, while
-// there is another voice to go to, the audio of a word is held back until all of it is there. A
-// voice that gives no word times is believed to speak at kWordsPerMinute.
+// there is another voice to go to, the audio of a word is held back until all of it is there.
+//
+// Where a voice without word times is in its sentence is found by laying what it said beside the
+// same sentence as `reference` says it (align.h); without one it is believed to speak at
+// kWordsPerMinute. Of its audio the newest kHeld wait for the listener to come near, so that a
+// break can be moved to a border between two words.
+//
+// Remote voices have failed when they take longer over their first audio than they usually do
+// (Pace) plus kFirstSlack, or when the listener has heard all they sent for kDry: listeners notice
+// silence, not slow servers. Both only while there is another voice to go to; the engines' own
+// deadlines stand behind them.
 //
 // After a voice further down has served, the preferred one is tried again at the next sentence, as
 // soon as its breaker allows it. Belongs to one thread at a time.
@@ -29,11 +40,20 @@ class TtsChain {
  public:
   // Audiobooks are read at 150 to 160.
   static constexpr int kWordsPerMinute = 155;
+  // With what follows (finding the border, the next voice's first audio) they keep the silence that
+  // a failure adds under half a second.
+  static constexpr absl::Duration kFirstSlack = absl::Milliseconds(250);
+  static constexpr absl::Duration kDry = absl::Milliseconds(200);
+  static constexpr absl::Duration kHeld = absl::Milliseconds(400);
+  static constexpr absl::Duration kAhead = absl::Milliseconds(300);  // of the listener, at least
 
   struct Options {
     std::vector<TtsConfig> voices;  // in order of preference; at least one
     // Rescues inside one sentence, at most.
     int max_rescues = 3;
+    Pace* pace = nullptr;            // null: the engines' own deadlines alone
+    TtsEngine* reference = nullptr;  // an embedded one with word times
+    Clock* clock = &Clock::Real();
     // `engine` speaks from here on. `failed`: why the one before it, or a preferred one, does not;
     // OK when the first of the chain opened at once and when a preferred one is back.
     std::function<void(const std::string& engine, const absl::Status& failed)> serves;
@@ -60,6 +80,14 @@ class TtsChain {
   // Changes nothing when it fails.
   absl::Status OpenOne(size_t index);
   void TryPreferred();
+  // `said`: all that it was asked to say, when it did.
+  void LearnFrom(const Progress& progress, std::string_view said);
+  // Where in `sentence` the next voice goes on; may hand out the rest of the last whole word.
+  size_t Break(std::string_view sentence, Progress& progress) const;
+  // When the words begin in what was heard, and which they are, as the reference says them. Empty:
+  // it cannot be told.
+  std::vector<int32_t> Align(std::string_view sentence, const Progress& progress,
+                             std::vector<WordTime>& words) const;
   std::string KeyOf(size_t index) const;
   bool embedded(size_t index) const;
 
@@ -70,6 +98,7 @@ class TtsChain {
   std::string engine_;
   size_t index_ = 0;
   int sample_rate_hz_ = 0;
+  std::map<size_t, double> letter_ms_;  // by voice: how long a letter takes, lately
   std::unique_ptr<TtsStream> stream_;
   std::optional<audio::Resampler> resampler_;
 };

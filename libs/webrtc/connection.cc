@@ -17,8 +17,11 @@ namespace {
 constexpr size_t kMaxUfrags = 4;  // of the last restarts of ICE
 constexpr int64_t kReportEveryUs = 1'000'000;
 constexpr int64_t kFeedbackEveryUs = 100'000;
+constexpr int64_t kLookEveryUs = 100'000;     // at what video the other side gets
+constexpr int64_t kPictureEveryUs = 500'000;  // one that needs no other is large
 constexpr size_t kMaxPacket = 1500;
 constexpr size_t kMinRtp = 12;
+constexpr size_t kMaxWishes = 256;  // a client's word about tracks that it does not receive
 
 uint32_t Random32() {
   uint32_t value = 0;
@@ -54,6 +57,7 @@ void Connection::Apply(Plan plan) {
     }
   }
   if (dtls_ == nullptr) {
+    dtls_client_ = plan.dtls_client;  // the first plan decides
     StartDtls(plan.fingerprint);
     heard_us_ = host_.loop().NowMicros();
   }
@@ -67,30 +71,49 @@ void Connection::Apply(Plan plan) {
     if (goes_on) incoming->plan = *receive;
     return !goes_on;
   });
-  std::erase_if(outgoing_, [&](const auto& outgoing) {
-    return std::ranges::none_of(
-        plan.send, [&](const SendPlan& send) { return send.ssrc == outgoing->stream.ssrc(); });
-  });
-  for (const SendPlan& send : plan.send) {
-    const bool known = std::ranges::any_of(
-        outgoing_, [&](const auto& outgoing) { return outgoing->stream.ssrc() == send.ssrc; });
-    if (known) continue;
-    outgoing_.push_back(std::make_unique<Outgoing>(
-        send.track, SendStream(send.ssrc, send.payload_type, send.audio_level_id,
-                               static_cast<uint16_t>(Random32() & 0x7fff))));
-  }
+  UpdateOutgoing(plan);
   plan_ = std::move(plan);
   if (dtls_->connected()) StartData();
 }
 
+void Connection::UpdateOutgoing(const Plan& plan) {
+  const auto gone = [&](const auto& outgoing) {
+    return std::ranges::none_of(
+        plan.send, [&](const SendPlan& send) { return send.ssrc == outgoing->stream.ssrc(); });
+  };
+  std::erase_if(outgoing_, gone);
+  std::erase_if(outgoing_video_, gone);
+  for (const SendPlan& send : plan.send) {
+    const auto same = [&](const auto& outgoing) { return outgoing->stream.ssrc() == send.ssrc; };
+    if (std::ranges::any_of(outgoing_, same) || std::ranges::any_of(outgoing_video_, same)) {
+      continue;
+    }
+    const auto first = static_cast<uint16_t>(Random32() & 0x7fff);
+    if (!send.video) {
+      outgoing_.push_back(std::make_unique<Outgoing>(
+          send.track, SendStream(send.ssrc, send.payload_type, send.audio_level_id, first)));
+      continue;
+    }
+    VideoSender& stream =
+        outgoing_video_.emplace_back(std::make_unique<OutgoingVideo>(VideoSender(send, first)))
+            ->stream;
+    const auto wish = video_wishes_.find(send.track);
+    if (wish != video_wishes_.end()) stream.SetWish(wish->second);
+  }
+}
+
 void Connection::StartDtls(const std::string& fingerprint) {
+  using Role = DtlsTransport::Role;
   dtls_ = std::make_unique<DtlsTransport>(
-      host_.dtls(), DtlsTransport::Role::kServer, fingerprint,
+      host_.dtls(), dtls_client_ ? Role::kClient : Role::kServer, fingerprint,
       [this](Bytes datagram) { SendToPeer(datagram); },
       [this](Bytes plain) {
         if (data_ != nullptr) data_->Take(plain);
       });
+  if (dtls_client_) dtls_->Start();
 }
+
+void Connection::Reach(const Endpoint& remote) { remote_ = remote; }
 
 bool Connection::TakeBindingRequest(const StunMessage& message, std::string_view ufrag,
                                     const Endpoint& from) {
@@ -144,7 +167,7 @@ void Connection::StartData() {
   handlers.on_message = [this](const DataChannel& channel, Bytes message) {
     observer_->OnData(channel.label, message);
   };
-  data_ = std::make_unique<DataTransport>(host_.loop(), false, std::move(handlers));
+  data_ = std::make_unique<DataTransport>(host_.loop(), dtls_client_, std::move(handlers));
   if (const absl::Status status = data_->Start(plan_.sctp_port); !status.ok()) {
     return End(Message(status));
   }
@@ -166,23 +189,36 @@ Connection::Incoming* Connection::Find(uint32_t ssrc) {
 }
 
 // A source that is heard for the first time: announced by its SSRC, or by the section it names.
-const ReceivePlan* Connection::PlanOf(Bytes datagram) const {
+const ReceivePlan* Connection::PlanOf(Bytes datagram, uint8_t* layer) const {
   if (incoming_.size() >= kMaxStreams) return nullptr;  // each costs memory in libsrtp
   const uint32_t ssrc = Get32(datagram.data() + 8);
   for (const ReceivePlan& plan : plan_.receive) {
-    if (std::ranges::find(plan.ssrcs, ssrc) != plan.ssrcs.end()) return &plan;
+    const bool named = std::ranges::find(plan.ssrcs, ssrc) != plan.ssrcs.end();
+    if (named && plan.rids.empty()) return &plan;
     const auto packet = ParseRtp(datagram, plan.extensions);
-    if (packet && !packet->mid.empty() && packet->mid == plan.mid) return &plan;
+    if (!packet || (!named && (packet->mid.empty() || packet->mid != plan.mid))) continue;
+    if (plan.rids.empty()) return &plan;
+    const auto rid = std::ranges::find(plan.rids, packet->rid);
+    if (rid == plan.rids.end()) return nullptr;
+    *layer = static_cast<uint8_t>(rid - plan.rids.begin());
+    return &plan;
   }
   return nullptr;
+}
+
+void Connection::Begin(const ReceivePlan& plan, uint32_t ssrc, uint8_t layer) {
+  incoming_.push_back(std::make_unique<Incoming>(plan, ReceiveStream(ssrc)));
+  incoming_.back()->layer = layer;
+  if (plan.video) incoming_.back()->video = std::make_unique<VideoReceiver>(ssrc);
 }
 
 void Connection::TakeRtp(std::span<uint8_t> datagram) {
   const int64_t now_us = host_.loop().NowMicros();
   Incoming* incoming = datagram.size() < kMinRtp ? nullptr : Find(Get32(datagram.data() + 8));
+  uint8_t layer = 0;
   const ReceivePlan* plan = incoming != nullptr         ? &incoming->plan
                             : datagram.size() < kMinRtp ? nullptr
-                                                        : PlanOf(datagram);
+                                                        : PlanOf(datagram, &layer);
   const size_t size = plan == nullptr ? 0 : srtp_->UnprotectRtp(datagram);
   const auto packet = size == 0 ? std::nullopt : ParseRtp(datagram.first(size), plan->extensions);
   if (!packet) {
@@ -190,16 +226,31 @@ void Connection::TakeRtp(std::span<uint8_t> datagram) {
     return;
   }
   if (incoming == nullptr) {  // only now that the packet is known to be genuine
-    incoming_.push_back(std::make_unique<Incoming>(*plan, ReceiveStream(packet->ssrc)));
+    Begin(*plan, packet->ssrc, layer);
     incoming = incoming_.back().get();
   }
   if (packet->transport_sequence) Arrived(*packet->transport_sequence, now_us);
   if (packet->payload_type != incoming->plan.payload_type) return;
   if (incoming->plan.tag == ReceivePlan::kNobody) return;
   ++host_.tallies().packets_in;
-  Forward forward(*observer_, incoming->plan.tag);
-  incoming->stream.Add(*packet, now_us, forward);
+  Take(*incoming, *packet, now_us);
   AskForMissing(*incoming, now_us);
+}
+
+void Connection::Take(Incoming& incoming, const RtpPacket& packet, int64_t now_us) {
+  if (incoming.video == nullptr) {
+    Forward forward(*observer_, incoming.plan.tag);
+    return incoming.stream.Add(packet, now_us, forward);
+  }
+  const auto number = incoming.video->Add(packet, now_us);
+  if (!number) return;
+  observer_->OnVideo(incoming.plan.tag,
+                     {.timestamp = packet.timestamp,
+                      .sequence = *number,
+                      .layer = incoming.layer,
+                      .marker = packet.marker,
+                      .key = BeginsKeyPicture(*incoming.plan.video, packet.payload),
+                      .payload = Text(packet.payload)});
 }
 
 void Connection::TakeRtcp(std::span<uint8_t> datagram) {
@@ -209,27 +260,84 @@ void Connection::TakeRtcp(std::span<uint8_t> datagram) {
 
 void Connection::OnSenderReport(const SenderReport& report) {
   for (const auto& incoming : incoming_) {
-    if (incoming->stream.ssrc() == report.ssrc) {
-      incoming->stream.OnSenderReport(report, host_.loop().NowMicros());
-    }
+    if (incoming->stream.ssrc() != report.ssrc) continue;
+    const int64_t now_us = host_.loop().NowMicros();
+    incoming->stream.OnSenderReport(report, now_us);
+    if (incoming->video != nullptr) incoming->video->OnSenderReport(report, now_us);
   }
 }
 
 void Connection::OnReportBlock(const ReportBlock& block) {
+  const auto now = static_cast<uint32_t>(NtpTime(UnixMicros()) >> 16);
   for (const auto& outgoing : outgoing_) {
+    if (outgoing->stream.ssrc() == block.ssrc) outgoing->stream.OnReport(block, now);
+  }
+  for (const auto& outgoing : outgoing_video_) {
     if (outgoing->stream.ssrc() == block.ssrc) {
-      outgoing->stream.OnReport(block, static_cast<uint32_t>(NtpTime(UnixMicros()) >> 16));
+      outgoing->stream.OnReport(block, now, host_.loop().NowMicros());
     }
   }
 }
 
 void Connection::OnNack(uint32_t media_ssrc, uint16_t sequence) {
-  for (const auto& outgoing : outgoing_) {
-    if (outgoing->stream.ssrc() != media_ssrc) continue;
+  const auto resend = [&](const auto& outgoing) {
+    if (outgoing->stream.ssrc() != media_ssrc) return;
     const Bytes kept = outgoing->stream.Kept(sequence);
     if (kept.empty()) return;
     ++host_.tallies().resent;
     SendToPeer(kept);
+  };
+  std::ranges::for_each(outgoing_, resend);
+  std::ranges::for_each(outgoing_video_, resend);
+}
+
+void Connection::OnPictureLoss(uint32_t media_ssrc) {
+  for (const auto& outgoing : outgoing_video_) {
+    const int layer = outgoing->stream.layer();
+    if (outgoing->stream.ssrc() != media_ssrc || layer < 0) continue;
+    observer_->OnPictureWanted(outgoing->stream.track(), static_cast<uint8_t>(layer));
+  }
+}
+
+// One for all that is sent: each of several videos is judged by its share.
+void Connection::OnEstimate(int64_t bps) {
+  if (outgoing_video_.empty()) return;
+  const int64_t now_us = host_.loop().NowMicros();
+  for (const auto& outgoing : outgoing_video_) {
+    outgoing->stream.OnEstimate(bps / static_cast<int64_t>(outgoing_video_.size()), now_us);
+  }
+}
+
+void Connection::AskForPicture(uint32_t tag, uint8_t layer) {
+  if (srtp_ == nullptr) return;
+  const int64_t now_us = host_.loop().NowMicros();
+  for (const auto& incoming : incoming_) {
+    if (incoming->video == nullptr || incoming->plan.tag != tag || incoming->layer != layer ||
+        now_us < incoming->next_picture_us) {
+      continue;
+    }
+    incoming->next_picture_us = now_us + kPictureEveryUs;
+    RtcpWriter writer;
+    writer.AddReceiverReport(own_ssrc_, {});
+    writer.AddPictureLoss(own_ssrc_, incoming->stream.ssrc());
+    SendRtcp(writer);
+  }
+}
+
+void Connection::SetVideoWish(uint32_t track, int highest_layer) {
+  if (video_wishes_.size() >= kMaxWishes && !video_wishes_.contains(track)) return;
+  video_wishes_[track] = highest_layer;
+  for (const auto& outgoing : outgoing_video_) {
+    if (outgoing->stream.track() == track) outgoing->stream.SetWish(highest_layer);
+  }
+}
+
+void Connection::LookAtVideo(int64_t now_us) {
+  for (const auto& outgoing : outgoing_video_) {
+    const int wanted = outgoing->stream.Tick(now_us);
+    if (wanted < 0 || now_us < outgoing->next_picture_us) continue;
+    outgoing->next_picture_us = now_us + kPictureEveryUs;
+    observer_->OnPictureWanted(outgoing->stream.track(), static_cast<uint8_t>(wanted));
   }
 }
 
@@ -262,7 +370,8 @@ void Connection::SendArrivals() {
 
 void Connection::AskForMissing(Incoming& incoming, int64_t now_us) {
   std::array<uint16_t, kMaxNacked> missing;
-  const size_t count = incoming.stream.Missing(now_us, &missing);
+  const size_t count = incoming.video != nullptr ? incoming.video->Missing(now_us, &missing)
+                                                 : incoming.stream.Missing(now_us, &missing);
   if (count == 0) return;
   RtcpWriter writer;
   writer.AddReceiverReport(own_ssrc_, {});
@@ -281,6 +390,24 @@ void Connection::SendAudio(uint32_t track, uint32_t timestamp, uint32_t level, B
     const size_t size = srtp_->ProtectRtp(buffer, header + payload.size());
     if (size == 0) return;
     outgoing->stream.OnSent({buffer.data(), size}, payload.size(), host_.loop().NowMicros());
+    ++host_.tallies().packets_out;
+    return SendToPeer({buffer.data(), size});
+  }
+}
+
+void Connection::SendVideo(uint32_t track, const VideoPacket& packet) {
+  if (srtp_ == nullptr) return;
+  for (const auto& outgoing : outgoing_video_) {
+    if (outgoing->stream.track() != track) continue;
+    const int64_t now_us = host_.loop().NowMicros();
+    std::array<uint8_t, kMaxPacket> buffer;
+    const size_t header = outgoing->stream.NextHeader(packet, now_us, buffer);
+    const size_t whole = header + packet.payload.size();
+    if (header == 0 || whole + Srtp::kMaxTrailerBytes > buffer.size()) return;
+    std::memcpy(buffer.data() + header, packet.payload.data(), packet.payload.size());
+    const size_t size = srtp_->ProtectRtp(buffer, whole);
+    if (size == 0) return;
+    outgoing->stream.OnSent({buffer.data(), size}, packet.payload.size());
     ++host_.tallies().packets_out;
     return SendToPeer({buffer.data(), size});
   }
@@ -317,8 +444,10 @@ void Connection::Tick(int64_t now_us, int64_t silence_us) {
   }
   for (const auto& incoming : incoming_) {
     if (incoming->plan.tag == ReceivePlan::kNobody) continue;
-    Forward forward(*observer_, incoming->plan.tag);
-    incoming->stream.Tick(now_us, forward);
+    if (incoming->video == nullptr) {
+      Forward forward(*observer_, incoming->plan.tag);
+      incoming->stream.Tick(now_us, forward);
+    }
     if (srtp_ != nullptr) AskForMissing(*incoming, now_us);
   }
   if (srtp_ != nullptr && now_us >= next_report_us_) {
@@ -329,6 +458,10 @@ void Connection::Tick(int64_t now_us, int64_t silence_us) {
     next_feedback_us_ = now_us + kFeedbackEveryUs;
     SendArrivals();
   }
+  if (srtp_ != nullptr && now_us >= next_look_us_) {
+    next_look_us_ = now_us + kLookEveryUs;
+    LookAtVideo(now_us);
+  }
   // Before the first plan nothing is to be heard of the other side.
   if (dtls_ != nullptr && now_us - heard_us_ > silence_us)
     End("nothing was heard of the other side any more");
@@ -337,33 +470,47 @@ void Connection::Tick(int64_t now_us, int64_t silence_us) {
 void Connection::SendReports(int64_t now_us) {
   std::array<ReportBlock, kMaxStreams> blocks;
   size_t count = 0;
-  for (const auto& incoming : incoming_) blocks[count++] = incoming->stream.Report(now_us);
+  for (const auto& incoming : incoming_) {
+    blocks[count++] = incoming->video != nullptr ? incoming->video->Report(now_us)
+                                                 : incoming->stream.Report(now_us);
+  }
   std::span<const ReportBlock> left(blocks.data(), count);
   TellLink(left, now_us);
-  const int64_t unix_us = UnixMicros();
-  for (const auto& outgoing : outgoing_) {
-    if (!outgoing->stream.started()) continue;
-    RtcpWriter writer;
-    writer.AddSenderReport(outgoing->stream.Report(now_us, unix_us), std::exchange(left, {}));
-    writer.AddCname(outgoing->stream.ssrc(), plan_.local_ufrag);
-    SendRtcp(writer);
-  }
+  SendSenderReports(outgoing_, left, now_us);
+  SendSenderReports(outgoing_video_, left, now_us);
   if (left.empty()) return;
   RtcpWriter writer;
   writer.AddReceiverReport(own_ssrc_, left);
   SendRtcp(writer);
 }
 
+template <typename Streams>
+void Connection::SendSenderReports(const Streams& streams, std::span<const ReportBlock>& left,
+                                   int64_t now_us) {
+  const int64_t unix_us = UnixMicros();
+  for (const auto& outgoing : streams) {
+    if (!outgoing->stream.started()) continue;
+    RtcpWriter writer;
+    writer.AddSenderReport(outgoing->stream.Report(now_us, unix_us), std::exchange(left, {}));
+    writer.AddCname(outgoing->stream.ssrc(), plan_.local_ufrag);
+    SendRtcp(writer);
+  }
+}
+
 void Connection::TellLink(std::span<const ReportBlock> blocks, int64_t now_us) {
   LinkFigures figures;
   uint8_t lost = 0;
   uint32_t jitter = 0;
-  for (const ReportBlock& block : blocks) {
-    lost = std::max(lost, block.fraction_lost);
-    jitter = std::max(jitter, block.jitter);
+  for (size_t i = 0; i < blocks.size(); ++i) {  // one of each incoming stream
+    lost = std::max(lost, blocks[i].fraction_lost);
+    if (incoming_[i]->video == nullptr) jitter = std::max(jitter, blocks[i].jitter);
   }
   uint32_t round_trip = 0;
   for (const auto& outgoing : outgoing_) {
+    lost = std::max(lost, outgoing->stream.fraction_lost());
+    round_trip = std::max(round_trip, outgoing->stream.round_trip());
+  }
+  for (const auto& outgoing : outgoing_video_) {
     lost = std::max(lost, outgoing->stream.fraction_lost());
     round_trip = std::max(round_trip, outgoing->stream.round_trip());
   }

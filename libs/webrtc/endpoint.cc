@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 
 namespace parley::webrtc {
@@ -57,6 +58,24 @@ std::optional<Endpoint> Endpoint::Parse(std::string_view ip, uint16_t port) {
   }
   if (inet_pton(AF_INET6, text.c_str(), endpoint.ip.data()) == 1) return endpoint;
   return std::nullopt;
+}
+
+std::optional<Endpoint> Endpoint::ParseName(std::string_view name, uint16_t port) {
+  if (auto plain = Parse(name, port)) return plain;
+  const size_t colon = name.rfind(':');
+  if (colon == std::string_view::npos) return std::nullopt;
+  const std::string_view digits = name.substr(colon + 1);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  if (error != std::errc() || end != digits.data() + digits.size() || port == 0) {
+    return std::nullopt;
+  }
+  name = name.substr(0, colon);
+  if (name.starts_with('[') && name.ends_with(']')) {
+    name = name.substr(1, name.size() - 2);
+  } else if (name.find(':') != std::string_view::npos) {
+    return std::nullopt;
+  }
+  return Parse(name, port);
 }
 
 socklen_t Endpoint::ToSockaddr(int family, sockaddr_storage* out) const {

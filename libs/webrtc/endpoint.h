@@ -16,6 +16,7 @@ namespace parley::webrtc {
 struct Endpoint {
   std::array<uint8_t, 16> ip{};
   uint16_t port = 0;
+  bool tcp = false;  // ICE over TCP; otherwise UDP
 
   auto operator<=>(const Endpoint&) const = default;
   bool is_v4() const;
@@ -25,6 +26,9 @@ struct Endpoint {
   static Endpoint Of(const sockaddr_storage& address);
   // nullopt: `ip` is not an address.
   static std::optional<Endpoint> Parse(std::string_view ip, uint16_t port);
+  // "192.0.2.1", "192.0.2.1:7882", "2001:db8::1" or "[2001:db8::1]:7882"; without a port it is
+  // `port`.
+  static std::optional<Endpoint> ParseName(std::string_view name, uint16_t port);
   // For a socket of `family`; its size.
   socklen_t ToSockaddr(int family, sockaddr_storage* out) const;
 };

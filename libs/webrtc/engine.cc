@@ -4,10 +4,13 @@
 #include <fmt/format.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <openssl/rand.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -16,11 +19,13 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "event/loop.h"
-#include "webrtc/audio_queue.h"
 #include "webrtc/connection.h"
+#include "webrtc/packet_queue.h"
 #include "webrtc/tallies.h"
+#include "webrtc/tcp_port.h"
 
 namespace parley::webrtc {
 namespace {
@@ -31,6 +36,7 @@ constexpr size_t kMaxDatagram = 2048;
 constexpr int kMaxBatches = 8;  // then others have their turn
 constexpr int kSocketBuffer = 2 << 20;
 constexpr size_t kMaxUsername = 512;
+constexpr int64_t kTcpTickUs = 1'000'000;
 
 // The addresses of this machine that a wildcard socket answers on.
 std::vector<Endpoint> LocalAddresses(bool v6, uint16_t port) {
@@ -82,11 +88,11 @@ class EngineCore final : public ConnectionHost {
   void Add(uint64_t id, std::shared_ptr<PeerObserver> observer);
   void Post(uint64_t id, std::function<void(Connection&)> work);
   void Close(uint64_t id);
-  bool PushAudio(uint64_t peer, uint32_t track, uint32_t timestamp, uint32_t level,
-                 std::string_view payload);
+  bool Push(const PacketQueue::Head& head, std::string_view payload);
   const std::vector<Endpoint>& candidates() const { return candidates_; }
   const std::string& fingerprint() const { return dtls_->fingerprint(); }
   int port() const { return port_; }
+  int tcp_port() const { return tcp_ == nullptr ? -1 : tcp_->port(); }
   Tallies& tallies() override { return tallies_; }
 
   // ---- the loop's thread ----
@@ -97,30 +103,39 @@ class EngineCore final : public ConnectionHost {
  private:
   using Buffers = std::array<std::array<uint8_t, kMaxDatagram>, kBatch>;
 
-  absl::Status Bind(const Endpoint& address);
+  absl::Status Bind(Endpoint address);
+  absl::Status OpenTcp(Endpoint address);
+  absl::Status Announce();
+  // How the UDP port looks to the STUN server. Blocks.
+  absl::StatusOr<Endpoint> Discover() const;
   void OnReadable();
+  void ReadBatches();
   void OnDatagram(const Endpoint& from, std::span<uint8_t> datagram);
   void OnStun(const Endpoint& from, Bytes datagram);
   void Know(Connection& connection, const Endpoint& endpoint);
   void Learn(Connection& connection);
-  void DrainAudio();
+  void SendQueued();
   void Tick();
   void Reap(uint64_t id);
 
   const EngineOptions options_;
   const int64_t silence_us_;
   Tallies tallies_;
-  AudioQueue audio_;
+  PacketQueue packets_;
   std::atomic<uint64_t> last_id_{0};
   std::atomic<bool> stopped_{false};
   event::Loop loop_;
   std::thread thread_;
+  std::atomic<std::thread::id> runs_on_;
   std::shared_ptr<DtlsContext> dtls_;
   int fd_ = -1;
-  int wake_fd_ = -1;  // audio is queued; Loop::Post would allocate
+  int wake_fd_ = -1;      // packets are queued; Loop::Post would allocate
+  bool reading_ = false;  // on the loop's thread: what is queued meanwhile is sent right after
   int family_ = AF_INET;
   int port_ = 0;
   std::vector<Endpoint> candidates_;
+  std::unique_ptr<TcpPort> tcp_;  // may be null
+  int64_t next_tcp_tick_us_ = 0;
   std::unique_ptr<Buffers> buffers_ = std::make_unique<Buffers>();
   std::unique_ptr<event::Timer> timer_;
   std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections_;
@@ -134,23 +149,78 @@ absl::Status EngineCore::Open() {
   PARLEY_ASSIGN_OR_RETURN(dtls_, DtlsContext::Create());
   wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (wake_fd_ < 0) return Unavailable("no eventfd (errno {})", errno);
-  PARLEY_RETURN_IF_ERROR(Bind(*address));
-  const auto port = static_cast<uint16_t>(port_);
-  for (const std::string& ip : options_.announce) {
-    const auto candidate = Endpoint::Parse(ip, port);
-    if (!candidate) return InvalidArgument("\"{}\" is not an IP address", ip);
-    candidates_.push_back(*candidate);
+  Endpoint wanted = *address;
+  const int last = std::max(options_.udp_port_last, options_.udp_port);
+  absl::Status bound = Bind(wanted);
+  while (absl::IsUnavailable(bound) && wanted.port < last) {
+    ++wanted.port;
+    bound = Bind(wanted);
   }
-  if (!candidates_.empty()) return absl::OkStatus();
-  const bool any = options_.address == "0.0.0.0" || options_.address == "::";
-  if (any) candidates_ = LocalAddresses(family_ == AF_INET6, port);
-  if (candidates_.empty())
-    candidates_.push_back(*Endpoint::Parse(any ? "127.0.0.1" : options_.address, port));
+  PARLEY_RETURN_IF_ERROR(bound);
+  if (options_.tcp_port >= 0) PARLEY_RETURN_IF_ERROR(OpenTcp(*address));
+  return Announce();
+}
+
+absl::Status EngineCore::OpenTcp(Endpoint address) {
+  address.port = static_cast<uint16_t>(options_.tcp_port);
+  PARLEY_ASSIGN_OR_RETURN(tcp_, TcpPort::Listen(address));
   return absl::OkStatus();
 }
 
-absl::Status EngineCore::Bind(const Endpoint& address) {
+absl::Status EngineCore::Announce() {
+  const auto port = static_cast<uint16_t>(port_);
+  for (const std::string& name : options_.announce) {
+    const auto candidate = Endpoint::ParseName(name, port);
+    if (!candidate) return InvalidArgument("\"{}\" is not an IP address", name);
+    candidates_.push_back(*candidate);
+  }
+  if (!options_.stun_server.empty()) {
+    PARLEY_ASSIGN_OR_RETURN(const Endpoint outside, Discover());
+    candidates_.push_back(outside);
+  }
+  if (options_.announce.empty()) {
+    const bool any = options_.address == "0.0.0.0" || options_.address == "::";
+    std::vector<Endpoint> own;
+    if (any) own = LocalAddresses(family_ == AF_INET6, port);
+    if (own.empty()) own.push_back(*Endpoint::Parse(any ? "127.0.0.1" : options_.address, port));
+    // What is near is tried first.
+    candidates_.insert(candidates_.begin(), own.begin(), own.end());
+  }
+  const size_t udp = candidates_.size();
+  for (size_t i = 0; tcp_ != nullptr && i < udp; ++i) {
+    Endpoint over_tcp = candidates_[i];
+    over_tcp.tcp = true;
+    over_tcp.port = tcp_->port();
+    candidates_.push_back(over_tcp);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Endpoint> EngineCore::Discover() const {
+  const auto server = Endpoint::ParseName(options_.stun_server, 3478);
+  if (!server) return InvalidArgument("\"{}\" is not an IP address", options_.stun_server);
+  TransactionId id;
+  PARLEY_CHECK(RAND_bytes(id.data(), static_cast<int>(id.size())) == 1);
+  std::array<uint8_t, kMaxStunBytes> question;
+  const size_t size = WriteAddressQuestion(id, question);
+  sockaddr_storage to{};
+  const socklen_t length = server->ToSockaddr(family_, &to);
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    (void)sendto(fd_, question.data(), size, 0, reinterpret_cast<sockaddr*>(&to), length);
+    pollfd waiting{fd_, POLLIN, 0};
+    if (poll(&waiting, 1, 500) <= 0) continue;
+    std::array<uint8_t, kMaxDatagram> answer;
+    const ssize_t got = recv(fd_, answer.data(), answer.size(), MSG_DONTWAIT);
+    if (got <= 0) continue;
+    const auto message = ParseStun(Bytes(answer).first(static_cast<size_t>(got)));
+    if (message && message->transaction == id && message->mapped) return *message->mapped;
+  }
+  return Unavailable("the STUN server {} does not answer", options_.stun_server);
+}
+
+absl::Status EngineCore::Bind(Endpoint address) {
   family_ = address.is_v4() ? AF_INET : AF_INET6;
+  if (fd_ >= 0) close(fd_);
   fd_ = socket(family_, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd_ < 0) return Unavailable("no UDP socket (errno {})", errno);
   const int off = 0;
@@ -169,21 +239,28 @@ absl::Status EngineCore::Bind(const Endpoint& address) {
 }
 
 void EngineCore::Run() {
+  runs_on_ = std::this_thread::get_id();
   event::FdWatcher watcher(loop_, fd_);
   watcher.Start(true, false, [this](bool, bool) { OnReadable(); });
-  event::FdWatcher audio_watcher(loop_, wake_fd_);
-  audio_watcher.Start(true, false, [this](bool, bool) {
+  event::FdWatcher queue_watcher(loop_, wake_fd_);
+  queue_watcher.Start(true, false, [this](bool, bool) {
     eventfd_t times = 0;
     eventfd_read(wake_fd_, &times);
-    DrainAudio();
+    SendQueued();
   });
   timer_ = std::make_unique<event::Timer>(loop_);
+  if (tcp_ != nullptr) {
+    tcp_->Start(loop_, [this](const Endpoint& from, std::span<uint8_t> datagram) {
+      OnDatagram(from, datagram);
+    });
+  }
   loop_.Run();
   timer_.reset();
   by_ufrag_.clear();
   by_endpoint_.clear();
   connections_.clear();
-  // Peers may keep us for a while; the port is free from now on.
+  // Peers may keep us for a while; the ports are free from now on.
+  if (tcp_ != nullptr) tcp_->Stop();
   watcher.Stop();
   close(std::exchange(fd_, -1));
 }
@@ -226,28 +303,37 @@ void EngineCore::Close(uint64_t id) {
   });
 }
 
-bool EngineCore::PushAudio(uint64_t peer, uint32_t track, uint32_t timestamp, uint32_t level,
-                           std::string_view payload) {
-  switch (audio_.Push(peer, track, timestamp, level, payload)) {
-    case AudioQueue::Outcome::kFull:
+bool EngineCore::Push(const PacketQueue::Head& head, std::string_view payload) {
+  switch (packets_.Push(head, payload)) {
+    case PacketQueue::Outcome::kFull:
       ++tallies_.dropped;
       return false;
-    case AudioQueue::Outcome::kFirst:
-      eventfd_write(wake_fd_, 1);
+    case PacketQueue::Outcome::kFirst:
+      // Most packets come in on this very thread, a room's call away.
+      if (!(std::this_thread::get_id() == runs_on_.load() && reading_)) eventfd_write(wake_fd_, 1);
       return true;
-    case AudioQueue::Outcome::kQueued:
+    case PacketQueue::Outcome::kQueued:
       break;
   }
   return true;
 }
 
-void EngineCore::DrainAudio() {
-  AudioQueue::Item item;
-  while (audio_.Pop(&item)) {
-    const auto found = connections_.find(item.peer);
+void EngineCore::SendQueued() {
+  PacketQueue::Item item;
+  while (packets_.Pop(&item)) {
+    const PacketQueue::Head& head = item.head;
+    const auto found = connections_.find(head.peer);
     if (found == connections_.end()) continue;
-    found->second->SendAudio(item.track, item.timestamp, item.level,
-                             AsBytes({item.payload.data(), item.size}));
+    if (head.video) {
+      found->second->SendVideo(head.track, {.timestamp = head.timestamp,
+                                            .sequence = head.sequence,
+                                            .layer = head.layer,
+                                            .marker = head.marker,
+                                            .key = head.key,
+                                            .payload = item.data()});
+    } else {
+      found->second->SendAudio(head.track, head.timestamp, head.level, AsBytes(item.data()));
+    }
   }
 }
 
@@ -257,6 +343,13 @@ void EngineCore::Learn(Connection& connection) {
 }
 
 void EngineCore::OnReadable() {
+  reading_ = true;
+  ReadBatches();
+  reading_ = false;
+  SendQueued();
+}
+
+void EngineCore::ReadBatches() {
   std::array<mmsghdr, kBatch> messages;
   std::array<iovec, kBatch> pieces;
   std::array<sockaddr_storage, kBatch> from;
@@ -317,6 +410,7 @@ void EngineCore::Know(Connection& connection, const Endpoint& endpoint) {
 }
 
 void EngineCore::SendDatagram(const Endpoint& to, Bytes datagram) {
+  if (to.tcp) return tcp_->Send(to, datagram);
   sockaddr_storage storage{};
   const socklen_t size = to.ToSockaddr(family_, &storage);
   // A full socket buffer loses the datagram, as any network may.
@@ -326,6 +420,10 @@ void EngineCore::SendDatagram(const Endpoint& to, Bytes datagram) {
 
 void EngineCore::Tick() {
   const int64_t now_us = loop_.NowMicros();
+  if (tcp_ != nullptr && now_us >= next_tcp_tick_us_) {
+    next_tcp_tick_us_ = now_us + kTcpTickUs;
+    tcp_->Tick(now_us);
+  }
   for (const auto& [id, connection] : connections_) {
     connection->Tick(now_us, silence_us_);
     Reap(id);
@@ -347,7 +445,30 @@ void Peer::Apply(Plan plan) {
 }
 
 bool Peer::SendAudio(uint32_t track, uint32_t timestamp, uint32_t level, std::string_view payload) {
-  return core_->PushAudio(id_, track, timestamp, level, payload);
+  return core_->Push({.peer = id_, .track = track, .timestamp = timestamp, .level = level},
+                     payload);
+}
+
+bool Peer::SendVideo(uint32_t track, const VideoPacket& packet) {
+  return core_->Push({.peer = id_,
+                      .track = track,
+                      .timestamp = packet.timestamp,
+                      .video = true,
+                      .sequence = packet.sequence,
+                      .layer = packet.layer,
+                      .marker = packet.marker,
+                      .key = packet.key},
+                     packet.payload);
+}
+
+void Peer::AskForPicture(uint32_t tag, uint8_t layer) {
+  core_->Post(id_, [tag, layer](Connection& connection) { connection.AskForPicture(tag, layer); });
+}
+
+void Peer::SetVideoWish(uint32_t track, int highest_layer) {
+  core_->Post(id_, [track, highest_layer](Connection& connection) {
+    connection.SetVideoWish(track, highest_layer);
+  });
 }
 
 bool Peer::SendData(std::string_view label, std::string message) {
@@ -392,6 +513,16 @@ Offering Engine::NewOffering(std::vector<ChannelPlan> channels) const {
 }
 
 int Engine::port() const { return core_->port(); }
+
+int Engine::tcp_port() const { return core_->tcp_port(); }
+
+std::vector<std::string> Engine::candidates() const {
+  std::vector<std::string> names;
+  for (const Endpoint& candidate : core_->candidates()) {
+    names.push_back((candidate.tcp ? "tcp " : "") + candidate.Name());
+  }
+  return names;
+}
 
 EngineFigures Engine::figures() const {
   const Tallies& tallies = core_->tallies();

@@ -18,16 +18,18 @@ constexpr auto kTransportSequence =
 constexpr int kMaxOneByteId = 14;
 constexpr size_t kMaxMid = 64;
 
-const SdpCodec* FindCodec(const SdpSection& section, std::string_view name) {
-  const auto found =
-      std::ranges::find_if(section.codecs, [&](const auto& codec) { return codec.name == name; });
-  return found == section.codecs.end() ? nullptr : &*found;
+constexpr auto kRid = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+
+bool Sends(const SdpSection& offered) {
+  return offered.direction == Direction::kSendOnly || offered.direction == Direction::kSendRecv;
+}
+
+bool Receives(const SdpSection& offered) {
+  return offered.direction == Direction::kRecvOnly || offered.direction == Direction::kSendRecv;
 }
 
 Direction Reversed(const SdpSection& offered, bool send) {
-  const bool they_send =
-      offered.direction == Direction::kSendOnly || offered.direction == Direction::kSendRecv;
-  if (they_send) return send ? Direction::kSendRecv : Direction::kRecvOnly;
+  if (Sends(offered)) return send ? Direction::kSendRecv : Direction::kRecvOnly;
   return send ? Direction::kSendOnly : Direction::kInactive;
 }
 
@@ -36,13 +38,24 @@ std::string Rejected(const SdpSection& offered) {
                      offered.protocol, offered.formats, offered.mid);
 }
 
-// Header extensions that both sides use; their lines.
+// The id of a header extension that the offer names; 0: it does not.
+uint8_t ExtensionId(const SdpSection& offered, std::string_view uri) {
+  for (const SdpExtension& extension : offered.extensions) {
+    if (extension.id <= kMaxOneByteId && extension.uri == uri) {
+      return static_cast<uint8_t>(extension.id);
+    }
+  }
+  return 0;
+}
+
+// Header extensions of what comes in; their lines.
 std::string TakeExtensions(const SdpSection& offered, RtpExtensions* extensions) {
   std::string lines;
   for (const SdpExtension& extension : offered.extensions) {
     if (extension.id > kMaxOneByteId) continue;
     uint8_t* id = extension.uri == kAudioLevelUri       ? &extensions->audio_level
                   : extension.uri == kMid               ? &extensions->mid
+                  : extension.uri == kRid               ? &extensions->rid
                   : extension.uri == kTransportSequence ? &extensions->transport_sequence
                                                         : nullptr;
     if (id == nullptr) continue;
@@ -55,12 +68,27 @@ std::string TakeExtensions(const SdpSection& offered, RtpExtensions* extensions)
 }  // namespace
 
 Negotiation::Negotiation(std::string fingerprint, std::vector<Endpoint> candidates)
-    : local_{std::move(fingerprint), std::move(candidates), {}, {}},
+    : local_{std::move(fingerprint), std::move(candidates), {}, {}, true},
       cname_(RandomBase62(16)),
       session_id_(fmt::format("{}", RandomSsrc())) {}
 
-void Negotiation::AddTrack(uint32_t number, std::string sid, std::string stream) {
-  tracks_.push_back({number, std::move(sid), std::move(stream), RandomSsrc()});
+Negotiation::Negotiation(std::string fingerprint, IceCredentials credentials)
+    : local_{std::move(fingerprint),
+             {},
+             std::move(credentials.ufrag),
+             std::move(credentials.pwd),
+             false},
+      cname_(RandomBase62(16)),
+      session_id_(fmt::format("{}", RandomSsrc())) {}
+
+void Negotiation::RestartIce(IceCredentials credentials) {
+  local_.ufrag = std::move(credentials.ufrag);
+  local_.pwd = std::move(credentials.pwd);
+}
+
+void Negotiation::AddTrack(uint32_t number, std::string sid, std::string stream,
+                           std::string_view codec) {
+  tracks_.push_back({number, std::move(sid), std::move(stream), std::string(codec), RandomSsrc()});
 }
 
 void Negotiation::RemoveTrack(uint32_t number) {
@@ -78,27 +106,32 @@ Negotiation::Track* Negotiation::FindTrack(int number) {
   return found == tracks_.end() ? nullptr : &*found;
 }
 
-Negotiation::Track* Negotiation::Unplaced() {
+bool Negotiation::Placed(const Track& track) const {
+  return std::ranges::any_of(sections_, [&](const Section& section) {
+    return section.track == static_cast<int>(track.number);
+  });
+}
+
+Negotiation::Track* Negotiation::Unplaced(const std::vector<std::string>& codecs) {
   const auto found = std::ranges::find_if(tracks_, [&](const Track& track) {
-    return std::ranges::none_of(sections_, [&](const Section& section) {
-      return section.track == static_cast<int>(track.number);
-    });
+    return std::ranges::find(codecs, track.codec) != codecs.end() && !Placed(track);
   });
   return found == tracks_.end() ? nullptr : &*found;
 }
 
 bool Negotiation::NeedsOffer() const {
-  return const_cast<Negotiation*>(this)->Unplaced() != nullptr ||
+  return std::ranges::any_of(tracks_, [this](const Track& track) { return !Placed(track); }) ||
          std::ranges::any_of(sections_, [](const Section& section) { return section.ended; });
 }
 
-size_t Negotiation::MissingSections() const {
-  const auto placed = std::ranges::count_if(sections_, [](const auto& s) { return s.track >= 0; });
-  const auto free = std::ranges::count_if(sections_, [](const Section& section) {
-    return section.kind == "audio" && section.receives && section.track < 0 && !section.ended;
+size_t Negotiation::MissingSections(bool video) const {
+  const auto unplaced = std::ranges::count_if(
+      tracks_, [&](const Track& track) { return IsVideo(track.codec) == video && !Placed(track); });
+  const auto free = std::ranges::count_if(sections_, [&](const Section& section) {
+    return section.kind == (video ? "video" : "audio") && section.receives && section.track < 0 &&
+           !section.ended;
   });
-  const size_t unplaced = tracks_.size() - static_cast<size_t>(placed);
-  return unplaced > static_cast<size_t>(free) ? unplaced - static_cast<size_t>(free) : 0;
+  return static_cast<size_t>(std::max<std::ptrdiff_t>(unplaced - free, 0));
 }
 
 absl::Status Negotiation::TakeTransport(const Sdp& offer) {
@@ -111,7 +144,10 @@ absl::Status Negotiation::TakeTransport(const Sdp& offer) {
   if (first->fingerprint_hash != "sha-256") {
     return InvalidArgument("the offer's certificate needs a SHA-256 fingerprint");
   }
-  if (first->setup == "passive") return InvalidArgument("the offer must let us be the DTLS server");
+  if (first->setup == (local_.lite ? "passive" : "active")) {
+    return InvalidArgument("the offer must let us be the DTLS {}",
+                           local_.lite ? "server" : "client");
+  }
   if (!remote_fingerprint_.empty() && first->fingerprint != remote_fingerprint_) {
     return InvalidArgument("the certificate of a connection cannot change");
   }
@@ -151,7 +187,8 @@ absl::StatusOr<Negotiation::Answer> Negotiation::Accept(const Sdp& offer) {
   answer.plan.local_pwd = local_.pwd;
   answer.plan.remote_ufrag = remote_ufrag_;
   answer.plan.fingerprint = remote_fingerprint_;
-  answer.sdp = SessionLines(session_id_, ++version_, bundle) + sections;
+  answer.plan.dtls_client = !local_.lite;
+  answer.sdp = SessionLines(session_id_, ++version_, bundle, local_.lite) + sections;
   return answer;
 }
 
@@ -174,29 +211,37 @@ std::string Negotiation::AnswerSection(const SdpSection& offered, Section& secti
         kMaxDataMessage);
   }
   if (offered.codecs.empty()) return {};
-  // Not carried. It must not be rejected: livekit-client gives up over that.
-  const SdpCodec* vp8 = FindCodec(offered, "vp8");
-  const SdpCodec& codec = vp8 != nullptr ? *vp8 : offered.codecs.front();
-  return fmt::format(
-      "m={} 9 {} {}\r\nc=IN IP4 0.0.0.0\r\n{}a=inactive\r\na=rtcp-mux\r\na=rtpmap:{} {}/{}\r\n",
-      offered.kind, offered.protocol, codec.payload_type, TransportLines(offered),
-      codec.payload_type, codec.name, codec.clock_hz);
+  if (offered.kind == "video") return AnswerVideo(offered, section, answer);
+  return {};
 }
 
-std::string Negotiation::AnswerAudio(const SdpSection& offered, Section& section, Answer* answer) {
-  const SdpCodec* opus = FindCodec(offered, "opus");
-  if (opus == nullptr || opus->clock_hz != 48'000) return {};
-  section.receives =
-      offered.direction == Direction::kRecvOnly || offered.direction == Direction::kSendRecv;
-  const bool they_send =
-      offered.direction == Direction::kSendOnly || offered.direction == Direction::kSendRecv;
-  if (section.receives && section.track < 0 && !section.ended && !they_send) {
-    if (const Track* track = Unplaced()) section.track = static_cast<int>(track->number);
+const Negotiation::Track* Negotiation::Place(const SdpSection& offered, Section& section) {
+  section.receives = Receives(offered);
+  if (section.receives && section.track < 0 && !section.ended && !Sends(offered)) {
+    if (const Track* track = Unplaced(section.codecs)) {
+      section.track = static_cast<int>(track->number);
+    }
   }
   section.ended = false;
   const Track* track = section.receives ? FindTrack(section.track) : nullptr;
   if (track == nullptr) section.track = -1;
+  return track;
+}
 
+void Negotiation::TellTrack(const SdpSection& offered, const Track& track, SendPlan plan,
+                            Answer* answer, std::string* lines) const {
+  *lines += TrackLines(track.stream, track.sid, track.ssrc, cname_);
+  answer->mid_to_track[offered.mid] = track.sid;
+  plan.track = track.number;
+  plan.ssrc = track.ssrc;
+  answer->plan.send.push_back(plan);
+}
+
+std::string Negotiation::AnswerAudio(const SdpSection& offered, Section& section, Answer* answer) {
+  const SdpCodec* opus = FindCodec(offered, kOpus);
+  if (opus == nullptr || opus->clock_hz != 48'000) return {};
+  section.codecs = {kOpus};
+  const Track* track = Place(offered, section);
   RtpExtensions extensions;
   const std::string extension_lines = TakeExtensions(offered, &extensions);
   const auto type = static_cast<uint8_t>(opus->payload_type);
@@ -209,20 +254,81 @@ std::string Negotiation::AnswerAudio(const SdpSection& offered, Section& section
       extensions.transport_sequence != 0 ? fmt::format("a=rtcp-fb:{} transport-cc\r\n", type)
                                          : std::string(),
       type);
-  if (they_send) {
-    answer->plan.receive.push_back(
-        {offered.mid, offered.msid_track, offered.ssrcs, type, extensions, ReceivePlan::kNobody});
+  if (Sends(offered)) {
+    ReceivePlan plan;
+    plan.mid = offered.mid;
+    plan.track_id = offered.msid_track;
+    plan.ssrcs = offered.ssrcs;
+    plan.payload_type = type;
+    plan.extensions = extensions;
+    answer->plan.receive.push_back(std::move(plan));
   }
   if (track != nullptr) {
-    lines += TrackLines(track->stream, track->sid, track->ssrc, cname_);
-    answer->mid_to_track[offered.mid] = track->sid;
-    answer->plan.send.push_back({track->number, track->ssrc, type, extensions.audio_level});
+    TellTrack(offered, *track, {.payload_type = type, .audio_level_id = extensions.audio_level},
+              answer, &lines);
   }
   return lines;
 }
 
+std::string Negotiation::AnswerVideo(const SdpSection& offered, Section& section, Answer* answer) {
+  section.codecs.clear();
+  const SdpCodec* first = nullptr;  // of those carried, as its sender prefers them
+  for (const SdpCodec& codec : offered.codecs) {
+    if (!IsVideo(codec.name) || codec.clock_hz != 90'000) continue;
+    if (first == nullptr) first = FindCodec(offered, codec.name);
+    section.codecs.push_back(codec.name);
+  }
+  const Track* track = Place(offered, section);
+  const SdpCodec* codec = track != nullptr ? FindCodec(offered, track->codec) : first;
+  const std::string head = fmt::format("m=video 9 {} ", offered.protocol);
+  // Named in every section: Chromium offers in a new one only what the others have agreed on.
+  RtpExtensions extensions;
+  std::string shared = TakeExtensions(offered, &extensions);
+  const uint8_t abs_send_time = ExtensionId(offered, kAbsSendTimeUri);
+  if (abs_send_time != 0)
+    shared += fmt::format("a=extmap:{} {}\r\n", abs_send_time, kAbsSendTimeUri);
+  shared += "a=rtcp-mux\r\n";
+  if (codec == nullptr) {
+    // Not carried. It must not be rejected: livekit-client gives up over that.
+    const SdpCodec& any = offered.codecs.front();
+    return fmt::format("{0}{1}\r\nc=IN IP4 0.0.0.0\r\n{2}a=inactive\r\n{3}a=rtpmap:{1} {4}/{5}\r\n",
+                       head, any.payload_type, TransportLines(offered), shared, any.name,
+                       any.clock_hz);
+  }
+  const auto type = static_cast<uint8_t>(codec->payload_type);
+  std::string lines =
+      fmt::format("{}{}\r\nc=IN IP4 0.0.0.0\r\n{}a={}\r\n{}{}", head, type, TransportLines(offered),
+                  Name(Reversed(offered, track != nullptr)), shared, VideoCodecLines(*codec));
+  if (track != nullptr) {
+    // Without transport-wide numbers on what goes out, browsers say by REMB what they receive.
+    lines += fmt::format("a=rtcp-fb:{} goog-remb\r\n", type);
+    TellTrack(offered, *track,
+              {.payload_type = type, .abs_send_time_id = abs_send_time, .video = true}, answer,
+              &lines);
+  }
+  if (!Sends(offered)) return lines;
+  ReceivePlan plan;
+  plan.extensions = extensions;
+  if (extensions.transport_sequence != 0) {
+    lines += fmt::format("a=rtcp-fb:{} transport-cc\r\n", type);
+  }
+  for (const std::string& rid : offered.rids) lines += fmt::format("a=rid:{} recv\r\n", rid);
+  if (!offered.rids.empty()) {
+    lines += fmt::format("a=simulcast:recv {}\r\n", fmt::join(offered.rids, ";"));
+  }
+  plan.mid = offered.mid;
+  plan.track_id = offered.msid_track;
+  plan.ssrcs = offered.ssrcs;
+  plan.payload_type = type;
+  plan.video = VideoCodecOf(codec->name);
+  plan.rids = offered.rids;
+  answer->plan.receive.push_back(std::move(plan));
+  return lines;
+}
+
 std::string Negotiation::TransportLines(const SdpSection& offered) {
-  return local_.Lines(offered.mid, "passive", !std::exchange(candidates_told_, true));
+  return local_.Lines(offered.mid, local_.lite ? "passive" : "active",
+                      !std::exchange(candidates_told_, true));
 }
 
 }  // namespace parley::webrtc

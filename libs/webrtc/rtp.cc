@@ -17,7 +17,12 @@ constexpr uint8_t kSenderReport = 200;
 constexpr uint8_t kReceiverReport = 201;
 constexpr uint8_t kSourceDescription = 202;
 constexpr uint8_t kTransportFeedback = 205;
+constexpr uint8_t kPayloadFeedback = 206;
 constexpr uint8_t kNackFormat = 1;
+constexpr uint8_t kPictureLossFormat = 1;
+constexpr uint8_t kFullPictureFormat = 4;
+constexpr uint8_t kApplicationFormat = 15;
+constexpr uint32_t kEstimateName = 0x52454D42;  // "REMB"
 constexpr uint8_t kTransportWideFormat = 15;
 
 constexpr int64_t kReferenceUs = 64'000;  // unit of the feedback's reference time
@@ -28,6 +33,8 @@ void ReadElement(uint8_t id, Bytes value, const RtpExtensions& extensions, RtpPa
     packet->audio_level = value[0] & 0x7f;
   } else if (id == extensions.mid) {
     packet->mid = Text(value);
+  } else if (id == extensions.rid) {
+    packet->rid = Text(value);
   } else if (id == extensions.transport_sequence && value.size() >= 2) {
     packet->transport_sequence = Get16(value.data());
   }
@@ -98,6 +105,23 @@ bool ReadNack(Bytes body, RtcpReader& reader) {
   return true;
 }
 
+bool ReadPayloadFeedback(uint8_t format, Bytes body, RtcpReader& reader) {
+  if (body.size() < 8) return false;
+  if (format == kPictureLossFormat) {
+    reader.OnPictureLoss(Get32(body.data() + 4));
+  } else if (format == kFullPictureFormat) {
+    for (size_t at = 8; at + 8 <= body.size(); at += 8) {
+      reader.OnPictureLoss(Get32(body.data() + at));
+    }
+  } else if (format == kApplicationFormat && body.size() >= 16 &&
+             Get32(body.data() + 8) == kEstimateName) {
+    const int exponent = body[13] >> 2;
+    const int64_t mantissa = (body[13] & 3) << 16 | Get16(body.data() + 14);
+    if (exponent < 44) reader.OnEstimate(mantissa << exponent);  // otherwise it says nothing
+  }
+  return true;
+}
+
 }  // namespace
 
 bool IsRtcp(Bytes packet) {
@@ -132,7 +156,8 @@ std::optional<RtpPacket> ParseRtp(Bytes packet, const RtpExtensions& extensions)
 }
 
 size_t WriteRtpHeader(const RtpHeader& header, std::span<uint8_t> out) {
-  const bool extended = header.audio_level_id != 0;
+  const bool level = header.audio_level_id != 0;
+  const bool extended = level || header.abs_send_time_id != 0;
   out[0] = extended ? 0x90 : 0x80;
   out[1] = static_cast<uint8_t>(header.payload_type | (header.marker ? 0x80 : 0));
   Put16(out.data() + 2, header.sequence);
@@ -141,9 +166,17 @@ size_t WriteRtpHeader(const RtpHeader& header, std::span<uint8_t> out) {
   if (!extended) return kRtpHeaderBytes;
   Put16(out.data() + 12, kOneByteExtensions);
   Put16(out.data() + 14, 1);
-  out[16] = static_cast<uint8_t>(header.audio_level_id << 4);  // one byte of value
-  out[17] = header.audio_level;
-  out[18] = out[19] = 0;
+  if (level) {
+    out[16] = static_cast<uint8_t>(header.audio_level_id << 4);  // one byte of value
+    out[17] = header.audio_level;
+    out[18] = out[19] = 0;
+    return kRtpHeaderBytes + 8;
+  }
+  // Seconds with 18 bits behind the point; of those before it six are left.
+  const auto seconds = static_cast<uint64_t>(header.send_time_us) * (1 << 18) / 1'000'000;
+  out[16] = static_cast<uint8_t>(header.abs_send_time_id << 4 | 2);
+  out[17] = static_cast<uint8_t>(seconds >> 16);
+  Put16(out.data() + 18, static_cast<uint16_t>(seconds));
   return kRtpHeaderBytes + 8;
 }
 
@@ -159,6 +192,8 @@ bool ReadRtcp(Bytes packet, RtcpReader& reader) {
       if (!ReadReport(body, count, type == kSenderReport, reader)) return false;
     } else if (type == kTransportFeedback && count == kNackFormat) {
       if (!ReadNack(body, reader)) return false;
+    } else if (type == kPayloadFeedback) {
+      if (!ReadPayloadFeedback(count, body, reader)) return false;
     }
     packet = packet.subspan(size);
   }
@@ -248,6 +283,13 @@ void RtcpWriter::AddNack(uint32_t own_ssrc, uint32_t media_ssrc,
     Put16(at + 8 + 4 * i, items[i].first);
     Put16(at + 10 + 4 * i, items[i].others);
   }
+}
+
+void RtcpWriter::AddPictureLoss(uint32_t own_ssrc, uint32_t media_ssrc) {
+  uint8_t* at = Begin(kPictureLossFormat, kPayloadFeedback, 8);
+  if (at == nullptr) return;
+  Put32(at, own_ssrc);
+  Put32(at + 4, media_ssrc);
 }
 
 // Every packet gets a two-bit symbol, seven to a chunk: 0 missing, 1 a small difference, 2 a large

@@ -23,6 +23,7 @@ struct RtpExtensions {  // ids as negotiated; 0 = not used
   uint8_t audio_level = 0;
   uint8_t mid = 0;
   uint8_t transport_sequence = 0;
+  uint8_t rid = 0;
 };
 
 // A parsed packet; borrows the bytes it came from.
@@ -34,6 +35,7 @@ struct RtpPacket {
   uint32_t ssrc = 0;
   uint32_t audio_level = 127;  // -dBov; 127 when unknown
   std::string_view mid;
+  std::string_view rid;
   std::optional<uint16_t> transport_sequence;
   Bytes payload;  // without padding
 };
@@ -41,8 +43,9 @@ struct RtpPacket {
 // nullopt: malformed.
 std::optional<RtpPacket> ParseRtp(Bytes packet, const RtpExtensions& extensions);
 
-// The header of one packet; the audio level goes in when `audio_level_id` is not 0. Returns how
-// many bytes of `out` (at least kMaxRtpHeaderBytes) it used.
+// The header of one packet; the audio level goes in when `audio_level_id` is not 0, else the time
+// when `abs_send_time_id` is not 0. Returns how many bytes of `out` (at least kMaxRtpHeaderBytes)
+// it used.
 struct RtpHeader {
   uint8_t payload_type = 0;
   bool marker = false;
@@ -51,6 +54,8 @@ struct RtpHeader {
   uint32_t ssrc = 0;
   uint8_t audio_level_id = 0;
   uint8_t audio_level = 127;
+  uint8_t abs_send_time_id = 0;
+  int64_t send_time_us = 0;  // of any clock that goes on
 };
 size_t WriteRtpHeader(const RtpHeader& header, std::span<uint8_t> out);
 
@@ -79,6 +84,10 @@ class RtcpReader {
   virtual void OnSenderReport(const SenderReport& report) = 0;
   virtual void OnReportBlock(const ReportBlock& block) = 0;
   virtual void OnNack(uint32_t media_ssrc, uint16_t sequence) = 0;
+  // Of video: the other side needs a picture that needs no other (PLI, FIR).
+  virtual void OnPictureLoss(uint32_t media_ssrc) { static_cast<void>(media_ssrc); }
+  // What the other side believes its network carries, in bits a second (REMB).
+  virtual void OnEstimate(int64_t bps) { static_cast<void>(bps); }
 };
 // False: malformed; what came before the fault was heard.
 bool ReadRtcp(Bytes packet, RtcpReader& reader);
@@ -92,6 +101,7 @@ class RtcpWriter {
   void AddCname(uint32_t own_ssrc, std::string_view cname);  // at most 64 bytes
   // `sequences` in rising order.
   void AddNack(uint32_t own_ssrc, uint32_t media_ssrc, std::span<const uint16_t> sequences);
+  void AddPictureLoss(uint32_t own_ssrc, uint32_t media_ssrc);
   // Of a run of transport-wide sequence numbers that begins at `first`: when each came, in
   // microseconds of one clock; -1 = it did not. `count` numbers this feedback.
   void AddTransportFeedback(uint32_t own_ssrc, uint32_t media_ssrc, uint16_t first, uint8_t count,

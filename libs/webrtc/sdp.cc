@@ -77,6 +77,33 @@ void ReadSsrc(std::string_view value, SdpSection* section) {
   }
 }
 
+// "96 packetization-mode=1;…"
+void ReadParameters(std::string_view value, SdpSection* section) {
+  const auto type = ToNumber<int>(Take(value, ' '));
+  if (!type || value.size() > kMaxParameterBytes) return;
+  for (SdpCodec& codec : section->codecs) {
+    if (codec.payload_type == *type) codec.parameters = value;
+  }
+}
+
+// "send q;h;f": of alternatives the first counts, a layer that is paused stays one.
+void ReadSimulcast(std::string_view value, SdpSection* section) {
+  if (Take(value, ' ') != "send") return;
+  std::string_view layers = Take(value, ' ');
+  section->rids.clear();
+  while (!layers.empty() && section->rids.size() < kMaxRids) {
+    std::string_view layer = Take(layers, ';');
+    std::string_view rid = Take(layer, ',');
+    if (rid.starts_with('~')) rid.remove_prefix(1);
+    const bool fine =
+        !rid.empty() && rid.size() <= kMaxRidBytes && std::ranges::all_of(rid, [](char c) {
+          return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                 c == '-' || c == '_';
+        });
+    if (fine) section->rids.emplace_back(rid);
+  }
+}
+
 std::optional<Direction> ToDirection(std::string_view name) {
   for (const Direction direction :
        {Direction::kSendRecv, Direction::kSendOnly, Direction::kRecvOnly, Direction::kInactive}) {
@@ -100,8 +127,16 @@ absl::Status ReadAttribute(std::string_view value, SdpSection* section) {
     section->msid_track = value;
   } else if (name == "ssrc") {
     ReadSsrc(value, section);
+  } else if (name == "fmtp") {
+    ReadParameters(value, section);
+  } else if (name == "simulcast") {
+    ReadSimulcast(value, section);
   } else if (name == "sctp-port") {
     section->sctp_port = ToNumber<uint16_t>(value).value_or(0);
+  } else if (name == "candidate") {
+    if (section->candidates.size() < kMaxCandidates) {
+      section->candidates.push_back("candidate:" + std::string(value));
+    }
   } else if (name == "ice-ufrag") {
     section->ice_ufrag = value;
   } else if (name == "ice-pwd") {
@@ -165,6 +200,7 @@ absl::StatusOr<Sdp> ParseSdp(std::string_view text) {
       }
       PARLEY_RETURN_IF_ERROR(ReadMediaLine(value, &sdp.sections.emplace_back()));
     } else if (line[0] == 'a') {
+      sdp.ice_lite |= value == "ice-lite";
       PARLEY_RETURN_IF_ERROR(
           ReadAttribute(value, sdp.sections.empty() ? &session : &sdp.sections.back()));
     }

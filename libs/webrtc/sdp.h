@@ -16,6 +16,10 @@ inline constexpr size_t kMaxSections = 128;
 inline constexpr size_t kMaxCodecs = 64;      // of a section
 inline constexpr size_t kMaxExtensions = 32;  // of a section
 inline constexpr size_t kMaxSsrcs = 16;       // of a section
+inline constexpr size_t kMaxRids = 3;         // of a section
+inline constexpr size_t kMaxRidBytes = 16;
+inline constexpr size_t kMaxParameterBytes = 256;  // of a codec
+inline constexpr size_t kMaxCandidates = 64;       // of a section
 
 enum class Direction { kSendRecv, kSendOnly, kRecvOnly, kInactive };
 
@@ -24,6 +28,7 @@ struct SdpCodec {
   std::string name;  // lower case: "opus", "vp8"
   int clock_hz = 0;
   int channels = 1;
+  std::string parameters;  // of its fmtp line: "packetization-mode=1;profile-level-id=42e01f"
 };
 
 struct SdpExtension {
@@ -44,18 +49,21 @@ struct SdpSection {
   std::string msid_stream;
   std::string msid_track;
   std::vector<uint32_t> ssrcs;
+  std::vector<std::string> rids;  // of the layers that a simulcast line sends, in its order
   int sctp_port = 0;
   // Where the section says nothing, these are the session's.
   std::string ice_ufrag;
   std::string ice_pwd;
-  std::string fingerprint_hash;  // lower case: "sha-256"
-  std::string fingerprint;       // upper-case hex with colons
-  std::string setup;             // actpass, active, passive
+  std::string fingerprint_hash;         // lower case: "sha-256"
+  std::string fingerprint;              // upper-case hex with colons
+  std::string setup;                    // actpass, active, passive
+  std::vector<std::string> candidates;  // "candidate:1 1 udp …"; more than the bound are left out
 
   bool stopped() const { return port == 0 && !bundle_only; }
 };
 
 struct Sdp {
+  bool ice_lite = false;
   std::vector<SdpSection> sections;
 };
 

@@ -183,6 +183,12 @@ size_t WriteBindingSuccess(const TransactionId& transaction, const Endpoint& fro
   return writer.Finish(password);
 }
 
+size_t WriteAddressQuestion(const TransactionId& transaction, std::span<uint8_t> out) {
+  const Writer writer(out, kBindingRequest, transaction);
+  Put16(out.data() + 2, 0);  // no attributes
+  return kHeaderBytes;
+}
+
 size_t WriteBindingRequest(const TransactionId& transaction, std::string_view username,
                            std::string_view password, bool use_candidate, std::span<uint8_t> out) {
   PARLEY_CHECK(username.size() <= kMaxUsernameBytes);

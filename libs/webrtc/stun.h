@@ -39,6 +39,8 @@ bool CheckIntegrity(const StunMessage& message, std::string_view password);
 // Each returns how many bytes of `out` (at least kMaxStunBytes) it used.
 size_t WriteBindingSuccess(const TransactionId& transaction, const Endpoint& from,
                            std::string_view password, std::span<uint8_t> out);
+// To a STUN server: how does this socket look from outside? Anonymous.
+size_t WriteAddressQuestion(const TransactionId& transaction, std::span<uint8_t> out);
 // As the controlling side sends it. `username` has at most 128 bytes.
 size_t WriteBindingRequest(const TransactionId& transaction, std::string_view username,
                            std::string_view password, bool use_candidate, std::span<uint8_t> out);

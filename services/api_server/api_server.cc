@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "api_server/livekit/attachments.h"
 #include "api_server/livekit/workers.h"
 #include "api_server/routes.h"
 #include "api_server/signalling.h"
@@ -22,6 +23,10 @@ void ApiServerConfig::Bind(config::Table& table) {
   table.Text("rooms.address", &rooms_address, "Room server, host:port");
   table.Text("stt.address", &stt_address, "Speech-to-text gateway, host:port");
   table.Text("tts.address", &tts_address, "Text-to-speech gateway, host:port");
+  table.Text("http.certificate", &http_certificate,
+             "PEM file of the certificate chain that the HTTP ports show; none: plain HTTP. It and "
+             "its key are read again when they change");
+  table.Text("http.key", &http_key, "PEM file of that certificate's key");
   table.Text("public_url", &public_url,
              "URL that clients connect to; default ws://ADDRESS:LAST_HTTP_PORT");
   table.AlsoFromEnv("LIVEKIT_URL");
@@ -33,6 +38,8 @@ void ApiServerConfig::Bind(config::Table& table) {
   table.Int(
       "livekit.worker_slots", &livekit_worker_slots, 1, 100'000,
       "Jobs at once of one LiveKit worker (/agent); below it the load that it reports counts");
+  table.List("attach.files", &attach_files,
+             "Files that name other LiveKit servers whose jobs our agents take");
   table.List("open.sandboxes", &open_sandboxes, "… to callers that send one of these X-Sandbox-ID");
   table.List("open.rooms", &open_rooms,
              "Rooms that may be named there; * at the end stands for any rest");
@@ -45,6 +52,8 @@ void ApiServerConfig::Bind(config::Table& table) {
             "connection-details a minute to one API key or sandbox; 0 is any number");
   table.Bool("http.trust_forwarded_for", &trust_forwarded_for,
              "A proxy before this server sets X-Forwarded-For");
+  table.Text("console.dir", &console_dir,
+             "Folder of the console page; default ../share/parley/console beside the program");
   table.Bool("demo", &demo, "Serve /demo/room-rate/{room}, the tool of the front-desk example");
 }
 
@@ -70,6 +79,20 @@ struct ApiServerMetrics {
   prometheus::Histogram* seconds;    // parley_api_request_seconds
 };
 
+// As `handler`, for the trace that the request names, or a new one.
+http::Handler Traced(const trace::Tracer& tracer, const Route& route, http::Handler handler) {
+  return [&tracer, name = route.method + " " + route.pattern,
+          handler = std::move(handler)](const http::Request& request) {
+    trace::Span span = tracer.Start(name, trace::Kind::kServer,
+                                    TraceContext::Parse(request.Header("traceparent")));
+    const TraceScope scope(span.context());
+    http::Response response = handler(request);
+    span.Set("http.response.status_code", int64_t{response.status});
+    if (response.status >= 500) span.Fail("HTTP " + std::to_string(response.status));
+    return response;
+  };
+}
+
 // Prices of the front-desk example, so that its tool has something real to ask.
 absl::StatusOr<http::Response> RoomRate(const http::Request& request) {
   static const std::map<std::string, int> kRates = {
@@ -90,6 +113,8 @@ std::vector<Route> MakeRoutes(Backend& backend) {
   AddSignalRoutes(backend, routes);
   AddSpeechRoutes(backend, routes);
   AddLiveKitRoutes(backend, routes);
+  AddSummaryRoutes(backend, routes);
+  AddConsoleRoutes(backend, routes);
   routes.push_back({"GET", "/healthz", "The process lives", "", nullptr, 200,
                     [](const http::Request&) {
                       return http::Response{200, "text/plain", "ok\n", {}};
@@ -144,12 +169,17 @@ int Run(const ApiServerConfig& given, service::Context& context) {
   ApiServerConfig config = given;
   http::ServerOptions options;
   options.address = config.common.address;
+  options.certificate = config.http_certificate;
+  options.key = config.http_key;
   absl::StatusOr<std::vector<int>> ports = Ports(config.http_ports);
   if (!ports.ok()) return service::FailStart("api-server", ports.status());
   options.ports = *ports;
   ApiServerMetrics metrics(context.registry());
   Backend backend(config, context);
   LivekitWorkers workers(backend);  // outlives the server that it hears from
+  AttachMetrics attach_metrics(context.registry());
+  auto attachments = Attachments::Start(backend, attach_metrics, config.attach_files);
+  if (!attachments.ok()) return service::FailStart("api-server", attachments.status());
   http::Server server(options, context.executor(), context.log());
   for (Route& route : MakeRoutes(backend)) {
     http::Handler counted = [&context, &metrics,
@@ -162,7 +192,8 @@ int Run(const ApiServerConfig& given, service::Context& context) {
     if (route.inline_run) {
       server.HandleInline(route.method, route.pattern, std::move(counted));
     } else {
-      server.Handle(route.method, route.pattern, std::move(counted));
+      server.Handle(route.method, route.pattern,
+                    Traced(context.tracer(), route, std::move(counted)));
     }
   }
   ServeSignalling(backend, server);
@@ -175,12 +206,14 @@ int Run(const ApiServerConfig& given, service::Context& context) {
     return service::FailStart("api-server", status);
   const int last_port = server.port(options.ports.size() - 1);
   if (config.public_url.empty())
-    config.public_url = fmt::format("ws://{}:{}", config.common.address, last_port);
+    config.public_url = fmt::format("{}://{}:{}", config.http_certificate.empty() ? "ws" : "wss",
+                                    config.common.address, last_port);
   context.log().Info("listening", {{"http_port", server.port(0)}, {"livekit_port", last_port}});
   service::Context::Hooks hooks;
   hooks.drain = [&](absl::Duration grace) {
     server.Stop(grace);
     workers.Stop();
+    if (*attachments != nullptr) (*attachments)->Stop();
   };
   return context.Serve({}, hooks);
 }

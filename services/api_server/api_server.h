@@ -17,13 +17,16 @@ namespace parley {
 struct ApiServerConfig {
   service::CommonConfig common;
   std::vector<std::string> http_ports = {
-      "8080", "7880"};  // the same routes; 7880 is where LiveKit clients look
+      "8080", "7880"};           // the same routes; 7880 is where LiveKit clients look
+  std::string http_certificate;  // PEM chain; empty = plain HTTP
+  std::string http_key;          // its key
   std::string registry_address = "127.0.0.1:7101";
   std::string dispatch_address = "127.0.0.1:7100";
   std::string rooms_address = "127.0.0.1:7105";
   std::string stt_address = "127.0.0.1:7102";
   std::string tts_address = "127.0.0.1:7103";
-  std::string public_url;  // what clients connect to; default ws://<address>:<last http port>
+  // What clients connect to; default ws://<address>:<last http port>, wss:// with a certificate.
+  std::string public_url;
   absl::Duration token_ttl = absl::Minutes(15);
   // Jobs at once of one LiveKit worker, which itself says only its load.
   int livekit_worker_slots = 25;
@@ -37,7 +40,10 @@ struct ApiServerConfig {
   int token_rate_per_address = 120;          // a minute, without a token; 0 = any number
   int token_rate_per_key = 1200;             // a minute, of an API key or a sandbox; 0 = any number
   bool trust_forwarded_for = false;          // a proxy of ours sets X-Forwarded-For
+  std::string console_dir;                   // of the console page; "": beside the program
   bool demo = false;  // serve /demo/room-rate/{room}, which examples/front-desk.yaml calls
+  // Our agents as workers of other LiveKit servers: files as attach_config.h has them.
+  std::vector<std::string> attach_files;
 
   void Bind(config::Table& table);
 };

@@ -115,7 +115,8 @@ lk::TrackInfo ToLiveKit(const room::v1::Track& track) {
   out.set_type(track.kind() == room::v1::TRACK_KIND_VIDEO ? lk::VIDEO : lk::AUDIO);
   out.set_source(static_cast<lk::TrackSource>(track.source()));  // the numbers are the same
   out.set_muted(track.muted());
-  out.set_mime_type("audio/opus");  // PCM is coded on its way to such clients
+  if (out.type() == lk::VIDEO) return out;  // of which codec it is only the room server knows
+  out.set_mime_type("audio/opus");          // PCM is coded on its way to such clients
   out.set_disable_red(true);
   return out;
 }

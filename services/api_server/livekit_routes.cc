@@ -21,12 +21,16 @@ constexpr int kMaxHops = 3;       // from room server to room server
 constexpr int kMaxListPages = 4;  // of one room's dispatches
 constexpr int32_t kListPage = 500;
 constexpr size_t kMaxRequestId = 200;
+constexpr absl::Duration kRpcTimeout = absl::Seconds(15);  // LiveKit's
+constexpr absl::Duration kMaxRpcTimeout = absl::Seconds(60);
+constexpr absl::Duration kRpcMargin = absl::Seconds(2);  // for the way to the room and back
 
 // One call of one caller.
 struct Call {
   Backend& backend;
   auth::Claims caller;
   absl::Time deadline;
+  bool says_deadline;      // the caller named it
   std::string request_id;  // SDKs say it again when they ask again
 
   void Prepare(grpc::ClientContext& context) const {
@@ -68,13 +72,11 @@ absl::Status CreateRoom(const Call& call, const lk::CreateRoomRequest& in, lk::R
   if (in.has_egress()) {
     return Error(absl::StatusCode::kUnimplemented, "egress: recordings are not built yet");
   }
-  if (!in.room_preset().empty()) {
-    return Error(absl::StatusCode::kUnimplemented, "room_preset: presets are not built yet");
-  }
   roomv1::CreateRoomRequest request;
   request.set_name(in.name());
   request.set_project(call.caller.project);
   request.set_metadata(in.metadata());
+  request.set_room_preset(in.room_preset());
   request.set_max_participants(static_cast<int32_t>(
       std::min<uint32_t>(in.max_participants(), std::numeric_limits<int32_t>::max())));
   if (in.empty_timeout() > 0) request.mutable_empty_timeout()->set_seconds(in.empty_timeout());
@@ -220,6 +222,78 @@ absl::Status SendData(const Call& call, const lk::SendDataRequest& in, lk::SendD
   return AskRooms(call, &roomv1::RoomService::Stub::SendData, request, response);
 }
 
+absl::Status UpdateSubscriptions(const Call& call, const lk::UpdateSubscriptionsRequest& in,
+                                 lk::UpdateSubscriptionsResponse&) {
+  PARLEY_RETURN_IF_ERROR(twirp::RequireExactRoom(call.caller, in.room()));
+  PARLEY_RETURN_IF_ERROR(NeedRoom(in.room()));
+  roomv1::UpdateSubscriptionsRequest request;
+  request.set_room(in.room());
+  request.set_identity(in.identity());
+  request.set_subscribe(in.subscribe());
+  *request.mutable_track_sids() = in.track_sids();
+  for (const lk::ParticipantTracks& more : in.participant_tracks()) {
+    request.mutable_track_sids()->MergeFrom(more.track_sids());
+  }
+  roomv1::UpdateSubscriptionsResponse response;
+  return AskRooms(call, &roomv1::RoomService::Stub::UpdateSubscriptions, request, response);
+}
+
+// What LiveKit's server answers for these numbers.
+absl::StatusCode CodeOfRpcError(uint32_t code) {
+  switch (code) {
+    case 1400:  // no such method
+    case 1402:  // payload too large
+      return absl::StatusCode::kInvalidArgument;
+    case 1401:  // nobody of that name
+      return absl::StatusCode::kNotFound;
+    case 1403:  // not supported by the server
+    case 1404:  // an unknown version
+      return absl::StatusCode::kUnimplemented;
+    case 1501:  // no acknowledgement
+    case 1502:  // no response
+      return absl::StatusCode::kCancelled;
+    case 1503:  // left
+      return absl::StatusCode::kUnavailable;
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
+
+absl::Status PerformRpc(const Call& call, const lk::PerformRpcRequest& in,
+                        lk::PerformRpcResponse& out) {
+  PARLEY_RETURN_IF_ERROR(twirp::RequireExactRoom(call.caller, in.room()));
+  PARLEY_RETURN_IF_ERROR(NeedRoom(in.room()));
+  roomv1::PerformRpcRequest request;
+  request.set_room(in.room());
+  request.set_destination_identity(in.destination_identity());
+  request.set_method(in.method());
+  request.set_payload(in.payload());
+  // The caller's own deadline is the shorter one only where it says so.
+  absl::Duration timeout = kRpcTimeout;
+  if (in.response_timeout_ms() != 0) {
+    timeout =
+        std::min<absl::Duration>(absl::Milliseconds(in.response_timeout_ms()), kMaxRpcTimeout);
+  }
+  const int64_t ms = absl::ToInt64Milliseconds(timeout);
+  request.mutable_response_timeout()->set_seconds(ms / 1000);
+  request.mutable_response_timeout()->set_nanos(static_cast<int32_t>(ms % 1000 * 1'000'000));
+  Call patient = call;
+  if (!call.says_deadline) {
+    patient.deadline = call.backend.context.clock().Now() + timeout + kRpcMargin;
+  }
+  roomv1::PerformRpcResponse response;
+  PARLEY_RETURN_IF_ERROR(
+      AskRooms(patient, &roomv1::RoomService::Stub::PerformRpc, request, response));
+  if (response.has_error()) {
+    const roomv1::RpcError& error = response.error();
+    return WithReason(Error(CodeOfRpcError(error.code()), "RpcError {}: {}{}{}", error.code(),
+                            error.message(), error.data().empty() ? "" : ": ", error.data()),
+                      "RPC_ERROR", {{"rpc_code", std::to_string(error.code())}});
+  }
+  out.set_payload(response.payload());
+  return absl::OkStatus();
+}
+
 absl::Status UpdateRoomMetadata(const Call& call, const lk::UpdateRoomMetadataRequest& in,
                                 lk::Room& out) {
   PARLEY_RETURN_IF_ERROR(twirp::RequireExactRoom(call.caller, in.room()));
@@ -349,6 +423,7 @@ absl::StatusOr<http::Response> Serve(Backend& backend, const http::Request& requ
   PARLEY_RETURN_IF_ERROR(twirp::Read(form, request.body, &in));
   Out out;
   const Call call{backend, std::move(caller), deadline,
+                  !request.Header("x-twirp-timeout-ms").empty(),
                   std::string(request.Header("x-livekit-request-id"))};
   PARLEY_RETURN_IF_ERROR(method(call, in, out));
   return twirp::Write(form, out);
@@ -371,11 +446,11 @@ void Add(Backend& backend, std::vector<Route>& routes, const std::string& method
 }
 
 // What LiveKit has and we do not: its SDKs hear so, instead of guessing from a wrong path.
-void AddMissing(std::vector<Route>& routes, const std::string& method) {
+void AddMissing(std::vector<Route>& routes, const std::string& method, const char* why) {
   routes.push_back({"POST", "/twirp/livekit." + method, "Not built yet", "", nullptr, 501,
-                    [method](const http::Request&) {
-                      return WithCors(twirp::Error(
-                          Error(absl::StatusCode::kUnimplemented, "{} is not built yet", method)));
+                    [method, why](const http::Request&) {
+                      return WithCors(twirp::Error(Error(absl::StatusCode::kUnimplemented,
+                                                         "{} is not built yet: {}", method, why)));
                     }});
 }
 
@@ -396,9 +471,11 @@ void AddRoomService(Backend& backend, std::vector<Route>& routes) {
   add("UpdateParticipant", "Name, metadata, attributes, permissions", kAdmin, UpdateParticipant);
   add("SendData", "A data packet from the server", kAdmin, SendData);
   add("UpdateRoomMetadata", "Metadata of a room", kAdmin, UpdateRoomMetadata);
-  for (const char* missing :
-       {"UpdateSubscriptions", "ForwardParticipant", "MoveParticipant", "PerformRpc"}) {
-    AddMissing(routes, std::string("RoomService/") + missing);
+  add("UpdateSubscriptions", "Which tracks somebody receives", kAdmin, UpdateSubscriptions);
+  add("PerformRpc", "Calls a method of somebody in a room", kAdmin, PerformRpc);
+  for (const char* missing : {"ForwardParticipant", "MoveParticipant"}) {
+    AddMissing(routes, std::string("RoomService/") + missing,
+               "a participant belongs to one room here; its client joins the other one");
   }
 }
 
@@ -423,13 +500,6 @@ void AddLiveKitRoutes(Backend& backend, std::vector<Route>& routes) {
                     }});
   routes.push_back(
       {"OPTIONS", "/twirp/{method*}", "What browsers ask first", "", nullptr, 204, Preflight});
-  routes.push_back({"GET", "/", "Health, where LiveKit's server has it", "", nullptr, 200,
-                    [&backend](const http::Request&) {
-                      return backend.context.stop_requested()
-                                 ? http::Response{406, "text/plain", "Not Ready", {}}
-                                 : http::Response{200, "text/plain", "OK", {}};
-                    },
-                    true});
 }
 
 }  // namespace parley::api_server

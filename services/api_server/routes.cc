@@ -26,6 +26,7 @@ absl::StatusOr<auth::Claims> Authenticate(const Backend& backend, const http::Re
 void Prepare(grpc::ClientContext& context, const std::string& bearer, absl::Duration timeout) {
   if (!bearer.empty()) rpc::SetBearer(context, bearer);
   rpc::SetTimeout(context, timeout);
+  rpc::SetTrace(context);
 }
 
 absl::StatusOr<std::string> PersonToken(const Backend& backend, const auth::Claims& caller,

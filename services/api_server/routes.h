@@ -23,10 +23,12 @@ struct Route {
 
 // Each adds its routes. `backend` must outlive the server.
 void AddAgentRoutes(Backend& backend, std::vector<Route>& routes);
+void AddConsoleRoutes(Backend& backend, std::vector<Route>& routes);
 void AddDispatchRoutes(Backend& backend, std::vector<Route>& routes);
 void AddEventRoutes(Backend& backend, std::vector<Route>& routes);
 void AddLiveKitRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSessionRoutes(Backend& backend, std::vector<Route>& routes);
+void AddSummaryRoutes(Backend& backend, std::vector<Route>& routes);
 void AddTokenRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSignalRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSpeechRoutes(Backend& backend, std::vector<Route>& routes);
@@ -42,7 +44,7 @@ http::Response Answer(const absl::StatusOr<http::Response>& result);
 // The claims of the request's token (Authorization header, or ?access_token=).
 absl::StatusOr<auth::Claims> Authenticate(const Backend& backend, const http::Request& request);
 std::string BearerOf(const http::Request& request);
-// A call to another service under `bearer`, with a deadline.
+// A call to another service under `bearer`, with a deadline, for the trace of the request.
 void Prepare(grpc::ClientContext& context, const std::string& bearer,
              absl::Duration timeout = absl::Seconds(5));
 // The token of a person for a room, signed with the key that `claims` (the caller's) came from.

@@ -1,5 +1,7 @@
 // /api/sessions: room, dispatch and token in one call; running and past sessions.
+#include "api_server/event_pump.h"
 #include "api_server/routes.h"
+#include "api_server/session_events.h"
 #include "base/ids.h"
 #include "base/status.h"
 #include "base/strings.h"
@@ -151,7 +153,7 @@ absl::StatusOr<http::Response> List(Backend& backend, const http::Request& reque
       {{"sessions", std::move(sessions)}, {"nextPageToken", response.next_page_token()}});
 }
 
-absl::StatusOr<http::Response> Get(Backend& backend, const http::Request& request) {
+absl::StatusOr<dispatch::v1::Session> Find(Backend& backend, const http::Request& request) {
   dispatch::v1::GetSessionRequest call;
   call.set_session_id(request.params.at("id"));
   grpc::ClientContext context;
@@ -159,7 +161,22 @@ absl::StatusOr<http::Response> Get(Backend& backend, const http::Request& reques
   dispatch::v1::GetSessionResponse response;
   PARLEY_RETURN_IF_ERROR(
       rpc::FromGrpcStatus(backend.dispatch->GetSession(&context, call, &response)));
-  return JsonResponse(ToJson(response.session()));
+  return std::move(*response.mutable_session());
+}
+
+absl::StatusOr<http::Response> Get(Backend& backend, const http::Request& request) {
+  PARLEY_ASSIGN_OR_RETURN(const dispatch::v1::Session session, Find(backend, request));
+  return JsonResponse(ToJson(session));
+}
+
+// What is said is for those who may see the room.
+absl::StatusOr<http::Response> Events(Backend& backend, const http::Request& request) {
+  PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Authenticate(backend, request));
+  PARLEY_ASSIGN_OR_RETURN(const dispatch::v1::Session session, Find(backend, request));
+  PARLEY_RETURN_IF_ERROR(auth::RequireRoomAdmin(caller, session.room()));
+  auto body = std::make_shared<http::BodyStream>();
+  PARLEY_RETURN_IF_ERROR(WatchSession(backend, caller, BearerOf(request), session, body));
+  return EventStream(std::move(body));
 }
 
 absl::StatusOr<http::Response> Delete(Backend& backend, const http::Request& request) {
@@ -203,6 +220,10 @@ void AddSessionRoutes(Backend& backend, std::vector<Route>& routes) {
       "video.roomList", List);
   add("GET", "/api/sessions/{id}", "One session: state, jobs, timings, usage, transcript if kept",
       "video.roomList", Get);
+  add("GET", "/api/sessions/{id}/events",
+      "What happens in it, as server-sent events until it has ended: jobs, agents' states, "
+      "transcripts, turns",
+      "video.roomList and video.roomAdmin for the room (or roomCreate)", Events);
   add("DELETE", "/api/sessions/{id}", "End a session and erase what is kept of it",
       "video.roomCreate", Delete);
 }

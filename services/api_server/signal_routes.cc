@@ -155,28 +155,45 @@ void ServeSignalling(Backend& backend, http::Server& server) {
   const auto connect = [&backend](const http::Request& request, roomv1::OpenSignalling open,
                                   const std::shared_ptr<http::WebSocket>& socket) -> Listener {
     if (!MayJoin(backend, request).ok()) return nullptr;
+    const trace::Span span = backend.context.tracer().Start(
+        open.two_connections() ? "WebSocket /rtc" : "WebSocket /rtc/v1", trace::Kind::kServer,
+        TraceContext::Parse(request.Header("traceparent")));
+    const TraceScope scope(span.context());
     open.set_token(BearerOf(request));
     auto forward = std::make_shared<Forward>(std::move(open), socket);
     forward->ConnectTo(backend.config.rooms_address);
     return forward;
   };
-  server.HandleWebSocket(kOne, [connect](const http::Request& request, const auto& socket) {
-    const auto join = request.query.find("join_request");
-    if (join == request.query.end()) return Listener();
-    roomv1::OpenSignalling open;
-    open.set_join_request(join->second);
-    return connect(request, std::move(open), socket);
-  });
-  server.HandleWebSocket(kTwo, [connect](const http::Request& request, const auto& socket) {
-    roomv1::OpenSignalling open;
-    open.set_two_connections(true);
-    for (const char* name : kQuery) {
-      if (const auto found = request.query.find(name); found != request.query.end()) {
-        (*open.mutable_query())[name] = found->second;
-      }
-    }
-    return connect(request, std::move(open), socket);
-  });
+  // As LiveKit's servers do; browsers, which are not told, ask /rtc/validate.
+  http::WebSocketOptions options;
+  options.refuse = [&backend](const http::Request& request) -> std::optional<http::Response> {
+    const absl::Status status = MayJoin(backend, request);
+    if (status.ok()) return std::nullopt;
+    return http::Response{401, "text/plain", std::string(Message(status)), {}};
+  };
+  server.HandleWebSocket(
+      kOne,
+      [connect](const http::Request& request, const auto& socket) {
+        const auto join = request.query.find("join_request");
+        if (join == request.query.end()) return Listener();
+        roomv1::OpenSignalling open;
+        open.set_join_request(join->second);
+        return connect(request, std::move(open), socket);
+      },
+      options);
+  server.HandleWebSocket(
+      kTwo,
+      [connect](const http::Request& request, const auto& socket) {
+        roomv1::OpenSignalling open;
+        open.set_two_connections(true);
+        for (const char* name : kQuery) {
+          if (const auto found = request.query.find(name); found != request.query.end()) {
+            (*open.mutable_query())[name] = found->second;
+          }
+        }
+        return connect(request, std::move(open), socket);
+      },
+      options);
 }
 
 }  // namespace parley::api_server

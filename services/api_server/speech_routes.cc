@@ -53,6 +53,7 @@ absl::StatusOr<std::string> SynthesizeAll(Backend& backend, const auth::Claims& 
   speech::v1::SynthesizeRequest message;
   auto& config = *message.mutable_config();
   config.mutable_context()->set_project(claims.project);
+  config.mutable_context()->set_traceparent(CurrentTrace().Traceparent());
   auto& voice = *config.add_voices();
   voice.set_engine(speech.engine);
   voice.set_voice(speech.voice);
@@ -144,6 +145,7 @@ absl::StatusOr<std::string> RecognizeAll(Backend& backend, const auth::Claims& c
   speech::v1::RecognizeRequest message;
   auto& config = *message.mutable_config();
   config.mutable_context()->set_project(claims.project);
+  config.mutable_context()->set_traceparent(CurrentTrace().Traceparent());
   auto& engine = *config.add_engines();
   engine.set_engine(request.engine);
   engine.set_language(request.language);

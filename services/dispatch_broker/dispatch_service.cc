@@ -55,6 +55,7 @@ absl::StatusOr<job::NewDispatch> DispatchServiceImpl::Prepare(
   PARLEY_ASSIGN_OR_RETURN(dispatch.dispatch_id, broker_.store().NewDispatchId(dispatch.pool));
   PARLEY_ASSIGN_OR_RETURN(dispatch.job_id, broker_.store().NewJobId(dispatch.pool));
   dispatch.request_hash = RequestHash(request);
+  dispatch.traceparent = CurrentTrace().Traceparent();
   if (dispatch.session_id.empty()) dispatch.session_id = NewId(kSessionPrefix);
   return dispatch;
 }
@@ -114,51 +115,60 @@ std::vector<absl::StatusOr<job::Dispatch>> DispatchServiceImpl::Create(
 grpc::ServerUnaryReactor* DispatchServiceImpl::CreateDispatch(
     grpc::CallbackServerContext* context, const v1::CreateDispatchRequest* request,
     v1::CreateDispatchResponse* response) {
-  return rpc::Unary(broker_.context().executor(), context,
-                    [this, context, request, response]() -> absl::Status {
-                      const int64_t start_us = Clock::Real().MonotonicMicros();
-                      const absl::StatusOr<auth::Claims> caller = Caller(*context);
-                      if (!caller.ok()) {
-                        broker_.metrics().CountRefusal(caller.status());
-                        return StoreError(caller.status());
-                      }
-                      const auto answers = Create({request}, {Prepare(*caller, *request)});
-                      PARLEY_RETURN_IF_ERROR(answers[0].status());
-                      *response->mutable_dispatch() = ToProto(*answers[0]);
-                      broker_.metrics().create_seconds.Observe(
-                          static_cast<double>(Clock::Real().MonotonicMicros() - start_us) / 1e6);
-                      return absl::OkStatus();
-                    });
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
+        const int64_t start_us = Clock::Real().MonotonicMicros();
+        const absl::StatusOr<auth::Claims> caller = Caller(*context);
+        if (!caller.ok()) {
+          broker_.metrics().CountRefusal(caller.status());
+          return StoreError(caller.status());
+        }
+        trace::Span span = broker_.context().tracer().Start("CreateDispatch", trace::Kind::kServer);
+        const TraceScope scope(span.context());
+        const auto answers = Create({request}, {Prepare(*caller, *request)});
+        span.Fail(answers[0].status());
+        PARLEY_RETURN_IF_ERROR(answers[0].status());
+        span.Set("dispatch_id", answers[0]->id);
+        span.Set("room", answers[0]->room);
+        *response->mutable_dispatch() = ToProto(*answers[0]);
+        broker_.metrics().create_seconds.Observe(
+            static_cast<double>(Clock::Real().MonotonicMicros() - start_us) / 1e6);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* DispatchServiceImpl::CreateDispatches(
     grpc::CallbackServerContext* context, const v1::CreateDispatchesRequest* request,
     v1::CreateDispatchesResponse* response) {
-  return rpc::Unary(broker_.context().executor(), context,
-                    [this, context, request, response]() -> absl::Status {
-                      PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
-                      if (request->requests_size() > static_cast<int>(job::kMaxCreates)) {
-                        return InvalidArgument("at most {} requests in one call, not {}",
-                                               job::kMaxCreates, request->requests_size());
-                      }
-                      std::vector<const v1::CreateDispatchRequest*> requests;
-                      std::vector<absl::StatusOr<job::NewDispatch>> prepared;
-                      for (const v1::CreateDispatchRequest& one : request->requests()) {
-                        requests.push_back(&one);
-                        prepared.push_back(Prepare(caller, one));
-                      }
-                      for (const auto& answer : Create(requests, std::move(prepared))) {
-                        v1::CreateDispatchesResponse::Result& result = *response->add_results();
-                        if (answer.ok()) {
-                          *result.mutable_dispatch() = ToProto(*answer);
-                          continue;
-                        }
-                        result.set_code(static_cast<int32_t>(answer.status().code()));
-                        result.set_message(std::string(Message(answer.status())));
-                        result.set_reason(parley::ReasonOf(answer.status()).reason);
-                      }
-                      return absl::OkStatus();
-                    });
+  return rpc::Unary(
+      broker_.context().executor(), context, [this, context, request, response]() -> absl::Status {
+        PARLEY_ASSIGN_OR_RETURN(const auth::Claims caller, Caller(*context));
+        trace::Span span =
+            broker_.context().tracer().Start("CreateDispatches", trace::Kind::kServer);
+        span.Set("dispatches", int64_t{request->requests_size()});
+        const TraceScope scope(span.context());
+        if (request->requests_size() > static_cast<int>(job::kMaxCreates)) {
+          return InvalidArgument("at most {} requests in one call, not {}", job::kMaxCreates,
+                                 request->requests_size());
+        }
+        std::vector<const v1::CreateDispatchRequest*> requests;
+        std::vector<absl::StatusOr<job::NewDispatch>> prepared;
+        for (const v1::CreateDispatchRequest& one : request->requests()) {
+          requests.push_back(&one);
+          prepared.push_back(Prepare(caller, one));
+        }
+        for (const auto& answer : Create(requests, std::move(prepared))) {
+          v1::CreateDispatchesResponse::Result& result = *response->add_results();
+          if (answer.ok()) {
+            *result.mutable_dispatch() = ToProto(*answer);
+            continue;
+          }
+          result.set_code(static_cast<int32_t>(answer.status().code()));
+          result.set_message(std::string(Message(answer.status())));
+          result.set_reason(parley::ReasonOf(answer.status()).reason);
+        }
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* DispatchServiceImpl::ReportPresence(

@@ -78,6 +78,10 @@ void WorkerSession::OnMessage(const v1::ConnectRequest& message) {
       return OnCheckpoints(message.checkpoints());
     case v1::ConnectRequest::kLog:
       return OnLog(message.log());
+    case v1::ConnectRequest::kHeldRecordings:
+      return OnHeldRecordings(message.held_recordings());
+    case v1::ConnectRequest::kStalls:
+      return OnStalls(message.stalls());
     case v1::ConnectRequest::kAskHandOver:
       return OnAskHandOver(message.ask_hand_over());
     default:
@@ -404,6 +408,33 @@ void WorkerSession::OnCheckpoints(const v1::Checkpoints& checkpoints) {
   }
 }
 
+void WorkerSession::OnHeldRecordings(const v1::HeldRecordings& held) {
+  constexpr size_t kMaxRecordings = 200;  // as the message's comment says
+  std::vector<job::JobStore::SessionEnd> sessions;
+  for (const v1::HeldRecording& one : held.recordings()) {
+    if (sessions.size() == kMaxRecordings) break;
+    const std::string& own = registration_.project;
+    if (!own.empty() && one.project() != own) continue;  // not theirs to ask about
+    sessions.push_back({one.project(), one.session_id(), FromTime(one.ended())});
+  }
+  const absl::StatusOr<std::vector<bool>> gone = broker_.store().SessionsGone(sessions);
+  if (!gone.ok()) return;  // asked again within minutes
+  v1::ConnectResponse response;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    if ((*gone)[i]) response.mutable_erase_recordings()->add_session_ids(sessions[i].session_id);
+  }
+  if (response.has_erase_recordings()) SendOrClose(std::move(response));
+}
+
+// Best effort: who waits for it sees it in the room and in the metrics, too.
+void WorkerSession::OnStalls(const v1::Stalls& stalls) {
+  for (const v1::Stall& one : stalls.stalls()) {
+    const absl::Status status =
+        broker_.store().NoteStall(one.job_id(), one.fencing_token(), one.stage(), one.given_up());
+    if (absl::IsUnavailable(status)) return;
+  }
+}
+
 // ---- logs of jobs ----
 
 void WorkerSession::ReadLogs(std::weak_ptr<LogStream> reader, v1::ReadLogs request) {
@@ -602,6 +633,11 @@ void WorkerSession::SendGo(const job::Message& message) {
     broker_.metrics().redispatches.Increment();
   } else {
     broker_.metrics().queue_wait_seconds.Observe(absl::ToDoubleSeconds(waited));
+    if (const trace::Tracer& tracer = broker_.context().tracer(); tracer.enabled()) {
+      tracer.Record("wait for an agent server", trace::Kind::kInternal,
+                    TraceContext::Parse(assignment->traceparent), assignment->create_time,
+                    broker_.context().clock().Now(), {{"job_id", assignment->job_id}});
+    }
     if (starting_.size() < kMaxHeld) {
       starting_[message.job_id] = {message.fencing_token, assignment->create_time};
     }

@@ -65,6 +65,8 @@ class WorkerSession : public rpc::BidiSession<v1::ConnectRequest, v1::ConnectRes
   void OnWords(const v1::Words& words);
   void OnLog(const v1::JobLogChunk& chunk);
   void OnCheckpoints(const v1::Checkpoints& checkpoints);
+  void OnHeldRecordings(const v1::HeldRecordings& held);
+  void OnStalls(const v1::Stalls& stalls);
   void OnAskHandOver(const v1::AskHandOver& ask);
   void ApplyHeld();
   void NoteVerdict(const HeldWord& held, const job::WordVerdict& verdict);

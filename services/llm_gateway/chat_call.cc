@@ -38,12 +38,19 @@ ChatCall::ChatCall(LlmGatewayParts& parts, std::string bearer, const llm::v1::Ch
                          Clock::Real().Now() + parts.config.timeout)) {}
 
 void ChatCall::Run() {
+  trace::Span span = parts_.context.tracer().Start(
+      "chat", trace::Kind::kServer, TraceContext::Parse(request_.context().traceparent()));
+  const TraceScope scope(span.context());
+  span.Set("session_id", request_.context().session_id());
+  span.Set("turn_id", request_.context().turn_id());
   parts_.metrics.chats_active.Increment();
   absl::Status status = Answer();
   if (!status.ok() && Clock::Real().Now() >= deadline_)
     status = DeadlineExceeded("the deadline passed before the answer was complete");
   parts_.metrics.chats_active.Decrement();
   parts_.metrics.CountError(status.code());
+  span.Fail(status);
+  span.End();
   End(status);
 }
 
@@ -87,6 +94,11 @@ absl::StatusOr<speech::ChatDone> ChatCall::AskOne(const llm::v1::ModelConfig& mo
   const std::string key = model.engine() + "/" + model.model();
   if (!engine->embedded() && !parts_.breakers.Allow(key))
     return Unavailable("{} failed lately and is not asked for now", model.engine());
+  trace::Span span = parts_.context.tracer().Start(
+      "ask a model", engine->embedded() ? trace::Kind::kInternal : trace::Kind::kClient);
+  const TraceScope scope(span.context());
+  span.Set("engine", model.engine());
+  span.Set("model", model.model());
   prompt.config = ToConfig(model);
   const auto sink = [&](speech::ChatPiece piece) {
     if (!std::exchange(sunk_, true)) {
@@ -96,6 +108,11 @@ absl::StatusOr<speech::ChatDone> ChatCall::AskOne(const llm::v1::ModelConfig& mo
     return Send(ToProto(std::move(piece)));
   };
   absl::StatusOr<speech::ChatDone> done = engine->Chat(prompt, sink, cancel_);
+  span.Fail(done.status());
+  if (done.ok()) {
+    span.Set("input_tokens", done->usage.input_tokens);
+    span.Set("output_tokens", done->usage.output_tokens);
+  }
   if (!engine->embedded()) parts_.breakers.Report(key, done.status());
   return done;
 }

@@ -8,6 +8,7 @@
 #include "engines/rules/engine.h"
 #include "engines/scripted/scripted.h"
 #include "gateway/gateway.h"
+#include "gateway/usage.h"
 #include "llm_gateway/chat_call.h"
 #include "parley/llm/v1/llm.grpc.pb.h"
 #include "rpc/bidi.h"
@@ -106,7 +107,8 @@ int Run(const LlmGatewayConfig& config, service::Context& context,
   Service service(parts);
   service::Context::Hooks hooks;
   hooks.started = std::move(started);
-  const int code = context.Serve({&service}, std::move(hooks));
+  gateway::UsageService usage(context, (*shared)->ledger());
+  const int code = context.Serve({&service, &usage}, std::move(hooks));
   streams.WaitEmpty();
   return code;
 }

@@ -1,6 +1,4 @@
 // How a token becomes a participant.
-#include <nlohmann/json.hpp>
-
 #include "base/status.h"
 #include "base/strings.h"
 #include "room_server/host.h"
@@ -39,42 +37,19 @@ room::Permission PermissionOf(const auth::VideoGrant& video) {
   return permission;
 }
 
-// The first of `names` that the object has, as a number; protobuf-JSON may quote it.
-std::optional<double> Number(const nlohmann::json& object,
-                             std::initializer_list<const char*> names) {
-  for (const char* name : names) {
-    const auto found = object.find(name);
-    if (found == object.end()) continue;
-    if (found->is_number()) return found->get<double>();
-    if (!found->is_string()) continue;
-    const auto quoted = nlohmann::json::parse(found->get<std::string>(), nullptr, false);
-    if (quoted.is_number()) return quoted.get<double>();
-  }
-  return std::nullopt;
-}
-
-// Room settings of a token's roomConfig. What it names wrongly is refused by Room::Create.
-void ApplyRoomConfig(const std::string& text, room::RoomOptions& options) {
-  if (text.empty()) return;
-  const nlohmann::json config = nlohmann::json::parse(text, nullptr, false);
-  if (!config.is_object()) return;
-  if (const auto seconds = Number(config, {"emptyTimeout", "empty_timeout"}); seconds > 0) {
-    options.empty_timeout = absl::Seconds(*seconds);
-  }
-  if (const auto seconds = Number(config, {"departureTimeout", "departure_timeout"}); seconds > 0) {
-    options.departure_timeout = absl::Seconds(*seconds);
-  }
-  if (const auto people = Number(config, {"maxParticipants", "max_participants"});
-      people >= 0 && people <= 1e6) {
-    options.max_participants = static_cast<int>(*people);
-  }
-  if (const auto metadata = config.find("metadata");
-      metadata != config.end() && metadata->is_string()) {
-    options.metadata = metadata->get<std::string>();
-  }
-}
-
 }  // namespace
+
+Wish MakeWish(std::string project, std::string room, const auth::RoomAgent& agent) {
+  Wish wish;
+  wish.project = std::move(project);
+  wish.room = std::move(room);
+  wish.agent_name = agent.agent_name;
+  wish.metadata = agent.metadata;
+  wish.attributes = agent.attributes;
+  wish.deployment = agent.deployment;
+  wish.never_restart = agent.never_restart;
+  return wish;
+}
 
 absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
   PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, context_.AuthenticateToken(token));
@@ -84,10 +59,13 @@ absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
                            kMaxAgents);
   }
   Ticket ticket;
+  ticket.trace = CurrentTrace();
   ticket.room.project = claims.project;
   ticket.room.name = claims.video.room;
   ticket.room.empty_timeout = config_.empty_timeout;
   ticket.room.departure_timeout = config_.departure_timeout;
+  PARLEY_ASSIGN_OR_RETURN(const RoomPreset* const preset, presets_.Find(claims.room_preset));
+  ApplyRoomConfig(preset->json, ticket.room);
   ApplyRoomConfig(claims.room_config_json, ticket.room);
 
   room::JoinRequest& join = ticket.join;
@@ -101,14 +79,9 @@ absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
     join.job = room::JobClaim{claims.job->job_id, claims.job->fencing_token, claims.job->worker_id,
                               claims.job->instance};
   }
-  for (const auth::RoomAgent& agent : claims.room_agents) {
-    Wish wish;
-    wish.project = claims.project;
-    wish.room = claims.video.room;
-    wish.agent_name = agent.agent_name;
-    wish.metadata = agent.metadata;
-    wish.attributes = agent.attributes;
-    wish.deployment = agent.deployment;
+  for (const auth::RoomAgent& agent :
+       claims.room_agents.empty() ? preset->agents : claims.room_agents) {
+    Wish wish = MakeWish(claims.project, claims.video.room, agent);
     if (ticket.agents.empty()) wish.session_id = claims.session_id;
     ticket.agents.push_back(std::move(wish));
   }
@@ -118,8 +91,15 @@ absl::StatusOr<Ticket> Host::ReadToken(std::string_view token) const {
 
 void Host::Admit(Ticket ticket, std::shared_ptr<room::ParticipantSink> sink, Admitted done) {
   const int64_t begin_us = context_.clock().MonotonicMicros();
-  const auto finish = [this, begin_us, done = std::move(done)](
+  const auto span = std::make_shared<trace::Span>();
+  if (room::IsPerson(ticket.join.kind)) {
+    *span = context_.tracer().Start("join room", trace::Kind::kServer, ticket.trace);
+    ticket.trace = span->context();
+  }
+  const auto finish = [this, begin_us, span, done = std::move(done)](
                           absl::StatusOr<std::shared_ptr<room::Participant>> result) {
+    span->Fail(result.status());
+    span->End();
     (result.ok() ? metrics_.joins : metrics_.joins_refused).Increment();
     metrics_.admission_wait_seconds.Observe(
         static_cast<double>(context_.clock().MonotonicMicros() - begin_us) * 1e-6);
@@ -157,8 +137,13 @@ absl::StatusOr<std::shared_ptr<room::Participant>> Host::JoinHere(
   auto joined = room->Join(ticket.join, sink);
   // Agents never trigger dispatches.
   if (!joined.ok() || !room::IsPerson(ticket.join.kind)) return joined;
+  const TraceScope scope(ticket.trace);
   if (!ticket.agents.empty()) {
-    WantAgents(*room, ticket.agents);
+    std::vector<Wish> wishes = ticket.agents;
+    for (Wish& wish : wishes) {
+      if (IsForEachJoin(wish.attributes)) wish.instance = (*joined)->sid();
+    }
+    WantAgents(*room, wishes);
   } else if (created) {
     Wish automatic;
     automatic.project = room->project();

@@ -336,6 +336,7 @@ absl::StatusOr<room::PublishRequest> FromProto(const pb::PublishTrack& publish) 
   request.source = FromProto(publish.source());
   if (publish.kind() == pb::TRACK_KIND_VIDEO) {
     request.kind = room::TrackKind::kVideo;
+    request.codec = room::Codec::kVp8;
     return request;  // refused by the room, by name
   }
   if (publish.kind() != pb::TRACK_KIND_AUDIO) return InvalidArgument("publish.kind is not set");
@@ -350,7 +351,9 @@ absl::StatusOr<room::PublishRequest> FromProto(const pb::PublishTrack& publish) 
 }
 
 pb::Codec ToProto(room::Codec codec) {
-  return codec == room::Codec::kOpus ? pb::CODEC_OPUS : pb::CODEC_PCM16;
+  return codec == room::Codec::kOpus    ? pb::CODEC_OPUS
+         : codec == room::Codec::kPcm16 ? pb::CODEC_PCM16
+                                        : pb::CODEC_UNSPECIFIED;  // video
 }
 
 void ToProto(const room::Track& track, pb::Track* out) {

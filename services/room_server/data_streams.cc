@@ -40,7 +40,11 @@ std::optional<DataStreams::Packet> ReadHeader(const lk::DataPacket& packet) {
     return piece;
   };
   if (header.compression() != 0) return std::nullopt;
-  if (header.has_text_header()) return fill(room::TextPacket());
+  if (header.has_text_header()) {
+    room::TextPacket text = fill(room::TextPacket());
+    text.from_identity = packet.participant_identity();  // agents tell what others said
+    return text;
+  }
   if (!header.has_byte_header()) return std::nullopt;
   room::BytePacket bytes = fill(room::BytePacket());
   bytes.name = header.byte_header().name();

@@ -31,6 +31,10 @@ bool MayHelpToRepeat(absl::StatusCode code) {
   }
 }
 
+std::string KeyOf(const Wish& wish) {
+  return wish.instance.empty() ? wish.agent_name : wish.agent_name + "\n" + wish.instance;
+}
+
 }  // namespace
 
 struct Dispatcher::Entry {
@@ -94,11 +98,12 @@ bool Dispatcher::Wanted(const std::string& room_sid, const std::string& agent_na
 
 std::shared_ptr<Dispatcher::Entry> Dispatcher::AddLocked(Wish wish) {
   if (stopped_) return nullptr;
-  std::shared_ptr<Entry>& entry = rooms_[wish.room_sid][wish.agent_name];
+  std::shared_ptr<Entry>& entry = rooms_[wish.room_sid][KeyOf(wish)];
   if (entry != nullptr) return entry;
   entry = std::make_shared<Entry>();
   if (wish.idempotency_key.empty()) {
     wish.idempotency_key = wish.room_sid + "/" + wish.agent_name;
+    if (!wish.instance.empty()) wish.idempotency_key += "/" + wish.instance;
   }
   entry->wish = std::move(wish);
   pending_[entry.get()] = entry;
@@ -129,6 +134,8 @@ void Dispatcher::SendLocked(const std::shared_ptr<Entry>& entry) {
   request.set_project(wish.project);
   rpc::SetBearer(call->context, tokens_(wish.project));
   rpc::SetTimeout(call->context, kCallTimeout);
+  const TraceScope scope(wish.trace);
+  rpc::SetTrace(call->context);
   entry->in_flight = true;
   calls_[call.get()] = call;
   stub_->async()->CreateDispatch(
@@ -178,7 +185,12 @@ void Dispatcher::SettleLocked(Entry& entry, const absl::Status& status, std::str
   }
   entry.settled = true;
   pending_.erase(&entry);
-  if (!entry.status.ok()) rooms_[wish.room_sid].erase(wish.agent_name);  // a better wish may come
+  // After an error a better wish may come; an instance is wished for once.
+  if (!entry.status.ok() || !wish.instance.empty()) {
+    if (const auto room = rooms_.find(wish.room_sid); room != rooms_.end()) {
+      room->second.erase(KeyOf(wish));
+    }
+  }
   metrics_.dispatches_pending.Set(static_cast<double>(pending_.size()));
 }
 

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "base/trace_context.h"
 #include "log/log.h"
 #include "room_server/metrics.h"
 
@@ -31,7 +32,9 @@ struct Wish {
   std::string deployment;
   bool never_restart = false;
   std::string session_id;
-  std::string idempotency_key;  // default <room sid>/<agent name>
+  std::string idempotency_key;  // default <room sid>/<agent name>, /<instance> if there is one
+  std::string instance;         // not "": not the room's one, but another of the same name
+  TraceContext trace;           // what it is wished for
 };
 
 // Thread-safe.
@@ -43,7 +46,8 @@ class Dispatcher {
              log::Logger log, Clock& clock);
   ~Dispatcher();  // as Stop()
 
-  // Each agent name at most once per room; a second wish for it changes nothing. Does not block.
+  // Each agent name and instance at most once per room; a second wish for it changes nothing. Does
+  // not block.
   void Want(Wish wish);
   // The same, and waits for the broker's answer (at most ~2 s): the dispatch's id. The id of an
   // agent that was wished for before is that of its first dispatch. On Unavailable and
@@ -59,7 +63,7 @@ class Dispatcher {
  private:
   struct Entry;
   struct Call;
-  using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by agent name
+  using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by agent name and instance
 
   std::shared_ptr<Entry> AddLocked(Wish wish) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendLocked(const std::shared_ptr<Entry>& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

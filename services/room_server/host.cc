@@ -32,15 +32,22 @@ absl::StatusOr<std::shared_ptr<Host>> Host::Create(const RoomServerConfig& confi
   if (!config.admission_log.empty()) {
     PARLEY_ASSIGN_OR_RETURN(log, AdmissionLog::Open(config.admission_log, context.clock()));
   }
-  return std::shared_ptr<Host>(new Host(config, context, std::move(log)));
+  PARLEY_ASSIGN_OR_RETURN(RoomPresets presets, RoomPresets::Load(config.presets_file));
+  PARLEY_ASSIGN_OR_RETURN(
+      TurnServers turn,
+      TurnServers::Create(config.turn_urls, config.turn_secret_file, config.turn_ttl));
+  return std::shared_ptr<Host>(
+      new Host(config, context, std::move(log), std::move(presets), std::move(turn)));
 }
 
 Host::Host(const RoomServerConfig& config, service::Context& context,
-           std::unique_ptr<AdmissionLog> admission_log)
+           std::unique_ptr<AdmissionLog> admission_log, RoomPresets presets, TurnServers turn)
     : config_(config),
       context_(context),
       metrics_(context.registry()),
       admission_log_(std::move(admission_log)),
+      presets_(std::move(presets)),
+      turn_(std::move(turn)),
       redis_(config.redis, context.log()),
       rooms_(context.clock(), Observer(admission_log_.get()),
              static_cast<size_t>(config.max_rooms)),
@@ -163,6 +170,7 @@ void Host::Forget(const room::Room& room) {
 void Host::WantAgents(const room::Room& room, const std::vector<Wish>& wishes) {
   for (Wish wish : wishes) {
     wish.room_sid = room.sid();
+    wish.trace = CurrentTrace();
     dispatcher_.Want(std::move(wish));
   }
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
@@ -170,6 +178,7 @@ void Host::WantAgents(const room::Room& room, const std::vector<Wish>& wishes) {
 
 absl::StatusOr<std::string> Host::WantAgentNow(const room::Room& room, Wish wish) {
   wish.room_sid = room.sid();
+  wish.trace = CurrentTrace();
   auto id = dispatcher_.WantNow(std::move(wish));
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
   return id;

@@ -23,8 +23,10 @@
 #include "room_server/dispatcher.h"
 #include "room_server/metrics.h"
 #include "room_server/presence.h"
+#include "room_server/room_config.h"
 #include "room_server/room_server.h"
 #include "room_server/ticker.h"
+#include "room_server/turn.h"
 
 namespace parley::room_server {
 
@@ -33,13 +35,18 @@ struct Ticket {
   room::RoomOptions room;  // used if the join creates it
   room::JoinRequest join;
   std::vector<Wish> agents;  // without room_sid
+  TraceContext trace;        // what the join belongs to
   auth::Claims claims;       // of the token
 };
+
+// The wish for an agent of a roomConfig.
+Wish MakeWish(std::string project, std::string room, const auth::RoomAgent& agent);
 
 // Thread-safe. Lives as long as the last stream: sessions hold it by shared_ptr.
 class Host {
  public:
-  // `context` must outlive it. InvalidArgument: the admission log cannot be opened.
+  // `context` must outlive it. InvalidArgument, NotFound: the admission log or the secret of the
+  // relays cannot be opened, or the file of presets is not there or holds something else.
   static absl::StatusOr<std::shared_ptr<Host>> Create(const RoomServerConfig& config,
                                                       service::Context& context);
   ~Host();
@@ -51,7 +58,7 @@ class Host {
   // Ends the background threads. Idempotent.
   void Stop();
 
-  // Reads a participant's token. Does not block.
+  // Reads a participant's token, for the calling thread's trace. Does not block.
   //   Unauthenticated with the cause
   absl::StatusOr<Ticket> ReadToken(std::string_view token) const;
 
@@ -71,7 +78,8 @@ class Host {
   absl::Status Fence(const std::string& project, const std::string& name, const std::string& job_id,
                      uint64_t lowest_token);
 
-  // Wishes for each agent; drops them when the room closed meanwhile. Does not block.
+  // Wishes for each agent, for the calling thread's trace; drops them when the room closed
+  // meanwhile. Does not block.
   void WantAgents(const room::Room& room, const std::vector<Wish>& wishes);
   // The same, waiting for the broker; the dispatch's id.
   absl::StatusOr<std::string> WantAgentNow(const room::Room& room, Wish wish);
@@ -82,11 +90,13 @@ class Host {
   service::Context& context() { return context_; }
   Executor& control() { return control_; }  // for work that may block
   Ticker& ticker() { return ticker_; }
+  const TurnServers& turn() const { return turn_; }
   const RoomServerConfig& config() const { return config_; }
+  const RoomPresets& presets() const { return presets_; }
 
  private:
   Host(const RoomServerConfig& config, service::Context& context,
-       std::unique_ptr<AdmissionLog> admission_log);
+       std::unique_ptr<AdmissionLog> admission_log, RoomPresets presets, TurnServers turn);
 
   absl::StatusOr<std::shared_ptr<room::Participant>> JoinHere(
       const Ticket& ticket, const std::shared_ptr<room::Room>& room, bool created,
@@ -107,6 +117,8 @@ class Host {
   service::Context& context_;
   RoomServerMetrics metrics_;
   const std::unique_ptr<AdmissionLog> admission_log_;
+  const RoomPresets presets_;
+  const TurnServers turn_;
   redis::Pool redis_;
   room::Rooms rooms_;
   Executor control_;

@@ -14,8 +14,8 @@ constexpr int kMaxTranscoding = 25;  // frames
 
 }  // namespace
 
-JoinSession::JoinSession(std::shared_ptr<Host> host)
-    : BidiSession(host->context().executor(), kOutbox), host_(std::move(host)) {}
+JoinSession::JoinSession(std::shared_ptr<Host> host, const TraceContext& trace)
+    : BidiSession(host->context().executor(), kOutbox), host_(std::move(host)), trace_(trace) {}
 
 void JoinSession::OnMessage(const pb::JoinRequest& message) {
   if (over_) return;
@@ -47,6 +47,7 @@ void JoinSession::Join(const pb::JoinRoom& message) {
   if (std::exchange(asked_, true)) {
     return Close(rpc::ToGrpcStatus(FailedPrecondition("this stream has joined a room already")));
   }
+  const TraceScope scope(trace_);
   absl::StatusOr<Ticket> ticket = host_->ReadToken(message.token());
   if (!ticket.ok()) return Close(rpc::ToGrpcStatus(ticket.status()));
   if (absl::Status status = Apply(message.options(), ticket->join); !status.ok()) {

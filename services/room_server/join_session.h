@@ -18,7 +18,8 @@ namespace parley::room_server {
 class JoinSession final : public rpc::BidiSession<room::v1::JoinRequest, room::v1::JoinResponse>,
                           public room::ParticipantSink {
  public:
-  explicit JoinSession(std::shared_ptr<Host> host);
+  // `trace`: what the call belongs to.
+  JoinSession(std::shared_ptr<Host> host, const TraceContext& trace);
 
   // room::ParticipantSink, under the room's lock.
   void OnJoined(const room::Joined& joined) override;
@@ -52,6 +53,7 @@ class JoinSession final : public rpc::BidiSession<room::v1::JoinRequest, room::v
   void Transcode(const Heard& heard, const room::Frame& frame);
 
   const std::shared_ptr<Host> host_;
+  const TraceContext trace_;
   // On the strand.
   bool asked_ = false;
   bool half_closed_ = false;

@@ -21,11 +21,20 @@ struct RoomServerConfig {
   absl::Duration batch_tick = absl::Milliseconds(10);
   int max_rooms = 100'000;
   std::string admission_log;
+  std::string presets_file;
   std::string rtc_address;  // "" = the server's own
   int rtc_udp_port = 7882;  // 0 = any free one
   // SDKs try for longer, but somebody who is gone should not seem to be there.
   absl::Duration rtc_resume = absl::Seconds(20);
   std::vector<std::string> rtc_announce;  // empty = the address, or those of this machine
+  int rtc_udp_port_last = 0;              // 0 = rtc_udp_port alone
+  int rtc_tcp_port = -1;                  // -1 = none, 0 = any free one
+  std::string rtc_stun_server;            // "" = none is asked
+  std::vector<std::string> turn_urls;
+  std::string turn_secret_file;
+  // As long as a person may stay without a reconnection: relays forget an allocation whose
+  // credentials are over.
+  absl::Duration turn_ttl = absl::Hours(12);
 
   void Bind(config::Table& table);
 };

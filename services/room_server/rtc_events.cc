@@ -46,10 +46,13 @@ void RtcSession::SendJoin(const room::Joined& joined) {
   }
   join.set_server_version(kServerVersion);
   *join.mutable_server_info() = ServerInfo();
+  host_->turn().Tell(own_identity_, absl::Now(), &join);
   join.set_subscriber_primary(two_connections_);
   join.set_ping_timeout(kPingTimeoutSeconds);
   join.set_ping_interval(kPingIntervalSeconds);
-  join.add_enabled_publish_codecs()->set_mime("audio/opus");
+  for (const char* mime : {"audio/opus", "video/VP8"}) {
+    join.add_enabled_publish_codecs()->set_mime(mime);
+  }
   Send(response);
   SendToken();
 }
@@ -58,6 +61,7 @@ void RtcSession::SendJoin(const room::Joined& joined) {
 void RtcSession::SendResumed() {
   lk::SignalResponse response;
   *response.mutable_reconnect()->mutable_server_info() = ServerInfo();
+  host_->turn().Tell(own_identity_, absl::Now(), response.mutable_reconnect());
   Send(response);
   *response.mutable_room_update()->mutable_room() = room_;
   Send(response);
@@ -158,7 +162,7 @@ void RtcSession::TellQuality(const room::QualityChanged& event) {
 void RtcSession::TellSubscription(const room::SubscriptionStarted& event) {
   const lk::ParticipantInfo* publisher = Known(event.participant_identity);
   if (publisher == nullptr) return;
-  Hear(event.track_number, event.track.sid, publisher->sid() + "|" + event.track.sid);
+  Hear(event.track_number, event.track, publisher->sid() + "|" + event.track.sid);
   Renegotiate();
 }
 
@@ -216,6 +220,10 @@ void RtcSession::TellMuted(const room::TrackMuted& event) {
 void RtcSession::TellData(const room::DataPacket& event) {
   lk::DataPacket packet;
   packet.set_participant_identity(event.from_identity);
+  if (event.encrypted) {
+    packet.set_encrypted_packet(event.payload);
+    return SendPacket(packet, event.reliable);
+  }
   lk::UserPacket& user = *packet.mutable_user();
   user.set_payload(event.payload);
   user.set_participant_identity(event.from_identity);

@@ -47,17 +47,34 @@ void RtcSession::Media::OnConnected() {
   }
 }
 
+std::shared_ptr<room::Participant> RtcSession::Media::participant() const {
+  MutexLock lock(&mutex_);
+  return participant_;
+}
+
+void RtcSession::Media::OnVideo(uint32_t tag, const webrtc::VideoPacket& packet) {
+  if (const auto participant = this->participant()) {
+    (void)participant->SendFrame(tag, {.timestamp = packet.timestamp,
+                                       .data = packet.payload,
+                                       .sequence = packet.sequence,
+                                       .layer = packet.layer,
+                                       .marker = packet.marker,
+                                       .key = packet.key});
+  }
+}
+
+void RtcSession::Media::OnPictureWanted(uint32_t track, uint8_t layer) {
+  if (const auto participant = this->participant()) participant->WantPicture(track, layer);
+}
+
 void RtcSession::Media::OnAudio(uint32_t tag, const webrtc::AudioPacket& packet) {
   const auto session = session_.lock();
-  std::shared_ptr<room::Participant> participant;
-  {
-    MutexLock lock(&mutex_);
-    participant = participant_;
-  }
+  const auto participant = this->participant();
   if (session == nullptr || participant == nullptr) return;
   RoomServerMetrics& metrics = session->host_->metrics();
   metrics.frames_in.Increment();
-  const room::Frame frame{packet.timestamp, packet.level, packet.payload};
+  const room::Frame frame{
+      .timestamp = packet.timestamp, .level = packet.level, .data = packet.payload};
   if (participant->SendFrame(tag, frame) == room::FrameResult::kInvalid) {
     metrics.frames_refused.Increment();
   }
@@ -224,6 +241,8 @@ void RtcSession::Do(const lk::SignalRequest& request) {
       return;
     case lk::SignalRequest::kSubscription:
       return Subscribe(request.subscription());
+    case lk::SignalRequest::kTrackSetting:
+      return UpdateTrackSettings(request.track_setting());
     case lk::SignalRequest::kLeave:
       return participant_->Leave(room::LeaveReason::kClientInitiated, "left");
     case lk::SignalRequest::kPing:
@@ -248,6 +267,8 @@ void RtcSession::AddTrack(const lk::AddTrackRequest& request) {
   publish.name = request.name();
   publish.kind = request.type() == lk::AUDIO ? room::TrackKind::kAudio : room::TrackKind::kVideo;
   publish.source = FromLiveKit(request.source());
+  publish.encryption = FromLiveKit(request.encryption());
+  if (publish.kind == room::TrackKind::kVideo) ReadVideo(request, &publish);
   const auto track = participant_->Publish(publish);
   if (!track.ok()) {
     lk::SignalResponse response;
@@ -286,7 +307,8 @@ void RtcSession::TakeOffer(const lk::SessionDescription& offer) {
   }
   Send(response);
   if (two_connections_) return;
-  const size_t missing_before = std::exchange(missing_sections_, negotiation_.MissingSections());
+  const size_t missing_before = std::exchange(
+      missing_sections_, negotiation_.MissingSections() + negotiation_.MissingSections(true));
   // A client that was asked and brought no more sections is not asked for the same again.
   const bool in_vain = std::exchange(offer_wanted_, false) && missing_sections_ > 0 &&
                        missing_sections_ >= missing_before;
@@ -304,12 +326,12 @@ void RtcSession::TakeAnswer(const lk::SessionDescription& answer) {
   MakeOffer();
 }
 
-void RtcSession::Hear(uint32_t number, const std::string& sid, const std::string& stream) {
-  heard_by_sid_[sid] = number;
+void RtcSession::Hear(uint32_t number, const room::Track& track, const std::string& stream) {
+  heard_by_sid_[track.sid] = number;
   if (two_connections_) {
-    offering_.AddTrack(number, sid, stream);
+    offering_.AddTrack(number, track.sid, stream, SdpName(track.codec));
   } else {
-    negotiation_.AddTrack(number, sid, stream);
+    negotiation_.AddTrack(number, track.sid, stream, SdpName(track.codec));
   }
 }
 
@@ -332,10 +354,13 @@ void RtcSession::Renegotiate() {
 void RtcSession::AskForOffer() {
   if (offer_wanted_ || !negotiation_.NeedsOffer()) return;
   offer_wanted_ = true;
-  missing_sections_ = negotiation_.MissingSections();
+  const size_t audios = negotiation_.MissingSections();
+  const size_t videos = negotiation_.MissingSections(true);
+  missing_sections_ = audios + videos;
   lk::SignalResponse response;
-  response.mutable_media_sections_requirement()->set_num_audios(
-      static_cast<uint32_t>(missing_sections_));
+  lk::MediaSectionsRequirement& wanted = *response.mutable_media_sections_requirement();
+  wanted.set_num_audios(static_cast<uint32_t>(audios));
+  wanted.set_num_videos(static_cast<uint32_t>(videos));
   Send(response);
 }
 
@@ -359,6 +384,19 @@ void RtcSession::Subscribe(const lk::UpdateSubscription& request) {
     if (!request.subscribe()) Unhear(sid);
   }
   Renegotiate();
+}
+
+void RtcSession::UpdateTrackSettings(const lk::UpdateTrackSettings& request) {
+  for (const std::string& sid : request.track_sids()) {
+    const auto heard = heard_by_sid_.find(sid);
+    if (heard == heard_by_sid_.end()) continue;
+    for (const auto& [identity, info] : others_) {
+      for (const lk::TrackInfo& track : info.tracks()) {
+        if (track.sid() != sid || track.type() != lk::VIDEO) continue;
+        down_->SetVideoWish(heard->second, HighestLayer(request, track));
+      }
+    }
+  }
 }
 
 void RtcSession::UpdateSelf(const lk::UpdateParticipantMetadata& request) {
@@ -386,6 +424,17 @@ void RtcSession::OnData(const std::string& label, const std::string& message) {
   if (auto call = RpcFromClient(packet)) {
     return (void)participant_->SendRpc(*std::move(call));
   }
+  const auto send = [&](room::DataPacket data, const auto& destinations) {
+    data.reliable = label == kReliable;
+    data.destination_identities = {destinations.begin(), destinations.end()};
+    (void)participant_->SendData(std::move(data));
+  };
+  room::DataPacket data;
+  if (packet.value_case() == lk::DataPacket::kEncryptedPacket) {
+    data.encrypted = true;
+    data.payload = packet.encrypted_packet();
+    return send(std::move(data), packet.destination_identities());
+  }
   if (!packet.has_user()) {
     auto piece = streams_.FromClient(packet);
     if (!piece) return;
@@ -394,15 +443,11 @@ void RtcSession::OnData(const std::string& label, const std::string& message) {
     }
     return (void)participant_->SendBytes(std::get<room::BytePacket>(*std::move(piece)));
   }
-  room::DataPacket data;
   data.payload = packet.user().payload();
   data.topic = packet.user().topic();
-  data.reliable = label == kReliable;
-  const auto& destinations = packet.destination_identities().empty()
-                                 ? packet.user().destination_identities()
-                                 : packet.destination_identities();
-  data.destination_identities = {destinations.begin(), destinations.end()};
-  (void)participant_->SendData(std::move(data));
+  send(std::move(data), packet.destination_identities().empty()
+                            ? packet.user().destination_identities()
+                            : packet.destination_identities());
 }
 
 void RtcSession::OnMediaClosed(const std::string& why) {
@@ -469,6 +514,7 @@ void RtcSession::OnEvent(const room::Event& event) {
   if (const auto* started = std::get_if<room::SubscriptionStarted>(&event)) {
     Heard& heard = heard_[started->track_number];
     heard.sid = started->track.sid;
+    heard.video = started->track.kind == room::TrackKind::kVideo;
     if (started->track.codec == room::Codec::kPcm16) {
       auto transcoder = Transcoder::Create(room::Codec::kPcm16, room::Codec::kOpus);
       if (transcoder.ok()) heard.transcoder = *std::move(transcoder);
@@ -486,6 +532,17 @@ void RtcSession::OnEvent(const room::Event& event) {
 void RtcSession::OnFrame(uint32_t track_number, const room::Frame& frame) {
   const auto heard = heard_.find(track_number);
   if (heard == heard_.end()) return;
+  if (heard->second.video) {
+    if (!down_->SendVideo(track_number, {.timestamp = frame.timestamp,
+                                         .sequence = frame.sequence,
+                                         .layer = frame.layer,
+                                         .marker = frame.marker,
+                                         .key = frame.key,
+                                         .payload = frame.data})) {
+      host_->metrics().frames_late.Increment();
+    }
+    return;
+  }
   if (heard->second.transcoder == nullptr) {
     const bool sent = down_->SendAudio(track_number, frame.timestamp, frame.level, frame.data);
     return (sent ? host_->metrics().frames_out : host_->metrics().frames_late).Increment();
@@ -503,6 +560,10 @@ void RtcSession::OnFrame(uint32_t track_number, const room::Frame& frame) {
       self->host_->metrics().frames_out.Increment();
     }
   });
+}
+
+void RtcSession::OnPictureWanted(uint32_t index, uint8_t layer) {
+  up_->AskForPicture(index, layer);
 }
 
 }  // namespace parley::room_server

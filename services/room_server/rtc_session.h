@@ -39,6 +39,8 @@ class RtcSession final : public room::ParticipantSink,
   void OnJoined(const room::Joined& joined) override;
   void OnEvent(const room::Event& event) override;
   void OnFrame(uint32_t track_number, const room::Frame& frame) override;
+  void OnPictureWanted(uint32_t index, uint8_t layer) override;
+  bool TakesOpaque() const override { return true; }
 
  private:
   // What a peer connection says, on the engine's thread. Holds the session weakly: the engine may
@@ -52,19 +54,24 @@ class RtcSession final : public room::ParticipantSink,
 
     void OnConnected() override;
     void OnAudio(uint32_t tag, const webrtc::AudioPacket& packet) override;
+    void OnVideo(uint32_t tag, const webrtc::VideoPacket& packet) override;
+    void OnPictureWanted(uint32_t track, uint8_t layer) override;
     void OnChannelOpen(std::string_view) override {}
     void OnData(std::string_view label, webrtc::Bytes message) override;
     void OnLink(const webrtc::LinkFigures& figures) override;
     void OnClosed(std::string_view why) override;
 
    private:
+    std::shared_ptr<room::Participant> participant() const;
+
     std::weak_ptr<RtcSession> session_;
-    Mutex mutex_;
+    mutable Mutex mutex_;
     std::shared_ptr<room::Participant> participant_ ABSL_GUARDED_BY(mutex_);
   };
 
   struct Heard {  // a track we send to the client
     std::string sid;
+    bool video = false;
     std::shared_ptr<Transcoder> transcoder;  // null: frames pass as they are
   };
 
@@ -81,9 +88,10 @@ class RtcSession final : public room::ParticipantSink,
   void TakeOffer(const lk::SessionDescription& offer);
   void TakeAnswer(const lk::SessionDescription& answer);
   void Subscribe(const lk::UpdateSubscription& request);
+  void UpdateTrackSettings(const lk::UpdateTrackSettings& request);
   void UpdateSelf(const lk::UpdateParticipantMetadata& request);
   // Of the tracks that the client receives.
-  void Hear(uint32_t number, const std::string& sid, const std::string& stream);
+  void Hear(uint32_t number, const room::Track& track, const std::string& stream);
   void Unhear(const std::string& track_sid);
   void Renegotiate();
   void AskForOffer();

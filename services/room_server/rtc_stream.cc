@@ -30,11 +30,12 @@ std::shared_ptr<RtcSession> RtcSessions::Find(const std::string& participant_sid
 }
 
 RtcStream::RtcStream(std::shared_ptr<Host> host, webrtc::Engine& engine,
-                     std::shared_ptr<RtcSessions> sessions)
+                     std::shared_ptr<RtcSessions> sessions, const TraceContext& trace)
     : BidiSession(host->context().executor(), kOutbox),
       host_(std::move(host)),
       engine_(engine),
-      sessions_(std::move(sessions)) {}
+      sessions_(std::move(sessions)),
+      trace_(trace) {}
 
 void RtcStream::OnMessage(const pb::ConnectRequest& message) {
   if (message.has_open()) return Open(message.open());
@@ -51,6 +52,7 @@ void RtcStream::Open(const pb::OpenSignalling& open) {
   if (std::exchange(asked_, true)) {
     return Close(rpc::ToGrpcStatus(FailedPrecondition("this stream has joined a room already")));
   }
+  const TraceScope scope(trace_);
   Ticket ticket;
   lk::JoinRequest join;
   if (const absl::Status status = ReadOpen(open, &ticket, &join); !status.ok()) {

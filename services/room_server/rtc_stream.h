@@ -32,9 +32,9 @@ class RtcSessions {
 class RtcStream final
     : public rpc::BidiSession<room::v1::ConnectRequest, room::v1::ConnectResponse> {
  public:
-  // `engine` must outlive the stream.
+  // `engine` must outlive the stream. `trace`: what the call belongs to.
   RtcStream(std::shared_ptr<Host> host, webrtc::Engine& engine,
-            std::shared_ptr<RtcSessions> sessions);
+            std::shared_ptr<RtcSessions> sessions, const TraceContext& trace);
 
   // Thread-safe, for the session. A client that reads too slowly is cut off.
   void SendResponse(const lk::SignalResponse& response);
@@ -56,6 +56,7 @@ class RtcStream final
   const std::shared_ptr<Host> host_;
   webrtc::Engine& engine_;
   const std::shared_ptr<RtcSessions> sessions_;
+  const TraceContext trace_;
   std::atomic<bool> json_{false};  // as the client's frames
   // On the strand.
   bool asked_ = false;

@@ -39,14 +39,19 @@ absl::Status CreateRoom(Host& host, const auth::Claims& claims,
   room::RoomOptions options;
   options.project = request.project().empty() ? claims.project : request.project();
   options.name = request.name();
-  options.metadata = request.metadata();
-  options.max_participants = request.max_participants();
+  options.empty_timeout = host.config().empty_timeout;
+  options.departure_timeout = host.config().departure_timeout;
+  PARLEY_ASSIGN_OR_RETURN(const RoomPreset* const preset,
+                          host.presets().Find(request.room_preset()));
+  ApplyRoomConfig(preset->json, options);
+  if (!request.metadata().empty()) options.metadata = request.metadata();
+  if (request.max_participants() != 0) options.max_participants = request.max_participants();
   PARLEY_ASSIGN_OR_RETURN(
       options.empty_timeout,
-      Timeout(request.has_empty_timeout(), request.empty_timeout(), host.config().empty_timeout));
+      Timeout(request.has_empty_timeout(), request.empty_timeout(), options.empty_timeout));
   PARLEY_ASSIGN_OR_RETURN(options.departure_timeout,
                           Timeout(request.has_departure_timeout(), request.departure_timeout(),
-                                  host.config().departure_timeout));
+                                  options.departure_timeout));
   PARLEY_ASSIGN_OR_RETURN(const room::Rooms::Opened opened, host.Open(options));
   ToProto(opened.room->info(), host.media_url(), response.mutable_room());
   response.set_created(opened.created);
@@ -67,7 +72,13 @@ absl::Status CreateRoom(Host& host, const auth::Claims& claims,
     }
     wishes.push_back(std::move(wish));
   }
-  if (wishes.empty() && opened.created) {
+  if (request.agents().empty()) {
+    for (const auth::RoomAgent& agent : preset->agents) {
+      if (IsForEachJoin(agent.attributes)) continue;  // nobody joins here
+      wishes.push_back(MakeWish(options.project, options.name, agent));
+    }
+  }
+  if (wishes.empty() && preset->agents.empty() && opened.created) {
     Wish automatic;
     automatic.project = options.project;
     automatic.room = options.name;
@@ -120,7 +131,12 @@ grpc::ServerUnaryReactor* RoomServiceImpl::CreateRoom(grpc::CallbackServerContex
   return rpc::Unary(host_->control(), context, [=, host = host_]() -> absl::Status {
     PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, host->context().Authenticate(*context));
     PARLEY_RETURN_IF_ERROR(auth::RequireRoomCreate(claims));
-    return room_server::CreateRoom(*host, claims, *request, *response);
+    trace::Span span = host->context().tracer().Start("CreateRoom", trace::Kind::kServer);
+    const TraceScope scope(span.context());
+    const absl::Status status = room_server::CreateRoom(*host, claims, *request, *response);
+    span.Set("room", request->name());
+    span.Fail(status);
+    return status;
   });
 }
 
@@ -232,6 +248,17 @@ grpc::ServerUnaryReactor* RoomServiceImpl::SendData(grpc::CallbackServerContext*
   });
 }
 
+grpc::ServerUnaryReactor* RoomServiceImpl::UpdateSubscriptions(
+    grpc::CallbackServerContext* context, const pb::UpdateSubscriptionsRequest* request,
+    pb::UpdateSubscriptionsResponse*) {
+  return rpc::Unary(host_->control(), context, [=, host = host_]() -> absl::Status {
+    PARLEY_ASSIGN_OR_RETURN(const auto room, AdminRoom(*host, *context, request->room()));
+    return room->SetSubscribed(request->identity(),
+                               {request->track_sids().begin(), request->track_sids().end()},
+                               request->subscribe());
+  });
+}
+
 grpc::ServerUnaryReactor* AdmissionServiceImpl::Fence(grpc::CallbackServerContext* context,
                                                       const pb::FenceRequest* request,
                                                       pb::FenceResponse*) {
@@ -246,8 +273,9 @@ grpc::ServerUnaryReactor* AdmissionServiceImpl::Fence(grpc::CallbackServerContex
 }
 
 grpc::ServerBidiReactor<pb::JoinRequest, pb::JoinResponse>* MediaServiceImpl::Join(
-    grpc::CallbackServerContext*) {
-  return rpc::BidiSession<pb::JoinRequest, pb::JoinResponse>::Start<JoinSession>(host_);
+    grpc::CallbackServerContext* context) {
+  return rpc::BidiSession<pb::JoinRequest, pb::JoinResponse>::Start<JoinSession>(
+      host_, rpc::TraceOf(*context));
 }
 
 grpc::ServerBidiReactor<pb::AttachRequest, pb::AttachResponse>* MediaServiceImpl::Attach(
@@ -261,8 +289,8 @@ grpc::ServerBidiReactor<pb::AttachRequest, pb::AttachResponse>* MediaServiceImpl
 }
 
 grpc::ServerBidiReactor<pb::ConnectRequest, pb::ConnectResponse>* SignallingServiceImpl::Connect(
-    grpc::CallbackServerContext*) {
-  return RtcStream::Start<RtcStream>(host_, engine_, sessions_);
+    grpc::CallbackServerContext* context) {
+  return RtcStream::Start<RtcStream>(host_, engine_, sessions_, rpc::TraceOf(*context));
 }
 
 }  // namespace parley::room_server

@@ -7,6 +7,7 @@
 
 #include "room_server/host.h"
 #include "room_server/rtc_stream.h"
+#include "room_server/server_call.h"
 #include "webrtc/engine.h"
 
 namespace parley::room_server {
@@ -50,6 +51,14 @@ class RoomServiceImpl final : public room::v1::RoomService::CallbackService {
   grpc::ServerUnaryReactor* SendData(grpc::CallbackServerContext* context,
                                      const room::v1::SendDataRequest* request,
                                      room::v1::SendDataResponse* response) override;
+  grpc::ServerUnaryReactor* UpdateSubscriptions(
+      grpc::CallbackServerContext* context, const room::v1::UpdateSubscriptionsRequest* request,
+      room::v1::UpdateSubscriptionsResponse* response) override;
+  grpc::ServerUnaryReactor* PerformRpc(grpc::CallbackServerContext* context,
+                                       const room::v1::PerformRpcRequest* request,
+                                       room::v1::PerformRpcResponse* response) override {
+    return room_server::PerformRpc(host_, context, request, response);
+  }
 
  private:
   const std::shared_ptr<Host> host_;

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/status.h"
+#include "base/strings.h"
 
 namespace parley::room_server {
 namespace {
@@ -158,9 +159,84 @@ lk::TrackInfo ToLiveKit(const room::Track& track) {
   info.set_name(track.name);
   info.set_muted(track.muted);
   info.set_source(SourceOf(track.source));
-  info.set_mime_type(kOpusMime);  // PCM is coded on its way to such clients
-  info.set_disable_red(true);
+  info.set_encryption(track.encryption == room::Encryption::kNone  ? lk::NO_ENCRYPTION
+                      : track.encryption == room::Encryption::kGcm ? lk::GCM
+                                                                   : lk::CUSTOM);
+  if (track.kind == room::TrackKind::kAudio) {
+    info.set_mime_type(kOpusMime);  // PCM is coded on its way to such clients
+    info.set_disable_red(true);
+    return info;
+  }
+  info.set_mime_type(track.codec == room::Codec::kVp9    ? "video/VP9"
+                     : track.codec == room::Codec::kH264 ? "video/H264"
+                                                         : "video/VP8");
+  info.set_width(track.picture.width);
+  info.set_height(track.picture.height);
+  info.set_simulcast(track.picture.layers.size() > 1);
+  for (const room::VideoLayer& layer : track.picture.layers) {
+    lk::VideoLayer& out = *info.add_layers();
+    out.set_quality(static_cast<lk::VideoQuality>(layer.quality));
+    out.set_width(layer.width);
+    out.set_height(layer.height);
+    out.set_bitrate(layer.bitrate_bps);
+    out.set_spatial_layer(info.layers_size() - 1);
+  }
+  lk::SimulcastCodecInfo& codec = *info.add_codecs();
+  codec.set_mime_type(info.mime_type());
+  *codec.mutable_layers() = info.layers();
   return info;
+}
+
+room::Encryption FromLiveKit(lk::EncryptionType encryption) {
+  return encryption == lk::NO_ENCRYPTION ? room::Encryption::kNone
+         : encryption == lk::GCM         ? room::Encryption::kGcm
+                                         : room::Encryption::kCustom;
+}
+
+void ReadVideo(const lk::AddTrackRequest& request, room::PublishRequest* publish) {
+  const bool told = request.simulcast_codecs_size() > 0;
+  std::string codec = told ? ToLower(request.simulcast_codecs(0).codec()) : std::string();
+  if (codec.starts_with("video/")) codec.erase(0, 6);
+  publish->codec = codec == "vp9"    ? room::Codec::kVp9
+                   : codec == "h264" ? room::Codec::kH264
+                                     : room::Codec::kVp8;
+  publish->picture.width = request.width();
+  publish->picture.height = request.height();
+  const bool own = told && request.simulcast_codecs(0).layers_size() > 0;
+  for (const lk::VideoLayer& layer :
+       own ? request.simulcast_codecs(0).layers() : request.layers()) {
+    publish->picture.layers.push_back(
+        {static_cast<int>(layer.quality()), layer.width(), layer.height(), layer.bitrate()});
+  }
+  std::ranges::stable_sort(publish->picture.layers, {}, &room::VideoLayer::quality);
+}
+
+std::string_view SdpName(room::Codec codec) {
+  switch (codec) {
+    case room::Codec::kVp8:
+      return "vp8";
+    case room::Codec::kVp9:
+      return "vp9";
+    case room::Codec::kH264:
+      return "h264";
+    case room::Codec::kOpus:
+    case room::Codec::kPcm16:
+      break;
+  }
+  return "opus";
+}
+
+int HighestLayer(const lk::UpdateTrackSettings& wish, const lk::TrackInfo& track) {
+  if (wish.disabled() || wish.quality() == lk::OFF) return -1;
+  const int last = static_cast<int>(room::kMaxLayers) - 1;
+  for (int i = 0; i < track.layers_size(); ++i) {
+    const lk::VideoLayer& layer = track.layers(i);
+    const bool enough = wish.width() != 0
+                            ? layer.width() >= wish.width() && layer.height() >= wish.height()
+                            : layer.quality() >= wish.quality();
+    if (enough) return std::min(i, last);
+  }
+  return last;
 }
 
 lk::ParticipantInfo ToLiveKit(const room::ParticipantInfo& info) {

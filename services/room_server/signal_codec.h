@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "room/types.h"
+#include "room/room.h"
 
 namespace parley::room_server {
 
@@ -34,5 +34,12 @@ lk::TrackInfo ToLiveKit(const room::Track& track);
 lk::DisconnectReason ToLiveKit(room::LeaveReason reason);
 lk::ConnectionQuality ToLiveKit(room::Quality quality);
 room::TrackSource FromLiveKit(lk::TrackSource source);
+room::Encryption FromLiveKit(lk::EncryptionType encryption);
+// What a client says of the video that it is about to send.
+void ReadVideo(const lk::AddTrackRequest& request, room::PublishRequest* publish);
+// As session descriptions name it: "opus", "vp8".
+std::string_view SdpName(room::Codec codec);
+// The highest of the track's layers that is of use to a client that asks for this; -1: none.
+int HighestLayer(const lk::UpdateTrackSettings& wish, const lk::TrackInfo& track);
 
 }  // namespace parley::room_server

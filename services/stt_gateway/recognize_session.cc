@@ -64,6 +64,7 @@ void RecognizeSession::OnStart() {
 }
 
 void RecognizeSession::OnMessage(const speech::v1::RecognizeRequest& request) {
+  const TraceScope scope(trace_);
   if (const absl::Status status = Handle(request); !status.ok()) Fail(status);
 }
 
@@ -99,11 +100,14 @@ absl::Status RecognizeSession::Open(const speech::v1::RecognizeConfig& config) {
   if (static_cast<size_t>(config.engines_size()) > kMaxChain)
     return InvalidArgument("a chain of {} engines; at most {}", config.engines_size(), kMaxChain);
   session_id_ = config.context().session_id();
+  trace_ = TraceContext::Parse(config.context().traceparent());
+  const TraceScope scope(trace_);
   speech::SttChain::Options options;
   for (const speech::v1::EngineConfig& engine : config.engines())
     options.engines.push_back(ToConfig(engine, config.interim_results(), caller));
   options.input_rate_hz = input_rate_hz_;
   options.final_timeout = parts_.config.final_timeout;
+  options.pace = &parts_.pace;
   speech::SttChain::Listener listener;
   listener.serves = [this](const std::string& engine, const absl::Status& failed) {
     OnServes(engine, failed);
@@ -190,8 +194,20 @@ absl::Status RecognizeSession::EndUtterance(uint64_t utterance) {
   if (asked_us_.size() >= kMaxAwaited)
     return ResourceExhausted("{} finals are awaited already", kMaxAwaited);
   asked_us_.push_back(Clock::Real().MonotonicMicros());
+  asked_spans_.push_back(
+      parts_.context.tracer().Start("final transcript", trace::Kind::kServer, trace_));
+  asked_spans_.back().Set("session_id", session_id_);
+  asked_spans_.back().Set("engine", chain_->engine());
+  const TraceScope scope(asked_spans_.back().context());
   heard_since_final_ = false;
-  return chain_->EndUtterance(utterance);
+  PARLEY_RETURN_IF_ERROR(chain_->EndUtterance(utterance));
+  CheckSoon();
+  return absl::OkStatus();
+}
+
+void RecognizeSession::CheckSoon() {
+  const absl::Duration wait = chain_->CheckAfter();
+  if (wait < absl::InfiniteDuration()) parts_.streams.CheckIn(this, wait);
 }
 
 void RecognizeSession::OnEvent(speech::SttEvent event) {
@@ -214,6 +230,7 @@ void RecognizeSession::OnTranscript(speech::SttTranscript transcript, bool final
   if (!asked_us_.empty()) {
     metrics.final_seconds->Observe(SecondsSince(asked_us_.front()));
     asked_us_.pop_front();
+    asked_spans_.pop_front();
   }
   parts_.metrics.utterances.Increment();
   FinishIfDone();
@@ -255,7 +272,9 @@ void RecognizeSession::Check(absl::Time now) {
       return self->Fail(DeadlineExceeded("no audio for {} s; the stream is closed",
                                          absl::ToInt64Seconds(config.idle_timeout)));
     }
-    if (self->listening_) self->chain_->CheckStalled();
+    if (!self->listening_) return;
+    self->chain_->CheckStalled();
+    self->CheckSoon();
   });
 }
 

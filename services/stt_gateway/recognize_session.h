@@ -24,6 +24,7 @@ struct SttGatewayParts {
   service::Context& context;
   speech::EngineTable<speech::SttEngine>& engines;
   speech::Breakers& breakers;
+  speech::Pace& pace;
   SttGatewayMetrics& metrics;
   gateway::Streams& streams;
 };
@@ -50,6 +51,7 @@ class RecognizeSession
   absl::Status PrepareAudio(const speech::v1::RecognizeConfig& config);
   absl::Status OnAudio(const std::string& bytes);
   absl::Status EndUtterance(uint64_t utterance);
+  void CheckSoon();
   void OnServes(const std::string& engine, const absl::Status& failed);
   void OnEvent(speech::SttEvent event);
   void OnTranscript(speech::SttTranscript transcript, bool final);
@@ -60,6 +62,7 @@ class RecognizeSession
   SttGatewayParts& parts_;
   const std::string bearer_;
   std::string session_id_;
+  TraceContext trace_;
   std::optional<speech::SttChain> chain_;  // set once config came
   bool listening_ = false;                 // an engine was opened
   int64_t start_us_ = 0;
@@ -69,8 +72,9 @@ class RecognizeSession
   std::optional<audio::OpusDecoder> decoder_;
   std::vector<int16_t> decoded_;
   double audio_seconds_ = 0;
-  std::deque<int64_t> asked_us_;  // when finals were asked for that did not come yet
-  int64_t first_audio_us_ = 0;    // of this utterance; 0 = none yet, or its first result came
+  std::deque<trace::Span> asked_spans_;  // of the finals that did not come yet
+  std::deque<int64_t> asked_us_;         // when they were asked for
+  int64_t first_audio_us_ = 0;  // of this utterance; 0 = none yet, or its first result came
   bool heard_since_final_ = false;
   bool half_closed_ = false;
   absl::Time last_audio_;

@@ -9,9 +9,11 @@
 #include "engines/scripted/scripted.h"
 #include "engines/wyoming/speech_to_text.h"
 #include "gateway/gateway.h"
+#include "gateway/usage.h"
 #include "parley/speech/v1/speech.grpc.pb.h"
 #include "rpc/channel.h"
 #include "stt_gateway/recognize_session.h"
+#include "stt_gateway/riva.h"
 
 namespace parley {
 namespace {
@@ -77,6 +79,8 @@ void SttGatewayConfig::Bind(config::Table& table) {
   wyoming.Bind(table, "stt");
   table.Duration("stt.wyoming.timeout", &wyoming_timeout, absl::Milliseconds(100), absl::Minutes(1),
                  "How long it may take over one utterance before the chain goes on");
+  table.List("stt.riva.engines", &riva_engines,
+             "Fallback chain of Riva clients that name no model");
   table.Text("stt.script", &script,
              "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
 }
@@ -133,8 +137,11 @@ int Run(const SttGatewayConfig& config, service::Context& context,
   }
   SttGatewayMetrics metrics(context.registry(), engines.names());
   gateway::Streams streams(static_cast<size_t>(config.max_streams));
-  SttGatewayParts parts{config, context, engines, breakers, metrics, streams};
+  speech::Pace pace;
+  SttGatewayParts parts{config, context, engines, breakers, pace, metrics, streams};
   Service service(parts);
+  Service inner(parts);
+  gateway::UsageService usage(context, (*shared)->ledger());
   service::Context::Hooks hooks;
   hooks.started = std::move(started);
   if (config.preload) {
@@ -142,7 +149,9 @@ int Run(const SttGatewayConfig& config, service::Context& context,
     if (const absl::Status loaded = embedded->Load(); !loaded.ok())
       return service::FailStart("stt-gateway", loaded);
   }
-  const int code = context.Serve({&service}, std::move(hooks));
+  auto riva = std::make_unique<RivaRecognition>(inner, config.riva_engines, context.executor());
+  const int code = context.Serve({&service, &usage, riva.get()}, std::move(hooks));
+  riva.reset();
   streams.WaitEmpty();
   return code;
 }

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "gateway/provider.h"
 #include "gateway/shared.h"
@@ -28,6 +29,7 @@ struct SttGatewayConfig {
   gateway::WyomingConfig wyoming;
   absl::Duration wyoming_timeout = absl::Seconds(4);
   std::string script;
+  std::vector<std::string> riva_engines = {"pocketsphinx"};
 
   void Bind(config::Table& table);
 };

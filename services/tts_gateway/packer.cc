@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "audio/level.h"
 #include "audio/pcm.h"
 #include "base/status.h"
 
@@ -17,7 +18,7 @@ constexpr int kMostMs = 100;
 }  // namespace
 
 absl::StatusOr<AudioPacker> AudioPacker::Create(speech::v1::AudioEncoding encoding, int rate_hz,
-                                                int engine_rate_hz) {
+                                                int engine_rate_hz, bool ready_opus) {
   if (rate_hz == 0) rate_hz = audio::kRoomRateHz;
   if (rate_hz < 8000 || rate_hz > 48000)
     return InvalidArgument("sample_rate_hz {} is out of range: 8000 to 48000", rate_hz);
@@ -38,7 +39,8 @@ absl::StatusOr<AudioPacker> AudioPacker::Create(speech::v1::AudioEncoding encodi
   }
   PARLEY_ASSIGN_OR_RETURN(audio::Resampler resampler,
                           audio::Resampler::Create(engine_rate_hz, rate_hz));
-  return AudioPacker(std::move(resampler), std::move(encoder), rate_hz, engine_rate_hz);
+  return AudioPacker(std::move(resampler), std::move(encoder), rate_hz, engine_rate_hz,
+                     ready_opus && encoding != speech::v1::AUDIO_ENCODING_OPUS);
 }
 
 int AudioPacker::MsSoFar() const {
@@ -63,6 +65,11 @@ void AudioPacker::Take(size_t samples, std::vector<speech::v1::SynthesizedAudio>
 void AudioPacker::Emit(std::string data, std::vector<speech::v1::SynthesizedAudio>& out) {
   speech::v1::SynthesizedAudio message;
   message.set_data(std::move(data));
+  Emit(std::move(message), out);
+}
+
+void AudioPacker::Emit(speech::v1::SynthesizedAudio message,
+                       std::vector<speech::v1::SynthesizedAudio>& out) {
   for (speech::WordTime& word : words_) {
     speech::v1::WordTiming* timing = message.add_words();
     timing->set_word(std::move(word.word));
@@ -80,11 +87,7 @@ std::vector<speech::v1::SynthesizedAudio> AudioPacker::Add(
   const size_t before = pending_.size();
   resampler_.Append(samples, pending_);
   total_samples_ += pending_.size() - before;
-  for (speech::WordTime word : words) {
-    word.start_ms += sentence_start_ms_;
-    word.end_ms += sentence_start_ms_;
-    words_.push_back(std::move(word));
-  }
+  AddWords(words);
   const auto of_ms = [this](int ms) { return static_cast<size_t>(rate_hz_) * ms / 1000; };
   if (encoder_.has_value()) {
     while (pending_.size() >= audio::kRoomFrameSamples) Take(audio::kRoomFrameSamples, out);
@@ -95,7 +98,39 @@ std::vector<speech::v1::SynthesizedAudio> AudioPacker::Add(
   return out;
 }
 
+void AudioPacker::AddWords(const std::vector<speech::WordTime>& words) {
+  for (speech::WordTime word : words) {
+    word.start_ms += sentence_start_ms_;
+    word.end_ms += sentence_start_ms_;
+    words_.push_back(std::move(word));
+  }
+}
+
+std::vector<speech::v1::SynthesizedAudio> AudioPacker::AddReady(const speech::Phrase& phrase) {
+  std::vector<speech::v1::SynthesizedAudio> out;
+  if (!pending_.empty()) Take(pending_.size(), out);
+  AddWords(phrase.words);
+  const auto frame = static_cast<size_t>(phrase.sample_rate_hz / 50);
+  const auto together = static_cast<size_t>(kMostMs / 20);
+  for (size_t i = 0; i < phrase.opus.size();) {
+    speech::v1::SynthesizedAudio message;
+    // The first of the segment as short as may be.
+    const size_t end = std::min(phrase.opus.size(), i + (sent_ ? together : 1));
+    for (; i < end; ++i) {
+      message.add_packets(phrase.opus[i]);
+      const size_t from = std::min(i * frame, phrase.samples.size());
+      const std::span<const int16_t> samples = std::span(phrase.samples).subspan(from);
+      message.mutable_levels()->push_back(
+          static_cast<char>(audio::Level(samples.first(std::min(frame, samples.size())))));
+    }
+    Emit(std::move(message), out);
+  }
+  total_samples_ += phrase.opus.size() * static_cast<size_t>(rate_hz_) / 50;
+  return out;
+}
+
 std::vector<speech::v1::SynthesizedAudio> AudioPacker::AddPhrase(const speech::Phrase& phrase) {
+  if (ready_opus_ && !phrase.opus.empty()) return AddReady(phrase);
   if (!encoder_.has_value() || phrase.opus.empty()) {
     if (phrase.sample_rate_hz == engine_rate_hz_) return Add(phrase.samples, phrase.words);
     const auto samples = audio::Resample(phrase.samples, phrase.sample_rate_hz, engine_rate_hz_);
@@ -108,11 +143,7 @@ std::vector<speech::v1::SynthesizedAudio> AudioPacker::AddPhrase(const speech::P
     Take(pending_.size(), out);
     EndSentence();
   }
-  for (speech::WordTime word : phrase.words) {
-    word.start_ms += sentence_start_ms_;
-    word.end_ms += sentence_start_ms_;
-    words_.push_back(std::move(word));
-  }
+  AddWords(phrase.words);
   total_samples_ += phrase.opus.size() * audio::kRoomFrameSamples;
   for (const std::string& packet : phrase.opus) Emit(packet, out);
   return out;

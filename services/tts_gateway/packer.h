@@ -19,8 +19,9 @@ namespace parley {
 class AudioPacker {
  public:
   // InvalidArgument: the rate or the encoding.
+  // `ready_opus`: PCM16 but for speech that is kept as Opus.
   static absl::StatusOr<AudioPacker> Create(speech::v1::AudioEncoding encoding, int rate_hz,
-                                            int engine_rate_hz);
+                                            int engine_rate_hz, bool ready_opus = false);
 
   // The messages that are full. `words` are timed from the start of their sentence.
   std::vector<speech::v1::SynthesizedAudio> Add(std::span<const int16_t> samples,
@@ -35,18 +36,23 @@ class AudioPacker {
 
  private:
   AudioPacker(audio::Resampler resampler, std::optional<audio::OpusEncoder> encoder, int rate_hz,
-              int engine_rate_hz)
+              int engine_rate_hz, bool ready_opus)
       : resampler_(std::move(resampler)),
         encoder_(std::move(encoder)),
         rate_hz_(rate_hz),
-        engine_rate_hz_(engine_rate_hz) {}
+        engine_rate_hz_(engine_rate_hz),
+        ready_opus_(ready_opus) {}
+  void AddWords(const std::vector<speech::WordTime>& words);
+  std::vector<speech::v1::SynthesizedAudio> AddReady(const speech::Phrase& phrase);
   void Take(size_t samples, std::vector<speech::v1::SynthesizedAudio>& out);
   void Emit(std::string data, std::vector<speech::v1::SynthesizedAudio>& out);
+  void Emit(speech::v1::SynthesizedAudio message, std::vector<speech::v1::SynthesizedAudio>& out);
 
   audio::Resampler resampler_;
   std::optional<audio::OpusEncoder> encoder_;
   int rate_hz_;
   int engine_rate_hz_;
+  bool ready_opus_;
   std::vector<int16_t> pending_;
   std::vector<speech::WordTime> words_;
   size_t total_samples_ = 0;  // of the segment, `pending_` included

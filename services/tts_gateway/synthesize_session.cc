@@ -84,18 +84,23 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
   if (static_cast<size_t>(config.voices_size()) > kMaxChain)
     return InvalidArgument("a chain of {} voices; at most {}", config.voices_size(), kMaxChain);
   session_id_ = config.context().session_id();
+  trace_ = TraceContext::Parse(config.context().traceparent());
   speech::TtsChain::Options options;
   for (const speech::v1::VoiceConfig& voice : config.voices())
     options.voices.push_back(ToConfig(voice, caller));
   preferred_ = options.voices.front();
+  options.pace = &parts_.pace;
+  // The one embedded voice with word times; it reads English.
+  if (preferred_.language.empty() || preferred_.language.starts_with("en"))
+    options.reference = &parts_.ruler;
   options.serves = [this](const std::string& engine, const absl::Status& failed) {
     OnServes(engine, failed);
   };
   chain_.emplace(parts_.engines, parts_.breakers, std::move(options));
   PARLEY_RETURN_IF_ERROR(chain_->Open());
-  PARLEY_ASSIGN_OR_RETURN(
-      AudioPacker packer,
-      AudioPacker::Create(config.encoding(), config.sample_rate_hz(), chain_->sample_rate_hz()));
+  PARLEY_ASSIGN_OR_RETURN(AudioPacker packer,
+                          AudioPacker::Create(config.encoding(), config.sample_rate_hz(),
+                                              chain_->sample_rate_hz(), config.ready_opus()));
   packer_.emplace(std::move(packer));
   engine_ = chain_->engine();
   const auto& first = config.voices(0).options();
@@ -216,6 +221,10 @@ void SynthesizeSession::SpeakNext() {
 void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t number,
                               int64_t first_since_us,
                               const std::shared_ptr<speech::Cancellation>& cancel) {
+  trace::Span span = parts_.context.tracer().Start("speak", trace::Kind::kServer, trace_);
+  const TraceScope scope(span.context());
+  span.Set("session_id", session_id_);
+  span.Set("characters", static_cast<int64_t>(sentence.size()));
   bool refused = false;  // by the outbox
   int64_t waiting_since_us = first_since_us;
   const auto send = [&](std::vector<speech::v1::SynthesizedAudio> messages) {
@@ -249,6 +258,8 @@ void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t n
     if (!cancelled && status.ok()) send(std::move(rest));
   }
   if (refused) status = ResourceExhausted("the client does not read its audio");
+  span.Set("engine", chain_->engine());
+  if (!cancelled) span.Fail(status);
   strand().Post([self = Self<SynthesizeSession>(), status, engine = chain_->engine(), last,
                  segment_ms,
                  cancelled] { self->OnSpoken(status, engine, last, segment_ms, cancelled); });

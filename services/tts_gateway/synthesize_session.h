@@ -28,12 +28,14 @@ struct TtsGatewayParts {
   service::Context& context;
   speech::EngineTable<speech::TtsEngine>& engines;
   speech::Breakers& breakers;
+  speech::Pace& pace;
   TtsGatewayMetrics& metrics;
   gateway::Streams& streams;
   Executor& voices;         // where engines speak: a thread for each sentence under way
   Executor& remote_voices;  // the same for engines that wait rather than compute
   gateway::Shared& shared;
-  SpeechCache* cache;  // null: none
+  SpeechCache* cache;        // null: none
+  speech::TtsEngine& ruler;  // says where words are; of English
 };
 
 // The strand owns all state but what a sentence under way needs: the voices and the packer belong
@@ -96,6 +98,7 @@ class SynthesizeSession
   std::string engine_;     // empty: no voice was opened
   std::string language_;
   std::string session_id_;
+  TraceContext trace_;
   speech::TtsConfig preferred_;  // the first voice
   std::string version_;          // of its engine
   bool remote_ = false;          // it is not in this machine

@@ -14,9 +14,11 @@
 #include "engines/scripted/scripted.h"
 #include "engines/wyoming/text_to_speech.h"
 #include "gateway/gateway.h"
+#include "gateway/usage.h"
 #include "parley/speech/v1/cache.grpc.pb.h"
 #include "parley/speech/v1/speech.grpc.pb.h"
 #include "rpc/channel.h"
+#include "tts_gateway/riva.h"
 #include "tts_gateway/synthesize_session.h"
 
 namespace parley {
@@ -111,6 +113,7 @@ class Peers {
     grpc::ClientContext call;
     rpc::SetBearer(call, context_.ServiceToken());
     rpc::SetTimeout(call, absl::Seconds(1));
+    rpc::SetTrace(call);
     speech::v1::FetchRequest request;
     request.set_project(project);
     request.set_phrase(phrase);
@@ -188,6 +191,8 @@ void TtsGatewayConfig::Bind(config::Table& table) {
   table.Text("tts.openai.voice", &openai_voice, "Voice of requests that name none");
   wyoming.Bind(table, "tts");
   table.Text("tts.wyoming.voice", &wyoming_voice, "Voice of requests that name none");
+  table.List("tts.riva.engines", &riva_engines,
+             "Fallback chain of Riva clients whose voice names no engine");
   table.Text("tts.script", &script,
              "JSON file of the scripted engine (tests and benchmarks); none: no such engine");
 }
@@ -249,16 +254,22 @@ int Run(const TtsGatewayConfig& config, service::Context& context,
   Peers peers(context);
   const auto cache = OpenCache(config, **shared, peers, context);
   if (!cache.ok()) return service::FailStart("tts-gateway", cache.status());
-  TtsGatewayParts parts{config,  context, engines,       breakers, metrics,
-                        streams, voices,  remote_voices, **shared, cache->get()};
+  speech::Pace pace;
+  engines::FliteEngine ruler;  // by itself: what it says for measuring is nobody's spend
+  TtsGatewayParts parts{config,  context, engines,       breakers, pace,         metrics,
+                        streams, voices,  remote_voices, **shared, cache->get(), ruler};
   Service service(parts);
+  Service inner(parts);
+  gateway::UsageService usage(context, (*shared)->ledger());
   CacheService cache_service(parts);
   service::Context::Hooks hooks;
   hooks.started = [&, started = std::move(started)](int grpc_port, int admin_port) {
     if (*cache != nullptr) (*cache)->SetAddress(PeerAddress(config, grpc_port));
     if (started) started(grpc_port, admin_port);
   };
-  const int code = context.Serve({&service, &cache_service}, std::move(hooks));
+  auto riva = std::make_unique<RivaSynthesis>(inner, config.riva_engines, context.executor());
+  const int code = context.Serve({&service, &cache_service, &usage, riva.get()}, std::move(hooks));
+  riva.reset();
   streams.WaitEmpty();
   return code;
 }

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "gateway/provider.h"
 #include "gateway/shared.h"
@@ -29,6 +30,7 @@ struct TtsGatewayConfig {
   gateway::WyomingConfig wyoming;
   std::string wyoming_voice;
   std::string script;
+  std::vector<std::string> riva_engines = {"flite"};
 
   void Bind(config::Table& table);
 };

@@ -1,5 +1,6 @@
 """What the browser tests share: a server for their pages, Chromium, and a relay for its media that can be cut."""
 import base64
+import collections
 import contextlib
 import hashlib
 import hmac
@@ -19,6 +20,7 @@ import urllib.parse
 
 HERE = pathlib.Path(__file__).parent
 CLIENT = pathlib.Path(os.environ["PARLEY_BUILD_DIR"]) / "browser" / "livekit-client.umd.js"
+E2EE_WORKER = CLIENT.parent / "package" / "dist" / "livekit-client.e2ee.worker.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -50,8 +52,10 @@ class Pages:
                 url = urllib.parse.urlparse(self.path)
                 if url.path == "/livekit-client.umd.js":
                     return self.answer(CLIENT.read_bytes(), "text/javascript")
+                if url.path == "/e2ee-worker.js":
+                    return self.answer(E2EE_WORKER.read_bytes(), "text/javascript")
                 if url.path == "/together":
-                    frames = "".join(f'<iframe allow="microphone; autoplay" src="{html.escape(one)}"></iframe>'
+                    frames = "".join(f'<iframe allow="microphone; camera; autoplay" src="{html.escape(one)}"></iframe>'
                                      for one in pages.frames)
                     return self.answer(frames.encode(), "text/html")
                 if url.path == "/next":
@@ -132,7 +136,8 @@ class Pages:
 
 
 class Gate:
-    """A UDP relay on loopback between any clients and one server port; `open` can be set to False."""
+    """A UDP relay on loopback between any clients and one server port; `open` can be set to False, and `rate` to the bits a
+    second that it lets through to clients: what would wait for longer than 300 ms is lost."""
 
     def __init__(self, target):
         self.target = ("127.0.0.1", target)
@@ -141,14 +146,21 @@ class Gate:
         self.port = self.front.getsockname()[1]
         self.open = True
         self.passed = 0
+        self.rate = None
+        self.lost = 0
         self.stopped = False
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
     def run(self):
         backs, clients = {}, {}  # by the client's address; by the socket towards the server
+        waiting, free = collections.deque(), 0.0  # what the rate holds back; when it is through
         while not self.stopped:
-            readable, _, _ = select.select([self.front, *clients], [], [], 0.2)
+            wait = max(waiting[0][0] - time.monotonic(), 0) if waiting else 0.2
+            readable, _, _ = select.select([self.front, *clients], [], [], wait)
+            while waiting and waiting[0][0] <= time.monotonic():
+                _, late, sender = waiting.popleft()
+                self.front.sendto(late, sender)
             for one in readable:
                 datagram, sender = one.recvfrom(2048)
                 if one is self.front:
@@ -158,15 +170,48 @@ class Gate:
                     out, to = backs[sender], self.target
                 else:
                     out, to = self.front, clients[one]
-                if self.open:
-                    self.passed += 1
+                if not self.open:
+                    continue
+                self.passed += 1
+                if one is self.front or (not self.rate and not waiting):
                     out.sendto(datagram, to)
+                    continue
+                now = time.monotonic()
+                free = max(free, now)
+                if free - now > 0.3:
+                    self.lost += 1
+                    continue
+                free += len(datagram) * 8 / self.rate if self.rate else 0
+                waiting.append((free, datagram, to))
         for one in [self.front, *clients]:
             one.close()
 
     def close(self):
         self.stopped = True
         self.thread.join()
+
+
+class Cluster:
+    """A cluster of real processes without agents; `room_server`: more arguments of that one."""
+
+    def __init__(self, *room_server):
+        more = [one for argument in room_server for one in ("--argument=room-server:" + argument,)]
+        self.process = subprocess.Popen(
+            [os.path.join(os.environ["PARLEY_BIN_DIR"], "parley-test-cluster"), "--agent-servers", "0", *more],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.where = json.loads(self.process.stdout.readline() or "{}")
+        self.url = "ws://" + self.where["api-server"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+
+def person(name, room):
+    """A token for somebody in a room."""
+    return token({"iss": "devkey", "sub": name, "nbf": int(time.time()) - 10, "exp": int(time.time()) + 600,
+                  "video": {"roomJoin": True, "room": room, "canUpdateOwnMetadata": True}})
 
 
 def token(claims):
@@ -176,13 +221,13 @@ def token(claims):
     return (text + b"." + encode(hmac.new(b"secret", text, hashlib.sha256).digest())).decode()
 
 
-def browser(url, microphone, folder):
-    """Headless Chromium, its microphone fed from a file; nobody sleeps in the background."""
+def browser(url, microphone, folder, *more):
+    """Headless Chromium, its microphone fed from a file; nobody sleeps in the background. `more` arguments."""
     return subprocess.Popen(
         [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--mute-audio",
          "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required", "--use-fake-ui-for-media-stream",
          "--disable-background-timer-throttling", "--disable-renderer-backgrounding",
          "--disable-backgrounding-occluded-windows",
          "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={microphone}",
-         "--allow-loopback-in-peer-connection", f"--user-data-dir={folder}/profile", url],
+         "--allow-loopback-in-peer-connection", f"--user-data-dir={folder}/profile", *more, url],
         stdout=open(f"{folder}/chromium.log", "wb"), stderr=subprocess.STDOUT, env={**os.environ, "HOME": folder})

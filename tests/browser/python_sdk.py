@@ -138,4 +138,5 @@ async def main(url, path):
         await talker.room.disconnect()
 
 
-asyncio.run(main(*sys.argv[1:]))
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

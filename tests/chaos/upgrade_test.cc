@@ -15,6 +15,8 @@
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "job_redis/keys.h"
+#include "redis/redis.h"
 #include "testing/calls.h"
 
 namespace parley::testing {
@@ -98,9 +100,19 @@ class NodesTest : public ::testing::Test {
                     {"--" + kind + "-script", folder_ + "/script.json", "--drain", "2s"});
   }
   absl::Status StartRooms() {
-    return StartPod(rooms_, "room-server",
-                    {"--redis-address", redis_->address(), "--rtc-udp-port", "0", "--drain", "2s",
-                     "--dispatch-address", Brokers()});
+    std::vector<std::string> arguments = {"--redis-address",    redis_->address(), "--drain", "2s",
+                                          "--dispatch-address", Brokers()};
+    PARLEY_ASSIGN_OR_RETURN(const bool browsers, Knows("room-server", "--rtc-udp-port"));
+    if (browsers) arguments.insert(arguments.end(), {"--rtc-udp-port", "0"});
+    return StartPod(rooms_, "room-server", arguments);
+  }
+  // Older versions have fewer flags.
+  absl::StatusOr<bool> Knows(const std::string& service, const std::string& flag) {
+    PARLEY_ASSIGN_OR_RETURN(auto process,
+                            Process::Start({binaries_ + "/parley-" + service, "--help"},
+                                           folder_ + "/help." + RandomHex(4)));
+    PARLEY_RETURN_IF_ERROR(process->Wait(kStart).status());
+    return process->Log().find(flag) != std::string::npos;
   }
   absl::Status StartApi() {
     PARLEY_RETURN_IF_ERROR(
@@ -235,10 +247,39 @@ TEST_F(NodeDrainTest, ShortForm) { Run(8, "500ms"); }
 TEST_F(NodeDrainTest, DISABLED_Full) { Run(60, "5s"); }
 
 // From the binaries of PARLEY_OLD_BIN_DIR to those of this build, as docs/operations.md says:
-// brokers first, one at a time; registry and API; gateways, one at a time; agent servers, new ones
-// before old ones are drained, which hand their calls over from version to version.
+// brokers first, one at a time if both versions know each other's records, else all at once;
+// registry and API; gateways, one at a time; agent servers, new ones before old ones are drained,
+// which hand their calls over from version to version.
 class UpgradeTest : public NodesTest {
  protected:
+  // Old brokers keep records of the form that ours do; who says none keeps the first.
+  // PARLEY_UPGRADE_BROKERS, rolling or at-once, decides otherwise.
+  bool RecordsAreOurs() {
+    if (const char* given = std::getenv("PARLEY_UPGRADE_BROKERS"))
+      return std::string_view(given) == "rolling";
+    redis::Config config;
+    config.address = redis_->address();
+    redis::Pool redis(config, log::Logger());
+    const auto form = redis.Command({"HGET", std::string(job::keys::kPools), "form"});
+    if (!form.ok()) return false;
+    return (form->nil() ? "1" : form->text) == std::to_string(job::keys::kRecordForm);
+  }
+  void RollBrokers() {
+    for (Node& node : nodes_) {
+      ASSERT_OK(End(*node.broker.process));
+      ASSERT_OK(StartBroker(node));
+      ASSERT_OK(Place());  // with one broker of each version, the first time
+      ASSERT_OK(Place());
+      ExpectAllUncut(&node == &nodes_[0] ? "one new broker, one old" : "new brokers");
+    }
+  }
+  void ReplaceBrokers() {
+    for (Node& node : nodes_) node.broker.process->Signal(SIGTERM);
+    for (Node& node : nodes_) ASSERT_OK(Ended(*node.broker.process));
+    for (Node& node : nodes_) ASSERT_OK(StartBroker(node));
+    ASSERT_OK(Place());
+    ExpectAllUncut("new brokers");
+  }
   void Run(int calls, const std::string& drain) {
     const char* old = std::getenv("PARLEY_OLD_BIN_DIR");
     if (old == nullptr) GTEST_SKIP() << "PARLEY_OLD_BIN_DIR names no older version's binaries";
@@ -246,10 +287,9 @@ class UpgradeTest : public NodesTest {
     ASSERT_NO_FATAL_FAILURE(StartAll(old, drain));
     ASSERT_NO_FATAL_FAILURE(PlaceMany(calls));
     binaries_ = now;
-    for (Node& node : nodes_) {
-      ASSERT_OK(End(*node.broker.process));
-      ASSERT_OK(StartBroker(node));
-    }
+    const bool rolling = RecordsAreOurs();
+    std::printf("brokers: %s\n", rolling ? "one at a time" : "all at once");
+    ASSERT_NO_FATAL_FAILURE(rolling ? RollBrokers() : ReplaceBrokers());
     ASSERT_OK(End(*registry_.process));
     ASSERT_OK(StartPod(registry_, "agent-registry", {"--redis-address", redis_->address()}));
     ASSERT_OK(End(*edge_.process));

@@ -47,6 +47,7 @@ void CheckLeases(const History& history, const std::map<std::string, int>& slots
   for (const EventRecord& event : history.events) {
     if (event.job.empty() || event.state.empty() || event.type == "dispatch_ended") continue;
     if (event.type == "job_migrating" || event.type == "job_kept") continue;  // still its holder's
+    if (IsOfStage(event.type)) continue;
     if (const auto it = held.find(event.job); it != held.end()) {
       --by_worker[it->second.worker];
       --by_project[it->second.project];

@@ -67,6 +67,7 @@ class Replay {
     if (created_us_ == 0) created_us_ = event.time_us;
     // A successor is prepared, or was in vain: the job is still its holder's.
     if (event.type == "job_migrating" || event.type == "job_kept") return;
+    if (IsOfStage(event.type)) return;
     if (IsTerminal(state_)) {
       return Break("TerminalIsFinal", &event, fmt::format("was {}, then {}", state_, event.state));
     }
@@ -212,6 +213,10 @@ class Replay {
 
 bool IsTerminal(std::string_view state) {
   return state == "SUCCEEDED" || state == "FAILED" || state == "CANCELLED";
+}
+
+bool IsOfStage(std::string_view type) {
+  return type.starts_with("job_slow_") || type.starts_with("job_gave_up_");
 }
 
 bool IsLeased(std::string_view state) {

@@ -39,6 +39,8 @@ inline constexpr int64_t kSlackUs = 2'000;
 
 bool IsTerminal(std::string_view state);
 bool IsLeased(std::string_view state);
+// Of an event that tells of a job's conversation: the job is as it was.
+bool IsOfStage(std::string_view type);
 
 // Replays one job. Adds to `verdict`: violations, ends, leases, restarts.
 void CheckJob(const std::string& job, const Evidence& evidence, Verdict& verdict);

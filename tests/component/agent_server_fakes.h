@@ -69,6 +69,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
   Journal<dispatchv1::Checkpoint> checkpoints;
   Journal<dispatchv1::ReportDeathRequest> deaths;
   Journal<dispatchv1::JobLogChunk> logs;
+  Journal<dispatchv1::HeldRecordings> held;
   // What a word is answered with; nothing: not at all.
   std::function<std::optional<dispatchv1::WordVerdict>(const dispatchv1::Word&)> judge =
       [](const dispatchv1::Word&) { return dispatchv1::WordVerdict(); };
@@ -98,6 +99,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
     go.mutable_assignment()->set_fencing_token(token);
     go.mutable_assignment()->set_attempt(1);
     go.mutable_assignment()->set_project("hotel");
+    go.mutable_assignment()->set_session_id("AS_" + job);
     go.mutable_assignment()->set_agent_name("tester");
     go.mutable_assignment()->set_room("lobby");
     go.mutable_assignment()->set_metadata(script);
@@ -148,6 +150,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
   void OnRequest(const dispatchv1::ConnectRequest& request) {
     if (request.has_drain()) drains.Add(request.drain());
     if (request.has_log()) logs.Add(request.log());
+    if (request.has_held_recordings()) held.Add(request.held_recordings());
     if (request.has_heartbeat()) {
       heartbeats.Add(request.heartbeat());
       dispatchv1::ConnectResponse response;

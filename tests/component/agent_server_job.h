@@ -74,6 +74,7 @@ class TestJob {
       return Ahead(std::chrono::milliseconds(assignment.assignment().audio_ahead_ms()));
     }
     if (script == "quiet") return Quiet();
+    if (script == "spoken") return Spoken();
     if (script == "print") std::printf("this is the output of a job\n");
     if (script == "flood") {
       for (int i = 0; i < 20'000; ++i) std::printf("line %d\n", i);
@@ -101,6 +102,24 @@ class TestJob {
       jobv1::FromJob message;
       message.mutable_checkpoint()->set_blob("state");
       Say(message);
+    }
+    if (script == "record") {
+      jobv1::FromJob message;
+      message.mutable_recording()->set_session("{\"recording\":2}\n");
+      for (int i = 0; i < 120; ++i) message.mutable_recording()->add_sound("\xfc\xff\xfe");
+      Say(message);
+      Next([](const auto& m) { return m.has_shutdown(); });
+    }
+    if (script == "mcp") {
+      std::string names;
+      for (const auto& tool : assignment.assignment().tools()) names += tool.name() + " ";
+      jobv1::FromJob message;
+      message.mutable_tool_call()->set_call(5);
+      message.mutable_tool_call()->set_name("add");
+      message.mutable_tool_call()->set_arguments_json(R"({"a": 2, "b": 3})");
+      Say(message);
+      const auto result = Next([](const auto& m) { return m.has_tool_result(); }).tool_result();
+      return End(names + "= " + result.output());
     }
     if (script == "llm") return End(Llm());
     if (script == "stt") return End(Stt());
@@ -306,6 +325,36 @@ class TestJob {
     }
     return End("together " + std::to_string(together) + " behind " +
                std::to_string((last_us - loud_us) / 1000));
+  }
+  // Somebody speaks and then sends nothing more, not even silence; it all comes back.
+  int Spoken() {
+    constexpr int kAtOnce = 10;
+    constexpr int kFrames = kAtOnce + 9 + 2;  // threes, and two that nothing follows
+    Join();
+    int64_t next_us = NowUs();
+    int64_t last_us = 0;
+    int64_t sent_us = 0;
+    int slow = 0;      // of the first ones, which wait for nothing
+    int together = 0;  // of the threes
+    int heard = 0;
+    for (int sent = 0; heard < kFrames;) {
+      if (sent < kFrames && NowUs() >= next_us) {
+        sent_us = NowUs();
+        SayFrame(sent++, 0, 30);
+        next_us += 20'000;
+      }
+      pollfd watched = {fd_, POLLIN, 0};
+      if (reader_.buffered() == 0 && poll(&watched, 1, 2) != 1) continue;
+      const jobv1::ToJob got = Next([](const auto&) { return true; });
+      if (!got.has_audio()) continue;
+      if (got.audio().data() != std::to_string(heard++)) return End("out of order");
+      const int64_t now_us = NowUs();
+      if (heard <= kAtOnce && heard != sent) ++slow;
+      if (heard > kAtOnce && heard <= kFrames - 2 && now_us - last_us < 10'000) ++together;
+      last_us = now_us;
+    }
+    return End("slow " + std::to_string(slow) + " together " + std::to_string(together) +
+               " behind " + std::to_string((last_us - sent_us) / 1000));
   }
   static int64_t NowUs() {
     timespec now{};

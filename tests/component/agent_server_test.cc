@@ -786,8 +786,22 @@ TEST_F(AgentServerTest, QuietAudioComesTogetherUntilSomebodySpeaks) {
   int together = 0;
   int behind_ms = 0;
   ASSERT_EQ(std::sscanf(heard.c_str(), "together %d behind %d", &together, &behind_ms), 2) << heard;
-  EXPECT_GE(together, 12) << "of 24, four of five";
+  EXPECT_GE(together, 18) << "of 24, the first of each twenty apart";
   EXPECT_LT(behind_ms, 60) << "what is loud waits for nothing";
+}
+
+TEST_F(AgentServerTest, SpeechComesInThreesOnceItIsClearThatItIs) {
+  StartProgram();
+  const std::string heard = RunJob("spoken").error();
+  int slow = 0;
+  int together = 0;
+  int behind_ms = 0;
+  ASSERT_EQ(
+      std::sscanf(heard.c_str(), "slow %d together %d behind %d", &slow, &together, &behind_ms), 3)
+      << heard;
+  EXPECT_LE(slow, 3) << "of 10, on a busy machine";
+  EXPECT_GE(together, 5) << "two of three";
+  EXPECT_LT(behind_ms, 600) << "nothing follows the last two, and they come all the same";
 }
 
 TEST_F(AgentServerTest, FollowsTheRoomElsewhere) {
@@ -843,6 +857,57 @@ TEST_F(AgentServerTest, ToolsOfInsideAddressesAreRefused) {
              R"({"tools": [{"name": "room_rate", "http": {"url": "http://127.0.0.1:9/{room}"}}]})");
   EXPECT_THAT(word.error(), HasSubstr("error: "));
   EXPECT_THAT(word.error(), HasSubstr("not allowed"));
+}
+
+TEST_F(AgentServerTest, ToolsOfMcpServersComeWithTheJob) {
+  const std::string programs = ::testing::TempDir() + fmt::format("programs-{}.yaml", getpid());
+  std::ofstream(programs) << fmt::format(
+      "sums: {{command: [python3, {}, stdio]}}\n",
+      std::string(getenv("PARLEY_SOURCE_DIR")) + "/tests/component/mcp_server.py");
+  StartProgram({"--mcp-servers", programs});
+  constexpr char kDefinition[] =
+      R"({"mcp_servers": [{"name": "sums", "allowed_tools": ["add", "fail"]}, {"name": "none"}]})";
+  EXPECT_EQ(RunJob("mcp", kDefinition).error(), "add fail = 5");
+  EXPECT_THAT(Log(), HasSubstr("no MCP server \\\"none\\\""));
+  unlink(programs.c_str());
+}
+
+// Recordings are files of this user alone, and go with the records of their sessions.
+TEST_F(AgentServerTest, KeepsRecordingsUntilTheSessionIsErased) {
+  namespace fs = std::filesystem;
+  const fs::path folder = ::testing::TempDir() + fmt::format("recordings-{}", getpid());
+  StartProgram({"--recordings-folder", folder});
+  broker().Go("AJ_1", 7, "record");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  const fs::path session = folder / "hotel.AS_AJ_1.7.jsonl";
+  const fs::path sound = folder / "hotel.AS_AJ_1.7.ogg";
+  const auto size = [](const fs::path& path) {
+    std::error_code none;
+    const auto bytes = fs::file_size(path, none);
+    return none ? uintmax_t{0} : bytes;
+  };
+  ASSERT_TRUE(Eventually([&] { return size(session) > 0 && size(sound) > 0; }));
+  constexpr fs::perms kOwn = fs::perms::owner_read | fs::perms::owner_write;
+  EXPECT_EQ(fs::status(session).permissions(), kOwn);
+  EXPECT_EQ(fs::status(sound).permissions(), kOwn);
+  EXPECT_EQ(fs::status(folder).permissions(), fs::perms::owner_all);
+  const uintmax_t unfinished = size(sound);
+  dispatchv1::ConnectResponse stop;
+  stop.mutable_stop()->set_job_id("AJ_1");
+  stop.mutable_stop()->set_fencing_token(7);
+  broker().Send(stop);
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::ENDED).has_value());
+  EXPECT_TRUE(Eventually([&] { return size(sound) > unfinished; }));  // its last page
+  const auto held = broker().held.Await([](const auto&) { return true; }, 15);
+  ASSERT_TRUE(held.has_value());
+  EXPECT_EQ(held->recordings(0).session_id(), "AS_AJ_1");
+  EXPECT_EQ(held->recordings(0).project(), "hotel");
+  EXPECT_TRUE(fs::exists(session));
+  dispatchv1::ConnectResponse erase;
+  erase.mutable_erase_recordings()->add_session_ids("AS_AJ_1");
+  broker().Send(erase);
+  EXPECT_TRUE(Eventually([&] { return fs::is_empty(folder); }));
+  fs::remove_all(folder);
 }
 
 TEST_F(AgentServerTest, KeepsWhatAJobWrote) {
@@ -980,21 +1045,31 @@ TEST_F(AgentServerTest, RunsAProgramInAnotherLanguage) {
 }
 
 TEST_F(AgentServerTest, DrainLetsJobsFinishAndTakesNoMore) {
-  StartProgram();
-  broker().Go("AJ_1", 7, "run");
-  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  constexpr int kCalls = 30;
+  StartProgram({"--log-level", "error"}, kCalls + 5);
+  for (int i = 0; i < kCalls; ++i) broker().Go("AJ_" + std::to_string(i), 10 + i, "talk");
+  for (int i = 0; i < kCalls; ++i) {
+    ASSERT_TRUE(broker().AwaitWord("AJ_" + std::to_string(i), Word::STARTED).has_value());
+  }
   const int64_t start = NowMs();
   kill(zygote_, SIGTERM);
   ASSERT_TRUE(broker().drains.Await([](const auto&) { return true; }).has_value());
-  EXPECT_LE(NowMs() - start, 500);  // 100 alone
-  broker().Go("AJ_2", 8, "run");
-  EXPECT_TRUE(broker().AwaitWord("AJ_2", Word::RELEASED).has_value());
-  EXPECT_FALSE(broker().AwaitWord("AJ_1", Word::ENDED, 0.3).has_value());
-  dispatchv1::ConnectResponse stop;
-  stop.mutable_stop()->set_job_id("AJ_1");
-  stop.mutable_stop()->set_fencing_token(7);
-  broker().Send(stop);
-  EXPECT_TRUE(broker().AwaitWord("AJ_1", Word::ENDED).has_value());
+  const int64_t told_ms = NowMs() - start;
+  std::printf("told after %ld ms\n", static_cast<long>(told_ms));
+  EXPECT_LE(told_ms, 500);  // 100 alone
+  broker().Go("AJ_late", 8, "run");
+  EXPECT_TRUE(broker().AwaitWord("AJ_late", Word::RELEASED).has_value());
+  EXPECT_FALSE(broker().AwaitWord("AJ_0", Word::ENDED, 0.3).has_value());
+  for (int i = 0; i < kCalls; ++i) {
+    const std::string id = "AJ_" + std::to_string(i);
+    dispatchv1::ConnectResponse stop;
+    stop.mutable_stop()->set_job_id(id);
+    stop.mutable_stop()->set_fencing_token(static_cast<uint64_t>(10 + i));
+    broker().Send(stop);
+    EXPECT_THAT(broker().AwaitWord(id, Word::ENDED).value_or(Word()).error(),
+                HasSubstr("missed 0 wrong 0"))
+        << id;
+  }
   EXPECT_EQ(Reap(), 0);
   const auto gone = broker().deaths.Await([](const auto&) { return true; }, 1);
   ASSERT_TRUE(gone.has_value());  // one orderly leave, no second notice

@@ -10,6 +10,7 @@
 #include "agent/tool.h"
 #include "base/status.h"
 #include "job_peer.h"
+#include "session/recording.h"
 
 namespace parley::agent {
 namespace {
@@ -371,6 +372,32 @@ TEST(TaskTest, EndsWithTheSession) {
   peer.PersonLeaves(roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
   ASSERT_TRUE(UntilLogged(peer, "cancelled"));
   EXPECT_EQ(peer.Exit(), 0);
+}
+
+// A configured agent whose definition asks for it gives its server both kinds of recording.
+TEST(RecordingTest, OfAConfiguredAgent) {
+  JobPeer peer({.agent_name = "echo", .entrypoint = RunConfiguredAgent});
+  peer.Assign(R"({"id": "desk", "greeting": "one two three",
+      "stt": [{"engine": "scripted"}], "llm": [{"engine": "scripted"}],
+      "tts": [{"engine": "scripted", "voice": "one"}],
+      "session": {"record": true, "record_sound": true}})");
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "one two three|"; })) << peer.agent_said;
+  peer.PersonLeaves(roomv1::DISCONNECT_REASON_CLIENT_INITIATED);
+  ASSERT_TRUE(peer.UntilHas(FromJob::kEnded));
+  std::string session;
+  std::vector<std::string> packets;
+  for (const FromJob& message : peer.messages) {
+    session += message.recording().session();
+    for (const std::string& one : message.recording().sound()) packets.push_back(one);
+  }
+  const auto replayed = session::Replay(session);
+  ASSERT_TRUE(replayed.ok()) << replayed.status();
+  EXPECT_TRUE(replayed->complete && replayed->identical);
+  // As long as the call, stereo: three words of 200 ms and what was around them.
+  EXPECT_GE(packets.size(), 30U);
+  const double seconds = static_cast<double>(packets.size()) * 0.02;
+  EXPECT_NEAR(seconds, static_cast<double>(replayed->duration_us) / 1e6, 0.5);
+  EXPECT_NE(packets[10][0] & 0x04, 0) << "the bit of a stereo packet";
 }
 
 TEST(SpeechHandleTest, SaysWhenItIsOver) {

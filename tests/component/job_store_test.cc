@@ -1,6 +1,7 @@
 // Dispatches, matching and words: every outcome of create, match, words, terminate and tick.
 #include <set>
 
+#include "job_redis/scripts.h"
 #include "job_store_fixture.h"
 
 namespace parley::job {
@@ -34,14 +35,21 @@ TEST_F(JobStoreTest, JobRunsThroughItsStates) {
   EXPECT_EQ(broker().TakeMessages().back().kind, Message::Kind::kGo);
   Say(Get(id), WordKind::kStarted);
   EXPECT_EQ(Get(id).state, State::kRunning);
+  const uint64_t token = Get(id).fencing_token;
+  PARLEY_EXPECT_OK(store().NoteStall(id, token, "model", false));
+  EXPECT_THAT(store().NoteStall(id, token - 1, "model", false),
+              HasCode(absl::StatusCode::kAborted));
+  EXPECT_THAT(store().NoteStall(id, token, "a\nb", true),
+              HasCode(absl::StatusCode::kInvalidArgument));
   const WordVerdict end = Say(Get(id), WordKind::kEnded, Reason::kParticipantsLeft);
   EXPECT_EQ(end.outcome, WordVerdict::Outcome::kRecorded);
   EXPECT_EQ(end.state, State::kSucceeded);
   EXPECT_EQ(end.reason, Reason::kParticipantsLeft);
   EXPECT_EQ(SlotsUsed("AW_1"), 0);
-  EXPECT_THAT(EventTypes(),
-              ElementsAre("worker_registered", "dispatch_created", "job_pending", "job_offered",
-                          "job_assigned", "job_running", "job_succeeded", "dispatch_ended"));
+  EXPECT_THAT(store().NoteStall(id, token, "model", false), HasCode(absl::StatusCode::kAborted));
+  EXPECT_THAT(EventTypes(), ElementsAre("worker_registered", "dispatch_created", "job_pending",
+                                        "job_offered", "job_assigned", "job_running",
+                                        "job_slow_model", "job_succeeded", "dispatch_ended"));
   const auto dispatch = store().GetDispatch(Get(id).dispatch_id);
   PARLEY_ASSERT_OK(dispatch);
   EXPECT_TRUE(dispatch->ended);
@@ -501,6 +509,18 @@ TEST_F(JobStoreTest, RejectionGoesOnToTheNextWorker) {
   EXPECT_EQ(SlotsUsed("AW_1"), 0);
 }
 
+TEST_F(JobStoreTest, WhoIsBusyDoesNotSpeakAgainstAJob) {
+  Connect("AW_1", 2);
+  RunEcho();
+  const std::string id = CreateEcho();
+  for (int i = 0; i < 25; ++i) {  // more often than it may be offered else
+    Say(Get(id), WordKind::kRejected);
+    MakeDue("queue:" + id);
+    Tick();
+    ASSERT_EQ(Get(id).state, State::kOffered) << i;
+  }
+}
+
 TEST_F(JobStoreTest, FinalRejectionEndsIt) {
   Connect("AW_1");
   const std::string id = CreateEcho();
@@ -779,6 +799,31 @@ TEST_F(JobStoreTest, ListsPageNewestFirst) {
               HasCode(absl::StatusCode::kInvalidArgument));
 }
 
+TEST_F(JobStoreTest, ARoomsListCostsWhatItHolds) {
+  const NewDispatch quiet = NewEcho("quiet {room}");
+  CreateEcho(quiet);
+  const NewDispatch over = NewEcho("quiet {room}");
+  CreateEcho(over);
+  PARLEY_ASSERT_OK(store().Terminate(over.dispatch_id));
+  // More of them than one page's reads may look at.
+  std::vector<NewDispatch> others;
+  for (int i = 0; i < 5'100; ++i) {
+    others.push_back(NewEcho("busy"));
+    if (others.size() < 100) continue;
+    for (const auto& created : store().CreateMany(others)) PARLEY_ASSERT_OK(created);
+    others.clear();
+  }
+  JobStore::ListQuery query{.project = "default", .room = quiet.room};
+  PARLEY_ASSERT_OK_AND_ASSIGN(auto page, store().ListDispatches(query));
+  ASSERT_THAT(page.items, SizeIs(1));
+  EXPECT_EQ(page.items[0].id, quiet.dispatch_id);
+  EXPECT_EQ(page.next, "");
+  query.include_ended = true;
+  PARLEY_ASSERT_OK_AND_ASSIGN(page, store().ListDispatches(query));
+  EXPECT_THAT(page.items, SizeIs(2));
+  EXPECT_EQ(page.next, "");
+}
+
 TEST_F(JobStoreTest, SessionRecordsMergeAndStayErased) {
   SessionRecord record;
   record.id = "AS_1";
@@ -801,6 +846,20 @@ TEST_F(JobStoreTest, SessionRecordsMergeAndStayErased) {
   PARLEY_ASSERT_OK(store().EraseSession("default", "AS_1"));
   PARLEY_ASSERT_OK(store().SaveSession(end));  // a late report
   EXPECT_THAT(store().GetSession("default", "AS_1"), HasCode(absl::StatusCode::kNotFound));
+
+  // What else is kept of sessions: erased, still there, never heard of (the store may have lost
+  // it), never heard of for longer than records are kept.
+  SessionRecord other = record;
+  other.id = "AS_2";
+  PARLEY_ASSERT_OK(store().SaveSession(other));
+  const absl::Time now = absl::Now();
+  PARLEY_ASSERT_OK_AND_ASSIGN(const std::vector<bool> gone,
+                              store().SessionsGone({{"default", "AS_1", now},
+                                                    {"default", "AS_2", now - absl::Hours(1000)},
+                                                    {"default", "AS_3", now},
+                                                    {"default", "AS_4", now - absl::Hours(1000)},
+                                                    {"hotel", "AS_1", now}}));
+  EXPECT_EQ(gone, std::vector<bool>({true, false, false, true, false}));
 }
 
 // The code of a version that no broker runs any more, one that a broker uses, and another
@@ -837,6 +896,140 @@ TEST_F(JobStoreTest, OldCodeIsForgottenOnceNobodyUsesIt) {
   PARLEY_ASSERT_OK(pool().Command({"FUNCTION", "DELETE", *ours.begin()}));
   CreateEcho(NewEcho("another"));
   EXPECT_THAT(libraries(), ::testing::Contains(*ours.begin()));
+}
+
+// ---- versions side by side ----
+
+class VersionsTest : public JobStoreTest {
+ protected:
+  // Every key and what is in it.
+  std::map<std::string, std::string> Everything() {
+    std::map<std::string, std::string> all;
+    const auto keys = pool().Command({"KEYS", "*"});
+    for (const redis::Reply& key : keys->elements) {
+      all[key.text] = pool().Command({"DUMP", key.text})->text;
+    }
+    return all;
+  }
+  // A broker of a later version, whose records are of form `form`, meets the pool.
+  void MeetNewer(int form) {
+    const std::string number = std::to_string(form);
+    PARLEY_ASSERT_OK(pool().Eval(scripts::mark_form, {std::string(keys::kPools)}, {number}));
+    const auto begun =
+        pool().Eval(scripts::begin_epoch, {"parley:{echo}:meta"}, {"0", "0", number});
+    PARLEY_ASSERT_OK(begun);
+    epoch_ = begun->elements[0].integer;
+  }
+  int64_t epoch_ = 0;
+};
+
+TEST_F(VersionsTest, RecordsOfAFormBeyondOursAreLeftAlone) {
+  Connect("AW_1", 2);
+  const Job running = RunEcho();
+  PARLEY_ASSERT_OK(store().Pools());
+  NewDispatch late = NewEcho();
+  MeetNewer(keys::kRecordForm + 1);
+  EXPECT_GT(epoch_, 1);  // ours is over: nothing that is under way writes any more
+  const auto before = Everything();
+  const auto refused = store().Create(late);
+  EXPECT_THAT(refused, HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(std::string(refused.status().message()), ::testing::HasSubstr("newer version"));
+  Word end;
+  end.job_id = running.id;
+  end.fencing_token = running.fencing_token;
+  end.kind = WordKind::kEnded;
+  EXPECT_THAT(store().Apply("echo", "AW_1", {end}), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(store().Tick("echo"), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(store().Pools(), HasCode(absl::StatusCode::kUnavailable));  // so it is not ready
+  TestBroker another(pool());
+  EXPECT_THAT(another.store.Pools(), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(another.store.Create(late), HasCode(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(Everything(), before);
+}
+
+TEST_F(VersionsTest, ANewerBrokerOfTheSameFormChangesNothing) {
+  Connect("AW_1", 2);
+  PARLEY_ASSERT_OK(store().Pools());
+  MeetNewer(keys::kRecordForm);
+  EXPECT_EQ(epoch_, 1);
+  EXPECT_FALSE(OnHold());
+  EXPECT_EQ(RunEcho().attempt, 1);
+}
+
+// As versions before forms had numbers left it.
+TEST_F(VersionsTest, RecordsThatSayNoFormAreOfTheFirst) {
+  Connect("AW_1", 2);
+  const Job running = RunEcho();
+  PARLEY_ASSERT_OK(pool().Command({"HDEL", "parley:{echo}:meta", "form"}));
+  PARLEY_ASSERT_OK(pool().Command({"HDEL", std::string(keys::kPools), "form"}));
+  TestBroker later(pool());
+  PARLEY_ASSERT_OK(later.store.Pools());
+  NewDispatch dispatch = NewEcho("another");
+  PARLEY_ASSERT_OK(later.store.Create(dispatch));
+  EXPECT_FALSE(OnHold());
+  EXPECT_EQ(pool().Command({"HGET", "parley:{echo}:meta", "epoch"})->text, "1");
+  EXPECT_EQ(Get(running.id).state, State::kRunning);
+  EXPECT_EQ(Get(dispatch.job_id).state, State::kOffered);
+}
+
+TEST_F(VersionsTest, FieldsOfALaterVersionAreIgnoredAndKept) {
+  Connect("AW_1");
+  const std::string id = CreateEcho();
+  const std::string dispatch = Get(id).dispatch_id;
+  const std::vector<std::string> all = {"parley:{echo}:j:" + id, "parley:{echo}:d:" + dispatch,
+                                        "parley:{echo}:w:AW_1"};
+  for (const std::string& key : all) {
+    ASSERT_EQ(pool().Command({"EXISTS", key})->integer, 1) << key;
+    PARLEY_ASSERT_OK(pool().Command({"HSET", key, "mood", "future"}));
+  }
+  Say(Get(id), WordKind::kAccepted);
+  Say(Get(id), WordKind::kStarted);
+  EXPECT_EQ(Say(Get(id), WordKind::kEnded, Reason::kShutdown).outcome,
+            WordVerdict::Outcome::kRecorded);
+  for (const std::string& key : all) {
+    EXPECT_EQ(pool().Command({"HGET", key, "mood"})->text, "future") << key;
+  }
+}
+
+TEST_F(VersionsTest, EventsOfOtherVersionsAreReadAsFarAsTheyAreKnown) {
+  CreateEcho();
+  const std::string events = "parley:{echo}:events";
+  PARLEY_ASSERT_OK(pool().Command({"XADD", events, "*", "t", "1700000000000", "e", "job_running",
+                                   "p", "default"}));  // as the first versions wrote them
+  PARLEY_ASSERT_OK(pool().Command(
+      {"XADD", events, "*", "e",
+       "1700000000000\njob_running\ndefault\nAD_1\nAJ_1\nAW_1\nroom\necho\nRUNNING\n\n7\n1\n"
+       "RM_1\nann\nwhat the future adds"}));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto batch, store().ReadEvents("echo", "0", 100));
+  ASSERT_THAT(batch.events, SizeIs(3));
+  EXPECT_EQ(batch.events[2].job_id, "AJ_1");
+  EXPECT_EQ(batch.events[2].room_sid, "RM_1");
+  EXPECT_EQ(batch.events[2].participant_identity, "ann");
+}
+
+// Earlier versions spelled out what says nothing; later ones leave it away.
+TEST_F(VersionsTest, FieldsThatSayTheirDefaultAreAsGoodAsNone) {
+  const std::string id = CreateEcho();
+  PARLEY_ASSERT_OK(pool().Command({"HSET",        "parley:{echo}:j:" + id,
+                                   "qagent",      "echo",
+                                   "qproject",    "default",
+                                   "qroom",       "room",
+                                   "attempt",     "0",
+                                   "offers",      "0",
+                                   "stop",        "0",
+                                   "tried",       "",
+                                   "token",       "0",
+                                   "worker",      "",
+                                   "error",       "",
+                                   "sel",         "-",
+                                   "cap",         "",
+                                   "next_worker", ""}));
+  Connect("AW_1");
+  EXPECT_EQ(Get(id).state, State::kOffered);
+  Say(Get(id), WordKind::kAccepted);
+  Say(Get(id), WordKind::kStarted);
+  EXPECT_EQ(Get(id).attempt, 1);
+  EXPECT_EQ(Say(Get(id), WordKind::kEnded, Reason::kShutdown).state, State::kSucceeded);
 }
 
 }  // namespace

@@ -112,7 +112,7 @@ TEST(JobTest, FramesLeaveEvery20Ms) {
   config.greeting = "One two three four five six seven eight nine ten.";
   JobPeer peer(Talker(config));
   peer.Assign();
-  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 100; }));
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() >= 100; }));
   // Absolute time: whatever one frame is late, the last is not.
   EXPECT_NEAR(static_cast<double>(peer.frames_us.back() - peer.frames_us.front()) / 1000, 99 * 20,
               25);
@@ -130,7 +130,7 @@ TEST(JobTest, BargeInCutsTheAgent) {
   peer.finals = {"front center"};
   peer.answers = {Text("Yes.")};
   peer.Assign();
-  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 10; }));
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() >= 10; }));
   peer.Speak(Recording());
   peer.Speak(Silence(1'000));
   ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
@@ -255,7 +255,7 @@ TEST(JobTest, HandOverWaitsForTheAgentsLastWord) {
   config.greeting = "One two three four five six seven.";
   JobPeer peer(Talker(config));
   peer.Assign();
-  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 10; }));
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() >= 10; }));
   HandOver(peer, 10'000);
   ASSERT_TRUE(peer.UntilHas(FromJob::kHandedOver));
   EXPECT_THAT(peer.agent_said, HasSubstr("seven."));
@@ -267,7 +267,7 @@ TEST(JobTest, HandOverThatCannotWaitKeepsWhatWasHeard) {
   config.greeting = "One two three four five six seven eight nine ten eleven twelve.";
   JobPeer peer(Talker(config));
   peer.Assign();
-  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 20; }));
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() >= 20; }));
   HandOver(peer, 100);
   ASSERT_TRUE(peer.UntilHas(FromJob::kHandedOver));
   const std::string checkpoint = peer.Find(FromJob::kHandedOver)->handed_over().checkpoint();
@@ -583,8 +583,8 @@ turn_detection: {mode: manual}
                                                     "test.yaml");
   ASSERT_TRUE(definition.ok()) << definition.status();
   JobPeer peer({.entrypoint = RunConfiguredAgent});
-  peer.finals = {"front center"};
-  peer.answers = {Text("Over.")};
+  peer.finals = {"front center", "front left"};
+  peer.answers = {Text("Over."), Text("And out.")};
   peer.Assign(registry::ToJson(*definition));
   ASSERT_TRUE(
       peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
@@ -601,6 +601,12 @@ turn_detection: {mode: manual}
   button.mutable_data()->set_from_identity("ann");
   peer.RoomEvent(button);
   EXPECT_TRUE(peer.Until([&] { return peer.agent_said == "Over.|"; })) << peer.agent_said;
+  // And whether it is by hand at all.
+  button.mutable_data()->set_payload("detect vad");
+  peer.RoomEvent(button);
+  peer.Speak(Recording());
+  peer.Speak(Silence(1'500));
+  EXPECT_TRUE(peer.Until([&] { return peer.agent_said == "Over.|And out.|"; })) << peer.agent_said;
 }
 
 TEST(JobTest, ARealCallIsDecidedAgainToTheByte) {
@@ -615,7 +621,7 @@ TEST(JobTest, ARealCallIsDecidedAgainToTheByte) {
   peer.finals = {"front center"};
   peer.answers = {Text("Yes.")};
   peer.Assign();
-  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() == 10; }));
+  ASSERT_TRUE(peer.Until([&] { return peer.frames_us.size() >= 10; }));
   peer.Speak(Recording());
   peer.Speak(Silence(1'000));
   ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));

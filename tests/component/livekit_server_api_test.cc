@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "auth/token.h"
@@ -12,6 +13,7 @@
 #include "http/client.h"
 #include "testing/cluster.h"
 #include "testing/matchers.h"
+#include "testing/redis_fixture.h"
 
 namespace parley {
 namespace {
@@ -28,14 +30,22 @@ constexpr char kDispatches[] = "/twirp/livekit.AgentDispatchService/";
 class LiveKitServerApiTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
+    directory_ = new testing::TemporaryDirectory();
+    const std::string presets = directory_->path() + "/presets.json";
+    std::ofstream(presets) << R"({"small": {"maxParticipants": 1, "metadata": "of the preset",
+                                  "emptyTimeout": 17, "agents": [{"agentName": "greeter"}]}})";
     testing::ClusterOptions options;
     options.services = {"agent-registry", "dispatch-broker", "room-server", "api-server"};
     options.agent_servers = 0;
+    options.extra_arguments["room-server"] = {"--room-presets-file", presets};
     auto cluster = testing::Cluster::Start(options);
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     cluster_ = cluster->release();
   }
-  static void TearDownTestSuite() { delete cluster_; }
+  static void TearDownTestSuite() {
+    delete cluster_;
+    delete directory_;
+  }
 
   static std::string Sign(const auth::Claims& claims) {
     return auth::Sign(claims, auth::KeyRing::Development()->keys()[0], absl::Hours(1));
@@ -81,12 +91,13 @@ class LiveKitServerApiTest : public ::testing::Test {
     return body.is_object() ? body.value("code", "") : "no JSON: " + reply.body;
   }
   std::unique_ptr<caller::Connection> Join(const std::string& room, const std::string& identity,
-                                           auth::Claims claims = {}) {
+                                           auth::Claims claims = {}, bool listens = true) {
     claims.identity = identity;
     claims.video.room_join = true;
     claims.video.room = room;
     roomv1::JoinRoom join;
     join.set_token(Sign(claims));
+    join.mutable_options()->set_auto_subscribe(listens);
     auto joined =
         caller::Connection::Join(cluster_->Address("room-server"), join, absl::Seconds(5));
     EXPECT_TRUE(joined.ok()) << joined.status();
@@ -104,11 +115,23 @@ class LiveKitServerApiTest : public ::testing::Test {
     return std::nullopt;
   }
 
+  static bool NextAudio(caller::Connection& person) {
+    const absl::Time until = absl::Now() + absl::Seconds(5);
+    while (absl::Now() < until) {
+      const auto received = person.Receive(until - absl::Now());
+      if (!received.message) return false;
+      if (received.message->has_audio()) return true;
+    }
+    return false;
+  }
+
   static testing::Cluster* cluster_;
+  static testing::TemporaryDirectory* directory_;
   std::string request_id_;
   http::Client client_;
 };
 testing::Cluster* LiveKitServerApiTest::cluster_ = nullptr;
+testing::TemporaryDirectory* LiveKitServerApiTest::directory_ = nullptr;
 
 TEST_F(LiveKitServerApiTest, RoomsAreMadeListedChangedAndDeleted) {
   const std::string manager = Manager();
@@ -225,6 +248,102 @@ TEST_F(LiveKitServerApiTest, ParticipantsAreSeenChangedMutedToldAndRemoved) {
   EXPECT_EQ(gone.status, 404);
 }
 
+TEST_F(LiveKitServerApiTest, SubscriptionsAreChangedForSomebody) {
+  const auto ann = Join("heard", "ann");
+  const auto bob = Join("heard", "bob", {}, false);
+  ASSERT_TRUE(ann != nullptr && bob != nullptr);
+  roomv1::JoinRequest publish;
+  publish.mutable_command()->mutable_publish()->set_cid("mic");
+  publish.mutable_command()->mutable_publish()->set_kind(roomv1::TRACK_KIND_AUDIO);
+  publish.mutable_command()->mutable_publish()->set_source(roomv1::TRACK_SOURCE_MICROPHONE);
+  publish.mutable_command()->mutable_publish()->set_codec(roomv1::CODEC_OPUS);
+  ASSERT_TRUE(ann->Send(publish));
+  const auto published = Next(*ann, roomv1::RoomEvent::kTrackPublished);
+  ASSERT_TRUE(published);
+  const std::string sid = published->track_published().track().sid();
+  json change = {{"room", "heard"},
+                 {"identity", "bob"},
+                 {"subscribe", true},
+                 {"track_sids", {"TR_of_nobody"}},
+                 {"participant_tracks", {{{"participant_sid", "x"}, {"track_sids", {sid}}}}}};
+  Ask(std::string(kRooms) + "UpdateSubscriptions", change, Admin("heard"));
+  const auto started = Next(*bob, roomv1::RoomEvent::kSubscriptionStarted);
+  ASSERT_TRUE(started);
+  EXPECT_EQ(started->subscription_started().track().sid(), sid);
+  roomv1::JoinRequest frame;
+  frame.mutable_audio()->set_track_sid(sid);
+  frame.mutable_audio()->set_data("opus");
+  ASSERT_TRUE(ann->Send(frame));
+  ASSERT_TRUE(NextAudio(*bob));
+  change["subscribe"] = false;
+  Ask(std::string(kRooms) + "UpdateSubscriptions", change, Admin("heard"));
+  change["identity"] = "nobody";
+  EXPECT_EQ(CodeOf(Post(std::string(kRooms) + "UpdateSubscriptions", change, Admin("heard"))),
+            "not_found");
+}
+
+TEST_F(LiveKitServerApiTest, MethodsOfParticipantsAreCalled) {
+  const auto ann = Join("office", "ann");
+  ASSERT_NE(ann, nullptr);
+  json call = {{"room", "office"},
+               {"destination_identity", "ann"},
+               {"method", "add"},
+               {"payload", "1+2"},
+               {"response_timeout_ms", 4000}};
+  // What she answers to the next request.
+  const auto answer = [&](const roomv1::RpcResponse& response) {
+    const auto asked = Next(*ann, roomv1::RoomEvent::kRpc);
+    ASSERT_TRUE(asked);
+    EXPECT_EQ(asked->rpc().request().method(), "add");
+    EXPECT_EQ(asked->rpc().request().payload(), "1+2");
+    roomv1::JoinRequest reply;
+    roomv1::RpcPacket& packet = *reply.mutable_command()->mutable_rpc();
+    packet.set_request_id(asked->rpc().request_id());
+    packet.set_destination_identity(asked->rpc().from_identity());
+    packet.mutable_ack();
+    ASSERT_TRUE(ann->Send(reply));
+    *packet.mutable_response() = response;
+    ASSERT_TRUE(ann->Send(reply));
+  };
+  const auto post = [&](const json& body) {
+    return std::async(std::launch::async, [this, body] {
+      return Post(std::string(kRooms) + "PerformRpc", body, Admin("office"));
+    });
+  };
+  roomv1::RpcResponse good;
+  good.set_payload("3");
+  auto waiting = post(call);
+  answer(good);
+  http::Reply reply = waiting.get();
+  EXPECT_EQ(reply.status, 200) << reply.body;
+  EXPECT_EQ(json::parse(reply.body)["payload"], "3");
+
+  roomv1::RpcResponse bad;
+  bad.mutable_error()->set_code(1500);
+  bad.mutable_error()->set_message("Application error in method handler");
+  bad.mutable_error()->set_data("no such number");
+  waiting = post(call);
+  answer(bad);
+  reply = waiting.get();
+  EXPECT_EQ(CodeOf(reply), "internal");
+  EXPECT_THAT(reply.body, HasSubstr("no such number"));
+
+  call["response_timeout_ms"] = 300;
+  waiting = post(call);  // and she says nothing
+  EXPECT_EQ(CodeOf(waiting.get()), "canceled");
+  EXPECT_TRUE(Next(*ann, roomv1::RoomEvent::kRpc));
+
+  call["response_timeout_ms"] = 4000;
+  waiting = post(call);
+  ASSERT_TRUE(Next(*ann, roomv1::RoomEvent::kRpc));
+  Ask(std::string(kRooms) + "RemoveParticipant", {{"room", "office"}, {"identity", "ann"}},
+      Admin("office"));
+  EXPECT_EQ(CodeOf(waiting.get()), "unavailable") << "she left";
+  EXPECT_EQ(CodeOf(post(call).get()), "not_found");
+  call["payload"] = std::string(20'000, 'x');
+  EXPECT_EQ(CodeOf(post(call).get()), "invalid_argument");
+}
+
 TEST_F(LiveKitServerApiTest, DispatchesAreMadeListedAndDeletedWithTheirJobs) {
   const std::string admin = Admin("desk");
   const json made = Ask(std::string(kDispatches) + "CreateDispatch",
@@ -307,6 +426,8 @@ TEST_F(LiveKitServerApiTest, MissingGrantsAre401WhateverIsMissing) {
       {std::string(kRooms) + "UpdateParticipant", {{"room", "locked"}}},
       {std::string(kRooms) + "SendData", {{"room", "locked"}}},
       {std::string(kRooms) + "UpdateRoomMetadata", {{"room", "locked"}}},
+      {std::string(kRooms) + "UpdateSubscriptions", {{"room", "locked"}}},
+      {std::string(kRooms) + "PerformRpc", {{"room", "locked"}}},
       {std::string(kDispatches) + "CreateDispatch", {{"room", "locked"}, {"agent_name", "a"}}},
       {std::string(kDispatches) + "ListDispatch", {{"room", "locked"}}},
       {std::string(kDispatches) + "DeleteDispatch", {{"room", "locked"}, {"dispatch_id", "x"}}},
@@ -341,8 +462,8 @@ TEST_F(LiveKitServerApiTest, WhatIsMalformedIsSaidByCode) {
       {create, "application/json", R"({"name": ""})", manager, 400, "invalid_argument"},
       {create, "application/json", json({{"name", std::string(300, 'a')}}).dump(), manager, 400,
        "invalid_argument"},
-      {create, "application/json", R"({"name": "x", "room_preset": "none"})", manager, 501,
-       "unimplemented"},
+      {create, "application/json", R"({"name": "x", "room_preset": "none"})", manager, 400,
+       "invalid_argument"},
       {create, "application/json", R"({"name": "x", "egress": {}})", manager, 501, "unimplemented"},
       {create, "application/json", R"({"name": "x", "agents": [{"deployment": "a b"}]})", manager,
        400, "invalid_argument"},
@@ -353,7 +474,10 @@ TEST_F(LiveKitServerApiTest, WhatIsMalformedIsSaidByCode) {
       {std::string(kRooms) + "Nothing", "application/json", "{}", manager, 404, "bad_route"},
       {"/twirp/livekit.Nothing/CreateRoom", "application/json", "{}", manager, 404, "bad_route"},
       {"/twirp/", "application/json", "{}", manager, 404, "bad_route"},
-      {std::string(kRooms) + "PerformRpc", "application/json", "{}", manager, 501, "unimplemented"},
+      {std::string(kRooms) + "MoveParticipant", "application/json", "{}", manager, 501,
+       "unimplemented"},
+      {std::string(kRooms) + "PerformRpc", "application/json", R"({"room": "lobby"})", admin, 404,
+       "not_found"},
       {dispatch, "application/json", R"({"room": ""})", Admin(""), 400, "invalid_argument"},
       {dispatch, "application/json",
        json({{"room", "lobby"}, {"agent_name", "a"}, {"metadata", std::string(600 << 10, 'm')}})
@@ -400,6 +524,41 @@ TEST_F(LiveKitServerApiTest, CallsAndMessagesAreAsTheListSays) {
   }
   EXPECT_GT(calls, 15);
   EXPECT_GT(fields, 40);
+}
+
+TEST_F(LiveKitServerApiTest, PresetsAreTakenByNameAndTheRequestGoesOverThem) {
+  const json room =
+      Ask(std::string(kRooms) + "CreateRoom",
+          {{"name", "tiny"}, {"room_preset", "small"}, {"empty_timeout", 40}}, Manager());
+  EXPECT_EQ(room["max_participants"], 1);
+  EXPECT_EQ(room["metadata"], "of the preset");
+  EXPECT_EQ(room["empty_timeout"], 40);
+  const json made =
+      Ask(std::string(kDispatches) + "ListDispatch", {{"room", "tiny"}}, Admin("tiny"));
+  ASSERT_EQ(made["agent_dispatches"].size(), 1u);
+  EXPECT_EQ(made["agent_dispatches"][0]["agent_name"], "greeter");
+
+  auth::Claims claims;
+  claims.room_preset = "small";
+  claims.room_config_json = R"({"metadata": "of the token"})";
+  const auto ann = Join("joined", "ann", claims);
+  ASSERT_NE(ann, nullptr);
+  EXPECT_EQ(ann->joined().room().max_participants(), 1);
+  EXPECT_EQ(ann->joined().room().metadata(), "of the token");
+  EXPECT_TRUE(Eventually([&] {
+    return Ask(std::string(kDispatches) + "ListDispatch", {{"room", "joined"}},
+               Admin("joined"))["agent_dispatches"]
+               .size() == 1;
+  }));
+  claims.room_preset = "none";
+  claims.identity = "bob";
+  claims.video.room_join = true;
+  claims.video.room = "refused";
+  roomv1::JoinRoom join;
+  join.set_token(Sign(claims));
+  EXPECT_THAT(
+      caller::Connection::Join(cluster_->Address("room-server"), join, absl::Seconds(5)).status(),
+      testing::HasReason("ROOM_PRESET_UNKNOWN"));
 }
 
 TEST_F(LiveKitServerApiTest, HealthDeadlinesAndPages) {

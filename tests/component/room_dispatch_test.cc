@@ -1,7 +1,11 @@
 // Which agents a room asks the broker for, and that no wish is lost.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "component/room_server_fixture.h"
+#include "room_server/room_config.h"
 
 namespace parley {
 namespace {
@@ -11,6 +15,14 @@ using ::parley::testing::HasCode;
 
 class RoomDispatchTest : public RoomServerTest {
  protected:
+  void SetUp() override {
+    RoomServerTest::SetUp();
+    config_.presets_file = directory_.path() + "/presets.json";
+    std::ofstream(config_.presets_file) << R"({"staffed": {"agents": [
+        {"agentName": "host"},
+        {"agentName": "waiter", "attributes": {"parley.each_join": "true"}}]}})";
+  }
+
   static auth::Claims WithAgent(auth::Claims claims, const std::string& agent) {
     auth::RoomAgent wanted;
     wanted.agent_name = agent;
@@ -33,6 +45,8 @@ class RoomDispatchTest : public RoomServerTest {
         Call(*Rooms(), &pb::RoomService::Stub::CreateRoom, AdminToken(), request, &response));
     return response;
   }
+
+  const testing::TemporaryDirectory directory_;
 };
 
 TEST_F(RoomDispatchTest, NamedAgentsAreAskedForOnce) {
@@ -97,6 +111,80 @@ TEST_F(RoomDispatchTest, CreateRoomAnswersTheDispatches) {
   EXPECT_THAT(again.dispatch_ids(), ::testing::ElementsAreArray(first.dispatch_ids()));
   Peer ann = Join(WithAgent(Joiner("ann"), "front-desk"));
   EXPECT_EQ(broker_.requests().size(), 2u) << "once per room, whoever asks";
+}
+
+TEST_F(RoomDispatchTest, AnAgentForEachJoinWhereTheTokenAsksForIt) {
+  const auto each = [&](const std::string& who) {
+    auth::Claims claims = WithAgent(Joiner(who), "companion");
+    claims.room_agents[0].attributes = {{"parley.each_join", "true"}};
+    claims.room_agents[0].never_restart = true;
+    return claims;
+  };
+  Peer ann = Join(each("ann"));
+  Peer bob = Join(each("bob"));
+  ASSERT_TRUE(RequestsBecome(2));
+  const auto requests = broker_.requests();
+  const auto key = [](Peer& peer) {
+    const pb::Joined& joined = peer.connection().joined();
+    return joined.room().sid() + "/companion/" + joined.participant().sid();
+  };
+  EXPECT_THAT((std::vector{requests[0].idempotency_key(), requests[1].idempotency_key()}),
+              ::testing::UnorderedElementsAre(key(ann), key(bob)));
+  EXPECT_EQ(requests[0].restart_policy(), dispatch::v1::RESTART_POLICY_NEVER);
+  Peer carl = Join(WithAgent(Joiner("carl"), "companion"));
+  ASSERT_TRUE(RequestsBecome(3)) << "the room's own one is still to come";
+  Peer dora = Join(WithAgent(Joiner("dora"), "companion"));
+  Peer eve = Join(each("eve"));
+  ASSERT_TRUE(RequestsBecome(4));
+}
+
+TEST_F(RoomDispatchTest, AgentsOfAPresetAreAskedForWhereNoneIsNamed) {
+  const auto preset = [](auth::Claims claims) {
+    claims.room_preset = "staffed";
+    return claims;
+  };
+  pb::CreateRoomRequest request;
+  request.set_name("lobby");
+  request.set_room_preset("staffed");
+  pb::CreateRoomResponse response;
+  PARLEY_ASSERT_OK(
+      Call(*Rooms(), &pb::RoomService::Stub::CreateRoom, AdminToken(), request, &response));
+  EXPECT_EQ(response.dispatch_ids_size(), 1);
+  ASSERT_TRUE(RequestsBecome(1)) << "nobody has joined: not the one for each";
+  EXPECT_EQ(broker_.requests()[0].agent_name(), "host");
+  Peer ann = Join(preset(Joiner("ann")));
+  ASSERT_TRUE(RequestsBecome(2));
+  EXPECT_EQ(broker_.requests()[1].agent_name(), "waiter");
+  Peer bob = Join(WithAgent(preset(Joiner("bob")), "cook"));
+  ASSERT_TRUE(RequestsBecome(3));
+  EXPECT_EQ(broker_.requests()[2].agent_name(), "cook") << "the token's go over the preset's";
+}
+
+TEST_F(RoomDispatchTest, AFileOfPresetsSaysWhatItMay) {
+  const testing::TemporaryDirectory directory;
+  const std::string path = directory.path() + "/presets.json";
+  const auto load = [&](const std::string& text) {
+    std::ofstream(path) << text;
+    return room_server::RoomPresets::Load(path).status();
+  };
+  PARLEY_EXPECT_OK(load(R"({"a": {"name": "a", "empty_timeout": 5, "agents": [{}]}, "b": {}})"));
+  const std::pair<const char*, const char*> bad[] = {
+      {"[", "JSON object"},
+      {R"({"a": 1})", "a: must be"},
+      {R"({"": {}})", "without a name"},
+      {R"({"a": {"egress": {}}})", "a: there is no field egress"},
+      {R"({"a": {"emptyTimeout": "soon"}})", "emptyTimeout"},
+      {R"({"a": {"emptyTimeout": 900000}})", "empty_timeout is outside"},
+      {R"({"a": {"metadata": 5}})", "metadata"},
+      {R"({"a": {"agents": ["x"]}})", "agents"},
+  };
+  for (const auto& [text, why] : bad) {
+    const absl::Status status = load(text);
+    EXPECT_THAT(status, HasCode(absl::StatusCode::kInvalidArgument)) << text;
+    EXPECT_THAT(std::string(Message(status)), ::testing::HasSubstr(why));
+  }
+  EXPECT_THAT(room_server::RoomPresets::Load(directory.path() + "/none").status(),
+              HasCode(absl::StatusCode::kNotFound));
 }
 
 TEST_F(RoomDispatchTest, ABrokerAwayDelaysButLosesNothing) {

@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,7 @@
 #include "webrtc/sdp.h"
 #include "webrtc/srtp.h"
 #include "webrtc/stun.h"
+#include "webrtc/tcp_port.h"
 
 namespace parley {
 
@@ -43,6 +45,17 @@ class RtcClient final : public webrtc::RtcpReader {
     return Head("0 1 2") + Transport("actpass") + Audio("0", "sendonly", 111) +
            fmt::format("a=msid:- {}\r\na=ssrc:{} cname:c\r\n", cid, kSsrc) +
            Audio("1", "recvonly", 111) +
+           "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sctp-port:5000\r\n";
+  }
+  // Over TCP, or from an IPv6 address, if the server announces that.
+  bool tcp = false;
+  bool v6 = false;
+  // Video of two layers, and data channels.
+  std::string VideoOffer(const std::string& cid) const {
+    return Head("0 1 2") + Transport("actpass") + Video("0", "sendonly") +
+           fmt::format("a=msid:- {}\r\na=rid:q send\r\na=rid:h send\r\na=simulcast:send q;h\r\n",
+                       cid) +
+           Video("1", "recvonly") +
            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sctp-port:5000\r\n";
   }
   // The server's UDP port, as its description says it.
@@ -107,7 +120,10 @@ class RtcClient final : public webrtc::RtcpReader {
     if (poll(&waiting, 1, 2) <= 0) return;
     std::array<uint8_t, 2048> buffer;
     const ssize_t size = recv(fd_, buffer.data(), buffer.size(), 0);
-    if (size > 0) Take(std::span(buffer).first(static_cast<size_t>(size)));
+    if (size <= 0) return;
+    const auto bytes = std::span(buffer).first(static_cast<size_t>(size));
+    if (!tcp) return Take(bytes);
+    EXPECT_TRUE(frames_.Take(bytes, [this](std::span<uint8_t> datagram) { Take(datagram); }));
   }
 
   bool connected() const { return srtp_ != nullptr; }
@@ -127,6 +143,42 @@ class RtcClient final : public webrtc::RtcpReader {
     const size_t size = srtp_->ProtectRtp(packet, header + payload.size());
     sent_[sequence].assign(reinterpret_cast<const char*>(packet.data()), size);
     if (!lose) Send({packet.data(), size});
+  }
+  // One packet of a layer of video ("q" or "h"), a whole picture; `key`: that needs no other.
+  void SendVideo(const std::string& rid, uint16_t sequence, std::string_view content, bool key) {
+    ASSERT_TRUE(connected());
+    std::array<uint8_t, 1500> packet{};
+    size_t at = webrtc::WriteRtpHeader({.payload_type = 96,
+                                        .marker = true,
+                                        .sequence = sequence,
+                                        .timestamp = sequence * 3'000u,
+                                        .ssrc = kSsrc + 1 + static_cast<uint8_t>(rid[0])},
+                                       packet);
+    packet[0] |= 0x10;  // header extensions: mid and rid
+    const std::array<uint8_t, 8> extensions = {0xBE, 0xDE, 0,    1,
+                                               0x40, '0',  0xA0, static_cast<uint8_t>(rid[0])};
+    std::memcpy(packet.data() + at, extensions.data(), extensions.size());
+    at += extensions.size();
+    packet[at++] = 0x10;  // VP8: begins a picture
+    packet[at++] = key ? 0 : 1;
+    std::memcpy(packet.data() + at, content.data(), content.size());
+    const size_t size = srtp_->ProtectRtp(packet, at + content.size());
+    Send({packet.data(), size});
+  }
+  void AskForPicture(uint32_t ssrc) {
+    webrtc::RtcpWriter writer;
+    writer.AddReceiverReport(1, {});
+    writer.AddPictureLoss(1, ssrc);
+    SendRtcp(writer);
+  }
+  // As if so many packets of 256 of this stream had been lost.
+  void ReportLoss(uint32_t ssrc, uint8_t fraction) {
+    webrtc::ReportBlock block;
+    block.ssrc = ssrc;
+    block.fraction_lost = fraction;
+    webrtc::RtcpWriter writer;
+    writer.AddReceiverReport(1, std::span(&block, 1));
+    SendRtcp(writer);
   }
   void SendData(const std::string& message) {
     ASSERT_TRUE(connected());
@@ -151,6 +203,13 @@ class RtcClient final : public webrtc::RtcpReader {
     close(other);
   }
 
+  struct Seen {  // a packet of video
+    uint16_t sequence = 0;
+    uint32_t timestamp = 0;
+    uint32_t ssrc = 0;
+    std::string content;
+  };
+  std::vector<Seen> seen;
   std::vector<std::string> heard;     // audio
   std::vector<std::string> messages;  // of data channels
   std::vector<std::string> channels;  // that the server opened
@@ -159,8 +218,9 @@ class RtcClient final : public webrtc::RtcpReader {
   bool broken = false;                // the server ended the connection
   uint16_t via = 0;                   // a relay's port, instead of the server's
   bool answers_nacks = true;
-  bool opens_channels = true;  // false: the server does
-  size_t reports = 0;          // of the server, about its audio
+  bool opens_channels = true;               // false: the server does
+  size_t reports = 0;                       // of the server, about its audio
+  std::map<uint32_t, int> pictures_wanted;  // of our video, by SSRC
 
  private:
   std::string ufrag() const { return fmt::format("them{}", generation_); }
@@ -181,6 +241,18 @@ class RtcClient final : public webrtc::RtcpReader {
         type, mid, direction);
   }
 
+  static std::string Video(std::string_view mid, std::string_view direction) {
+    return fmt::format(
+        "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na={}\r\n"
+        "a=rtpmap:96 VP8/90000\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n"
+        "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n",
+        mid, direction);
+  }
+  void SendRtcp(webrtc::RtcpWriter& writer) {
+    const size_t size = srtp_->ProtectRtcp(writer.buffer(), writer.packet().size());
+    Send({writer.buffer().data(), size});
+  }
+  void OnPictureLoss(uint32_t ssrc) override { ++pictures_wanted[ssrc]; }
   void OnSenderReport(const webrtc::SenderReport&) override { ++reports; }
   void OnReportBlock(const webrtc::ReportBlock&) override {}
   void OnNack(uint32_t ssrc, uint16_t sequence) override {
@@ -196,12 +268,23 @@ class RtcClient final : public webrtc::RtcpReader {
     remote_ufrag_ = first.ice_ufrag;
     remote_pwd_ = first.ice_pwd;
     if (fd_ >= 0) return;
-    sockaddr_in server{};
-    server.sin_family = AF_INET;
-    server.sin_port = htons(via != 0 ? via : PortOf(text));
-    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    fd_ = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    ASSERT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&server), sizeof server), 0);
+    const std::string family = tcp ? " tcp " : " udp ";
+    size_t at = text.find(family, text.find("a=candidate"));
+    while (at != std::string::npos && v6 != (text.find("::1 ", at) < text.find("\r\n", at))) {
+      at = text.find(family, at + 1);
+    }
+    ASSERT_NE(at, std::string::npos) << text;
+    std::istringstream fields(text.substr(at + family.size()));
+    std::string priority, ip;
+    uint16_t port = 0;
+    fields >> priority >> ip >> port;
+    const auto server = webrtc::Endpoint::Parse(ip, via != 0 ? via : port);
+    ASSERT_TRUE(server) << ip;
+    sockaddr_storage address{};
+    const int domain = v6 ? AF_INET6 : AF_INET;
+    const socklen_t size = server->ToSockaddr(domain, &address);
+    fd_ = socket(domain, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address), size), 0);
     if (dtls_ != nullptr) return;  // another network, the same keys
     dtls_ = std::make_unique<webrtc::DtlsTransport>(
         context_, webrtc::DtlsTransport::Role::kClient, first.fingerprint,
@@ -213,6 +296,14 @@ class RtcClient final : public webrtc::RtcpReader {
 
   void Send(webrtc::Bytes datagram) {
     if (fd_ < 0) return;
+    if (tcp) {
+      std::string framed(2, '\0');
+      webrtc::Put16(reinterpret_cast<uint8_t*>(framed.data()),
+                    static_cast<uint16_t>(datagram.size()));
+      framed += webrtc::Text(datagram);
+      (void)!send(fd_, framed.data(), framed.size(), MSG_NOSIGNAL);
+      return;
+    }
     (void)!send(fd_, datagram.data(), datagram.size(), 0);  // a network may lose it
   }
 
@@ -232,6 +323,11 @@ class RtcClient final : public webrtc::RtcpReader {
       const size_t size = srtp_->UnprotectRtp(datagram);
       const auto packet = webrtc::ParseRtp(datagram.first(size), {.audio_level = 1});
       ASSERT_TRUE(packet);
+      if (packet->payload_type == 96) {
+        seen.push_back({packet->sequence, packet->timestamp, packet->ssrc,
+                        std::string(webrtc::Text(packet->payload.subspan(2)))});
+        return;
+      }
       heard.emplace_back(webrtc::Text(packet->payload));
     }
   }
@@ -263,6 +359,7 @@ class RtcClient final : public webrtc::RtcpReader {
   std::unique_ptr<webrtc::Srtp> srtp_;
   std::unique_ptr<webrtc::DataTransport> data_;
   std::map<uint16_t, std::string> sent_;
+  webrtc::TcpFrames frames_;
 };
 
 }  // namespace parley

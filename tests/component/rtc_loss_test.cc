@@ -11,6 +11,7 @@
 #include "agent/job/listener.h"
 #include "audio/opus.h"
 #include "audio/pcm.h"
+#include "audio/vad.h"
 #include "engines/flite/flite.h"
 #include "engines/pocketsphinx/engine.h"
 #include "rtc_fixture.h"
@@ -162,7 +163,7 @@ class RtcLossTest : public RtcTest {
     sinks.recogniser = [&](std::string_view pcm) {
       audio::AppendSamples(pcm, outcome->pieces.back());
     };
-    auto listener = agent::Listener::Create(std::move(sinks));
+    auto listener = agent::Listener::Create(std::move(sinks), audio::NewWebrtcVad());
     ASSERT_TRUE(listener.ok());
     outcome->pieces.emplace_back();
     (*listener)->Feed(absl::ZeroDuration());

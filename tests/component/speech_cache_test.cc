@@ -252,6 +252,30 @@ TEST(PackerTest, KeptOpusIsNotMadeAgain) {
   EXPECT_EQ(packer->MsSoFar(), 60);
 }
 
+TEST(PackerTest, KeptOpusComesAsItIsToWhoeverTakesBoth) {
+  speech::Phrase phrase = Tone();
+  phrase.opus.assign(7, "packet");
+  auto packer = AudioPacker::Create(speech::v1::AUDIO_ENCODING_PCM16, 24'000, 16'000, true);
+  ASSERT_TRUE(packer.ok());
+  const auto out = packer->AddPhrase(phrase);
+  ASSERT_EQ(out.size(), 3u) << "one, five, and the rest";
+  EXPECT_EQ(out[0].packets_size(), 1) << "the first as soon as may be";
+  EXPECT_EQ(out[1].packets_size(), 5);
+  EXPECT_EQ(out[2].packets(0), "packet");
+  EXPECT_EQ(out[1].levels().size(), 5u);
+  EXPECT_LT(static_cast<uint8_t>(out[0].levels()[0]), 60) << "a tone";
+  EXPECT_TRUE(out[0].data().empty());
+  ASSERT_EQ(out[0].words_size(), 2);
+  EXPECT_EQ(packer->MsSoFar(), 140);
+  packer->EndSentence();
+  phrase.opus.clear();
+  const auto plain = packer->AddPhrase(phrase);
+  ASSERT_FALSE(plain.empty());
+  EXPECT_EQ(plain[0].packets_size(), 0) << "what is not kept as Opus comes as samples";
+  EXPECT_FALSE(plain[0].data().empty());
+  EXPECT_EQ(plain[0].words(0).start_ms(), 140) << "after the sentence before";
+}
+
 TEST(PhraseDigestTest, EverythingThatIsHeardCounts) {
   speech::TtsConfig voice;
   voice.engine = "flite";

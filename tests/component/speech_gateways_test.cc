@@ -755,7 +755,8 @@ SttGatewayConfig RemoteEar(const Provider& provider) {
   SttGatewayConfig config;
   config.decoder = std::string(std::getenv("PARLEY_BIN_DIR")) + "/parley-stt-decoder";
   config.max_decoders = 2;
-  config.preload = false;
+  // The models are there before the first call: loading them would run against its open_timeout.
+  config.preload = true;
   config.openai.base_url = provider.url();
   config.openai.key = "secret-key";
   config.openai.model = "ear-1";

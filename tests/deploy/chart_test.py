@@ -42,7 +42,9 @@ FORMS = {
     "providers": {"services": {n: {"openai": OPENAI} for n in ("stt-gateway", "tts-gateway", "llm-gateway")}, **EVERYTHING},
     "own program": {"agentServers": [POOL], "autoscaling": {"kind": "hpa"}, "maxCallSeconds": 600},
     "no pause": {"preStop": {"seconds": 0}},
-    "tls": {**EVERYTHING, "tls": {"enabled": True, "existingSecret": "certificates"}},
+    "attach": {**EVERYTHING, "services": {"api-server": {"attach": ["calls-example", "other.cloud"]}}},
+    "tls and tracing": {**EVERYTHING, "tls": {"enabled": True, "existingSecret": "certificates"},
+                        "tracing": {"endpoint": "http://collector.telemetry:4318", "namespace": "telemetry"}},
 }
 RENDERED = {name: render.render(values) for name, values in FORMS.items()}
 
@@ -88,6 +90,24 @@ def admits(rules, side, labels, port):
 
 
 class RenderingTest(unittest.TestCase):
+    def test_other_livekit_servers_are_named_by_their_secrets(self):
+        objects = RENDERED["attach"]
+        specs = {name: spec for name, _, spec in pods(objects)}
+        spec = specs["api-server"]
+        container = spec["containers"][0]
+        env = {entry["name"]: entry.get("value") for entry in container["env"]}
+        self.assertEqual(env["PARLEY_ATTACH_FILES"],
+                         "/etc/parley-attach/calls-example/attach.yaml,/etc/parley-attach/other.cloud/attach.yaml")
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        secrets = {volume["secret"]["secretName"]: mounts[volume["name"]] for volume in spec["volumes"]
+                   if volume["name"].startswith("attach-")}
+        self.assertEqual(secrets, {"calls-example": "/etc/parley-attach/calls-example", "other.cloud": "/etc/parley-attach/other.cloud"})
+        self.assertNotIn("PARLEY_ATTACH_FILES", json.dumps(specs["room-server"]))
+        policies = by_name(of_kind(objects, "NetworkPolicy"))
+        for name in ("api-server", "room-server"):  # who registers, and who joins
+            self.assertIn("0.0.0.0/0", json.dumps(policies[name]["spec"]["egress"]))
+            self.assertNotIn("0.0.0.0/0", json.dumps(by_name(of_kind(RENDERED["everything"], "NetworkPolicy"))[name]["spec"]["egress"]))
+
     def test_committed_manifests_are_what_the_chart_renders(self):
         files = render.rendered()
         self.assertEqual(render.stale_dashboards() + render.differences(render.K8S, files), [], "run scripts/render-k8s")
@@ -220,7 +240,7 @@ class RulesTest(unittest.TestCase):
                     continue
                 container = spec["containers"][0]
                 ports = [p["containerPort"] for p in container["ports"]]
-                if form == "tls" and name != "agent-server":  # whose gRPC health port stays plain
+                if form == "tls and tracing" and name != "agent-server":  # whose gRPC health port stays plain
                     asked = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
                     self.assertEqual([a["path"] for a in asked.values()], ["/healthz", "/healthz", "/readyz"], name)
                     self.assertTrue({a["port"] for a in asked.values()} <= set(ports), name)
@@ -329,8 +349,9 @@ class RulesTest(unittest.TestCase):
         _, announced = media({"hostPort": True, "announce": ["203.0.113.7", "2001:db8::7"]})
         self.assertEqual(announced["value"], "203.0.113.7,2001:db8::7")
 
-    def test_tls_reaches_every_process(self):
-        objects = RENDERED["tls"]
+    def test_tls_and_tracing_reach_every_process(self):
+        objects = RENDERED["tls and tracing"]
+        policies = by_name(of_kind(objects, "NetworkPolicy"))
         for name, _, spec in pods(objects):
             if name == "redis":
                 continue
@@ -343,11 +364,15 @@ class RulesTest(unittest.TestCase):
             for variable, file in (("CERTIFICATE", "tls.crt"), ("KEY", "tls.key"), ("AUTHORITIES", "ca.crt")):
                 self.assertEqual(told[f"PARLEY_TLS_{variable}"], f"/etc/parley-tls/{file}", name)
             self.assertEqual((told["PARLEY_TLS_SERVER_NAME"], told["PARLEY_TLS_MUTUAL"]), ("parley.internal", "true"), name)
+            self.assertEqual(told["PARLEY_TRACE_ENDPOINT"], "http://collector.telemetry:4318", name)
             (volume,) = [v for v in spec["volumes"] if v["name"] == "tls"]
             self.assertEqual(volume["secret"]["secretName"], "certificates", name)
+            collector = [rule for rule in policies[name]["spec"]["egress"] if rule.get("to", [{}])[0].get("namespaceSelector", {}).get(
+                "matchLabels") == {"kubernetes.io/metadata.name": "telemetry"}]
+            self.assertEqual([rule["ports"] for rule in collector], [[{"port": 4318, "protocol": "TCP"}]], name)
         for name, _, spec in pods(RENDERED["defaults"]):
             for variable in spec["containers"][0].get("env", []):
-                self.assertNotRegex(variable["name"], "PARLEY_TLS_", name)
+                self.assertNotRegex(variable["name"], "PARLEY_(TLS|TRACE)_", name)
 
 
 if __name__ == "__main__":

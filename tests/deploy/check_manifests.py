@@ -64,9 +64,11 @@ class DockerTest(unittest.TestCase):
             self.assertTrue(base in stages() or base.startswith("debian:"), f"{name}: FROM {base}")
             for line in re.findall(r"^COPY --from=build (.*)$", text, re.MULTILINE):
                 for source in line.split()[:-1]:
-                    binary = os.path.basename(source)
-                    copied.add(binary)
-                    self.assertTrue(os.access(os.path.join(BIN, binary), os.X_OK), f"{name} copies {binary}")
+                    built = source.removeprefix("/src/build/release/")
+                    self.assertNotEqual(built, source, f"{name} copies {source}, which no build makes")
+                    copied.add(os.path.basename(source))
+                    path = os.path.join(os.path.dirname(BIN), built)
+                    self.assertTrue(os.access(path, os.X_OK), f"{name} copies {source}")
         services = {"parley-" + folder.replace("_", "-") for folder in os.listdir(os.path.join(SOURCE, "services"))
                     if os.path.isdir(os.path.join(SOURCE, "services", folder))}
         self.assertEqual(services - copied, set(), "services without an image")

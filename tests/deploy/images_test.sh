@@ -48,6 +48,7 @@ awk -v compiled="$COMPILED" '/^FROM /{skipped = $4 ~ compiled} !skipped' "$sourc
 context=$work/context/src
 rm -rf "$work/context"
 mkdir -p "$context/build/release/bin"
+cp -r "$build_dir/share" "$context/build/release/"
 for binary in "$build_dir"/bin/parley{,-agent-registry,-dispatch-broker,-room-server,-llm-gateway,-api-server,-stt-gateway,-stt-decoder,-tts-gateway,-agent-server}; do
   strip -o "$context/build/release/bin/${binary##*/}" "$binary"
 done

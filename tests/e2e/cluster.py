@@ -45,10 +45,10 @@ class Dev:
         self.log_path = pathlib.Path(self.folder.name) / "dev.log"
         self.process = None
 
-    def start(self, *arguments):
+    def start(self, *arguments, examples=True):
         agents = pathlib.Path(self.folder.name) / "agents"
         agents.mkdir(exist_ok=True)
-        for path in (SOURCE / "examples").glob("*.yaml"):
+        for path in (SOURCE / "examples").glob("*.yaml") if examples else ():
             (agents / path.name).write_text(path.read_text().replace(":8080/", f":{8080 + self.offset}/"))
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(

@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import unittest
 import urllib.request
 
@@ -19,7 +20,10 @@ class NounsTest(unittest.TestCase):
     def setUpClass(cls):
         cls.dev = cluster.Dev()
         cls.addClassCleanup(cls.dev.close)
-        cls.dev.start()
+        folder = pathlib.Path(cls.dev.folder.name)
+        (folder / "mcp.yaml").write_text(
+            f"kitchen: {{command: [python3, {cluster.SOURCE}/tests/component/mcp_server.py, stdio], environment: {{menu: soup}}}}\n")
+        cls.dev.start("--recordings-folder", folder / "recordings", "--mcp-servers", folder / "mcp.yaml")
 
     @classmethod
     def tearDownClass(cls):
@@ -45,6 +49,29 @@ class NounsTest(unittest.TestCase):
         self.assertEqual(data(self.ok("agents", "get", "pet"))["version"], 2)
         self.ok("agents", "delete", "pet")
         self.assertEqual(self.dev.run("agents", "get", "pet").returncode, 3)
+
+    def test_a_call_with_mcp_tools_is_recorded_and_replayed(self):
+        folder = pathlib.Path(self.dev.folder.name)
+        path = folder / "cook.yaml"
+        path.write_text("""
+id: cook
+mcp_servers: [{name: kitchen, allowed_tools: [env]}]
+llm: [{engine: rules, rules: r}]
+rules: {r: [{when: "what is the {name:menu}", call: env, say: "Today {result}."}, {otherwise: "What?"}]}
+session: {record: true}
+""")
+        self.ok("agents", "apply", path)
+        self.ok("call", "--agent", "cook", "--text", "what is the menu", "--expect", "Today soup.")
+        recordings = list((folder / "recordings").glob("*.jsonl"))
+        self.assertEqual(len(recordings), 1)
+        self.assertEqual(recordings[0].stat().st_mode & 0o777, 0o600)
+        deadline = time.monotonic() + 10
+        # Its last second is on its way.
+        while "cut off" in (replay := cluster.run("replay", "--log", recordings[0])).stdout and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.assertEqual(replay.returncode, 0, replay.stdout + replay.stderr)
+        self.assertIn("decisions, identical", replay.stdout)
+        self.assertIn("Today soup.", replay.stdout)
 
     def test_versions_are_deployed_by_share_and_rolled_back(self):
         path = pathlib.Path(self.dev.folder.name) / "shop.yaml"

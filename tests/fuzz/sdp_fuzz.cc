@@ -13,6 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!offer.ok()) return 0;
   Negotiation negotiation("12:34", {*Endpoint::Parse("192.0.2.1", 7882)});
   negotiation.AddTrack(0, "TR_a", "PA_a|TR_a");
+  negotiation.AddTrack(1, "TR_v", "PA_a|TR_v", "h264");
   for (int round = 0; round < 2; ++round) {
     const auto answer = negotiation.Accept(*offer);
     if (!answer.ok()) break;
@@ -21,8 +22,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const SdpSection& section : read->sections) {
       PARLEY_CHECK(section.stopped() || section.setup == "passive");
     }
-    PARLEY_CHECK(answer->plan.send.size() <= 1);
+    PARLEY_CHECK(answer->plan.send.size() <= 2);
     negotiation.RemoveTrack(0);
+  }
+  // The same with full ICE, where we are the DTLS client.
+  Negotiation full("12:34", IceCredentials{"ufrag", "password-of-22-letters"});
+  if (const auto answer = full.Accept(*offer); answer.ok()) {
+    const auto read = ParseSdp(answer->sdp);
+    PARLEY_CHECK(read.ok() && !read->ice_lite && answer->plan.dtls_client);
+    for (const SdpSection& section : read->sections) {
+      PARLEY_CHECK(section.stopped() || section.setup == "active");
+    }
+  }
+  for (const SdpSection& section : offer->sections) {
+    PARLEY_CHECK(section.candidates.size() <= kMaxCandidates);
   }
   // The same text as an answer.
   Offering offering("12:34", {*Endpoint::Parse("192.0.2.1", 7882)}, {});

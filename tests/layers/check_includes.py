@@ -15,7 +15,7 @@ import tempfile
 # Lowest first. A library may include what stands in its own layer or above it in this list.
 LAYERS = [
     ["base"],
-    ["event", "config", "log", "metrics", "audio"],
+    ["event", "config", "log", "metrics", "audio", "trace"],
     ["redis", "rpc", "http", "ws", "auth"],
     ["autoscale", "job", "registry", "room", "session", "speech"],
     ["job_redis", "registry_redis", "room_redis", "speech_redis", "supervise", "tools", "engines", "webrtc", "signalling"],
@@ -34,6 +34,7 @@ GUARDED = [
     (re.compile(r"^uv\.h$"), "libuv", ["libs/event/", "libs/http/"]),
     (re.compile(r"^srtp2/"), "libsrtp", ["libs/webrtc/"]),
     (re.compile(r"^usrsctp\.h$"), "usrsctp", ["libs/webrtc/"]),
+    (re.compile(r"^nice/|^glib"), "libnice", ["libs/webrtc/"]),
 ]
 GRPC = re.compile(r"^(grpc|grpcpp|google/protobuf)/")
 GENERATED = re.compile(r"^parley/.*\.pb\.h$")

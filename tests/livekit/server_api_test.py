@@ -8,6 +8,7 @@ import unittest
 import urllib.request
 
 from livekit import api
+from livekit.protocol import agent, agent_dispatch, room
 from livekit.protocol.agent import JS_RUNNING
 
 BUILD = os.environ["PARLEY_BUILD_DIR"]
@@ -100,6 +101,18 @@ class ServerApiTest(unittest.IsolatedAsyncioTestCase):
         await rooms.remove_participant(api.RoomParticipantIdentity(room="lobby", identity=agent.identity))
         await dispatches.delete_dispatch(made.id, "lobby")
         self.assertEqual(await dispatches.list_dispatch("lobby"), [])
+
+    def test_the_list_of_the_surface_has_every_field(self):
+        with open(os.path.join(SOURCE, "docs", "livekit-surface.json"), encoding="utf-8") as file:
+            rows = json.load(file)
+        ours = {}
+        for row in rows:
+            if "message" in row:
+                ours.setdefault(row["message"], {})[row["number"]] = row["name"].split(".")[1]
+        for name, fields in ours.items():
+            message = next(getattr(module, name) for module in (room, agent, agent_dispatch) if hasattr(module, name))
+            self.assertEqual(fields, {field.number: field.name for field in message.DESCRIPTOR.fields}, name)
+        self.assertGreater(len(ours), 20)
 
     async def test_tokens_both_ways(self):
         token = (api.AccessToken("devkey", "secret").with_identity("ann").with_attributes({"lang": "de"})

@@ -11,11 +11,7 @@ export default defineAgent({
     const wish = JSON.parse(job.job.metadata || '{}');
     note({ event: 'began', job: job.job.id, room: job.job.room.name });
     if (wish.join) {
-      await job.room.connect(job.info.url, job.info.token, {
-        autoSubscribe: true,
-        dynacast: false,
-        singlePeerConnection: true,
-      });
+      await job.connect();
       note({ event: 'joined', job: job.job.id, identity: job.room.localParticipant.identity });
     }
     if (wish.do === 'crash') process.exit(3);

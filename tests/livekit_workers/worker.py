@@ -31,7 +31,7 @@ async def entrypoint(job: agents.JobContext):
     wish = json.loads(job.job.metadata or "{}")
     note(event="began", job=job.job.id, room=job.job.room.name)
     if wish.get("join"):
-        await job.connect(single_peer_connection=True)
+        await job.connect()
         note(event="joined", job=job.job.id, identity=job.room.local_participant.identity,
              name=job.room.local_participant.name, attributes=dict(job.room.local_participant.attributes))
     if wish.get("do") == "crash":

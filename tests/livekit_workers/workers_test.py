@@ -67,10 +67,13 @@ class Cluster:
         self.process.stdout.close()
         self.folder.cleanup()
 
-    def call(self, method, path, body=None):
+    def twirp(self, method, body, room):
+        return self.call("POST", "/twirp/livekit." + method, body, token({"roomAdmin": True, "room": room}))
+
+    def call(self, method, path, body=None, bearer=None):
         request = urllib.request.Request(
             f"http://{self.where['api-server']}{path}", method=method, data=None if body is None else json.dumps(body).encode(),
-            headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"})
+            headers={"authorization": f"Bearer {bearer or self.token}", "content-type": "application/json"})
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -249,8 +252,9 @@ class NodeWorkerTest(Cases, unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        super().setUpClass()
         cls.put_beside_its_packages()
+        # An agent whose connection breaks counts as gone after 3 s, not 20.
+        cls.cluster = Cluster("--argument=room-server:--rtc-resume", "--argument=room-server:3s")
 
     def test_runs_its_job_in_a_process_of_its_own(self):
         worker = self.start("js-runs")
@@ -270,6 +274,28 @@ class NodeWorkerTest(Cases, unittest.TestCase):
         job = self.state(dispatch, "SUCCEEDED", 40)
         self.assertEqual(worker.evidence("joined")[0]["identity"], f"agent-{job['id']}")
         self.assertEqual(job["attempt"], 1)
+
+    def test_crash_is_tried_again_three_times(self):
+        worker = self.start("js-crashes")
+        dispatch = self.cluster.dispatch("js-crashes", {"do": "crash", "join": True})
+        job = self.state(dispatch, "FAILED", 120)
+        self.assertEqual((job["attempt"], job["reason"]), (3, "PROCESS_CRASHED"))
+        self.assertEqual([one["job"] for one in worker.evidence("began")], [job["id"], job["id"] + "-2", job["id"] + "-3"])
+
+    def test_drains_when_it_is_asked_to_stop(self):
+        worker = self.start("js-drains", LOG_LEVEL="debug")
+        first = self.cluster.dispatch("js-drains", {"do": "wait", "join": True, "seconds": 8})
+        self.began(worker)
+        self.state(first, "RUNNING", 60)
+        worker.process.send_signal(signal.SIGTERM)
+        self.eventually(lambda: "draining worker" in worker.log(), 10, "no drain")
+        second = self.cluster.dispatch("js-drains", {"do": "wait", "join": True, "seconds": 1})
+        job = self.state(first, "SUCCEEDED", 40)
+        self.assertEqual(job["attempt"], 1)
+        worker.process.wait(60)
+        self.assertEqual(len(worker.evidence("began")), 1)
+        self.start("js-drains")
+        self.state(second, "SUCCEEDED", 60)
 
     def test_rejection_leaves_the_job_to_others(self):
         self.start("js-rejects")

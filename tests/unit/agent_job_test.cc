@@ -178,7 +178,8 @@ class ListenerTest : public ::testing::Test {
  protected:
   ListenerTest() {
     auto made = Listener::Create({.voice = [this](bool) { ++frames_; },
-                                  .recogniser = [this](std::string_view pcm) { fed_ += pcm; }});
+                                  .recogniser = [this](std::string_view pcm) { fed_ += pcm; }},
+                                 audio::NewWebrtcVad());
     listener_ = *std::move(made);
   }
   void Hear(int packets, int lost_at = -1, int lost = 0) {
@@ -193,10 +194,62 @@ class ListenerTest : public ::testing::Test {
                         static_cast<uint32_t>(i) * 960);
     }
   }
+  // `packets` in a row of a tone with this amplitude; the sender says that they have this level.
+  void HearLevel(int packets, int16_t amplitude, uint32_t level) {
+    std::vector<int16_t> tone(960);
+    for (size_t i = 0; i < tone.size(); ++i) {
+      tone[i] = static_cast<int16_t>(i / 60 % 2 == 0 ? amplitude : -amplitude);
+    }
+    std::vector<uint8_t> packet(audio::OpusEncoder::kMaxPacketBytes);
+    for (int i = 0; i < packets; ++i) {
+      const size_t bytes = encoder_.Encode(tone, packet).value();
+      listener_->OnOpus({reinterpret_cast<const char*>(packet.data()), bytes}, timestamp_, level);
+      timestamp_ += 960;
+    }
+  }
+  audio::OpusEncoder encoder_ = audio::OpusEncoder::Create({.complexity = 0}).value();
+  uint32_t timestamp_ = 0;
   std::unique_ptr<Listener> listener_;
   int frames_ = 0;
   std::string fed_;
 };
+
+TEST_F(ListenerTest, SilenceIsKeptAndNotDecoded) {
+  constexpr int16_t kSoft = 8;  // -72 dBov
+  HearLevel(20, 4'000, 18);
+  HearLevel(50, kSoft, 72);
+  EXPECT_EQ(frames_, 70) << "a second of it is decoded: the end of speech shows in it";
+  HearLevel(49, kSoft, 72);
+  EXPECT_EQ(frames_, 70);
+  HearLevel(1, kSoft, 72);
+  EXPECT_EQ(frames_, 75) << "the last of it, to see whether it is true";
+  HearLevel(30, kSoft, 72);
+  EXPECT_EQ(frames_, 75);
+  HearLevel(1, 4'000, 18);
+  EXPECT_EQ(frames_, 81) << "the last five and the louder one";
+  listener_->Feed(absl::Milliseconds(400));
+  EXPECT_EQ(fed_.size(), 400U * 32);
+}
+
+TEST_F(ListenerTest, SilenceThatIsNoneIsHeard) {
+  HearLevel(1, 4'000, 18);
+  HearLevel(100, 4'000, 70);
+  EXPECT_EQ(frames_, 1 + 50 + 5) << "one look a second";
+  HearLevel(100, 4'000, 70);
+  EXPECT_EQ(frames_, 1 + 50 + 5 + 100) << "the sender's levels are not believed any more";
+}
+
+TEST_F(ListenerTest, SendersWithoutLevelsAreHeard) {
+  HearLevel(200, 8, 127);
+  EXPECT_EQ(frames_, 200);
+}
+
+TEST_F(ListenerTest, WhatTheRecogniserGetsIsDecoded) {
+  HearLevel(1, 4'000, 18);
+  listener_->Feed(absl::ZeroDuration());
+  HearLevel(200, 8, 72);
+  EXPECT_EQ(frames_, 201);
+}
 
 TEST_F(ListenerTest, JudgesEachFrameAndConcealsShortLoss) {
   Hear(50, 20, 2);

@@ -1,6 +1,9 @@
 // The parts of the agent server that need no process: framing, the table of jobs, the load.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "agent/job/frame.h"
 #include "agent/server/config.h"
@@ -8,6 +11,8 @@
 #include "agent/server/job_logs.h"
 #include "agent/server/job_table.h"
 #include "agent/server/load.h"
+#include "agent/server/recordings.h"
+#include "testing/matchers.h"
 
 namespace parley::agent {
 namespace {
@@ -53,6 +58,70 @@ TEST(FrameTest, RefusesAFrameOverTheLimit) {
   FrameReader reader;
   reader.Append(std::string_view("\x01\x00\x10\x00", 4));  // 1 MiB + 1
   EXPECT_TRUE(absl::IsInvalidArgument(reader.Next().status()));
+}
+
+// ---- recordings ----
+
+class RecordingFilesTest : public ::testing::Test {
+ protected:
+  RecordingFilesTest() : folder_(::testing::TempDir() + "recordings-" + std::to_string(getpid())) {}
+  ~RecordingFilesTest() override { std::filesystem::remove_all(folder_); }
+  static parley::job::v1::Recording Session(const std::string& text) {
+    parley::job::v1::Recording recording;
+    recording.set_session(text);
+    return recording;
+  }
+  const std::string folder_;
+};
+
+TEST_F(RecordingFilesTest, AFullFolderTakesNothingMore) {
+  RecordingFiles files(folder_, 100);
+  PARLEY_ASSERT_OK(files.Open());
+  const std::string name = RecordingFiles::NameOf("hotel", "AS_1", 7);
+  PARLEY_EXPECT_OK(files.Append(name, Session(std::string(60, 'x'))));
+  EXPECT_TRUE(absl::IsResourceExhausted(files.Append(name, Session(std::string(60, 'x')))));
+  EXPECT_EQ(files.bytes(), 60);
+  EXPECT_TRUE(files.List("", 10).empty()) << "it is being written";
+  PARLEY_EXPECT_OK(files.End(name));
+  // Whoever comes next counts what is there.
+  RecordingFiles again(folder_, 100);
+  PARLEY_ASSERT_OK(again.Open());
+  EXPECT_EQ(again.bytes(), 60);
+  ASSERT_EQ(again.List("", 10).size(), 1U);
+  EXPECT_EQ(again.List("", 10)[0].session_id, "AS_1");
+  again.Erase("AS_2");
+  EXPECT_EQ(again.bytes(), 60);
+  again.Erase("AS_1");
+  EXPECT_EQ(again.bytes(), 0);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+}
+
+TEST_F(RecordingFilesTest, NamesStayInTheFolder) {
+  EXPECT_EQ(RecordingFiles::NameOf("hotel", "AS_1", 7), "hotel.AS_1.7");
+  for (const char* bad : {"", "..", "a/b", "a.b", "a b"}) {
+    EXPECT_EQ(RecordingFiles::NameOf(bad, "AS_1", 7), "") << bad;
+    EXPECT_EQ(RecordingFiles::NameOf("hotel", bad, 7), "") << bad;
+  }
+}
+
+TEST_F(RecordingFilesTest, ListsPageByPage) {
+  RecordingFiles files(folder_, 1'000);
+  PARLEY_ASSERT_OK(files.Open());
+  for (const char* id : {"AS_1", "AS_2", "AS_3"}) {
+    for (const uint64_t token : {1, 2}) {
+      const std::string name = RecordingFiles::NameOf("hotel", id, token);
+      PARLEY_EXPECT_OK(files.Append(name, Session("x")));
+      PARLEY_EXPECT_OK(files.End(name));
+    }
+  }
+  const auto ids = [&](std::string_view after) {
+    std::string text;
+    for (const auto& one : files.List(after, 2)) text += one.session_id + " ";
+    return text;
+  };
+  EXPECT_EQ(ids(""), "AS_1 AS_2 ");
+  EXPECT_EQ(ids("AS_2"), "AS_3 ");
+  EXPECT_EQ(ids("AS_3"), "");
 }
 
 // ---- the table ----

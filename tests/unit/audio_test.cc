@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sndfile.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -12,6 +13,7 @@
 #include <random>
 
 #include "audio/level.h"
+#include "audio/ogg_opus.h"
 #include "audio/opus.h"
 #include "audio/pcm.h"
 #include "audio/resample.h"
@@ -277,6 +279,59 @@ TEST_F(VadRecordingTest, HearsSpeechOverNoise) {
         static_cast<int16_t>(std::clamp(clip[i] + noise[i + kVoiceRateHz * 3], -32'768, 32'767));
   }
   EXPECT_GT(SpeechShare(*vad, clip), 0.3);
+}
+
+// What a second of silence, a second of a tone on the right and a crash leave, as a player sees it.
+TEST(OggOpusTest, AFileCutOffIsPlayedToItsLastPage) {
+  auto encoder = OpusEncoder::Create({.rate_hz = 24'000, .channels = 2, .bitrate_bps = 48'000});
+  ASSERT_TRUE(encoder.ok()) << encoder.status();
+  std::string whole;
+  size_t after_page = 0;
+  OggOpusWriter writer({.channels = 2, .pre_skip = encoder->pre_skip()},
+                       [&](std::string_view bytes) { whole += bytes; });
+  std::vector<uint8_t> packet(OpusEncoder::kMaxPacketBytes);
+  for (int frame = 0; frame < 120; ++frame) {
+    std::vector<int16_t> samples(2 * 480);
+    for (int i = 0; i < 480 && frame >= 50; ++i) {
+      const double t = (frame * 480 + i) / 24'000.0;
+      samples[2 * i + 1] = static_cast<int16_t>(8'000 * std::sin(2 * M_PI * 440 * t));
+    }
+    const auto bytes = encoder->Encode(samples, packet);
+    ASSERT_TRUE(bytes.ok());
+    writer.Append({reinterpret_cast<const char*>(packet.data()), *bytes});
+    if (frame == 110) after_page = whole.size();
+  }
+  writer.End();
+  const std::string path = ::testing::TempDir() + "call-" + std::to_string(getpid()) + ".ogg";
+  const auto play = [&](size_t bytes) {
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << whole.substr(0, bytes);
+    SF_INFO info{};
+    std::vector<float> samples;
+    SNDFILE* file = sf_open(path.c_str(), SFM_READ, &info);
+    if (file == nullptr) return std::make_pair(std::vector<float>(), 0.0);
+    EXPECT_EQ(info.channels, 2);
+    EXPECT_EQ(info.samplerate, 48'000);
+    samples.resize(size_t{2} * 48'000 * 3);
+    samples.resize(2 * static_cast<size_t>(sf_readf_float(file, samples.data(), 48'000 * 3)));
+    sf_close(file);
+    return std::make_pair(samples, static_cast<double>(samples.size()) / 2 / 48'000);
+  };
+  const auto [samples, seconds] = play(whole.size());
+  EXPECT_NEAR(seconds, 2.4, 0.02);
+  double left = 0;
+  double right = 0;
+  for (size_t i = 2 * 48'000 * 12 / 10; i + 1 < samples.size(); i += 2) {
+    left += samples[i] * samples[i];
+    right += samples[i + 1] * samples[i + 1];
+  }
+  EXPECT_GT(right, 100 * left + 1);
+  // A crash: two pages of sound are there, the third is not begun.
+  EXPECT_NEAR(play(after_page).second, 2.0, 0.02);
+  // The disk was full in the middle of a page.
+  const double cut = play(after_page - 100).second;
+  EXPECT_GE(cut, 1.0);
+  EXPECT_LT(cut, 1.95);
+  std::remove(path.c_str());
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "base/ids.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/trace_context.h"
 
 namespace parley {
 namespace {
@@ -25,6 +26,66 @@ TEST(StatusTest, ReasonAndMetadataSurviveAnnotation) {
   EXPECT_THAT(reason.metadata, testing::UnorderedElementsAre(testing::Pair("dispatch_id", "AD_1"),
                                                              testing::Pair("empty", "")));
   EXPECT_EQ(ReasonOf(NotFound("x")).reason, "");
+}
+
+constexpr char kTraceparent[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+TEST(TraceContextTest, ReadsAndWritesTraceparent) {
+  const TraceContext trace = TraceContext::Parse(kTraceparent);
+  EXPECT_TRUE(trace.valid());
+  EXPECT_TRUE(trace.sampled);
+  EXPECT_EQ(trace.TraceId(), "4bf92f3577b34da6a3ce929d0e0e4736");
+  EXPECT_EQ(trace.Traceparent(), kTraceparent);
+  EXPECT_FALSE(
+      TraceContext::Parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02").sampled);
+  // A later version may say more; what this one knows is read.
+  const std::string later = "cc" + std::string(kTraceparent).substr(2);
+  EXPECT_EQ(TraceContext::Parse(later).Traceparent(), kTraceparent);
+  EXPECT_EQ(TraceContext::Parse(later + "-what-the-future").Traceparent(), kTraceparent);
+}
+
+TEST(TraceContextTest, WhatIsNoTraceparentIsNoTrace) {
+  const std::string good = kTraceparent;
+  for (const std::string& bad : {
+           std::string(),
+           std::string("00"),
+           good.substr(1),
+           good + "-",
+           good + "0",
+           "ff" + good.substr(2),
+           "cc" + good.substr(2) + "x",
+           "0g" + good.substr(2),
+           std::string("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"),
+           std::string("00-00000000000000000000000000000000-00f067aa0ba902b7-01"),
+           std::string("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"),
+           std::string("00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+           std::string("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0x"),
+       }) {
+    const TraceContext trace = TraceContext::Parse(bad);
+    EXPECT_FALSE(trace.valid()) << bad;
+    EXPECT_EQ(trace.Traceparent(), "") << bad;
+    EXPECT_EQ(trace.TraceId(), "") << bad;
+  }
+}
+
+TEST(TraceContextTest, ChildrenKeepTheTraceAndScopesNest) {
+  const TraceContext root = TraceContext::Root();
+  const TraceContext child = root.Child();
+  EXPECT_TRUE(root.sampled);
+  EXPECT_EQ(child.trace_id, root.trace_id);
+  EXPECT_NE(child.span_id, root.span_id);
+  EXPECT_NE(TraceContext::Root().trace_id, root.trace_id);
+  EXPECT_FALSE(CurrentTrace().valid());
+  {
+    const TraceScope outer(root);
+    {
+      const TraceScope inner(child);
+      EXPECT_EQ(CurrentTrace(), child);
+      std::thread([] { EXPECT_FALSE(CurrentTrace().valid()); }).join();
+    }
+    EXPECT_EQ(CurrentTrace(), root);
+  }
+  EXPECT_FALSE(CurrentTrace().valid());
 }
 
 TEST(IdsTest, IdsAreUniqueAndCarryTheirTag) {

@@ -239,6 +239,55 @@ TEST(PlayoutTest, NothingIsAllocatedForAFrameThatIsPlayed) {
   EXPECT_EQ(counted, 0);
 }
 
+// Opus that is ready goes out as it is, in its place between what is encoded here.
+TEST(PlayoutTest, ReadyPacketsGoOutAsTheyAre) {
+  event::Loop loop;
+  std::vector<std::string> packets;
+  std::vector<uint32_t> levels;
+  std::vector<uint32_t> timestamps;
+  int64_t said_us = 0;
+  constexpr int64_t kAll = 7 * 20'000 - 10'000;  // the second piece of samples is half a frame
+  Playout playout(loop, *Playout::MakeEncoder(),
+                  {.frame =
+                       [&](const Playout::Frame& frame) {
+                         packets.emplace_back(frame.packet);
+                         levels.push_back(frame.level);
+                         timestamps.push_back(frame.timestamp);
+                       },
+                   .cut = [](int64_t) {},
+                   .progress =
+                       [&](uint64_t, int64_t position_us) {
+                         said_us = position_us;
+                         if (said_us == kAll) loop.Stop();
+                       }});
+  playout.Begin();
+  playout.Append(std::vector<int16_t>(Playout::kFrameSamples, 1'000));
+  playout.AppendPacket("one", 30);
+  playout.AppendPacket("two", 40);
+  playout.Append(std::vector<int16_t>(Playout::kFrameSamples / 2, 1'000));
+  playout.AppendPacket(std::string(audio::OpusEncoder::kMaxPacketBytes + 1, 'x'), 0);
+  playout.AppendPacket("", 0);
+  playout.AppendPacket("three", 50);
+  playout.Start(1);
+  event::Timer later(loop);
+  later.StartOnce(absl::Milliseconds(30), [&] {
+    playout.AppendPacket("four", 60);
+    playout.Append(std::vector<int16_t>(Playout::kFrameSamples, 1'000));
+  });
+  event::Timer enough(loop);
+  enough.StartOnce(absl::Seconds(10), [&] { loop.Stop(); });
+  loop.Run();
+  ASSERT_EQ(packets.size(), 7U);
+  EXPECT_EQ(packets[1], "one");
+  EXPECT_EQ(packets[2], "two");
+  EXPECT_EQ(packets[4], "three");
+  EXPECT_EQ(packets[5], "four");
+  EXPECT_EQ(levels[1], 30U);
+  EXPECT_EQ(levels[5], 60U);
+  for (size_t i = 1; i < timestamps.size(); ++i) EXPECT_EQ(timestamps[i] - timestamps[i - 1], 960U);
+  EXPECT_EQ(said_us, kAll);
+}
+
 // When all is said the loop sleeps; what comes then is played at once, on the same media clock.
 TEST(PlayoutTest, SleepsWhenThereIsNothingToPlay) {
   event::Loop loop;

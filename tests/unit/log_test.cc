@@ -10,6 +10,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/trace_context.h"
 #include "log/append_file.h"
 
 namespace parley::log {
@@ -30,6 +31,23 @@ TEST(LogTest, LinesAreJsonWithBoundFields) {
   EXPECT_EQ(json["warm"], true);
   EXPECT_EQ(json["service"], "test");
   EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1);
+}
+
+TEST(LogTest, LinesNameTheTraceThatTheThreadWorksFor) {
+  testing::internal::CaptureStderr();
+  const Logger logger = Logger::ToStderr(Format::kJson, Level::kInfo, "test");
+  const TraceContext trace = TraceContext::Root();
+  {
+    const TraceScope scope(trace);
+    logger.Info("within");
+  }
+  logger.Info("after");
+  std::istringstream lines(testing::internal::GetCapturedStderr());
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(nlohmann::json::parse(line)["trace_id"], trace.TraceId());
+  std::getline(lines, line);
+  EXPECT_FALSE(nlohmann::json::parse(line).contains("trace_id"));
 }
 
 TEST(AppendFileTest, LinesOfKilledWritersAreWholeAndKept) {

@@ -69,6 +69,8 @@ TEST(RecordingTest, AHundredCallsAreDecidedAgainToTheByte) {
   Cast cast{.character = {.instructions = "Be brief.", .tools = {{.name = "look"}}}};
   cast.options.max_errors = 1000;
   int64_t talked_us = 0;
+  int barge_ins = 0;
+  size_t faults = 0;
   std::chrono::steady_clock::duration took{};
   for (uint32_t seed = 1; seed <= kCalls; ++seed) {
     constexpr session::TurnDetection kKinds[] = {session::TurnDetection::kVad,
@@ -79,8 +81,16 @@ TEST(RecordingTest, AHundredCallsAreDecidedAgainToTheByte) {
     cast.options.dynamic_endpointing = seed % 5 == 0;
     std::string recording;
     session::Recorder recorder([&](std::string_view line) { recording += line; });
-    const Outcome outcome = Perform(RandomCall(seed), cast, &recorder);
+    const Scenario scenario = RandomCall(seed);
+    const Outcome outcome = Perform(scenario, cast, &recorder);
     ASSERT_GT(outcome.turns.size(), 2u) << seed;
+    for (const Outcome::Line& line : outcome.log) barge_ins += line.text == "pause" ? 1 : 0;
+    for (const Step& step : scenario.steps) {
+      faults += std::holds_alternative<session::event::SttFailed>(step.event) ||
+                        std::holds_alternative<session::event::TtsFailed>(step.event)
+                    ? 1
+                    : 0;
+    }
     for (int twice = 0; twice < 2; ++twice) {
       const auto begin = std::chrono::steady_clock::now();
       const auto replayed = session::Replay(recording);
@@ -98,6 +108,9 @@ TEST(RecordingTest, AHundredCallsAreDecidedAgainToTheByte) {
   fmt::print("{:.0f} s of talk in {:.2f} s: {:.0f} times real time\n",
              static_cast<double>(talked_us) / 1e6, seconds, speed);
   EXPECT_GE(speed, 20);
+  fmt::print("the caller spoke over the agent {} times, {} engines were lost\n", barge_ins, faults);
+  EXPECT_GE(barge_ins, static_cast<int>(kCalls));
+  EXPECT_GE(faults, kCalls);
 }
 
 // 500 stalls at random stages: each is named within a second of silence and a tick, the turn goes

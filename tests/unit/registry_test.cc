@@ -11,6 +11,7 @@
 
 #include "base/strings.h"
 #include "registry/definition.h"
+#include "registry/mcp_programs.h"
 #include "registry/store.h"
 #include "testing/matchers.h"
 
@@ -89,6 +90,13 @@ std::string SchemaProblem(const Json& value, const Json& schema, const Json& roo
           SchemaProblem(value[i], schema["items"], root, fmt::format("{}[{}]", at, i));
       if (!problem.empty()) return problem;
     }
+  }
+  if (schema.contains("oneOf")) {
+    const Json& forms = schema["oneOf"];
+    const auto fits = std::count_if(forms.begin(), forms.end(), [&](const Json& form) {
+      return SchemaProblem(value, form, root, at).empty();
+    });
+    if (fits != 1) return at + ": is none, or several, of its forms";
   }
   if (!value.is_object()) return "";
   if (value.size() > schema.value("maxProperties", SIZE_MAX)) return at + ": too many";
@@ -268,6 +276,58 @@ TEST(DefinitionTest, AgentsThatCannotWorkAreRefused) {
   EXPECT_THAT(refusal("name: refund", "name: transfer_to_x"), HasSubstr("there is no tool refund"));
 }
 
+TEST(DefinitionTest, McpServersRecordingsAndDetectors) {
+  const std::string text = With(R"(session: {record: true, recordSound: true}
+turn_detection: {vad: silero}
+tools:
+  - {name: book, confirmDuplicates: true, http: {url: "https://book.example/"}}
+mcp_servers:
+  - {url: "https://mcp.example/mcp", headers: {X-Key: k}, allowed_tools: [search], timeout: 2s}
+  - {name: files}
+)");
+  const auto d = ParseDefinition(text, "a.yaml");
+  ASSERT_TRUE(d.ok()) << Message(d.status());
+  EXPECT_TRUE(d->session.record && d->session.record_sound);
+  EXPECT_EQ(d->turn_detection.vad, VadEngine::kSilero);
+  EXPECT_TRUE(d->FindTool("book")->confirm_duplicates);
+  ASSERT_EQ(d->mcp_servers.size(), 2U);
+  EXPECT_EQ(d->mcp_servers[0].allowed_tools, std::vector<std::string>{"search"});
+  EXPECT_EQ(d->mcp_servers[0].timeout, absl::Seconds(2));
+  EXPECT_EQ(d->mcp_servers[1].name, "files");
+  const std::string json = ToJson(*d);
+  EXPECT_EQ(SchemaProblem(Json::parse(json)), "");
+  const auto again = FromJson(json);
+  ASSERT_TRUE(again.ok()) << Message(again.status());
+  EXPECT_EQ(ToJson(*again), json);
+
+  const auto refusal = [](const std::string& servers) {
+    return std::string(
+        Message(ParseDefinition(With("mcp_servers: [" + servers + "]\n"), "a.yaml").status()));
+  };
+  EXPECT_THAT(refusal("{name: files, url: \"https://x.example/\"}"), HasSubstr("needs either"));
+  EXPECT_THAT(refusal("{timeout: 2s}"), HasSubstr("needs either"));
+  EXPECT_THAT(refusal("{url: \"http://127.0.0.1:9/\"}"), HasSubstr("mcp_servers[0].url: "));
+  EXPECT_THAT(refusal("{name: files, headers: {X-Key: k}}"), HasSubstr("a program has none"));
+  EXPECT_THAT(refusal("{name: files, command: [rm]}"), HasSubstr("mcp_servers[0].command"));
+  EXPECT_THAT(refusal("{name: files, agents: [nobody]}"), HasSubstr("there is no agent nobody"));
+}
+
+TEST(McpProgramsTest, AreWhatTheOperatorAllows) {
+  const auto programs =
+      ParseMcpPrograms("files: {command: [serve, /srv], environment: {TZ: UTC}}\n", "mcp.yaml");
+  ASSERT_TRUE(programs.ok()) << Message(programs.status());
+  EXPECT_EQ(programs->at("files").command, (std::vector<std::string>{"serve", "/srv"}));
+  EXPECT_EQ(programs->at("files").environment.at("TZ"), "UTC");
+  const auto refusal = [](std::string_view text) {
+    return std::string(Message(ParseMcpPrograms(text, "mcp.yaml").status()));
+  };
+  EXPECT_EQ(refusal("Files: {command: [a]}\n"),
+            "mcp.yaml:1: Files: its name must be 1 to 63 of a to z, 0 to 9 and -");
+  EXPECT_EQ(refusal("a:\n  command: []\n"), "mcp.yaml:2: a.command: must name a program");
+  EXPECT_THAT(refusal("a: {command: [a], user: root}\n"), HasSubstr("a.user"));
+  EXPECT_THAT(refusal("- a\n"), HasSubstr("must be a map"));
+}
+
 TEST(DefinitionTest, DefaultsAreFilledIn) {
   PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition d, ParseDefinition(R"(
 id: hello
@@ -369,15 +429,12 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     NotBuilt, RefusalTest,
     ::testing::Values(
-        Refusal{With("mcp_servers: [{url: \"https://x.example/\"}]\n"),
-                "a.yaml:3: mcp_servers: not built yet in this version"},
         Refusal{With("realtime: {engine: r}\n"), "a.yaml:3: realtime: not built yet"},
         Refusal{With("vision: {enabled: true}\n"), "a.yaml:3: vision.enabled: not built yet"},
         Refusal{With("avatar: bob\n"), "a.yaml:3: avatar: not built yet"},
         Refusal{With("avatar: {enabled: true, model: bob}\n"),
                 "a.yaml:3: avatar.enabled: not built yet"},
         Refusal{With("secrets: [KEY]\n"), "a.yaml:3: secrets: not built yet"},
-        Refusal{With("session: {record: true}\n"), "a.yaml:3: session.record: not built yet"},
         Refusal{With("transcription: {translate_to: de}\n"),
                 "a.yaml:3: transcription.translate_to: not built yet"},
         Refusal{
@@ -618,6 +675,8 @@ TEST(SchemaTest, AgreesWithTheParser) {
       {R"({"id": "x", "tts": [{"engine": "flite", "rate": 2.5}]})", false},
       {R"({"id": "x", "realtime": {}, "name": "y"})", true},  // {} is empty for the parser
       {R"({"id": "x", "mcp_servers": [{}]})", false},
+      {R"({"id": "x", "mcp_servers": [{"name": "a"}, {"url": "https://b.example/"}]})", true},
+      {R"({"id": "x", "mcp_servers": [{"name": "a", "url": "https://b.example/"}]})", false},
       {R"({"id": "x", "limits": {"memory": "64MB"}})", false},
       {R"({"id": "x", "limits": {"memory": "64MiB", "max_tool_steps": 51}})", false},
       {R"({"id": "x", "session": {"away_after": "0"}})", true},

@@ -198,6 +198,64 @@ TEST_F(RoomTest, CallsReachWhomTheyNameAndAreRefusedOtherwise) {
   EXPECT_THAT(ann.seat->SendRpc(call), HasCode(absl::StatusCode::kInvalidArgument));
 }
 
+TEST_F(RoomTest, HowSomebodyLeftIsKnownForAWhile) {
+  Guest ann = Join(Person("ann"));
+  ann.seat->Leave(LeaveReason::kConnectionLost);
+  EXPECT_EQ(ReasonOf(room_->Find("ann").status()).metadata.at("left"), "connection_lost");
+  ann = Join(Person("ann"));
+  PARLEY_EXPECT_OK(room_->Find("ann"));
+  ann.seat->Leave(LeaveReason::kClientInitiated);
+  EXPECT_EQ(ReasonOf(room_->Find("ann").status()).metadata.at("left"), "client_initiated");
+  for (int i = 0; i < 64; ++i) {
+    Join(Person(fmt::format("guest-{}", i))).seat->Leave(LeaveReason::kClientInitiated);
+  }
+  EXPECT_EQ(ReasonOf(room_->Find("ann").status()).reason, "") << "forgotten";
+  EXPECT_THAT(room_->Find("ann"), HasCode(absl::StatusCode::kNotFound));
+}
+
+TEST_F(RoomTest, TheServerCallsAndHearsWhoAnswers) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  std::vector<RpcPacket> heard;
+  const auto hear = [&](const RpcPacket& packet) { heard.push_back(packet); };
+  RpcPacket call;
+  call.request_id = "rpc-1";
+  call.method = "add";
+  call.destination_identity = "bob";
+  PARLEY_ASSERT_OK(room_->Call(call, hear));
+  EXPECT_EQ(bob.sink->Last<RpcPacket>().from_identity, "rpc-1");
+  RpcPacket answer;
+  answer.request_id = "rpc-1";
+  answer.destination_identity = "rpc-1";
+  answer.step = RpcPacket::Step::kResponse;
+  PARLEY_ASSERT_OK(ann.seat->SendRpc(answer));
+  EXPECT_THAT(heard, IsEmpty()) << "ann was not asked";
+  answer.step = RpcPacket::Step::kAck;
+  PARLEY_ASSERT_OK(bob.seat->SendRpc(answer));
+  answer.step = RpcPacket::Step::kResponse;
+  answer.payload = "3";
+  PARLEY_ASSERT_OK(bob.seat->SendRpc(answer));
+  ASSERT_EQ(heard.size(), 2u);
+  EXPECT_EQ(heard[0].step, RpcPacket::Step::kAck);
+  EXPECT_EQ(heard[1].payload, "3");
+  bob.seat->Leave(LeaveReason::kClientInitiated);
+  ASSERT_EQ(heard.size(), 3u);
+  EXPECT_EQ(heard[2].error_code, 1503u);
+  room_->EndCall("rpc-1");
+  call.request_id = "rpc-2";
+  PARLEY_ASSERT_OK(room_->Call(call, hear));
+  EXPECT_EQ(heard.back().error_code, 1401u) << "bob has left";
+  call.payload = std::string(kMaxRpcBytes + 1, 'x');
+  EXPECT_THAT(room_->Call(call, hear), HasCode(absl::StatusCode::kInvalidArgument));
+  call.payload.clear();
+  for (size_t i = 0; i < kMaxCalls - 1; ++i) {
+    call.request_id = fmt::format("many-{}", i);
+    PARLEY_ASSERT_OK(room_->Call(call, hear));
+  }
+  call.request_id = "one too many";
+  EXPECT_THAT(room_->Call(call, hear), HasCode(absl::StatusCode::kResourceExhausted));
+}
+
 TEST_F(RoomTest, BytesGoToOthersWithTheirSender) {
   const Guest ann = Join(Person("ann"));
   const Guest bob = Join(Person("bob"));

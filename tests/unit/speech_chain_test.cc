@@ -135,6 +135,7 @@ class SttChainTest : public ::testing::Test {
     SttChain::Options options;
     options.engines = {{.engine = "first"}, {.engine = "second"}};
     options.final_timeout = absl::Seconds(5);
+    options.pace = &pace_;
     SttChain::Listener listener;
     listener.serves = [this](const std::string& engine, const absl::Status&) {
       served_.push_back(engine);
@@ -167,6 +168,7 @@ class SttChainTest : public ::testing::Test {
   Hearing* first_ = nullptr;
   Hearing* second_ = nullptr;
   Breakers breakers_{clock_};
+  Pace pace_;
   std::optional<SttChain> chain_;
   std::deque<std::pair<uint64_t, SttEvent>> events_;
   std::vector<std::string> served_;
@@ -230,6 +232,86 @@ TEST_F(SttChainTest, AStalledEngineIsReplacedAndItsLateFinalDropped) {
   Deliver();
   EXPECT_THAT(finals_, ElementsAre("7"));
   EXPECT_THAT(served_, ElementsAre("first", "second"));
+}
+
+TEST(PaceTest, WaitsAsLongAsIsUsualAndForgetsWhatWasNot) {
+  Pace pace;
+  const auto patience = [&pace] {
+    return pace.Patience("a", absl::Milliseconds(100), absl::Seconds(4));
+  };
+  for (int i = 0; i < 7; ++i) pace.Learn("a", absl::Milliseconds(50));
+  EXPECT_EQ(patience(), absl::Seconds(4)) << "too little is known";
+  pace.Learn("a", absl::Milliseconds(50));
+  EXPECT_EQ(patience(), absl::Milliseconds(150));
+  pace.Learn("a", absl::Seconds(3));
+  EXPECT_EQ(patience(), absl::Milliseconds(150)) << "one bad answer changes nothing";
+  // It has become slow for good: after a few that were given up it is waited for again.
+  for (int i = 0; i < 4; ++i) pace.LearnLate("a", patience());
+  EXPECT_GT(patience(), absl::Milliseconds(300));
+  for (int i = 0; i < 9; ++i) pace.LearnLate("a", absl::Seconds(9));
+  EXPECT_EQ(patience(), absl::Seconds(4)) << "never longer than without it";
+  EXPECT_EQ(pace.Patience("b", absl::Milliseconds(100), absl::Seconds(2)), absl::Seconds(2));
+}
+
+// An engine that usually takes 100 ms.
+class RivalTest : public SttChainTest {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(chain_->Open().ok());
+    for (uint64_t i = 1; i <= 8; ++i) {
+      Hear({1});
+      End(i);
+      clock_.Advance(absl::Milliseconds(100));
+      Deliver();
+    }
+    finals_.clear();
+    first_->mute = true;
+    Hear({1, 2});
+    End(9);
+    EXPECT_EQ(chain_->CheckAfter(), absl::Milliseconds(200));
+    clock_.Advance(absl::Milliseconds(199));
+    chain_->CheckStalled();
+    EXPECT_EQ(second_->opens, 0);
+    clock_.Advance(absl::Milliseconds(1));
+    chain_->CheckStalled();
+    EXPECT_EQ(second_->opens, 1);
+    EXPECT_EQ(chain_->CheckAfter(), absl::InfiniteDuration());
+  }
+};
+
+TEST_F(RivalTest, ServesWhenItsFinalIsTheFirst) {
+  EXPECT_THAT(served_, ElementsAre("first"));
+  Deliver();
+  EXPECT_THAT(finals_, ElementsAre("1 2"));
+  EXPECT_THAT(served_, ElementsAre("first", "second"));
+  // The preferred one is asked again at the next utterance.
+  first_->mute = false;
+  Hear({3});
+  End(10);
+  Deliver();
+  EXPECT_THAT(finals_, ElementsAre("1 2", "3"));
+  EXPECT_EQ(chain_->engine(), "first");
+}
+
+TEST_F(RivalTest, IsForgottenWhenTheLateOneComesFirst) {
+  SttFinal late;
+  late.transcript.text = "late";
+  late.transcript.words = {{"late", 0, 1}};
+  events_.emplace_front(1, late);
+  Deliver();
+  EXPECT_THAT(finals_, ElementsAre("late"));
+  EXPECT_THAT(served_, ElementsAre("first"));
+}
+
+TEST_F(RivalTest, HearsWhatComesMeanwhileAndServesAtOnceWhenTheOtherBreaks) {
+  events_.clear();  // its own final is on the way
+  Hear({3});
+  End(10);
+  first_->Break();
+  Deliver();
+  EXPECT_EQ(second_->opens, 1);
+  EXPECT_EQ(chain_->engine(), "second");
+  EXPECT_TRUE(failed_.ok());
 }
 
 TEST_F(SttChainTest, ResetIsNotReplayed) {
@@ -327,6 +409,8 @@ class Speaking : public TtsEngine {
 
   bool down = false;
   int break_after_chunks = -1;
+  absl::Duration delay;  // before its first audio, on `clock`
+  FakeClock* clock = nullptr;
   std::vector<std::string> asked;
 
  private:
@@ -337,6 +421,10 @@ class Speaking : public TtsEngine {
     absl::Status Speak(std::string_view sentence, const TtsSink& sink,
                        const Cancellation&) override {
       engine_.asked.emplace_back(sentence);
+      for (absl::Duration waited; waited < engine_.delay; waited += absl::Milliseconds(50)) {
+        engine_.clock->Advance(absl::Milliseconds(50));
+        if (!sink({}, {})) return absl::OkStatus();
+      }
       int32_t word_ms = 0;
       for (const std::string& word : Split(sentence, ' ')) {
         for (int chunk = 0; chunk < 10; ++chunk) {
@@ -368,11 +456,14 @@ class TtsChainTest : public ::testing::Test {
   void Make(bool words) {
     for (const char* name : {"first", "second"}) {
       auto engine = std::make_unique<Speaking>(name, words);
+      engine->clock = &clock_;
       (name == std::string("first") ? first_ : second_) = engine.get();
       table_.Add(name, std::move(engine));
     }
     TtsChain::Options options;
     options.voices = {{.engine = "first"}, {.engine = "second"}};
+    options.pace = &pace_;
+    options.clock = &clock_;
     options.serves = [this](const std::string& engine, const absl::Status&) {
       served_.push_back(engine);
     };
@@ -404,6 +495,7 @@ class TtsChainTest : public ::testing::Test {
   Speaking* first_ = nullptr;
   Speaking* second_ = nullptr;
   Breakers breakers_{clock_};
+  Pace pace_;
   std::optional<TtsChain> chain_;
   Cancellation cancel_;
   std::string heard_;
@@ -437,6 +529,19 @@ TEST_F(TtsChainTest, WithoutWordTimesTheRestIsEstimated) {
   ASSERT_TRUE(Speak("one two three four five").ok());
   // One second at 155 words a minute is two words and a half.
   EXPECT_THAT(second_->asked, ElementsAre("three four five"));
+}
+
+TEST_F(TtsChainTest, AVoiceThatIsLaterThanUsualIsLeftAndOneThatIsAlwaysSlowIsNot) {
+  Make(/*words=*/true);
+  first_->delay = absl::Milliseconds(800);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(Speak("apples").ok());
+  EXPECT_THAT(served_, ElementsAre("first"));
+  first_->delay = absl::Seconds(60);
+  const int64_t before_us = clock_.MonotonicMicros();
+  ASSERT_TRUE(Speak("bring cheer").ok());
+  EXPECT_THAT(words_, ElementsAre("bring@0", "cheer@1000"));
+  EXPECT_THAT(served_, ElementsAre("first", "second"));
+  EXPECT_EQ(clock_.MonotonicMicros() - before_us, 1'100'000) << "800 ms, 250 more, a look each 50";
 }
 
 TEST_F(TtsChainTest, ThePreferredVoiceIsBackAtTheNextSentence) {

@@ -595,5 +595,56 @@ TEST(DataChannels, MessagesOfAllSizesComeThroughBothWays) {
   EXPECT_FALSE(a.failed() || b.failed());
 }
 
+// Both roles against each other: what one side offers the other answers, whoever has full ICE.
+TEST(ClientRoleTest, OffersToAndAnswersAServer) {
+  const std::vector<Endpoint> here = {*Endpoint::Parse("192.0.2.1", 7882)};
+  Offering client("AA", IceCredentials{"client", "pwd-of-the-client"}, {{"_reliable", true, {}}});
+  Negotiation server("BB", here);
+  client.AddTrack(1, "cid", "cid");
+  auto offer = client.Next();
+  ASSERT_TRUE(offer);
+  EXPECT_EQ(offer->sdp.find("a=ice-lite"), std::string::npos);
+  EXPECT_EQ(offer->sdp.find("a=candidate"), std::string::npos);
+  EXPECT_NE(offer->sdp.find("a=ice-ufrag:client"), std::string::npos);
+  auto sdp = ParseSdp(offer->sdp);
+  PARLEY_ASSERT_OK(sdp);
+  auto answer = server.Accept(*sdp);
+  PARLEY_ASSERT_OK(answer);
+  EXPECT_EQ(answer->plan.receive.at(0).track_id, "cid");
+  EXPECT_FALSE(answer->plan.dtls_client);
+  sdp = ParseSdp(answer->sdp);
+  PARLEY_ASSERT_OK(sdp);
+  EXPECT_TRUE(sdp->ice_lite);
+  EXPECT_THAT(sdp->sections[0].candidates, ::testing::SizeIs(1));
+  auto plan = client.Accept(*sdp, offer->id);
+  PARLEY_ASSERT_OK(plan);
+  EXPECT_TRUE(plan->dtls_client);  // the server is passive
+  EXPECT_EQ(plan->send.at(0).track, 1);
+
+  // New credentials of the client's agent are in its next offer.
+  client.RestartIce({"again", "pwd-of-the-next"});
+  offer = client.Next();
+  ASSERT_TRUE(offer);
+  EXPECT_NE(offer->sdp.find("a=ice-ufrag:again"), std::string::npos);
+
+  Offering from_server("BB", here, {});
+  from_server.AddTrack(0, "TR_a", "PA_a|TR_a");
+  Negotiation hearing("AA", IceCredentials{"client", "pwd-of-the-client"});
+  sdp = ParseSdp(from_server.Next()->sdp);
+  PARLEY_ASSERT_OK(sdp);
+  auto heard = hearing.Accept(*sdp);
+  PARLEY_ASSERT_OK(heard);
+  EXPECT_TRUE(heard->plan.dtls_client);
+  EXPECT_EQ(heard->plan.receive.at(0).track_id, "TR_a");
+  EXPECT_EQ(heard->sdp.find("a=ice-lite"), std::string::npos);
+  sdp = ParseSdp(heard->sdp);
+  PARLEY_ASSERT_OK(sdp);
+  EXPECT_EQ(sdp->sections[0].setup, "active");
+  plan = from_server.Accept(*sdp, 0);
+  PARLEY_ASSERT_OK(plan);
+  EXPECT_FALSE(plan->dtls_client);
+  EXPECT_EQ(plan->send.size(), 1);
+}
+
 }  // namespace
 }  // namespace parley::webrtc

@@ -123,7 +123,7 @@ affinity:
     - {name: tmp, mountPath: /tmp}
 {{- end }}
 
-{{/* What every process of ours is told: keys, certificates. */}}
+{{/* What every process of ours is told: keys, certificates, where spans go. */}}
 {{- define "parley.commonEnv" -}}
 - {name: PARLEY_KEYS_FILE, value: /etc/parley/keys.yaml}
 {{- if .Values.tls.enabled }}
@@ -132,6 +132,17 @@ affinity:
 - {name: PARLEY_TLS_AUTHORITIES, value: /etc/parley-tls/ca.crt}
 - {name: PARLEY_TLS_SERVER_NAME, value: {{ .Values.tls.serverName | quote }}}
 - {name: PARLEY_TLS_MUTUAL, value: {{ .Values.tls.mutual | quote }}}
+{{- end }}
+{{- with .Values.tracing.endpoint }}
+- {name: PARLEY_TRACE_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+
+{{- define "parley.collectorEgress" -}}
+{{- with .Values.tracing.endpoint }}
+# Spans.
+- to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $.Values.tracing.namespace }}}}}]
+  ports: [{port: {{ regexFind ":[0-9]+" (regexReplaceAll "^https?://" . "") | trimPrefix ":" }}, protocol: TCP}]
 {{- end }}
 {{- end }}
 

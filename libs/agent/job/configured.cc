@@ -1,4 +1,5 @@
 // The entrypoint of configured agents: a definition becomes a session.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -64,7 +65,8 @@ std::vector<TtsEngine> TtsOf(const std::vector<registry::TtsConfig>& chain) {
   return engines;
 }
 
-std::vector<Tool> ToolsOf(const registry::AgentDefinition& definition, std::string_view agent) {
+std::vector<Tool> ToolsOf(const registry::AgentDefinition& definition,
+                          const std::vector<ServerTool>& offered, std::string_view agent) {
   std::vector<Tool> tools;
   for (const registry::Tool& tool : definition.tools) {
     if (!tool.IsOf(agent)) continue;
@@ -76,10 +78,23 @@ std::vector<Tool> ToolsOf(const registry::AgentDefinition& definition, std::stri
                      .filler = tool.filler,
                      .confirm_duplicates = tool.confirm_duplicates});
   }
+  for (const ServerTool& tool : offered) {
+    const bool known = definition.FindTool(tool.name) != nullptr;
+    const bool own = tool.agents.empty() ||
+                     std::find(tool.agents.begin(), tool.agents.end(), agent) != tool.agents.end();
+    if (known || !own) continue;
+    tools.push_back({.name = tool.name,
+                     .description = tool.description,
+                     .parameters_json = tool.parameters_json,
+                     .timeout = tool.timeout,
+                     .run = nullptr,
+                     .filler = {}});
+  }
   return tools;
 }
 
-absl::StatusOr<SessionConfig> ConfigOf(const std::string& definition_json) {
+absl::StatusOr<SessionConfig> ConfigOf(const JobInfo& job) {
+  const std::string& definition_json = job.definition_json;
   PARLEY_ASSIGN_OR_RETURN(const registry::AgentDefinition definition,
                           registry::FromJson(definition_json));
   const auto json = nlohmann::json::parse(definition_json, nullptr, false);
@@ -92,7 +107,7 @@ absl::StatusOr<SessionConfig> ConfigOf(const std::string& definition_json) {
   PARLEY_ASSIGN_OR_RETURN(config.stt, SttOf(definition));
   PARLEY_ASSIGN_OR_RETURN(config.llm, LlmOf(definition.llm, json));
   config.tts = TtsOf(definition.tts);
-  config.tools = ToolsOf(definition, definition.id);
+  config.tools = ToolsOf(definition, job.server_tools, definition.id);
   for (const auto& [id, part] : definition.agents) {
     AgentConfig agent{.name = id,
                       .description = part.description,
@@ -100,22 +115,27 @@ absl::StatusOr<SessionConfig> ConfigOf(const std::string& definition_json) {
                       .greeting = part.greeting,
                       .farewell = part.farewell,
                       .tts = TtsOf(part.tts),
-                      .tools = ToolsOf(definition, id),
+                      .tools = ToolsOf(definition, job.server_tools, id),
                       .handoffs = part.handoffs,
                       .context = session::ContextOf(part.context)};
     PARLEY_ASSIGN_OR_RETURN(agent.llm, LlmOf(part.llm, json));
     config.agents.push_back(std::move(agent));
   }
   config.options = session::OptionsOf(definition);
+  if (definition.turn_detection.vad == registry::VadEngine::kSilero) {
+    config.vad = VoiceDetector::kSilero;
+  }
   config.publish_transcripts = definition.transcription_enabled;
   config.keep_transcript = definition.session.transcript;
+  config.record = definition.session.record;
+  config.record_sound = definition.session.record_sound;
   return config;
 }
 
 }  // namespace
 
 absl::Status RunConfiguredAgent(JobContext& job) {
-  absl::StatusOr<SessionConfig> config = ConfigOf(job.info().definition_json);
+  absl::StatusOr<SessionConfig> config = ConfigOf(job.info());
   if (!config.ok()) {
     job.FailDefinition(Message(config.status()));
     return config.status();

@@ -23,10 +23,13 @@ namespace speechv1 = parley::speech::v1;
 constexpr char kChatTopic[] = "lk.chat";
 constexpr char kTurnTopic[] = "parley.turn";
 constexpr char kStalledTopic[] = "parley.stalled";
+constexpr char kTurnReportTopic[] = "parley.turn_report";
 constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
+constexpr int64_t kFrameUs = 20'000;
+constexpr uint32_t kUnknownLevel = 127;
 constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
 
 std::vector<session::ToolSpec> SpecsOf(const std::vector<Tool>& tools) {
@@ -74,22 +77,30 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                                                       room, assignment, std::move(config),
                                                       std::move(hooks)));
   Conversation* self = made.get();
-  PARLEY_ASSIGN_OR_RETURN(made->listener_,
-                          Listener::Create({.voice =
-                                                [self](bool speech) {
-                                                  // Whoever is interrupted is to know what was
-                                                  // heard.
-                                                  self->playout_->TellProgress();
-                                                  self->Handle(event_::Voice{speech});
-                                                },
-                                            .recogniser =
-                                                [self](std::string_view pcm16) {
-                                                  jobv1::SttCommand& stt =
-                                                      *self->stt_audio_.mutable_stt();
-                                                  stt.set_stream(self->stt_stream_);
-                                                  stt.mutable_audio()->assign(pcm16);
-                                                  self->host_.send(self->stt_audio_);
-                                                }}));
+  Listener::Sinks ears = {.voice =
+                              [self](bool speech) {
+                                // Whoever is interrupted is to know what was heard.
+                                self->playout_->TellProgress();
+                                self->Handle(event_::Voice{speech}, self->heard_us_);
+                              },
+                          .recogniser =
+                              [self](std::string_view pcm16) {
+                                jobv1::SttCommand& stt = *self->stt_audio_.mutable_stt();
+                                stt.set_stream(self->stt_stream_);
+                                stt.mutable_audio()->assign(pcm16);
+                                self->host_.send(self->stt_audio_);
+                              },
+                          .heard = {}};
+  std::function<void(std::span<const int16_t>, int64_t)> said;
+  if (made->config_.record_sound) {
+    ears.heard = [self](std::span<const int16_t> frame) {
+      if (self->sound_ != nullptr) self->sound_->OnCaller(frame, self->heard_us_);
+    };
+    said = [self](std::span<const int16_t> frame, int64_t due_us) {
+      if (self->sound_ != nullptr) self->sound_->OnAgent(frame, due_us + kFrameUs);
+    };
+  }
+  PARLEY_ASSIGN_OR_RETURN(made->listener_, Listener::Create(std::move(ears), made->NewVad()));
   made->playout_ = std::make_unique<Playout>(
       loop, std::move(encoder),
       Playout::Sinks{.frame =
@@ -109,11 +120,13 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                            message.mutable_audio_cut()->set_after_us(after_us);
                            self->host_.send(message);
                          },
+                     .played = std::move(said),
                      .progress =
                          [self](uint64_t speech, int64_t position_us) {
                            self->Handle(event_::Played{speech, position_us});
                          }},
       absl::Milliseconds(assignment.audio_ahead_ms()));
+  PARLEY_RETURN_IF_ERROR(made->StartRecording());
   return made;
 }
 
@@ -132,10 +145,13 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
       segment_prefix_("SG_" + assignment.job().job_id() + "_" +
                       std::to_string(assignment.job().fencing_token()) + "_"),
       voices_(VoicesOf(config_)),
+      recording_timer_(loop),
       session_(config_.options, CharactersOf(config_)),
       timer_(loop),
       hand_over_timer_(loop) {
-  if (config_.on_recording) session_.RecordTo(&recorder_.emplace(config_.on_recording));
+  if (config_.on_recording || config_.record) {
+    session_.RecordTo(&recorder_.emplace([this](std::string_view line) { KeepLine(line); }));
+  }
   const std::string& checkpoint = assignment.job().checkpoint();
   if (!assignment.job().resuming() || checkpoint.empty()) return;
   if (const absl::Status restored = session_.Restore(checkpoint); !restored.ok()) {
@@ -144,11 +160,20 @@ Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, 
   }
 }
 
+std::unique_ptr<audio::Vad> Conversation::NewVad() {
+  if (config_.vad != VoiceDetector::kSilero) return audio::NewWebrtcVad();
+  if (VadModel() != nullptr) return audio::NewSileroVad(VadModel());
+  Warn("the neural voice detector is not here; the other one listens",
+       "name its file with --vad-model");
+  return audio::NewWebrtcVad();
+}
+
 Conversation::~Conversation() { *self_ = nullptr; }
 
 Conversation::Voice Conversation::VoiceOf(const SessionConfig& config, const AgentConfig& agent) {
-  return {ChatRequestOf(config, agent), SynthesizeConfigOf(agent.tts, Playout::kRateHz),
-          agent.tools};
+  // A recording of the sound wants samples.
+  return {ChatRequestOf(config, agent),
+          SynthesizeConfigOf(agent.tts, Playout::kRateHz, !config.record_sound), agent.tools};
 }
 
 std::map<std::string, Conversation::Voice> Conversation::VoicesOf(const SessionConfig& config) {
@@ -342,14 +367,22 @@ void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
   if (packet.topic() != kTurnTopic || packet.from_identity() != linked_) return;
   if (packet.payload() == "commit") return Handle(event_::CommitTurn{}, now_us);
   if (packet.payload() == "clear") return Handle(event_::ClearTurn{}, now_us);
+  using session::TurnDetection;
+  for (const auto one : {TurnDetection::kVad, TurnDetection::kStt, TurnDetection::kSemantic,
+                         TurnDetection::kManual}) {
+    if (packet.payload() == fmt::format("detect {}", session::Name(one))) {
+      return Handle(event_::SetTurnDetection{one}, now_us);
+    }
+  }
 }
 
-void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t) {
+void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t now_us) {
   if (paused_ || linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number())) return;
+  heard_us_ = now_us;
   if (audio.codec() == roomv1::CODEC_PCM16) {
     listener_->OnPcm(audio.data());
   } else {
-    listener_->OnOpus(audio.data(), audio.timestamp());
+    listener_->OnOpus(audio.data(), audio.timestamp(), audio.level());
   }
 }
 
@@ -402,7 +435,14 @@ void Conversation::OnTtsAudio(uint32_t stream, const speechv1::SynthesizedAudio&
                               int64_t now_us) {
   samples_.clear();
   audio::AppendSamples(audio.data(), samples_);
-  const auto count = static_cast<int64_t>(samples_.size());
+  const bool leveled = audio.levels().size() == static_cast<size_t>(audio.packets_size());
+  for (int i = 0; i < audio.packets_size(); ++i) {
+    const uint32_t level =
+        leveled ? static_cast<uint8_t>(audio.levels()[static_cast<size_t>(i)]) : kUnknownLevel;
+    playout_->AppendPacket(audio.packets(i), std::min(level, kUnknownLevel));
+  }
+  const auto count = static_cast<int64_t>(samples_.size()) +
+                     audio.packets_size() * static_cast<int64_t>(Playout::kFrameSamples);
   event_::TtsAudio heard{
       stream, audio.segment(), audio::SamplesToMicros(count, Playout::kRateHz), {}};
   for (const speechv1::WordTiming& word : audio.words()) {
@@ -672,8 +712,19 @@ void Conversation::Do(const command::TurnDone& done) {
   if (done.report.interrupted) ++interruptions_;
   if (config_.on_turn) config_.on_turn(done.report);
   jobv1::FromJob message;
-  *message.mutable_turn() = ReportOf(done.report);
+  const jobv1::TurnReport& report = *message.mutable_turn() = ReportOf(done.report);
   host_.send(message);
+  // Whoever shows the call may show how long the answer took, and why.
+  const nlohmann::json told = {{"turn_id", report.turn_id()},
+                               {"endpointing_ms", report.endpointing_ms()},
+                               {"transcript_ms", report.transcript_ms()},
+                               {"llm_ms", report.llm_ms()},
+                               {"tts_ms", report.tts_ms()},
+                               {"output_ms", report.output_ms()},
+                               {"total_ms", report.total_ms()},
+                               {"interrupted", report.interrupted()},
+                               {"tool_calls", report.tool_calls()}};
+  SendData(kTurnReportTopic, told.dump());
 }
 
 void Conversation::Do(const command::SpeechDone& done) { host_.speech_done(done); }
@@ -690,16 +741,19 @@ void Conversation::Do(const command::Stalled& stalled) {
   host_.send(message);
   if (config_.on_stalled) config_.on_stalled(stalled);
   // Whoever shows the call may show why it is silent.
-  jobv1::FromJob told;
-  roomv1::DataPacket& packet = *told.mutable_room_command()->mutable_data();
-  packet.set_topic(kStalledTopic);
+  const nlohmann::json told = {{"stage", out.stage()},
+                               {"waited_ms", absl::ToInt64Milliseconds(stalled.waited)},
+                               {"given_up", stalled.given_up}};
+  SendData(kStalledTopic, told.dump());
+}
+
+void Conversation::SendData(const char* topic, std::string payload) {
+  jobv1::FromJob message;
+  roomv1::DataPacket& packet = *message.mutable_room_command()->mutable_data();
+  packet.set_topic(topic);
   packet.set_reliable(true);
-  packet.set_payload(nlohmann::json{
-      {"stage", out.stage()},
-      {"waited_ms", absl::ToInt64Milliseconds(stalled.waited)},
-      {"given_up",
-       stalled.given_up}}.dump());
-  host_.send(told);
+  packet.set_payload(std::move(payload));
+  host_.send(message);
 }
 
 void Conversation::Do(const command::SaveCheckpoint& save) {
@@ -725,6 +779,7 @@ void Conversation::Do(const command::End& end) {
   ended_ = true;
   timer_.Stop();
   playout_->Clear();
+  EndRecording();
   for (const auto& [name, hooks] : hooks_) hooks->SessionOver();
   host_.ended(end.reason, end.error);
 }

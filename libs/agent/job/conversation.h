@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "agent/agent.h"
+#include "agent/job/call_sound.h"
 #include "agent/job/hooks.h"
 #include "agent/job/listener.h"
 #include "agent/job/mailbox.h"
@@ -125,9 +126,18 @@ class Conversation {
   void Do(const session::command::Log& log);
   void Do(const session::command::End& end);
 
+  // What is kept of the call (keep_recording.cc).
+  absl::Status StartRecording();
+  void KeepLine(std::string_view line);
+  void GiveRecording();
+  void FlushRecording();
+  std::unique_ptr<audio::Vad> NewVad();
+  void EndRecording();
+
   parley::common::v1::CallContext ContextOf(const std::string& turn_id) const;
   void SendText(const std::string& stream_id, const std::string& segment_id, std::string_view text,
                 bool stream_over, bool final, const std::string& identity);
+  void SendData(const char* topic, std::string payload);  // to everybody in the room
   void Warn(std::string message, std::string detail);
 
   event::Loop& loop_;
@@ -153,12 +163,17 @@ class Conversation {
   AgentHooks* HooksOf(const std::string& agent) const;  // null: it has none
   void TellPresent() const;
   std::map<std::string, Voice> voices_;
+  parley::job::v1::FromJob recording_;  // waits to be given
+  size_t recorded_bytes_ = 0;           // of the session's recording
+  std::unique_ptr<CallSound> sound_;    // null: not recorded
+  event::Timer recording_timer_;
   std::optional<session::Recorder> recorder_;
   session::Session session_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<Playout> playout_;
   event::Timer timer_;
   int64_t armed_us_ = std::numeric_limits<int64_t>::max();  // when it rings
+  int64_t heard_us_ = 0;  // when the frame that is being heard came
   std::deque<std::pair<session::Event, int64_t>> events_;
   bool driving_ = false;
   bool ended_ = false;

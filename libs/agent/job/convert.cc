@@ -70,6 +70,13 @@ JobInfo InfoOf(const jobv1::Assignment& assignment) {
                .attempt = job.attempt(),
                .resuming = job.resuming(),
                .definition_json = assignment.definition_json()};
+  for (const jobv1::ServerTool& tool : assignment.tools()) {
+    info.server_tools.push_back({tool.name(),
+                                 tool.description(),
+                                 tool.parameters_json(),
+                                 absl::Milliseconds(tool.timeout_ms()),
+                                 {tool.agents().begin(), tool.agents().end()}});
+  }
   info.attributes.insert(job.attributes().begin(), job.attributes().end());
   return info;
 }
@@ -91,10 +98,12 @@ speechv1::RecognizeConfig RecognizeConfigOf(const SessionConfig& config) {
   return out;
 }
 
-speechv1::SynthesizeConfig SynthesizeConfigOf(const std::vector<TtsEngine>& engines, int rate_hz) {
+speechv1::SynthesizeConfig SynthesizeConfigOf(const std::vector<TtsEngine>& engines, int rate_hz,
+                                              bool ready_opus) {
   speechv1::SynthesizeConfig out;
   out.set_encoding(speechv1::AUDIO_ENCODING_PCM16);
   out.set_sample_rate_hz(rate_hz);
+  out.set_ready_opus(ready_opus);
   for (const TtsEngine& engine : engines) {
     speechv1::VoiceConfig& one = *out.add_voices();
     one.set_engine(engine.engine);

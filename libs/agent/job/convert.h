@@ -15,8 +15,9 @@ namespace parley::agent {
 
 JobInfo InfoOf(const parley::job::v1::Assignment& assignment);
 parley::speech::v1::RecognizeConfig RecognizeConfigOf(const SessionConfig& config);
+// `ready_opus`: recorded speech may come as Opus.
 parley::speech::v1::SynthesizeConfig SynthesizeConfigOf(const std::vector<TtsEngine>& engines,
-                                                        int rate_hz);
+                                                        int rate_hz, bool ready_opus);
 // Models, tools and handoffs of one of the session's agents; the items are added for each request.
 parley::llm::v1::ChatRequest ChatRequestOf(const SessionConfig& config, const AgentConfig& agent);
 void AddItems(const std::vector<session::ChatItem>& items, parley::llm::v1::ChatRequest& request);

@@ -39,6 +39,7 @@ void Conversation::FinishHandOver() {
   hand_over_timer_.Stop();
   const auto paused = std::exchange(hand_over_, nullptr);
   Pause();
+  FlushRecording();
   paused(session_.Checkpoint());
 }
 

@@ -20,24 +20,43 @@ constexpr size_t kFeedSamples = 5 * kVoiceFrameSamples;
 constexpr uint32_t kTicksPerSample = kRoomRateHz / kVoiceRateHz;
 // A longer gap is a pause of the sender's, not loss.
 constexpr size_t kMaxConcealedSamples = 3 * kVoiceFrameSamples;
+// Softer than this is below where the detector of voices begins (-52 dBov), and some.
+constexpr uint32_t kSoftLevel = 60;  // -dBov
+// Decoded after the last louder frame: longer than any silence that means something, and all that
+// Feed() can ask for.
+constexpr int kSoftDecoded = 50;
+constexpr int kSoftProbe = 50;  // frames from one look at whether it is soft to the next
+constexpr float kNotSoftDbov = -54;
 constexpr size_t kMaxPcmSamples = size_t{kRoomRateHz} * 120 / 1000;  // of one message
 constexpr size_t kMaxPcmBytes = kMaxPcmSamples * sizeof(int16_t);
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Listener>> Listener::Create(Sinks sinks) {
+namespace {
+std::shared_ptr<const audio::SileroModel>& Model() {
+  static std::shared_ptr<const audio::SileroModel> model;
+  return model;
+}
+}  // namespace
+
+void UseVadModel(std::shared_ptr<const audio::SileroModel> model) { Model() = std::move(model); }
+const std::shared_ptr<const audio::SileroModel>& VadModel() { return Model(); }
+
+absl::StatusOr<std::unique_ptr<Listener>> Listener::Create(Sinks sinks,
+                                                           std::unique_ptr<audio::Vad> vad) {
   PARLEY_ASSIGN_OR_RETURN(audio::OpusDecoder decoder, audio::OpusDecoder::Create(kVoiceRateHz));
   PARLEY_ASSIGN_OR_RETURN(audio::Resampler resampler,
                           audio::Resampler::Create(kRoomRateHz, kVoiceRateHz));
   return std::unique_ptr<Listener>(
-      new Listener(std::move(sinks), std::move(decoder), std::move(resampler)));
+      new Listener(std::move(sinks), std::move(vad), std::move(decoder), std::move(resampler)));
 }
 
-Listener::Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler resampler)
+Listener::Listener(Sinks sinks, std::unique_ptr<audio::Vad> vad, audio::OpusDecoder decoder,
+                   audio::Resampler resampler)
     : sinks_(std::move(sinks)),
       decoder_(std::move(decoder)),
       resampler_(std::move(resampler)),
-      vad_(audio::NewWebrtcVad()),
+      vad_(std::move(vad)),
       decoded_(audio::OpusDecoder::MaxSamples(kVoiceRateHz)),
       ring_(kRingSamples) {
   frame_.reserve(kVoiceFrameSamples);
@@ -46,7 +65,44 @@ Listener::Listener(Sinks sinks, audio::OpusDecoder decoder, audio::Resampler res
   fed_.reserve(kFeedSamples + kRingSamples);
 }
 
-void Listener::OnOpus(std::string_view packet, uint32_t timestamp) {
+void Listener::OnOpus(std::string_view packet, uint32_t timestamp, uint32_t level) {
+  // Who keeps the sound keeps all of it.
+  soft_frames_ = !sinks_.heard && Softer(level) ? soft_frames_ + 1 : 0;
+  if (soft_frames_ <= kSoftDecoded) {
+    DecodeKept();
+    return Decode(packet, timestamp);
+  }
+  Keep(packet, timestamp);
+  if (soft_frames_ % kSoftProbe != 0) return;
+  loudest_dbov_ = -127;
+  DecodeKept();
+  level_false_ = loudest_dbov_ > kNotSoftDbov;
+}
+
+bool Listener::Softer(uint32_t level) {
+  if (level > 0 && level < kLevelUnknown) level_known_ = true;
+  return level_known_ && !level_false_ && !feeding_ && level >= kSoftLevel;
+}
+
+void Listener::Keep(std::string_view packet, uint32_t timestamp) {
+  if (kept_count_ == kMaxKept) {
+    kept_first_ = (kept_first_ + 1) % kMaxKept;
+    --kept_count_;
+  }
+  Kept& kept = kept_[(kept_first_ + kept_count_++) % kMaxKept];
+  kept.packet.assign(packet);
+  kept.timestamp = timestamp;
+}
+
+void Listener::DecodeKept() {
+  for (; kept_count_ > 0; --kept_count_) {
+    const Kept& kept = kept_[kept_first_];
+    kept_first_ = (kept_first_ + 1) % kMaxKept;
+    Decode(kept.packet, kept.timestamp);
+  }
+}
+
+void Listener::Decode(std::string_view packet, uint32_t timestamp) {
   if (has_timestamp_) ConcealUntil(timestamp, packet);
   const auto count = decoder_.Decode(packet, decoded_);
   if (!count.ok()) return;  // the sender's fault; the next packet may be good
@@ -97,6 +153,9 @@ void Listener::Reset() {
   frame_.clear();
   ring_filled_ = 0;
   has_timestamp_ = false;
+  kept_count_ = 0;
+  soft_frames_ = 0;
+  level_known_ = level_false_ = false;
   vad_->Reset();
   resampler_.Reset();
 }
@@ -120,10 +179,12 @@ void Listener::OnFrame() {
   }
   ring_filled_ = std::min(ring_filled_ + kVoiceFrameSamples, kRingSamples);
   if (fed) fed_.insert(fed_.end(), frame_.begin(), frame_.end());
-  const bool speech = vad_->Process(frame_).speech;
+  if (sinks_.heard) sinks_.heard(frame_);
+  const audio::VadFrame judged = vad_->Process(frame_);
+  loudest_dbov_ = std::max(loudest_dbov_, judged.level_dbov);
   frame_.clear();
   if (fed_.size() >= kFeedSamples) GiveFed();
-  sinks_.voice(speech);
+  sinks_.voice(judged.speech);
 }
 
 void Listener::GiveFed() {

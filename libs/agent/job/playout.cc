@@ -27,20 +27,44 @@ Playout::Playout(event::Loop& loop, audio::OpusEncoder encoder, Sinks sinks, abs
                                           std::clamp(ahead, absl::ZeroDuration(), kMostAhead)) /
                                       kFrameUs)),
       cushion_us_(window_ < kWindowWithCushion ? 0 : kCushionFrames * kFrameUs),
-      timer_(loop) {}
+      timer_(loop),
+      sound_(sinks_.played ? kMostFrames * kFrameSamples : 0) {}
 
 void Playout::Begin() {
   Clear();
-  encoder_.Reset();
+  encoded_ = false;
 }
 
 void Playout::Append(std::span<const int16_t> samples) {
+  if (samples.empty()) return;
   if (next_ > 0) {
     samples_.erase(samples_.begin(), samples_.begin() + static_cast<std::ptrdiff_t>(next_));
     next_ = 0;
   }
   samples_.insert(samples_.end(), samples.begin(), samples.end());
-  if (!running_ || samples.empty()) return;
+  if (empty() || pieces_.back().bytes > 0) return Add({.samples = samples.size()});
+  pieces_.back().samples += samples.size();
+  Add({});
+}
+
+void Playout::AppendPacket(std::string_view packet, uint32_t level) {
+  if (packet.empty() || packet.size() > audio::OpusEncoder::kMaxPacketBytes) return;
+  if (next_packet_ > packets_.size() / 2) {
+    packets_.erase(packets_.begin(), packets_.begin() + static_cast<std::ptrdiff_t>(next_packet_));
+    next_packet_ = 0;
+  }
+  packets_.insert(packets_.end(), packet.begin(), packet.end());
+  Add({.bytes = packet.size(), .level = level});
+}
+
+// There is more to play; an empty piece says that of what is there already.
+void Playout::Add(const Piece& piece) {
+  if (piece_ > pieces_.size() / 2) {
+    pieces_.erase(pieces_.begin(), pieces_.begin() + static_cast<std::ptrdiff_t>(piece_));
+    piece_ = 0;
+  }
+  if (piece.samples + piece.bytes > 0) pieces_.push_back(piece);
+  if (!running_) return;
   if (starved_) return Run();
   WakeAgain(loop_.NowMicros());  // sooner than to see the end of what there was
 }
@@ -63,7 +87,9 @@ void Playout::Resume() {
 void Playout::Clear() {
   Halt();
   samples_.clear();
-  next_ = 0;
+  packets_.clear();
+  pieces_.clear();
+  next_ = next_packet_ = piece_ = 0;
   count_ = kept_ = 0;
   played_ = told_ = 0;
   speech_ = 0;
@@ -106,7 +132,7 @@ void Playout::Fill() {
   }
   HandOver(now_us);
   Settle(now_us);
-  if (count_ == 0 && next_ == samples_.size()) {
+  if (count_ == 0 && empty()) {
     // Said, or more is on its way: no reason to wake up until then.
     timer_.Stop();
     starved_ = true;
@@ -119,23 +145,46 @@ void Playout::Fill() {
 
 // One more frame, if there is one whose time is near.
 bool Playout::Encode(int64_t now_us) {
-  const size_t left = samples_.size() - next_;
   const int64_t due_us = next_due_us_ + static_cast<int64_t>(kept_) * kFrameUs;
-  if (left == 0 || count_ == window_) return false;
+  if (empty() || count_ == window_) return false;
   if (due_us > now_us + static_cast<int64_t>(window_ - 1) * kFrameUs) return false;
-  // What makes it whole may be on its way, until its time comes.
-  if (left < kFrameSamples && due_us > now_us + cushion_us_) return false;
-  std::array<int16_t, kFrameSamples> samples{};
-  const size_t count = std::min(left, kFrameSamples);
-  std::copy_n(samples_.begin() + static_cast<std::ptrdiff_t>(next_), count, samples.begin());
-  next_ += count;
-  Encoded& frame = At(count_);
-  frame.samples = count;
-  frame.level = audio::Level(samples);
-  frame.bytes = encoder_.Encode(samples, frame.packet).value_or(0);
+  Piece& piece = pieces_[piece_];
+  if (piece.bytes > 0) {
+    TakePacket(piece, At(count_));
+  } else {
+    // What makes it whole may be on its way, until its time comes.
+    const bool last = piece_ + 1 == pieces_.size();
+    if (last && piece.samples < kFrameSamples && due_us > now_us + cushion_us_) return false;
+    TakeSamples(piece, At(count_));
+  }
+  if (piece.samples == 0) ++piece_;
   ++count_;
   ++kept_;
   return true;
+}
+
+void Playout::TakeSamples(Piece& piece, Encoded& frame) {
+  if (!std::exchange(encoded_, true)) encoder_.Reset();  // what it last coded is long past
+  std::array<int16_t, kFrameSamples> samples{};
+  frame.samples = std::min(piece.samples, kFrameSamples);
+  std::copy_n(samples_.begin() + static_cast<std::ptrdiff_t>(next_), frame.samples,
+              samples.begin());
+  next_ += frame.samples;
+  piece.samples -= frame.samples;
+  frame.level = audio::Level(samples);
+  frame.bytes = encoder_.Encode(samples, frame.packet).value_or(0);
+  if (!sound_.empty()) std::copy(samples.begin(), samples.end(), SoundAt(count_).begin());
+}
+
+void Playout::TakePacket(const Piece& piece, Encoded& frame) {
+  encoded_ = false;
+  if (!sound_.empty()) std::ranges::fill(SoundAt(count_), 0);
+  std::copy_n(packets_.begin() + static_cast<std::ptrdiff_t>(next_packet_), piece.bytes,
+              frame.packet.begin());
+  next_packet_ += piece.bytes;
+  frame.bytes = piece.bytes;
+  frame.samples = kFrameSamples;
+  frame.level = piece.level;
 }
 
 void Playout::HandOver(int64_t now_us) {
@@ -162,6 +211,7 @@ void Playout::HandOver(int64_t now_us) {
 void Playout::Settle(int64_t now_us) {
   while (count_ > kept_ && At(0).due_us <= now_us) {
     played_ += static_cast<int64_t>(At(0).samples);
+    if (!sound_.empty()) sinks_.played(SoundAt(0), At(0).due_us);
     first_ = (first_ + 1) % kMostFrames;
     --count_;
   }
@@ -169,7 +219,7 @@ void Playout::Settle(int64_t now_us) {
 
 void Playout::WakeAgain(int64_t now_us) {
   // With nothing left, when the last one's time has come: that is to be told.
-  const bool more = next_ < samples_.size();
+  const bool more = !empty();
   const int64_t at_us = next_due_us_ - (more ? cushion_us_ : kFrameUs);
   timer_.StartOnce(absl::Microseconds(std::max<int64_t>(at_us - now_us, 0)), [this] { Fill(); });
 }

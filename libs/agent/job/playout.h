@@ -17,7 +17,7 @@
 
 namespace parley::agent {
 
-// Loop thread only. Allocates only to hold more samples than ever before.
+// Loop thread only. Allocates only to hold more than ever before.
 class Playout {
  public:
   static constexpr int kRateHz = 24'000;
@@ -35,6 +35,8 @@ class Playout {
     std::function<void(const Frame&)> frame;
     // Frames that are due later than this, and were handed over, are not to be heard.
     std::function<void(int64_t after_us)> cut;
+    // A frame of the speech whose time has come, as samples, and when that was. May be empty.
+    std::function<void(std::span<const int16_t> frame, int64_t due_us)> played;
     // So much of the speech has come to its time.
     std::function<void(uint64_t speech, int64_t position_us)> progress;
   };
@@ -50,6 +52,8 @@ class Playout {
   // A new speech: what was kept for the last one is forgotten.
   void Begin();
   void Append(std::span<const int16_t> samples);
+  // 20 ms that are Opus already: they go out as they are, and Sinks::played hears nothing of them.
+  void AppendPacket(std::string_view packet, uint32_t level);
   // Plays what there is and what comes. The first frame goes out at once.
   void Start(uint64_t speech);
   // What was handed over and is not yet due is taken back, and goes out again after Resume().
@@ -70,11 +74,24 @@ class Playout {
     uint32_t timestamp = 0;
     int64_t due_us = 0;
   };
+  // What waits to be played: so many samples, or one packet of so many bytes.
+  struct Piece {
+    size_t samples = 0;
+    size_t bytes = 0;
+    uint32_t level = 0;  // of the packet
+  };
   Encoded& At(size_t place) { return ring_[(first_ + place) % kMostFrames]; }
+  std::span<int16_t> SoundAt(size_t place) {
+    return std::span(sound_).subspan((first_ + place) % kMostFrames * kFrameSamples, kFrameSamples);
+  }
 
+  bool empty() const { return piece_ == pieces_.size(); }
+  void Add(const Piece& piece);
   void Run();
   void Fill();
   bool Encode(int64_t now_us);
+  void TakeSamples(Piece& piece, Encoded& frame);
+  void TakePacket(const Piece& piece, Encoded& frame);
   void HandOver(int64_t now_us);
   void Settle(int64_t now_us);
   void WakeAgain(int64_t now_us);
@@ -88,8 +105,14 @@ class Playout {
   event::Timer timer_;
   std::vector<int16_t> samples_;
   size_t next_ = 0;  // in samples_
+  std::vector<char> packets_;
+  size_t next_packet_ = 0;  // in packets_
+  std::vector<Piece> pieces_;
+  size_t piece_ = 0;      // the one being played
+  bool encoded_ = false;  // the last frame was made here
   // Frames whose time has not come. The last `kept_` of them are not handed over.
   std::array<Encoded, kMostFrames> ring_;
+  std::vector<int16_t> sound_;  // of the frames in the ring; empty: nobody asks for it
   size_t first_ = 0;
   size_t count_ = 0;
   size_t kept_ = 0;

@@ -34,6 +34,7 @@ constexpr absl::Duration kLongestBackOff = absl::Minutes(1);
 constexpr int64_t kBrokerLostUs = 12'000'000;  // a lease
 constexpr int64_t kSayAgainUs = 3'000'000;
 constexpr size_t kSweptToTrim = 1000;
+constexpr uint64_t kBeatsPerList = 10;    // of recordings
 constexpr size_t kWordBytes = 512 << 10;  // of one message
 constexpr absl::Duration kLeaveTimeout = absl::Seconds(5);
 
@@ -179,6 +180,10 @@ void AgentServer::OnBroker(const ConnectResponse& response) {
       return OnHandOver(response.hand_over());
     case ConnectResponse::kTakeOver:
       return OnTakeOver(response.take_over());
+    case ConnectResponse::kEraseRecordings: {
+      const auto& ids = response.erase_recordings().session_ids();
+      return around_.recordings.Erase({ids.begin(), ids.end()});
+    }
     default:
       return;
   }
@@ -403,8 +408,10 @@ void AgentServer::SayWords() {
 // asked.
 void AgentServer::GiveMemoryBack() {
   swept_ += table_.TakeSwept();
-  // While jobs come and go they use it again.
-  if (swept_ < kSweptToTrim || table_.settled() > swept_) return;
+  if (swept_ == 0) return;
+  // While jobs come and go they use it again; what the last of them leave is asked for too.
+  const bool last = table_.settled() == 0;
+  if (!last && (swept_ < kSweptToTrim || table_.settled() > swept_)) return;
   if (around_.tool_threads.Post([] { malloc_trim(0); })) swept_ = 0;
 }
 
@@ -436,6 +443,21 @@ void AgentServer::Beat() {
   }
   FillWarmPool();  // the load may have fallen
   UpdateGauges();
+  if (beats_ % kBeatsPerList == 0 && store_available_) TellRecordings();
+}
+
+// Whether their sessions still have records: then they are kept.
+void AgentServer::TellRecordings() {
+  around_.recordings.List([this](const std::vector<Recordings::Held>& held) {
+    ConnectRequest request;
+    for (const Recordings::Held& one : held) {
+      auto& out = *request.mutable_held_recordings()->add_recordings();
+      out.set_session_id(one.session_id);
+      out.set_project(one.project);
+      out.mutable_ended()->set_seconds(absl::ToUnixSeconds(one.written));
+    }
+    broker_.Send(std::move(request));
+  });
 }
 
 // ---- processes ----
@@ -616,6 +638,16 @@ void AgentServer::OnJobCheckpoint(JobProcess& process, const std::string& blob) 
   checkpoint.set_fencing_token(process.key().token);
   checkpoint.set_blob(blob);
   broker_.Send(std::move(request));  // lost with the stream: the next turn brings a newer one
+}
+
+void AgentServer::OnJobStalled(JobProcess& process, const parley::job::v1::Stalled& stalled) {
+  ConnectRequest request;
+  auto& stall = *request.mutable_stalls()->add_stalls();
+  stall.set_job_id(process.key().job_id);
+  stall.set_fencing_token(process.key().token);
+  stall.set_stage(stalled.stage());
+  stall.set_given_up(stalled.given_up());
+  broker_.Send(std::move(request));
 }
 
 void AgentServer::WatchJobs() {

@@ -70,6 +70,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   void OnJobReady(JobProcess& process) override;
   void OnJobEntered(JobProcess& process) override;
   void OnJobCheckpoint(JobProcess& process, const std::string& blob) override;
+  void OnJobStalled(JobProcess& process, const parley::job::v1::Stalled& stalled) override;
   void OnJobPrepared(JobProcess& process) override;
   bool OnJobHandedOver(JobProcess& process, const std::string& blob) override;
 
@@ -99,6 +100,7 @@ class AgentServer final : public BrokerLink::Handler, public JobProcess::Host {
   JobProcess* Running(const JobKey& key);
 
   void Beat();  // once a second
+  void TellRecordings();
   void SayWords();
   void GiveMemoryBack();
   void WatchJobs();

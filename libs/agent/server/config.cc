@@ -68,6 +68,18 @@ void AgentServerConfig::Bind(config::Table& table) {
              "File to which a line is appended for each attempt started and ended");
   table.Text("logs.folder", &logs_folder,
              "Folder for the newest lines of each job; by default a temporary one");
+  table.Text("recordings.folder", &recordings_folder,
+             "Folder for recordings of calls whose definition asks for one (session.record, "
+             "session.record_sound); by default none is kept");
+  table.Size("recordings.max_size", &recordings_max_size, 1 << 20, int64_t{1} << 50,
+             "All recordings together; what would be more is not kept");
+  table.Text("vad.model", &vad_model,
+             "File with the neural voice detector that definitions may choose: "
+             "silero_vad_16k_op15.onnx of the Python package silero-vad; a flag or the environment "
+             "variable PARLEY_VAD_MODEL only");
+  table.Text("mcp.servers", &mcp_servers,
+             "File (YAML or JSON) with the MCP servers on this host that definitions may name: "
+             "NAME: {command: [PROGRAM, ARGUMENT, ...], environment: {...}}");
   table.Bool("tools.allow_loopback", &tools_allow_loopback,
              "HTTP tools of definitions may call this machine");
 }

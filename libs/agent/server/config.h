@@ -57,10 +57,14 @@ struct AgentServerConfig {
   std::string job_cgroups = "auto";                 // or "off", or a folder; supervise/cgroups.h
   // Past the drain's deadline: so long without a job handed over, then the rest is told to end.
   absl::Duration hand_over_window = absl::Seconds(20);
-  double load_threshold = 0.9;                          // over it: no new jobs, until it falls
-  std::string audit_log;                                // file; "" = none. See audit_log.h
-  std::string logs_folder;                              // of jobs' lines; "" = a temporary one
-  bool tools_allow_loopback = false;                    // HTTP tools may call this machine
+  double load_threshold = 0.9;    // over it: no new jobs, until it falls
+  std::string audit_log;          // file; "" = none. See audit_log.h
+  std::string logs_folder;        // of jobs' lines; "" = a temporary one
+  std::string recordings_folder;  // of calls that ask to be recorded; "" = none is
+  int64_t recordings_max_size = int64_t{10} << 30;  // of all of them; then nothing more is kept
+  std::string vad_model;              // as given: read before everything else, see run_agent.cc
+  std::string mcp_servers;            // file; "" = no programs, see registry/mcp_programs.h
+  bool tools_allow_loopback = false;  // HTTP tools may call this machine
   std::function<JobAnswer(const JobInfo&)> on_request;  // AgentOptions'; may be empty
   // True where broker and agent server are one process (parley dev): nobody is left to tell.
   bool no_death_notice = false;

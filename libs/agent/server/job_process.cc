@@ -24,12 +24,15 @@ using parley::dispatch::v1::JobReason;
 
 constexpr uint32_t kProtocol = 1;
 // Audio that nobody can hear waits for more of its kind: softer than speech ever is (the detector
-// of voices begins at -52 dBov), after a second of nothing louder.
+// of voices begins at -52 dBov), after a second of nothing louder. What a caller says goes on to
+// the job in threes, once it is clear that somebody speaks: its frames know when they came.
 constexpr uint32_t kQuietLevel = 60;  // -dBov
 constexpr uint32_t kLevelUnknown = 127;
 constexpr absl::Duration kQuietFor = absl::Seconds(1);
-constexpr int kQuietFrames = 5;
-constexpr absl::Duration kQuietSpan = absl::Milliseconds(90);
+constexpr int kQuietFrames = 20;
+constexpr int kSpokenFrames = 3;
+constexpr int kFirstSpoken = 10;  // each at once: speech begins
+constexpr absl::Duration kFrame = absl::Milliseconds(20);
 constexpr size_t kMaxTracksWithLevels = 64;
 constexpr absl::Duration kExitAfterEnded = absl::Seconds(10);
 constexpr absl::Duration kExitAfterClose = absl::Seconds(2);
@@ -51,6 +54,9 @@ constexpr absl::Duration kFreezeAfter = absl::Seconds(12);  // a lease
 constexpr size_t kMaxCheckpoint = 256 << 10;
 constexpr size_t kMaxOutputLine = 4 << 10;
 constexpr size_t kMaxToolCalls = 64;
+constexpr absl::Duration kToolsWait = absl::Seconds(4);  // until a job starts without some
+constexpr size_t kMaxToolBytes = 256 << 10;              // of what MCP servers describe
+constexpr int64_t kBetweenStallsUs = 200'000;            // each is an event in the store
 constexpr double kLinesPerSecond = 200;  // of one job; what is over it is dropped and counted
 constexpr double kLinesAtOnce = 2000;
 constexpr size_t kMaxFields = 32;
@@ -171,6 +177,7 @@ JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked
 JobProcess::~JobProcess() {
   *self_ = nullptr;
   for (auto& [id, cancelled] : tool_calls_) cancelled->store(true);
+  if (assigned_) around_.recordings.End(project_, session_id_, key_);
   if (room_ != 0) around_.media.Leave(room_, roomv1::DISCONNECT_REASON_AGENT_ERROR);
   output_watcher_.reset();
   report_watcher_.reset();
@@ -185,6 +192,8 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   heard_us_ = assigned_us_;
   room_heard_us_ = assigned_us_;
   key_ = {record.job_id(), record.fencing_token()};
+  project_ = record.project();
+  session_id_ = record.session_id();
   attempt_ = record.attempt();
   room_token_ = go.room_token();
   media_url_ = record.media_url();
@@ -193,6 +202,7 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
                            {"room", record.room()},
                            {"attempt", record.attempt()},
                            {"project", record.project()}});
+  StartSpan(record);
   if (around_.config.job_max_duration > absl::ZeroDuration()) {
     max_duration_ = around_.config.job_max_duration;
   }
@@ -212,7 +222,7 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   context.set_agent_id(record.agent_id().empty() ? record.agent_name() : record.agent_id());
   context.set_agent_version(record.agent_version());
   context.set_session_id(record.session_id());
-  context.set_traceparent(record.traceparent());
+  context.set_traceparent(span_.context().Traceparent());
   assignment.set_audio_ahead_ms(
       static_cast<uint32_t>(absl::ToInt64Milliseconds(MediaHub::kAudioAhead)));
   streams_ = std::make_shared<GatewayStreams>(around_.loop, around_.gateways, context,
@@ -222,7 +232,30 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   SetDeadline(around_.config.start_timeout, parley::dispatch::v1::JOB_REASON_START_TIMEOUT,
               fmt::format("the entrypoint did not run within {}",
                           DurationText(around_.config.start_timeout)));
-  Send(message);
+  SendWithTools(std::move(message));
+}
+
+void JobProcess::StartSpan(const parley::dispatch::v1::Assignment& record) {
+  span_ = around_.tracer.Start("job", trace::Kind::kConsumer,
+                               TraceContext::Parse(record.traceparent()));
+  span_.Set("job_id", record.job_id());
+  span_.Set("dispatch_id", record.dispatch_id());
+  span_.Set("room", record.room());
+  span_.Set("agent", record.agent_id().empty() ? record.agent_name() : record.agent_id());
+  span_.Set("attempt", int64_t{record.attempt()});
+  if (span_.context().valid()) log_ = log_.With({{"trace_id", span_.context().TraceId()}});
+}
+
+void JobProcess::RecordTurn(const jobv1::TurnReport& turn) {
+  around_.tracer.Record("turn", trace::Kind::kInternal, span_.context(),
+                        absl::Now() - absl::Milliseconds(turn.total_ms()), absl::Now(),
+                        {{"turn_id", turn.turn_id()},
+                         {"endpointing_ms", turn.endpointing_ms()},
+                         {"transcript_ms", turn.transcript_ms()},
+                         {"llm_ms", turn.llm_ms()},
+                         {"tts_ms", turn.tts_ms()},
+                         {"output_ms", turn.output_ms()},
+                         {"tool_calls", int64_t{turn.tool_calls()}}});
 }
 
 void JobProcess::Hold(parley::dispatch::v1::Go go) {
@@ -231,6 +264,7 @@ void JobProcess::Hold(parley::dispatch::v1::Go go) {
   key_ = {go.assignment().job_id(), go.assignment().fencing_token()};
   log_ = around_.log.With({{"job_id", key_.job_id}, {"room", go.assignment().room()}});
   held_ = std::move(go);
+  LookUpTools();
   if (ready_) host_.OnJobPrepared(*this);
 }
 
@@ -317,6 +351,9 @@ void JobProcess::ReadDefinition(const std::string& definition_json) {
   absl::StatusOr<tools::ToolSet> tools = tools::ToolSet::FromDefinition(definition_json);
   if (!tools.ok()) log_.Warn("tools not usable", {{"error", Message(tools.status())}});
   tools_ = std::make_shared<tools::ToolSet>(tools.ok() ? *std::move(tools) : tools::ToolSet());
+  absl::StatusOr<std::vector<tools::McpUse>> mcp = tools::McpUse::FromDefinition(definition_json);
+  if (!mcp.ok()) log_.Warn("MCP servers not usable", {{"error", Message(mcp.status())}});
+  mcp_ = mcp.ok() ? *std::move(mcp) : std::vector<tools::McpUse>();
   const auto definition = nlohmann::json::parse(definition_json, nullptr, false);
   if (!definition.is_object() || !definition.contains("limits")) return;
   const nlohmann::json& limits = definition["limits"];
@@ -375,6 +412,12 @@ void JobProcess::Tick() {
     return Kill(deadline_reason_, deadline_error_);
   }
   if (!assigned_ || dumping_ || state_ == State::kKilled) return;
+  // The caller stopped in the middle: nothing follows that would take along what was said last.
+  const bool spoken = waiting_frames_ > 0 && loud_us_ >= waiting_since_us_;
+  if (spoken && now - loud_us_ > 2 * Micros(kFrame)) {
+    waiting_frames_ = 0;
+    socket_->SendWaiting();
+  }
   if (hand_over_until_us_ > 0 && now >= hand_over_until_us_) GoOn();
   if (taking_over_ && taking_over_until_us_ > 0 && now >= taking_over_until_us_) OnTakenOver();
   CheckFreeze(now);
@@ -467,6 +510,10 @@ JobOutcome JobProcess::Finish(const supervise::JobExited& exited) {
        {"cpu_seconds", exited.cpu_seconds},
        {"max_rss", SizeText(exited.max_rss_bytes)}});
   around_.logs.Ended(key_.job_id);
+  span_.Set("reason", reason);
+  span_.Set("cpu_seconds", exited.cpu_seconds);
+  if (!outcome.error.empty()) span_.Fail(outcome.error);
+  span_.End();
   return outcome;
 }
 
@@ -554,6 +601,8 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
       return OnHandedOver(message.handed_over());
     case jobv1::FromJob::kStalled:
       return OnStalled(message.stalled());
+    case jobv1::FromJob::kRecording:
+      return around_.recordings.Append(project_, session_id_, key_, message.recording());
     default:
       return;  // newer than this server
   }
@@ -579,6 +628,8 @@ void JobProcess::OnEntered() {
   const int64_t now = around_.loop->NowMicros();
   if (max_duration_ < absl::InfiniteDuration()) max_duration_us_ = now + Micros(max_duration_);
   around_.metrics.launch.Observe(static_cast<double>(now - assigned_us_) / 1e6);
+  around_.tracer.Record("start of the job", trace::Kind::kInternal, span_.context(),
+                        absl::Now() - absl::Microseconds(now - assigned_us_), absl::Now());
   Say(log::Level::kInfo, kServer, "job running",
       {{"pid", pid_}, {"launch_us", now - assigned_us_}});
   if (!taking_over_) return host_.OnJobEntered(*this);
@@ -667,13 +718,16 @@ void JobProcess::OnTurn(const jobv1::TurnReport& turn) {
   metrics.turn_tts.Observe(turn.tts_ms() / 1e3);
   metrics.turn_output.Observe(turn.output_ms() / 1e3);
   metrics.turn_total.Observe(turn.total_ms() / 1e3);
-  log_.Debug("turn answered", {{"endpointing_ms", turn.endpointing_ms()},
-                               {"transcript_ms", turn.transcript_ms()},
-                               {"llm_ms", turn.llm_ms()},
-                               {"tts_ms", turn.tts_ms()},
-                               {"output_ms", turn.output_ms()},
-                               {"total_ms", turn.total_ms()},
-                               {"tool_calls", turn.tool_calls()}});
+  if (around_.tracer.enabled()) RecordTurn(turn);
+  if (!MaySay()) return;
+  Say(log::Level::kDebug, kServer, "turn answered",
+      {{"endpointing_ms", turn.endpointing_ms()},
+       {"transcript_ms", turn.transcript_ms()},
+       {"llm_ms", turn.llm_ms()},
+       {"tts_ms", turn.tts_ms()},
+       {"output_ms", turn.output_ms()},
+       {"total_ms", turn.total_ms()},
+       {"tool_calls", turn.tool_calls()}});
 }
 
 void JobProcess::OnStalled(const jobv1::Stalled& stalled) {
@@ -686,6 +740,10 @@ void JobProcess::OnStalled(const jobv1::Stalled& stalled) {
       {{"stage", stalled.stage()},
        {"detail", std::string_view(stalled.detail()).substr(0, kMaxFieldBytes)},
        {"waited_ms", stalled.waited_ms()}});
+  const int64_t now_us = around_.loop->NowMicros();
+  if (now_us - stall_told_us_ < kBetweenStallsUs) return;
+  stall_told_us_ = now_us;
+  host_.OnJobStalled(*this, stalled);
 }
 
 // Its standard output and error, line by line.
@@ -803,8 +861,7 @@ void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
   if (!socket_->SendFresh(audio_in_, MayWait(frame))) around_.metrics.late_in.Increment();
 }
 
-// A job wakes up once for five frames of a caller who listens. The first one that is louder takes
-// along what waits, so that nothing is heard later for it.
+// How many frames a job wakes up for. One that is not of the kind that waits takes along what does.
 bool JobProcess::MayWait(const roomv1::SessionFrame& frame) {
   const int64_t now_us = around_.loop->NowMicros();
   const uint32_t track = frame.track_number();
@@ -813,14 +870,19 @@ bool JobProcess::MayWait(const roomv1::SessionFrame& frame) {
       levels_of_.size() < kMaxTracksWithLevels) {
     levels_of_.insert(track);
   }
-  if (frame.level() < kQuietLevel || !levels_of_.contains(track)) loud_us_ = now_us;
-  if (now_us - loud_us_ < Micros(kQuietFor)) {
-    quiet_frames_ = 0;
-    return false;
+  const bool known = levels_of_.contains(track);
+  int together = 1;
+  if (!known || frame.level() < kQuietLevel) {
+    if (now_us - loud_us_ > Micros(kQuietFor)) loud_frames_ = 0;
+    loud_us_ = now_us;
+    if (known && ++loud_frames_ > kFirstSpoken) together = kSpokenFrames;
+  } else if (now_us - loud_us_ >= Micros(kQuietFor)) {
+    together = kQuietFrames;
   }
-  if (quiet_frames_ == 0) quiet_since_us_ = now_us;
-  if (++quiet_frames_ < kQuietFrames && now_us - quiet_since_us_ < Micros(kQuietSpan)) return true;
-  quiet_frames_ = 0;
+  if (waiting_frames_ == 0) waiting_since_us_ = now_us;
+  const bool soon = now_us - waiting_since_us_ < Micros(kFrame) * together - Micros(kFrame) / 2;
+  if (++waiting_frames_ < together && soon) return true;
+  waiting_frames_ = 0;
   return false;
 }
 
@@ -842,6 +904,63 @@ void JobProcess::Send(jobv1::ToJob& message) {
 
 // ---- its tools ----
 
+// Before it takes over: nobody is to wait for them then.
+void JobProcess::LookUpTools() {
+  auto uses = tools::McpUse::FromDefinition(held_->definition_json());
+  if (!uses.ok() || uses->empty()) return;
+  (void)around_.list_threads.Post(
+      [hub = around_.mcp, uses = *std::move(uses), project = held_->assignment().project()] {
+        for (const tools::McpUse& use : uses) (void)hub->Tools(project, use);
+      });
+}
+
+void JobProcess::SendWithTools(jobv1::ToJob assignment) {
+  if (mcp_.empty()) return Send(assignment);
+  const absl::Time end = absl::Now() + kToolsWait;
+  const bool queued = around_.list_threads.Post([loop = around_.loop, self = self_,
+                                                 hub = around_.mcp, uses = mcp_, project = project_,
+                                                 end, assignment]() mutable {
+    std::vector<absl::StatusOr<std::vector<tools::McpTool>>> offered;
+    for (tools::McpUse& use : uses) {
+      use.timeout = std::min(use.timeout, end - absl::Now());
+      offered.push_back(hub->Tools(project, use));
+    }
+    loop->Post([self, assignment = std::move(assignment), offered = std::move(offered)]() mutable {
+      if (*self != nullptr) (*self)->OnTools(std::move(assignment), offered);
+    });
+  });
+  if (queued) return;
+  Say(log::Level::kWarn, kServer, "no tools of MCP servers: too many jobs ask for theirs");
+  Send(assignment);
+}
+
+// Without one of them a call is still a call.
+void JobProcess::OnTools(jobv1::ToJob assignment,
+                         const std::vector<absl::StatusOr<std::vector<tools::McpTool>>>& offered) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < offered.size(); ++i) {
+    const tools::McpUse& use = mcp_[i];
+    if (!offered[i].ok()) {
+      around_.metrics.tool_errors.Increment();
+      Say(log::Level::kWarn, kServer, "an MCP server offers no tools",
+          {{"server", use.name.empty() ? use.url : use.name},
+           {"error", Message(offered[i].status())}});
+      continue;
+    }
+    for (const tools::McpTool& tool : *offered[i]) {
+      bytes += tool.description.size() + tool.parameters_json.size();
+      if (bytes > kMaxToolBytes || !mcp_tools_.try_emplace(tool.name, i).second) continue;
+      jobv1::ServerTool& out = *assignment.mutable_assignment()->add_tools();
+      out.set_name(tool.name);
+      out.set_description(ValidUtf8(tool.description));
+      out.set_parameters_json(tool.parameters_json);
+      out.set_timeout_ms(static_cast<int32_t>(absl::ToInt64Milliseconds(use.timeout)));
+      for (const std::string& agent : use.agents) out.add_agents(agent);
+    }
+  }
+  Send(assignment);
+}
+
 void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
   const uint32_t id = call.call();
   const auto running = tool_calls_.find(id);
@@ -857,13 +976,24 @@ void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
   tool_calls_[id] = cancelled;
   const auto reach =
       around_.config.tools_allow_loopback ? http::Reach::kLoopbackToo : http::Reach::kPublicOnly;
+  const auto offered = mcp_tools_.find(call.name());
+  const bool remote = !tools_->Has(call.name()) && offered != mcp_tools_.end();
   const bool queued = around_.tool_threads.Post(
       [loop = around_.loop, self = self_, http = around_.http, tools = tools_, cancelled, call,
-       reach, &seconds = around_.metrics.tool_seconds] {
+       reach, hub = around_.mcp, project = project_,
+       use = remote ? mcp_[offered->second] : tools::McpUse(), remote,
+       &seconds = around_.metrics.tool_seconds, tracer = around_.tracer, parent = span_.context()] {
+        trace::Span span = tracer.Start("tool", trace::Kind::kClient, parent);
+        const TraceScope scope(span.context());
+        span.Set("tool", call.name());
         const int64_t start = loop->NowMicros();
+        const auto stop = [&] { return cancelled->load(); };
         absl::StatusOr<std::string> result =
-            tools->Run(*http, call.name(), call.arguments_json(), reach,
-                       absl::Milliseconds(call.timeout_ms()), [&] { return cancelled->load(); });
+            remote ? hub->Call(project, use, call.name(), call.arguments_json(), use.timeout, stop)
+                   : tools->Run(*http, call.name(), call.arguments_json(), reach,
+                                absl::Milliseconds(call.timeout_ms()), stop);
+        span.Fail(result.status());
+        span.End();
         seconds.Observe(static_cast<double>(loop->NowMicros() - start) / 1e6);
         loop->Post([self, id = call.call(), name = call.name(), result = std::move(result)] {
           if (*self != nullptr) (*self)->OnToolResult(id, name, result);

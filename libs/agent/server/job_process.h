@@ -19,6 +19,7 @@
 #include "agent/server/job_table.h"
 #include "agent/server/media.h"
 #include "agent/server/metrics.h"
+#include "agent/server/recordings.h"
 #include "base/executor.h"
 #include "event/loop.h"
 #include "http/client.h"
@@ -26,6 +27,8 @@
 #include "parley/dispatch/v1/worker.pb.h"
 #include "supervise/zygote.h"
 #include "tools/http_tool.h"
+#include "tools/mcp_hub.h"
+#include "trace/tracer.h"
 
 namespace parley::agent {
 
@@ -38,10 +41,14 @@ struct JobSurroundings {
   MediaHub& media;
   Gateways& gateways;
   Executor& tool_threads;
+  Executor& list_threads;  // ask MCP servers what they offer: no call of a tool is waited for
   std::shared_ptr<http::Client> http;
+  std::shared_ptr<tools::McpHub> mcp;
   AuditLog& audit;
   JobLogs& logs;
+  Recordings& recordings;
   log::Logger log;
+  trace::Tracer tracer;
 };
 
 // How an attempt ended.
@@ -63,6 +70,8 @@ class JobProcess final : public RoomSink {
     // Its entrypoint runs; a job that was taken over: it is in the room, and the one before is out.
     virtual void OnJobEntered(JobProcess& process) = 0;
     virtual void OnJobCheckpoint(JobProcess& process, const std::string& blob) = 0;
+    // Its caller waits in silence for a stage; a few times a second at most.
+    virtual void OnJobStalled(JobProcess& process, const parley::job::v1::Stalled& stalled) = 0;
     // A process waits for TakeOver().
     virtual void OnJobPrepared(JobProcess& process) = 0;
     // It has paused, as asked by HandOver(). False: the broker cannot be told; it goes on.
@@ -123,6 +132,11 @@ class JobProcess final : public RoomSink {
   void OnJoin(const parley::job::v1::Join& join);
   bool MayWait(const parley::room::v1::SessionFrame& frame);
   void OnAudio(const parley::job::v1::AudioOut& audio);
+  void LookUpTools();
+  // Asks the definition's MCP servers what they offer, then sends the assignment.
+  void SendWithTools(parley::job::v1::ToJob assignment);
+  void OnTools(parley::job::v1::ToJob assignment,
+               const std::vector<absl::StatusOr<std::vector<tools::McpTool>>>& offered);
   void OnToolCall(const parley::job::v1::ToolCall& call);
   void OnToolResult(uint32_t call, const std::string& name,
                     const absl::StatusOr<std::string>& result);
@@ -139,6 +153,8 @@ class JobProcess final : public RoomSink {
            const std::vector<log::Field>& fields = {});
   bool MaySay();
   void ReadDefinition(const std::string& definition_json);
+  void StartSpan(const parley::dispatch::v1::Assignment& record);
+  void RecordTurn(const parley::job::v1::TurnReport& turn);
   void CheckResources(int64_t now_us);
   // Notes where its threads are, then kills it.
   void KillWithStacks(parley::dispatch::v1::JobReason reason, std::string_view error);
@@ -165,16 +181,20 @@ class JobProcess final : public RoomSink {
   std::unique_ptr<JobSocket> socket_;
   parley::job::v1::ToJob audio_in_;  // reused for each frame
   std::set<uint32_t> levels_of_;     // tracks whose sender says how loud it is
-  int64_t loud_us_ = 0;              // the last frame that may not wait
-  int64_t quiet_since_us_ = 0;       // the first one that waits
-  int quiet_frames_ = 0;             // that wait
+  int64_t loud_us_ = 0;              // the last frame that can be heard
+  int loud_frames_ = 0;              // since the caller last fell silent
+  int64_t waiting_since_us_ = 0;     // the first frame that waits
+  int waiting_frames_ = 0;
   log::Logger log_;
+  trace::Span span_;  // of the attempt, once assigned
   State state_ = State::kWarm;
   bool ready_ = false;
   bool never_started_ = false;
   bool dumping_ = false;
   bool assigned_ = false;
   JobKey key_;
+  std::string project_;
+  std::string session_id_;
   int32_t attempt_ = 0;
   JobAnswer accepted_;
   std::string room_token_;
@@ -182,7 +202,10 @@ class JobProcess final : public RoomSink {
   MediaHub::Handle room_ = 0;
   std::shared_ptr<GatewayStreams> streams_;
   std::shared_ptr<const tools::ToolSet> tools_;
+  std::vector<tools::McpUse> mcp_;
+  std::map<std::string, size_t, std::less<>> mcp_tools_;               // → place in mcp_
   std::map<uint32_t, std::shared_ptr<std::atomic<bool>>> tool_calls_;  // → cancelled
+  int64_t stall_told_us_ = 0;
   double line_budget_ = 0;  // lines it may write just now
   int64_t line_budget_us_ = 0;
   int64_t lines_dropped_ = 0;

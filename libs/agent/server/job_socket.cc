@@ -100,6 +100,10 @@ bool JobSocket::SendFresh(parley::job::v1::ToJob& message, bool wait) {
   return !closed_;
 }
 
+void JobSocket::SendWaiting() {
+  if (!closed_ && !watching_writes_) Flush();
+}
+
 void JobSocket::Flush() {
   while (backlog() > 0) {
     const ssize_t sent =

@@ -27,6 +27,8 @@ class JobSocket {
   // For audio: also false, and nothing is sent, when more than half a second waits already. `wait`:
   // it may wait for the next message that may not.
   bool SendFresh(parley::job::v1::ToJob& message, bool wait);
+  // What waits goes now.
+  void SendWaiting();
   // Reads what is there, to the end: for a job that has exited.
   void Drain();
   size_t backlog() const { return out_.size() - out_start_; }

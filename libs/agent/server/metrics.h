@@ -35,6 +35,8 @@ struct AgentServerMetrics {
   prometheus::Counter& tool_errors;        // parley_worker_tool_errors_total
   prometheus::Counter& refusals;           // parley_worker_job_refused_calls_total
   prometheus::Counter& log_lines_dropped;  // parley_worker_job_log_lines_dropped_total
+  prometheus::Counter& recording_bytes;    // parley_worker_recording_bytes_total
+  prometheus::Counter& recording_bytes_dropped;  // parley_worker_recording_bytes_dropped_total
   // parley_worker_turn_seconds{part}: where the time between question and answer goes
   prometheus::Histogram& turn_endpointing;
   prometheus::Histogram& turn_transcript;

@@ -17,7 +17,8 @@ namespace parley::agent {
 // With `exec` each job becomes that program (words divided by spaces, found by PATH), which speaks
 // parley.job.v1 on descriptor 3.
 absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptions options,
-                                                                      std::string exec = {});
+                                                                      std::string exec = {},
+                                                                      std::string vad_model = {});
 // The defaults of a server for these agents: what it serves, and whether its jobs have a network.
 AgentServerConfig ConfigFor(const AgentOptions& options);
 

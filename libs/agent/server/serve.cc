@@ -4,6 +4,8 @@
 #include <sys/resource.h>
 
 #include <atomic>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -19,13 +21,16 @@
 #include "base/strings.h"
 #include "http/server.h"
 #include "metrics/metrics.h"
+#include "registry/mcp_programs.h"
 #include "rpc/server.h"
 
 namespace parley::agent {
 namespace {
 
 constexpr absl::Duration kNoticeRenewal = absl::Hours(1);
-constexpr int kToolThreads = 8;
+// Each is held by one call of a tool, for as long as its timeout.
+constexpr int kToolThreads = 32;
+constexpr int kListThreads = 4;
 constexpr int kToolQueue = 1024;
 
 // One descriptor pair a job, and a stream per gateway: as many as the system lets us have.
@@ -42,12 +47,26 @@ void HideMemory(const AgentServerConfig& config) {
   if (!config.common.dev) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
+// The programs that definitions may name as MCP servers.
+absl::StatusOr<std::map<std::string, tools::McpCommand>> McpPrograms(const std::string& path) {
+  std::map<std::string, tools::McpCommand> commands;
+  if (path.empty()) return commands;
+  std::ifstream file(path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file.good() && text.empty()) return NotFound("mcp.servers: {} cannot be read", path);
+  PARLEY_ASSIGN_OR_RETURN(auto programs, registry::ParseMcpPrograms(text, path));
+  for (auto& [name, program] : programs) {
+    commands[name] = {std::move(program.command), std::move(program.environment)};
+  }
+  return commands;
+}
+
 // The loop, its thread, and everything on it, in the order in which it is torn down.
 class Serving {
  public:
   Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
           service::Context& context, AuditLog& audit, std::map<std::string, std::string> labels,
-          std::function<void()> on_registered);
+          std::map<std::string, tools::McpCommand> programs, std::function<void()> on_registered);
   ~Serving();
 
   absl::Status OpenLogs();
@@ -70,10 +89,13 @@ class Serving {
   const AgentServer::Identity identity_;
   AgentServerMetrics metrics_;
   Executor tool_threads_;
+  Executor list_threads_;
   std::shared_ptr<event::Loop> loop_;
   Gateways gateways_;
   std::unique_ptr<MediaHub> media_;
   std::unique_ptr<JobLogs> logs_;
+  std::unique_ptr<Recordings> recordings_;
+  const std::shared_ptr<http::Client> http_ = std::make_shared<http::Client>();
   std::unique_ptr<JobSurroundings> around_;
   std::unique_ptr<AgentServer> server_;
   std::unique_ptr<event::Timer> notice_timer_;
@@ -90,7 +112,9 @@ class Serving {
 
 Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& config,
                  service::Context& context, AuditLog& audit,
-                 std::map<std::string, std::string> labels, std::function<void()> on_registered)
+                 std::map<std::string, std::string> labels,
+                 std::map<std::string, tools::McpCommand> programs,
+                 std::function<void()> on_registered)
     : zygote_(zygote),
       config_(config),
       context_(context),
@@ -98,6 +122,7 @@ Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& confi
       identity_{NewId(kWorkerPrefix), RandomHex(16)},
       metrics_(context.registry()),
       tool_threads_(kToolThreads, kToolQueue),
+      list_threads_(kListThreads, kToolQueue),
       loop_(std::make_shared<event::Loop>()),
       gateways_({config.stt_address, config.tts_address, config.llm_address},
                 // A program has an API key, not the cluster's.
@@ -114,9 +139,14 @@ Serving::Serving(supervise::ZygoteClient& zygote, const AgentServerConfig& confi
   const log::Logger log = context.log().With({{"worker_id", identity_.worker_id}});
   media_ = std::make_unique<MediaHub>(loop_, std::move(media), metrics_, log);
   logs_ = std::make_unique<JobLogs>(loop_, config.logs_folder, metrics_, log);
-  around_ = std::make_unique<JobSurroundings>(
-      JobSurroundings{loop_, zygote_, config_, metrics_, *media_, gateways_, tool_threads_,
-                      std::make_shared<http::Client>(), audit, *logs_, log});
+  recordings_ = std::make_unique<Recordings>(loop_, config.recordings_folder,
+                                             config.recordings_max_size, metrics_, log);
+  around_ = std::make_unique<JobSurroundings>(JobSurroundings{
+      loop_, zygote_, config_, metrics_, *media_, gateways_, tool_threads_, list_threads_, http_,
+      std::make_shared<tools::McpHub>(
+          std::move(programs), http_,
+          config.tools_allow_loopback ? http::Reach::kLoopbackToo : http::Reach::kPublicOnly),
+      audit, *logs_, *recordings_, log, context.tracer()});
   server_ = std::make_unique<AgentServer>(
       *around_, identity_, std::move(labels),
       [this] { return WorkerToken(config_, context_, identity_.worker_id); }, MakeCallbacks());
@@ -132,8 +162,10 @@ Serving::~Serving() {
   }
   grpc_health_.Stop(absl::ZeroDuration());  // streams of Watch never end by themselves
   tool_threads_.Stop();
+  list_threads_.Stop();
   notice_timer_.reset();
   server_.reset();
+  recordings_.reset();
   logs_.reset();
   media_.reset();
 }
@@ -165,7 +197,10 @@ void Serving::SetNotice(const AgentServer::Identity& identity, uint64_t connect_
   if (!status.ok()) context_.log().Warn("no death notice", {{"error", Message(status)}});
 }
 
-absl::Status Serving::OpenLogs() { return logs_->Open(); }
+absl::Status Serving::OpenLogs() {
+  PARLEY_RETURN_IF_ERROR(recordings_->Open());
+  return logs_->Open();
+}
 
 absl::Status Serving::StartHealth() {
   http::ServerOptions options;
@@ -271,7 +306,10 @@ int ServeAgents(supervise::ZygoteClient& zygote, const AgentServerConfig& config
   if (!labels.ok()) return service::FailStart("agent-server", labels.status());
   auto audit = AuditLog::Open(config.audit_log, context.clock());
   if (!audit.ok()) return service::FailStart("agent-server", audit.status());
-  Serving serving(zygote, config, context, **audit, *std::move(labels), std::move(on_registered));
+  auto programs = McpPrograms(config.mcp_servers);
+  if (!programs.ok()) return service::FailStart("agent-server", programs.status());
+  Serving serving(zygote, config, context, **audit, *std::move(labels), *std::move(programs),
+                  std::move(on_registered));
   absl::Status opened = serving.OpenLogs();
   if (opened.ok()) opened = serving.StartHealth();
   if (!opened.ok()) return service::FailStart("agent-server", opened);

@@ -65,7 +65,8 @@ absl::Status OpenAiTts::Stream::Speak(std::string_view sentence, const speech::T
   const auto reply = engine_.client_.Stream(call, on_data, [&] {
     const absl::Duration most = begun ? options.stall_timeout : options.first_audio_timeout;
     stalled = Clock::Real().MonotonicMicros() - last_us > absl::ToInt64Microseconds(most);
-    return stalled || cancel.cancelled();
+    if (!stopped) stopped = !sink({}, {});
+    return stalled || stopped || cancel.cancelled();
   });
   if (cancel.cancelled()) return Cancelled("cancelled");
   if (stopped) return absl::OkStatus();

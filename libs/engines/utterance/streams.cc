@@ -4,6 +4,7 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/trace_context.h"
 
 namespace parley::engines {
 namespace {
@@ -55,9 +56,11 @@ class UtteranceStreams::Stream : public speech::SttStream {
       ++line_->waiting;
     }
     // One after another: finals come in the order of their questions.
-    line_->strand.Post([line = line_, utterance, heard = std::exchange(heard_, {})] {
-      Answer(*line, utterance, heard);
-    });
+    line_->strand.Post(
+        [line = line_, utterance, heard = std::exchange(heard_, {}), trace = CurrentTrace()] {
+          const TraceScope scope(trace);
+          Answer(*line, utterance, heard);
+        });
     return absl::OkStatus();
   }
   absl::Status Reset() override {

@@ -22,10 +22,10 @@ namespace {
 constexpr int64_t kCancelCheckMs = 50;
 
 // OK: `events` or an error is there.
-absl::Status WaitFor(int socket, short events, int64_t until_us, const speech::Cancellation& cancel,
+absl::Status WaitFor(int socket, short events, int64_t until_us, const Connection::Stop& stop,
                      absl::Duration timeout) {
   while (true) {
-    if (cancel.cancelled()) return Cancelled("cancelled");
+    if (stop()) return Cancelled("cancelled");
     const int64_t left_ms = (until_us - Clock::Real().MonotonicMicros()) / 1000;
     if (left_ms <= 0)
       return Unavailable("the server was silent for {}", absl::FormatDuration(timeout));
@@ -42,7 +42,7 @@ int64_t Until(absl::Duration timeout) {
 }  // namespace
 
 absl::StatusOr<Connection> Connection::Open(const std::string& address, absl::Duration timeout,
-                                            const speech::Cancellation& cancel) {
+                                            const Stop& stop) {
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos || colon == 0)
     return InvalidArgument("the address \"{}\" of a Wyoming server is not host:port", address);
@@ -64,7 +64,7 @@ absl::StatusOr<Connection> Connection::Open(const std::string& address, absl::Du
       last = Unavailable("{}: {}", address, std::strerror(errno));
       continue;
     }
-    last = WaitFor(fd, POLLOUT, Until(timeout), cancel, timeout);
+    last = WaitFor(fd, POLLOUT, Until(timeout), stop, timeout);
     if (absl::IsCancelled(last)) return last;
     int error = 0;
     socklen_t size = sizeof(error);
@@ -82,12 +82,11 @@ Connection::~Connection() {
   if (socket_ >= 0) close(socket_);
 }
 
-absl::Status Connection::Write(const Event& event, absl::Duration timeout,
-                               const speech::Cancellation& cancel) {
+absl::Status Connection::Write(const Event& event, absl::Duration timeout, const Stop& stop) {
   const std::string bytes = Encode(event);
   const int64_t until_us = Until(timeout);
   for (size_t at = 0; at < bytes.size();) {
-    PARLEY_RETURN_IF_ERROR(WaitFor(socket_, POLLOUT, until_us, cancel, timeout));
+    PARLEY_RETURN_IF_ERROR(WaitFor(socket_, POLLOUT, until_us, stop, timeout));
     const ssize_t sent = send(socket_, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN && errno != EINTR)
       return Unavailable("the server is gone: {}", std::strerror(errno));
@@ -96,13 +95,13 @@ absl::Status Connection::Write(const Event& event, absl::Duration timeout,
   return absl::OkStatus();
 }
 
-absl::StatusOr<Event> Connection::Read(absl::Duration timeout, const speech::Cancellation& cancel) {
+absl::StatusOr<Event> Connection::Read(absl::Duration timeout, const Stop& stop) {
   // Of the whole event: a server that drips is silent, too.
   const int64_t until_us = Until(timeout);
   while (true) {
     PARLEY_ASSIGN_OR_RETURN(std::optional<Event> event, reader_.Next());
     if (event.has_value()) return *std::move(event);
-    PARLEY_RETURN_IF_ERROR(WaitFor(socket_, POLLIN, until_us, cancel, timeout));
+    PARLEY_RETURN_IF_ERROR(WaitFor(socket_, POLLIN, until_us, stop, timeout));
     std::array<char, 16'384> bytes;
     const ssize_t got = recv(socket_, bytes.data(), bytes.size(), 0);
     if (got == 0) return Unavailable("the server closed the connection");

@@ -46,11 +46,12 @@ absl::StatusOr<std::string> WyomingStt::Transcribe(const std::string& model,
                                                    const std::string& language,
                                                    const std::vector<int16_t>& heard,
                                                    const speech::Cancellation& cancel) const {
+  const auto stop = [&cancel] { return cancel.cancelled(); };
   PARLEY_ASSIGN_OR_RETURN(
       wyoming::Connection server,
-      wyoming::Connection::Open(options_.address, options_.connect_timeout, cancel));
+      wyoming::Connection::Open(options_.address, options_.connect_timeout, stop));
   const auto write = [&](const wyoming::Event& event) {
-    return server.Write(event, options_.timeout, cancel);
+    return server.Write(event, options_.timeout, stop);
   };
   PARLEY_RETURN_IF_ERROR(write(wyoming::Transcribe(model, language)));
   PARLEY_RETURN_IF_ERROR(write(wyoming::AudioStart(kRateHz)));
@@ -61,7 +62,7 @@ absl::StatusOr<std::string> WyomingStt::Transcribe(const std::string& model,
   }
   PARLEY_RETURN_IF_ERROR(write(wyoming::AudioStop()));
   for (int events = 0; events < kMaxEvents; ++events) {
-    PARLEY_ASSIGN_OR_RETURN(const wyoming::Event event, server.Read(options_.timeout, cancel));
+    PARLEY_ASSIGN_OR_RETURN(const wyoming::Event event, server.Read(options_.timeout, stop));
     if (event.type == "transcript") return std::string(Trim(wyoming::TextOf(event, "text")));
     if (event.type == "error")
       return Unavailable("the server says: {}", wyoming::TextOf(event, "text"));

@@ -23,18 +23,30 @@ class WyomingTts::Stream : public speech::TtsStream {
 
   absl::Status Speak(std::string_view sentence, const speech::TtsSink& sink,
                      const speech::Cancellation& cancel) override {
+    bool enough = false;  // says the sink
+    const absl::Status status = Say(sentence, sink, cancel, enough);
+    return enough && !cancel.cancelled() ? absl::OkStatus() : status;
+  }
+
+ private:
+  absl::Status Say(std::string_view sentence, const speech::TtsSink& sink,
+                   const speech::Cancellation& cancel, bool& enough) {
+    const auto stop = [&] {
+      enough = enough || !sink({}, {});
+      return enough || cancel.cancelled();
+    };
     PARLEY_ASSIGN_OR_RETURN(
         wyoming::Connection server,
-        wyoming::Connection::Open(options_.address, options_.connect_timeout, cancel));
+        wyoming::Connection::Open(options_.address, options_.connect_timeout, stop));
     PARLEY_RETURN_IF_ERROR(server.Write(wyoming::Synthesize(sentence, voice_, language_),
-                                        options_.first_audio_timeout, cancel));
+                                        options_.first_audio_timeout, stop));
     std::optional<audio::Resampler> resampler;
     wyoming::AudioFormat format;
     size_t said = 0;
     while (said <= kMaxSamples) {
       PARLEY_ASSIGN_OR_RETURN(
           const wyoming::Event event,
-          server.Read(said == 0 ? options_.first_audio_timeout : options_.stall_timeout, cancel));
+          server.Read(said == 0 ? options_.first_audio_timeout : options_.stall_timeout, stop));
       if (event.type == "error")
         return Unavailable("the server says: {}", wyoming::TextOf(event, "text"));
       if (event.type == "audio-stop") {
@@ -55,12 +67,14 @@ class WyomingTts::Stream : public speech::TtsStream {
       std::vector<int16_t> out;
       resampler->Append(samples, out);
       said += out.size();
-      if (!out.empty() && !sink(out, {})) return absl::OkStatus();
+      if (!out.empty() && !sink(out, {})) {
+        enough = true;
+        return absl::OkStatus();
+      }
     }
     return Unavailable("the server does not come to an end");
   }
 
- private:
   const WyomingTtsOptions& options_;
   const std::string voice_;
   const std::string language_;

@@ -8,7 +8,7 @@ local messages, touched, touch_list  -- of this call; more of the kind stands wi
 local OFFER_MS, START_MS, STOP_MS, PARK_MS, PREFER_MS = 3000, 10000, 10000, 1000, 500
 local QUIET_MS, LEASE_MS = 3000, 12000
 local HANDOVER_MS, REST_MS = 5000, 15000  -- a silent successor; a holder that waits for a quiet moment
-local KEEP_S, PAST_MAX, EVENTS_MAX = '3600', 10000, '200000'
+local KEEP_S, PAST_MAX, ROOM_PAST_MAX, EVENTS_MAX = '3600', 10000, 1000, '200000'
 local MAX_ATTEMPTS, MAX_OFFERS = 3, 20
 local GOOD = {PARTICIPANTS_LEFT = true, SHUTDOWN = true, ROOM_CLOSED = true}
 local FINAL = {NO_WORKER_BEFORE_DEADLINE = true, REJECTED = true, DEFINITION_INVALID = true}
@@ -373,7 +373,12 @@ local function end_dispatch(dispatch, r, job, state, reason)
   local past = TAG .. 'past:' .. r.qproject
   call('ZREM', TAG .. 'live:' .. r.qproject, dispatch)
   call('ZADD', past, r.create, dispatch)
-  pasts[past] = true
+  pasts[past] = PAST_MAX
+  local room = r.qproject .. ':' .. r.qroom
+  past = TAG .. 'rpast:' .. room
+  call('ZREM', TAG .. 'rlive:' .. room, dispatch)
+  call('ZADD', past, r.create, dispatch)
+  pasts[past] = ROOM_PAST_MAX
   dispatch_event('dispatch_ended', r, dispatch, job, state, reason)
 end
 
@@ -431,11 +436,14 @@ local function lose(j, reason, detail, gone)
     'deadline', now + tonumber(j.wait)})
 end
 
--- The worker will not have it now. `final`: nobody else is asked.
-local function refuse(j, worker, final, detail)
-  if final or tonumber(j.offers) >= MAX_OFFERS then return finish(j, 'FAILED', 'REJECTED', detail) end
-  local tried = j.tried == '' and worker or j.tried .. ' ' .. worker
-  to_pending(j, 0, '', {'tried', tried})
+-- The worker will not have it now. `final`: nobody else is asked. `busy`: it has other jobs, so that its no is none to this
+-- one, whose time in the queue is bounded anyway.
+local function refuse(j, worker, final, detail, busy)
+  local offers = tonumber(j.offers)
+  if final or not busy and offers >= MAX_OFFERS then return finish(j, 'FAILED', 'REJECTED', detail) end
+  local fields = {'tried', j.tried == '' and worker or j.tried .. ' ' .. worker}
+  if busy then fields[3], fields[4] = 'offers', text(offers - 1) end
+  to_pending(j, 0, '', fields)
 end
 
 -- Saves that a worker has the job. `begun`: this is an attempt, counted once per token, whichever word or report comes first.
@@ -524,7 +532,7 @@ local function apply_word(w, kind, id, token, reason, detail, final)
   elseif kind == 'REJECTED' then
     if j.state == 'OFFERED' or j.state == 'ASSIGNED' then
       if j.counted == token then save_job(j, {'attempt', tonumber(j.attempt) - 1, 'counted', ''}) end
-      refuse(j, w.id, final == '1', detail)
+      refuse(j, w.id, final == '1', detail, used_by(w) > 0)
     end
   elseif kind == 'ENDED' then
     local gone = leased and tonumber(j.attempt) <= 1 and j.handed ~= '1' and not has_next(j)
@@ -605,6 +613,7 @@ local function write_dispatch(dispatch, id, r)
   end
   call('HSET', TAG .. 'd:' .. dispatch, spread(d))
   call('ZADD', TAG .. 'live:' .. r.qproject, r.create, dispatch)
+  call('ZADD', TAG .. 'rlive:' .. r.qproject .. ':' .. r.qroom, r.create, dispatch)
   if r.key ~= '' then
     call('SET', TAG .. 'k:' .. r.qproject .. ':' .. r.key, dispatch .. ' ' .. r.hash, 'EX', 86400, 'NX')
   end
@@ -960,8 +969,8 @@ local function flush()
   for field, count in pairs(caps_added) do
     if count ~= 0 then call('HINCRBY', K.caps, field, count) end
   end
-  for past in pairs(pasts) do
-    call('ZREMRANGEBYRANK', past, 0, -PAST_MAX - 1)
+  for past, most in pairs(pasts) do
+    call('ZREMRANGEBYRANK', past, 0, -most - 1)
     call('EXPIRE', past, KEEP_S)
   end
   if hwm ~= tonumber(meta[3] or '0') or seq ~= tonumber(meta[4] or '0') then

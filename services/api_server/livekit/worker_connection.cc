@@ -327,10 +327,11 @@ void WorkerConnection::OnAvailability(const lk::AvailabilityResponse& answer) {
   held.side->Released(held.key);
   held_.erase(it);
   if (answer.terminate()) return;
-  // Refusals in a row are those of a busy worker, which its status says only later.
-  if (++rejections_ < 2) return;
-  pause_until_us_ = workers_.loop()->NowMicros() +
-                    (kShortestPauseUs << std::min(rejections_ - 2, kMostDoublings));
+  // Refusals in a row are those of a busy worker, which its status says only later. What it was
+  // asked before the pause began counts once, however much it was.
+  const int64_t now_us = workers_.loop()->NowMicros();
+  if (now_us < pause_until_us_ || ++rejections_ < 2) return;
+  pause_until_us_ = now_us + (kShortestPauseUs << std::min(rejections_ - 2, kMostDoublings));
   TellStatus();
 }
 
@@ -559,6 +560,11 @@ void WorkerConnection::OnLook(const std::string& id, const JobKey& key,
   if (held.missing_us == 0) held.missing_us = now_us;
   if (now_us - held.missing_us < kMissingUs) return;
   Terminate(id);
+  // Who leaves says so; what does not, and does not come back, has died.
+  const ErrorReason why = ReasonOf(status);
+  const auto left = why.metadata.find("left");
+  const bool died = left != why.metadata.end() && left->second == "connection_lost";
+  if (died) return Over(id, v1::JOB_REASON_PROCESS_CRASHED, "its agent's connection broke");
   Over(id, v1::JOB_REASON_SHUTDOWN, "");
 }
 

@@ -12,31 +12,37 @@
 
 namespace parley::webrtc {
 
-class AudioQueue {
+class PacketQueue {
  public:
   static constexpr size_t kSlots = 1024;  // 20 ms of a thousand listeners
 
-  struct Item {
+  struct Head {
     uint64_t peer = 0;
     uint32_t track = 0;
     uint32_t timestamp = 0;
-    uint32_t level = 0;
+    uint32_t level = 0;  // of audio
+    // Of video.
+    bool video = false;
+    uint16_t sequence = 0;
+    uint8_t layer = 0;
+    bool marker = false;
+    bool key = false;
+  };
+  struct Item {
+    Head head;
     uint32_t size = 0;
     std::array<char, ReceiveStream::kMaxPayload> payload;
+    std::string_view data() const { return {payload.data(), size}; }
   };
 
   enum class Outcome { kFirst, kQueued, kFull };
   // kFirst: the queue had been empty, so wake the reader.
-  Outcome Push(uint64_t peer, uint32_t track, uint32_t timestamp, uint32_t level,
-               std::string_view payload) {
+  Outcome Push(const Head& head, std::string_view payload) {
     if (payload.empty() || payload.size() > ReceiveStream::kMaxPayload) return Outcome::kFull;
     MutexLock lock(&mutex_);
     if (count_ == kSlots) return Outcome::kFull;
     Item& item = (*slots_)[(first_ + count_) % kSlots];
-    item.peer = peer;
-    item.track = track;
-    item.timestamp = timestamp;
-    item.level = level;
+    item.head = head;
     item.size = static_cast<uint32_t>(payload.size());
     std::memcpy(item.payload.data(), payload.data(), payload.size());
     return count_++ == 0 ? Outcome::kFirst : Outcome::kQueued;
@@ -46,10 +52,7 @@ class AudioQueue {
     MutexLock lock(&mutex_);
     if (count_ == 0) return false;
     const Item& item = (*slots_)[first_];
-    out->peer = item.peer;
-    out->track = item.track;
-    out->timestamp = item.timestamp;
-    out->level = item.level;
+    out->head = item.head;
     out->size = item.size;
     std::memcpy(out->payload.data(), item.payload.data(), item.size);
     first_ = (first_ + 1) % kSlots;

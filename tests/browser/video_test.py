@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Two browsers see each other's cameras, over each signalling path; a narrow network gets the lower layer."""
+import os
+import random
+import sys
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import pages  # noqa: E402
+import people  # noqa: E402
+
+
+def busy_film(path, width=640, height=360, pictures=12):
+    """Pictures with so much in them that each layer takes all of its bit rate."""
+    dice = random.Random(1)
+    with open(path, "wb") as film:
+        film.write(f"YUV4MPEG2 W{width} H{height} F20:1 Ip A1:1 C420jpeg\n".encode())
+        for _ in range(pictures):
+            rows = [bytes(v for v in dice.randbytes(width // 4) for _ in range(4)) for _ in range(height // 4)]
+            film.write(b"FRAME\n" + b"".join(row * 4 for row in rows) + bytes([128]) * (width * height // 2))
+
+
+class VideoTest(people.PeopleTest):
+    def setUp(self):
+        super().setUp()
+        busy_film(f"{self.folder}/film.y4m")
+        self.CHROMIUM = (f"--use-file-for-fake-video-capture={self.folder}/film.y4m",)
+
+    def media_port(self):
+        """The room server's UDP port, from what it says to a client."""
+        return int(self.pages.do("ann", "port")["port"])
+
+    def widths(self, seconds):
+        """Of ann's pictures as bob sees them, looked up five times a second."""
+        end, seen = time.monotonic() + seconds, []
+        while time.monotonic() < end:
+            seen.append(self.of("bob", "seen", "ann")["width"])
+            time.sleep(0.2)
+        return seen
+
+    def test_two_browsers_see_each_other_and_the_network_chooses_the_layer(self):
+        self.open("ann", "cinema")
+        self.gate = pages.Gate(self.media_port())
+        self.addCleanup(self.gate.close)
+        self.open("bob", "cinema", gate=self.gate.port)
+        self.pages.do("ann", "camera", {"on": True})
+        self.pages.do("bob", "camera", {"on": True})
+        self.grows("bob", "seen", "ann", "frames", 20, 30)
+        self.grows("ann", "seen", "bob", "frames", 20, 30)
+        high = self.until(20, "bob sees the higher layer", lambda: self.of("bob", "seen", "ann")["width"] == 640)
+        print("the higher layer after", round(high, 1), "s:", self.of("bob", "seen", "ann"))
+        seen = self.widths(5)
+        self.assertGreater(seen.count(640), 0.8 * len(seen), f"nothing is lost, so it stays: {seen}")
+        self.gate.rate = 300_000
+        low = self.until(15, "the lower layer through the gate", lambda: self.of("bob", "seen", "ann")["width"] == 320)
+        self.grows("bob", "seen", "ann", "frames", 20, 15)
+        print("the lower layer after", round(low, 1), "s, datagrams lost:", self.gate.lost, self.of("bob", "seen", "ann"))
+        seen = self.widths(5)
+        self.assertGreater(seen.count(320), 0.5 * len(seen), f"tries of the higher one are short: {seen}")
+        self.gate.rate = None
+        back = self.until(10, "the higher layer again", lambda: self.of("bob", "seen", "ann")["width"] == 640)
+        self.grows("bob", "seen", "ann", "frames", 20, 15)
+        print("the higher layer again after", round(back, 1), "s:", self.of("bob", "seen", "ann"))
+        seen = self.widths(4)
+        self.assertGreater(seen.count(640), 0.8 * len(seen), f"and it stays: {seen}")
+
+    def test_two_connections_and_a_codec_that_is_not_carried(self):
+        self.open("ann", "two", single="0")
+        self.open("bob", "two", single="0")
+        self.pages.do("ann", "camera", {"on": True, "codec": "vp9"})  # the client sends VP8 instead
+        self.grows("bob", "seen", "ann", "frames", 20, 30)
+        print("over two connections:", self.of("bob", "seen", "ann"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
