@@ -1,6 +1,6 @@
+#include <absl/strings/escaping.h>
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <openssl/evp.h>
 #include <parley/livekit/v1/rtc.pb.h>
 #include <parley/room/v1/signalling.grpc.pb.h>
 #include <sys/epoll.h>
@@ -46,17 +46,6 @@ constexpr size_t kMaxDatagram = 1500;
 constexpr size_t kBatch = 8;
 
 int64_t NowMicros() { return Clock::Real().MonotonicMicros(); }
-
-std::string Base64Url(const std::string& bytes) {
-  std::string out(bytes.size() * 4 / 3 + 8, '\0');
-  out.resize(static_cast<size_t>(EVP_EncodeBlock(reinterpret_cast<uint8_t*>(out.data()),
-                                                 reinterpret_cast<const uint8_t*>(bytes.data()),
-                                                 static_cast<int>(bytes.size()))));
-  std::ranges::replace(out, '+', '-');
-  std::ranges::replace(out, '/', '_');
-  while (out.ends_with('=')) out.pop_back();
-  return out;
-}
 
 std::string AudioSection(std::string_view mid, std::string_view direction) {
   return fmt::format(
@@ -121,7 +110,8 @@ class PeerLine final : public Line, public std::enable_shared_from_this<PeerLine
     wrapped.set_join_request(join.SerializeAsString());
     pb::ConnectRequest request;
     request.mutable_open()->set_token(token);
-    request.mutable_open()->set_join_request(Base64Url(wrapped.SerializeAsString()));
+    request.mutable_open()->set_join_request(
+        absl::WebSafeBase64Escape(wrapped.SerializeAsString()));
     stream_->Send(std::move(request));
   }
 

@@ -1,9 +1,9 @@
 #include "rtc_crowd.h"
 
+#include <absl/strings/escaping.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <parley/livekit/v1/rtc.pb.h>
 #include <sys/epoll.h>
@@ -44,17 +44,6 @@ constexpr uint8_t kLevelId = 1;
 constexpr uint8_t kLevel = 20;  // -dBov: somebody who talks
 
 int64_t NowMicros() { return Clock::Real().MonotonicMicros(); }
-
-std::string Base64Url(const std::string& bytes) {
-  std::string out(bytes.size() * 4 / 3 + 8, '\0');
-  out.resize(static_cast<size_t>(EVP_EncodeBlock(reinterpret_cast<uint8_t*>(out.data()),
-                                                 reinterpret_cast<const uint8_t*>(bytes.data()),
-                                                 static_cast<int>(bytes.size()))));
-  std::ranges::replace(out, '+', '-');
-  std::ranges::replace(out, '/', '_');
-  while (out.ends_with('=')) out.pop_back();
-  return out;
-}
 
 // "candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host …" anywhere in `text`: the first of UDP and
 // IPv4. Port 0: none.
@@ -182,7 +171,7 @@ absl::Status RtcCrowd::Person::Connect(const std::string& address, const std::st
       "GET /rtc/v1?access_token={}&join_request={} HTTP/1.1\r\nhost: {}\r\nupgrade: websocket\r\n"
       "connection: upgrade\r\nsec-websocket-version: 13\r\n"
       "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-      token, Base64Url(wrapped.SerializeAsString()), address);
+      token, absl::WebSafeBase64Escape(wrapped.SerializeAsString()), address);
   if (send(signalling_, head.data(), head.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(head.size())) {
     return Unavailable("{} closed the connection", address);
