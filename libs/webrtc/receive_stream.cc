@@ -7,7 +7,6 @@
 namespace parley::webrtc {
 namespace {
 
-constexpr int64_t kClockHz = 48'000;
 // A jump by more than this is a new beginning of the stream, not loss.
 constexpr int64_t kMaxJump = 3'000;
 
@@ -48,12 +47,7 @@ void ReceiveStream::Add(const RtpPacket& packet, int64_t now_us, Sink& sink) {
 void ReceiveStream::Count(const RtpPacket& packet, int64_t number, int64_t now_us) {
   ++figures_.received;
   highest_ = std::max(highest_, number);
-  const int64_t transit = now_us * kClockHz / 1'000'000 - packet.timestamp;
-  if (figures_.received > 1) {
-    const auto difference = static_cast<int32_t>(transit - last_transit_);  // both wrap
-    jitter_ += (std::abs(static_cast<double>(difference)) - jitter_) / 16;
-  }
-  last_transit_ = transit;
+  reception_.Count(packet.timestamp, now_us);
 }
 
 void ReceiveStream::Hold(const RtpPacket& packet, int64_t number, int64_t now_us) {
@@ -124,30 +118,9 @@ size_t ReceiveStream::Missing(int64_t now_us, std::array<uint16_t, kMaxNacked>* 
   return count;
 }
 
-void ReceiveStream::OnSenderReport(const SenderReport& report, int64_t now_us) {
-  last_sr_ = static_cast<uint32_t>(report.ntp >> 16);
-  last_sr_us_ = now_us;
-}
-
 ReportBlock ReceiveStream::Report(int64_t now_us) {
-  ReportBlock block;
-  block.ssrc = ssrc_;
-  const int64_t expected = started_ ? highest_ - first_ + 1 : 0;
-  block.lost = static_cast<int32_t>(expected - static_cast<int64_t>(figures_.received));
-  const int64_t interval = expected - expected_before_;
-  const int64_t lost = interval - static_cast<int64_t>(figures_.received - received_before_);
-  if (interval > 0 && lost > 0) {
-    block.fraction_lost = static_cast<uint8_t>(std::min<int64_t>(lost * 256 / interval, 255));
-  }
-  expected_before_ = expected;
-  received_before_ = figures_.received;
-  block.highest_sequence = static_cast<uint32_t>(highest_);
-  block.jitter = static_cast<uint32_t>(jitter_);
-  block.last_sr = last_sr_;
-  if (last_sr_ != 0) {
-    block.delay_since_sr = static_cast<uint32_t>((now_us - last_sr_us_) * 65'536 / 1'000'000);
-  }
-  return block;
+  return reception_.Report(started_ ? highest_ - first_ + 1 : 0, static_cast<uint32_t>(highest_),
+                           now_us);
 }
 
 }  // namespace parley::webrtc

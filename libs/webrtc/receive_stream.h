@@ -7,6 +7,7 @@
 #include <memory>
 #include <string_view>
 
+#include "webrtc/reception.h"
 #include "webrtc/rtp.h"
 
 namespace parley::webrtc {
@@ -19,6 +20,7 @@ struct AudioPacket {
 
 class ReceiveStream {
  public:
+  static constexpr int64_t kClockHz = 48'000;
   static constexpr size_t kHeld = 32;              // packets: 640 ms of audio
   static constexpr int64_t kHoldUs = 80'000;       // how long a missing packet is waited for
   static constexpr int64_t kNackEveryUs = 20'000;  // a missing packet is asked for again
@@ -30,7 +32,7 @@ class ReceiveStream {
     virtual void OnPacket(const AudioPacket& packet) = 0;
   };
 
-  explicit ReceiveStream(uint32_t ssrc) : ssrc_(ssrc) {}
+  explicit ReceiveStream(uint32_t ssrc) : ssrc_(ssrc), reception_(ssrc, kClockHz) {}
 
   // Takes a packet, and hands on what is in order now.
   void Add(const RtpPacket& packet, int64_t now_us, Sink& sink);
@@ -38,7 +40,9 @@ class ReceiveStream {
   void Tick(int64_t now_us, Sink& sink);
   // The numbers to ask for now, in rising order.
   size_t Missing(int64_t now_us, std::array<uint16_t, kMaxNacked>* numbers);
-  void OnSenderReport(const SenderReport& report, int64_t now_us);
+  void OnSenderReport(const SenderReport& report, int64_t now_us) {
+    reception_.OnSenderReport(report, now_us);
+  }
   // For a report; begins the next interval.
   ReportBlock Report(int64_t now_us);
 
@@ -71,18 +75,13 @@ class ReceiveStream {
   Slot& At(int64_t number) { return (*slots_)[static_cast<size_t>(number) % kHeld]; }
 
   const uint32_t ssrc_;
+  Reception reception_;
   bool started_ = false;
   int64_t next_ = 0;              // number of the packet to hand on next
   int64_t highest_ = 0;           // that came
   std::unique_ptr<Slots> slots_;  // made when the first packet is missing
   Figures figures_;
   int64_t first_ = 0;
-  int64_t expected_before_ = 0;
-  uint64_t received_before_ = 0;
-  double jitter_ = 0;
-  int64_t last_transit_ = 0;
-  uint32_t last_sr_ = 0;
-  int64_t last_sr_us_ = 0;
 };
 
 }  // namespace parley::webrtc

@@ -4,11 +4,6 @@
 #include <cstdlib>
 
 namespace parley::webrtc {
-namespace {
-
-constexpr int64_t kClockHz = 90'000;
-
-}  // namespace
 
 void VideoReceiver::Begin(int64_t number) {
   for (Slot& slot : slots_) slot.missing = false;
@@ -20,16 +15,6 @@ void VideoReceiver::Begin(int64_t number) {
   }
   highest_ = number - 1;
   started_ = true;
-}
-
-void VideoReceiver::Count(const RtpPacket& packet, int64_t now_us) {
-  ++received_;
-  const int64_t transit = now_us * kClockHz / 1'000'000 - packet.timestamp;
-  if (received_ > 1) {
-    const auto difference = static_cast<int32_t>(transit - last_transit_);  // both wrap
-    jitter_ += (std::abs(static_cast<double>(difference)) - jitter_) / 16;
-  }
-  last_transit_ = transit;
 }
 
 std::optional<uint16_t> VideoReceiver::Add(const RtpPacket& packet, int64_t now_us) {
@@ -45,7 +30,7 @@ std::optional<uint16_t> VideoReceiver::Add(const RtpPacket& packet, int64_t now_
     if (highest_ - number >= static_cast<int64_t>(kWindow) || !slot.missing) return std::nullopt;
     slot.missing = false;
     --missing_;
-    Count(packet, now_us);
+    reception_.Count(packet.timestamp, now_us);
     if (packet.payload.empty()) return std::nullopt;
     return static_cast<uint16_t>(packet.sequence - slot.empty_before);
   }
@@ -56,7 +41,7 @@ std::optional<uint16_t> VideoReceiver::Add(const RtpPacket& packet, int64_t now_
     if (slot.missing) ++missing_;
   }
   highest_ = number;
-  Count(packet, now_us);
+  reception_.Count(packet.timestamp, now_us);
   if (packet.payload.empty()) {
     ++empty_;
     return std::nullopt;
@@ -83,30 +68,9 @@ size_t VideoReceiver::Missing(int64_t now_us, std::array<uint16_t, kMaxNacked>* 
   return count;
 }
 
-void VideoReceiver::OnSenderReport(const SenderReport& report, int64_t now_us) {
-  last_sr_ = static_cast<uint32_t>(report.ntp >> 16);
-  last_sr_us_ = now_us;
-}
-
 ReportBlock VideoReceiver::Report(int64_t now_us) {
-  ReportBlock block;
-  block.ssrc = ssrc_;
-  const int64_t expected = started_ ? highest_ - first_ + 1 : 0;
-  block.lost = static_cast<int32_t>(expected - received_);
-  const int64_t interval = expected - expected_before_;
-  const int64_t lost = interval - (received_ - received_before_);
-  if (interval > 0 && lost > 0) {
-    block.fraction_lost = static_cast<uint8_t>(std::min<int64_t>(lost * 256 / interval, 255));
-  }
-  expected_before_ = expected;
-  received_before_ = received_;
-  block.highest_sequence = static_cast<uint32_t>(highest_);
-  block.jitter = static_cast<uint32_t>(jitter_);
-  block.last_sr = last_sr_;
-  if (last_sr_ != 0) {
-    block.delay_since_sr = static_cast<uint32_t>((now_us - last_sr_us_) * 65'536 / 1'000'000);
-  }
-  return block;
+  return reception_.Report(started_ ? highest_ - first_ + 1 : 0, static_cast<uint32_t>(highest_),
+                           now_us);
 }
 
 }  // namespace parley::webrtc

@@ -5,17 +5,19 @@
 #include <cstdint>
 #include <optional>
 
+#include "webrtc/reception.h"
 #include "webrtc/rtp.h"
 
 namespace parley::webrtc {
 
 class VideoReceiver {
  public:
+  static constexpr int64_t kClockHz = 90'000;
   static constexpr size_t kWindow = 512;           // packets that may still come
   static constexpr int64_t kNackEveryUs = 40'000;  // a missing packet is asked for again
   static constexpr int kMaxNacks = 10;
 
-  explicit VideoReceiver(uint32_t ssrc) : ssrc_(ssrc) {}
+  explicit VideoReceiver(uint32_t ssrc) : reception_(ssrc, kClockHz) {}
 
   // The number under which the packet goes on: the sender's, without those of packets that carry
   // nothing (padding). nullopt: it goes nowhere, for it came before, is too late or carries
@@ -23,7 +25,9 @@ class VideoReceiver {
   std::optional<uint16_t> Add(const RtpPacket& packet, int64_t now_us);
   // The sender's numbers to ask for now, in rising order.
   size_t Missing(int64_t now_us, std::array<uint16_t, kMaxNacked>* numbers);
-  void OnSenderReport(const SenderReport& report, int64_t now_us);
+  void OnSenderReport(const SenderReport& report, int64_t now_us) {
+    reception_.OnSenderReport(report, now_us);
+  }
   // For a report; begins the next interval. Its jitter is in units of 1/90000 s.
   ReportBlock Report(int64_t now_us);
 
@@ -36,23 +40,15 @@ class VideoReceiver {
   };
 
   void Begin(int64_t number);
-  void Count(const RtpPacket& packet, int64_t now_us);
   Slot& At(int64_t number) { return slots_[static_cast<size_t>(number) % kWindow]; }
 
-  const uint32_t ssrc_;
+  Reception reception_;
   bool started_ = false;
   int64_t first_ = 0;
   int64_t highest_ = 0;
   uint16_t empty_ = 0;
   std::array<Slot, kWindow> slots_{};
   size_t missing_ = 0;  // slots
-  int64_t received_ = 0;
-  int64_t expected_before_ = 0;
-  int64_t received_before_ = 0;
-  double jitter_ = 0;
-  int64_t last_transit_ = 0;
-  uint32_t last_sr_ = 0;
-  int64_t last_sr_us_ = 0;
 };
 
 }  // namespace parley::webrtc
