@@ -185,6 +185,7 @@ struct Registration {
   std::string hostname;
   double load = 0;
   double load_threshold = 0;  // above it the worker gets no job
+  bool accepting = true;      // until its first heartbeat says otherwise
   std::vector<ReportedJob> report;
 };
 

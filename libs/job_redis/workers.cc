@@ -127,7 +127,7 @@ absl::StatusOr<JobStore::Registered> RedisJobStore::Register(const Registration&
   std::vector<std::string> arguments = {r.worker_id,
                                         r.instance,
                                         std::to_string(r.connect_seq),
-                                        "12",
+                                        "13",
                                         "project",
                                         r.project,
                                         "slots",
@@ -151,7 +151,9 @@ absl::StatusOr<JobStore::Registered> RedisJobStore::Register(const Registration&
                                         "load",
                                         fmt::format("{:.3f}", r.load),
                                         "threshold",
-                                        fmt::format("{:.3f}", r.load_threshold)};
+                                        fmt::format("{:.3f}", r.load_threshold),
+                                        "accepting",
+                                        r.accepting ? "1" : "0"};
   for (const ReportedJob& job : r.report) {
     Saw(job.fencing_token);
     AppendReport(job, arguments);

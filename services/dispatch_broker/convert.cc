@@ -343,6 +343,7 @@ job::Registration FromProto(const v1::Register& request) {
   out.load = request.load() >= 0 && request.load() <= 1 ? request.load() : 0;
   out.load_threshold =
       request.load_threshold() == 0 ? job::kDefaultLoadThreshold : request.load_threshold();
+  out.accepting = !request.draining();
   out.report = FromProto(request.report());
   if (out.pool.empty()) {
     const bool one = !out.serves_configured && out.agent_names.size() == 1;

@@ -128,6 +128,17 @@ TEST_F(JobStoreWorkersTest, DrainingAndUnwillingWorkersGetNothing) {
               HasCode(absl::StatusCode::kNotFound));
 }
 
+// Between its registration with another broker and what it says next nothing is offered to it.
+TEST_F(JobStoreWorkersTest, WhoRegistersUnwillingGetsNothing) {
+  Registration worker = EchoWorker("AW_1");
+  worker.accepting = false;
+  Connect(worker);
+  const std::string id = CreateEcho();
+  EXPECT_EQ(Get(id).state, State::kPending);
+  PARLEY_ASSERT_OK(store().Renew("echo", {{"AW_1", 1, 0.1, true}}));
+  EXPECT_EQ(Get(id).state, State::kOffered);
+}
+
 TEST_F(JobStoreWorkersTest, StatsAndPoolOfWorker) {
   Connect("AW_1", 5);
   Connect("AW_2", 3);

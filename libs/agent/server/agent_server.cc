@@ -124,6 +124,7 @@ void AgentServer::FillRegister(dispatchv1::Register& request) {
   request.set_hostname(Hostname());
   request.set_load(load_);
   request.set_load_threshold(config.load_threshold);
+  request.set_draining(draining_);
 }
 
 void AgentServer::OnBroker(const ConnectResponse& response) {

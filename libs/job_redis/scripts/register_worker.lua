@@ -17,7 +17,7 @@ local known = w and true or false
 w = w or {id = id, draining = '0', register = text(now)}
 workers[id] = w
 local fields = {'instance', instance, 'seq', seq, 'broker', OWN, 'epoch', EPOCH, 'quiet', '0', 'ended', '0',
-  'accepting', '1', 'draining', w.draining, 'register', w.register}
+  'draining', w.draining, 'register', w.register}
 for field, value in pairs(facts) do
   fields[#fields + 1] = field
   fields[#fields + 1] = value
