@@ -256,6 +256,24 @@ TEST_F(LivekitWorkerTest, NoAnswerIsNoLostJob) {
   EXPECT_FALSE(silent.Await(lk::ServerMessage::kAssignment, absl::Milliseconds(300)));
 }
 
+// Of many at once most wait in their worker for a process: it says nothing of them until they run.
+TEST_F(LivekitWorkerTest, WhatWaitsForItsProcessIsNotStartedTwice) {
+  ScriptedWorker worker(Address());
+  worker.Register(agent_);
+  const std::string first = Create(Wish());
+  worker.Say(worker.TakeJob(), lk::JS_RUNNING);
+  ASSERT_TRUE(Becomes(first, v1::JOB_STATE_RUNNING));
+  const std::string second = Create(Wish("another"));
+  const auto asked = worker.Await(lk::ServerMessage::kAvailability);
+  ASSERT_TRUE(asked.has_value());
+  worker.Answer(asked->availability().job().id(), true);
+  ASSERT_TRUE(worker.Await(lk::ServerMessage::kAssignment).has_value());
+  // The broker waits 10 s for a start.
+  EXPECT_FALSE(worker.Await(lk::ServerMessage::kAvailability, absl::Seconds(12)));
+  EXPECT_EQ(JobOf(second).state(), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(JobOf(second).attempt(), 1);
+}
+
 TEST_F(LivekitWorkerTest, WorkersOfOneNameShareAndDeploymentsDoNotMix) {
   ScriptedWorker one(Address()), two(Address()), staging(Address());
   one.Register(agent_);

@@ -3,10 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <new>
 
 #include "agent/job/conversation.h"
 #include "agent/job/frame.h"
@@ -15,24 +12,14 @@
 #include "audio/opus.h"
 #include "audio/pcm.h"
 #include "base/check.h"
-
-namespace {
-std::atomic<int64_t> allocations{0};
-}  // namespace
-
-void* operator new(size_t bytes) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* memory = std::malloc(bytes)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#include "count_allocations.h"
 
 namespace parley::agent {
 namespace {
 
 namespace jobv1 = parley::job::v1;
 namespace roomv1 = parley::room::v1;
+using testing::allocations;
 
 constexpr int kWarm = 250;  // frames: buffers have found their size, one utterance is over
 constexpr int kFrames = 500;

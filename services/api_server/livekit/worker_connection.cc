@@ -418,6 +418,7 @@ void WorkerConnection::OnJobStatus(const lk::UpdateJobStatus& update) {
   if (held.step == Step::kAsked || held.step == Step::kAccepted) return;
   if (update.status() == lk::JS_PENDING) return;
   if (update.status() == lk::JS_RUNNING) {
+    held.seen = true;
     if (held.step == Step::kAssigned) {
       held.step = Step::kRunning;
       held.side->Started(held.key);
@@ -506,7 +507,8 @@ void WorkerConnection::SweepJob(const std::string& id, Held& held, int64_t now_u
     Terminate(id);
     return Over(id, v1::JOB_REASON_DRAIN_DEADLINE, "the worker's drain is over");
   }
-  if (says_status_ || held.look_us == kNever) return;
+  if (held.look_us == kNever) return;
+  // Also of one that says how its jobs are: many at once wait in it for their processes.
   if (held.step == Step::kAssigned && now_us - held.assigned_us >= kSilentStartUs) {
     held.step = Step::kRunning;
     held.side->Started(held.key);
@@ -515,6 +517,7 @@ void WorkerConnection::SweepJob(const std::string& id, Held& held, int64_t now_u
     Terminate(id);
     return Over(id, v1::JOB_REASON_START_TIMEOUT, "the agent never came into its room");
   }
+  if (says_status_ && held.seen) return;
   if (!held.looking && now_us >= held.look_us) Look(id, held);
 }
 
@@ -548,7 +551,6 @@ void WorkerConnection::OnLook(const std::string& id, const JobKey& key,
   const int64_t now_us = workers_.loop()->NowMicros();
   held.looking = false;
   held.look_us = now_us + (held.seen ? kLookAgainUs : kLookUs);
-  if (says_status_) return;
   if (status.ok()) {
     held.seen = true;
     held.missing_us = 0;
@@ -556,7 +558,7 @@ void WorkerConnection::OnLook(const std::string& id, const JobKey& key,
     held.step = Step::kRunning;
     return held.side->Started(held.key);
   }
-  if (!absl::IsNotFound(status) || !held.seen) return;
+  if (says_status_ || !absl::IsNotFound(status) || !held.seen) return;
   if (held.missing_us == 0) held.missing_us = now_us;
   if (now_us - held.missing_us < kMissingUs) return;
   Terminate(id);

@@ -64,12 +64,12 @@ class WorkerConnection final : public http::WebSocketListener,
     std::string identity;  // in the room
     lk::AvailabilityResponse answer;
     std::optional<dispatch::v1::Go> go;  // it came before the answer
-    // In the room, of workers that do not say how their jobs are.
     int64_t assigned_us = 0;
+    bool seen = false;  // in its room, or its worker has said that it runs
+    // In its room, while its worker has not said how it is.
     int64_t look_us = 0;     // when it is looked for next
     int64_t missing_us = 0;  // since when it is not there; 0: it is, or was not yet
     bool looking = false;
-    bool seen = false;
   };
   // A job of an earlier connection that this worker speaks of.
   struct Claim {
