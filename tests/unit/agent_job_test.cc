@@ -217,26 +217,32 @@ class ListenerTest : public ::testing::Test {
 TEST_F(ListenerTest, SilenceIsKeptAndNotDecoded) {
   constexpr int16_t kSoft = 8;  // -72 dBov
   HearLevel(20, 4'000, 18);
-  HearLevel(50, kSoft, 72);
-  EXPECT_EQ(frames_, 70) << "a second of it is decoded: the end of speech shows in it";
-  HearLevel(49, kSoft, 72);
-  EXPECT_EQ(frames_, 70);
-  HearLevel(1, kSoft, 72);
-  EXPECT_EQ(frames_, 75) << "the last of it, to see whether it is true";
   HearLevel(30, kSoft, 72);
-  EXPECT_EQ(frames_, 75);
+  EXPECT_EQ(frames_, 50) << "600 ms of it are decoded: the end of speech shows in it";
+  HearLevel(219, kSoft, 72);
+  EXPECT_EQ(frames_, 50);
+  HearLevel(1, kSoft, 72);
+  EXPECT_EQ(frames_, 56) << "the last of it, to see whether it is true";
+  HearLevel(30, kSoft, 72);
+  EXPECT_EQ(frames_, 56);
   HearLevel(1, 4'000, 18);
-  EXPECT_EQ(frames_, 81) << "the last five and the louder one";
+  EXPECT_EQ(frames_, 62) << "the last five and the louder one";
   listener_->Feed(absl::Milliseconds(400));
   EXPECT_EQ(fed_.size(), 400U * 32);
 }
 
 TEST_F(ListenerTest, SilenceThatIsNoneIsHeard) {
   HearLevel(1, 4'000, 18);
-  HearLevel(100, 4'000, 70);
-  EXPECT_EQ(frames_, 1 + 50 + 5) << "one look a second";
-  HearLevel(100, 4'000, 70);
-  EXPECT_EQ(frames_, 1 + 50 + 5 + 100) << "the sender's levels are not believed any more";
+  HearLevel(200, 4'000, 70);
+  EXPECT_EQ(frames_, 201) << "the sender's levels are not believed once the first have been heard";
+}
+
+TEST_F(ListenerTest, SilenceThatIsNoneAnyMoreIsHeard) {
+  HearLevel(1, 4'000, 18);
+  HearLevel(100, 8, 72);
+  EXPECT_EQ(frames_, 31);
+  HearLevel(200, 4'000, 72);
+  EXPECT_EQ(frames_, 31 + 6 + 50) << "within 5 s, and from then on";
 }
 
 TEST_F(ListenerTest, SendersWithoutLevelsAreHeard) {
@@ -249,6 +255,9 @@ TEST_F(ListenerTest, WhatTheRecogniserGetsIsDecoded) {
   listener_->Feed(absl::ZeroDuration());
   HearLevel(200, 8, 72);
   EXPECT_EQ(frames_, 201);
+  listener_->StopFeeding();
+  HearLevel(40, 8, 72);
+  EXPECT_EQ(frames_, 201) << "it has been soft for long enough";
 }
 
 TEST_F(ListenerTest, JudgesEachFrameAndConcealsShortLoss) {

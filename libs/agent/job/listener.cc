@@ -22,10 +22,11 @@ constexpr uint32_t kTicksPerSample = kRoomRateHz / kVoiceRateHz;
 constexpr size_t kMaxConcealedSamples = 3 * kVoiceFrameSamples;
 // Softer than this is below where the detector of voices begins (-52 dBov), and some.
 constexpr uint32_t kSoftLevel = 60;  // -dBov
-// Decoded after the last louder frame: longer than any silence that means something, and all that
-// Feed() can ask for.
-constexpr int kSoftDecoded = 50;
-constexpr int kSoftProbe = 50;  // frames from one look at whether it is soft to the next
+// Decoded after the last louder frame, in what ends an utterance or after it: with what is kept,
+// all that Feed() asks for at the beginning of the next (400 ms and what it took to be sure).
+constexpr int kSoftDecoded = 30;
+constexpr int kSoftTail = 20;    // of them; what was loud before no longer rings in the decoder
+constexpr int kSoftProbe = 250;  // frames from one look at whether it is soft to the next
 constexpr float kNotSoftDbov = -54;
 constexpr size_t kMaxPcmSamples = size_t{kRoomRateHz} * 120 / 1000;  // of one message
 constexpr size_t kMaxPcmBytes = kMaxPcmSamples * sizeof(int16_t);
@@ -68,20 +69,17 @@ Listener::Listener(Sinks sinks, std::unique_ptr<audio::Vad> vad, audio::OpusDeco
 void Listener::OnOpus(std::string_view packet, uint32_t timestamp, uint32_t level) {
   // Who keeps the sound keeps all of it.
   soft_frames_ = !sinks_.heard && Softer(level) ? soft_frames_ + 1 : 0;
-  if (soft_frames_ <= kSoftDecoded) {
-    DecodeKept();
-    return Decode(packet, timestamp);
-  }
-  Keep(packet, timestamp);
-  if (soft_frames_ % kSoftProbe != 0) return;
-  loudest_dbov_ = -127;
+  const bool probe = soft_frames_ > 0 && soft_frames_ % kSoftProbe == 0;
+  if (soft_frames_ == kSoftTail || probe) loudest_dbov_ = -127;
+  if (soft_frames_ > kSoftDecoded && !feeding_ && !probe) return Keep(packet, timestamp);
   DecodeKept();
-  level_false_ = loudest_dbov_ > kNotSoftDbov;
+  Decode(packet, timestamp);
+  if (soft_frames_ == kSoftDecoded || probe) level_false_ = loudest_dbov_ > kNotSoftDbov;
 }
 
 bool Listener::Softer(uint32_t level) {
   if (level > 0 && level < kLevelUnknown) level_known_ = true;
-  return level_known_ && !level_false_ && !feeding_ && level >= kSoftLevel;
+  return level_known_ && !level_false_ && level >= kSoftLevel;
 }
 
 void Listener::Keep(std::string_view packet, uint32_t timestamp) {

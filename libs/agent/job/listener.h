@@ -33,9 +33,9 @@ class Listener {
   static absl::StatusOr<std::unique_ptr<Listener>> Create(Sinks sinks,
                                                           std::unique_ptr<audio::Vad> vad);
 
-  // `level`: how loud the sender says it is, -dBov; 127: it does not say. What is softer than
-  // speech ever is for more than a second is kept, not decoded: the last of it is once something
-  // louder follows, and now and then, to see whether the sender says the truth.
+  // `level`: how loud the sender says it is, -dBov; 127: it does not say. What has been softer than
+  // speech ever is for more than 600 ms, and is not fed, is kept, not decoded: the last of it is
+  // once something louder follows, and every 5 s, to see whether the sender says the truth.
   void OnOpus(std::string_view packet, uint32_t timestamp, uint32_t level = kLevelUnknown);
   // 48 kHz mono PCM16.
   void OnPcm(std::string_view bytes);
