@@ -50,7 +50,7 @@ class MediaHub {
   using Handle = uint64_t;  // 0 = none
   // How long before its time a session's audio may come: frames wait here and leave in time, those
   // of all sessions together.
-  static constexpr absl::Duration kAudioAhead = absl::Milliseconds(140);
+  static constexpr absl::Duration kAudioAhead = absl::Milliseconds(240);
   // Enters the room that `room_token` is for. `sink` must live until the session is over or
   // Leave() was called. Never calls `sink` from within.
   Handle Join(RoomSink& sink, const std::string& media_url, const std::string& room_token,
