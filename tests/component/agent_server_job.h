@@ -73,7 +73,8 @@ class TestJob {
     if (script == "ahead") {
       return Ahead(std::chrono::milliseconds(assignment.assignment().audio_ahead_ms()));
     }
-    if (script == "quiet") return Quiet();
+    if (script == "quiet") return Quiet(60, 85);
+    if (script == "quiet_over") return Quiet(15, 50);
     if (script == "spoken") return Spoken();
     if (script == "print") std::printf("this is the output of a job\n");
     if (script == "flood") {
@@ -296,22 +297,27 @@ class TestJob {
     }
     return End("in time" + heard);
   }
-  // A second of quiet, then more of it, then something loud; it all comes back.
-  int Quiet() {
+  // A second of quiet, then more of it, then something loud; it all comes back. How much together,
+  // after the frame `from` and up to `to`: when that is sooner than silence alone says that the
+  // utterance is over, the recogniser is told so at the tenth.
+  int Quiet(int from, int to) {
     constexpr uint32_t kQuiet = 80;
     constexpr uint32_t kLoud = 30;
     Join();
     constexpr int kFrames = 85;
     int64_t next_us = NowUs();
     int heard = 0;
-    int together = 0;  // heard within 10 ms of the one before, in the last half second of quiet
+    int together = 0;  // heard within 10 ms of the one before
     int64_t last_us = 0;
     int64_t loud_us = 0;
+    jobv1::FromJob over;
+    over.mutable_stt()->mutable_end_utterance()->set_utterance(1);
     for (int sent = 0; heard < kFrames;) {
       if (sent < kFrames && NowUs() >= next_us) {
         const bool loud = sent == 0 || sent == kFrames - 1;
         if (loud) loud_us = NowUs();
         SayFrame(sent++, 0, loud ? kLoud : kQuiet);
+        if (sent == 10 && from < 50) Say(over);
         next_us += 20'000;
       }
       pollfd watched = {fd_, POLLIN, 0};
@@ -320,7 +326,7 @@ class TestJob {
       if (!got.has_audio()) continue;
       if (got.audio().data() != std::to_string(heard++)) return End("out of order");
       const int64_t now_us = NowUs();
-      if (heard > 60 && now_us - last_us < 10'000) ++together;
+      if (heard > from && heard <= to && now_us - last_us < 10'000) ++together;
       last_us = now_us;
     }
     return End("together " + std::to_string(together) + " behind " +

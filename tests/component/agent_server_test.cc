@@ -790,6 +790,16 @@ TEST_F(AgentServerTest, QuietAudioComesTogetherUntilSomebodySpeaks) {
   EXPECT_LT(behind_ms, 60) << "what is loud waits for nothing";
 }
 
+TEST_F(AgentServerTest, QuietAudioComesTogetherOnceTheJobHasClosedTheUtterance) {
+  StartProgram();
+  const std::string heard = RunJob("quiet_over").error();
+  int together = 0;
+  int behind_ms = 0;
+  ASSERT_EQ(std::sscanf(heard.c_str(), "together %d behind %d", &together, &behind_ms), 2) << heard;
+  EXPECT_GE(together, 30) << "of 35, long before a second is over";
+  EXPECT_LT(behind_ms, 60) << "what is loud waits for nothing";
+}
+
 TEST_F(AgentServerTest, SpeechComesInThreesOnceItIsClearThatItIs) {
   StartProgram();
   const std::string heard = RunJob("spoken").error();

@@ -24,8 +24,9 @@ using parley::dispatch::v1::JobReason;
 
 constexpr uint32_t kProtocol = 1;
 // Audio that nobody can hear waits for more of its kind: softer than speech ever is (the detector
-// of voices begins at -52 dBov), after a second of nothing louder. What a caller says goes on to
-// the job in threes, once it is clear that somebody speaks: its frames know when they came.
+// of voices begins at -52 dBov), after a second of nothing louder, or once the job has closed the
+// utterance: silence tells it nothing more then. What a caller says goes on to the job in threes,
+// once it is clear that somebody speaks: its frames know when they came.
 constexpr uint32_t kQuietLevel = 60;  // -dBov
 constexpr uint32_t kLevelUnknown = 127;
 constexpr absl::Duration kQuietFor = absl::Seconds(1);
@@ -582,6 +583,7 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
     case jobv1::FromJob::kAudioCut:
       return around_.media.CutAudio(room_, message.audio_cut().after_us());
     case jobv1::FromJob::kStt:
+      if (message.stt().has_end_utterance()) utterance_over_ = true;
       return streams_->OnStt(message.stt());
     case jobv1::FromJob::kLlm:
       return streams_->OnLlm(message.llm());
@@ -871,12 +873,14 @@ bool JobProcess::MayWait(const roomv1::SessionFrame& frame) {
     levels_of_.insert(track);
   }
   const bool known = levels_of_.contains(track);
+  const bool silent = utterance_over_ || now_us - loud_us_ >= Micros(kQuietFor);
   int together = 1;
   if (!known || frame.level() < kQuietLevel) {
-    if (now_us - loud_us_ > Micros(kQuietFor)) loud_frames_ = 0;
+    if (silent) loud_frames_ = 0;
+    utterance_over_ = false;
     loud_us_ = now_us;
     if (known && ++loud_frames_ > kFirstSpoken) together = kSpokenFrames;
-  } else if (now_us - loud_us_ >= Micros(kQuietFor)) {
+  } else if (silent) {
     together = kQuietFrames;
   }
   if (waiting_frames_ == 0) waiting_since_us_ = now_us;
