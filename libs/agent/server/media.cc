@@ -378,7 +378,9 @@ void MediaHub::Command(Handle handle, const ParticipantCommand& command) {
   if (command.has_update()) session.attributes.MergeFrom(command);
   if (session.state != Session::State::kOpen) return;
   Link& link = *links_.at(session.url);
-  Flush(link);  // order between audio and commands
+  // Nothing of a track comes after its end. Texts, data and states may be some milliseconds ahead of
+  // the audio: there are several a second of each call, and each would send a batch off.
+  if (command.has_unpublish() || command.has_set_muted() || command.has_leave()) Flush(link);
   AttachRequest request;
   request.mutable_command()->set_session(session.number);
   *request.mutable_command()->mutable_command() = command;
