@@ -84,6 +84,7 @@ absl::Status RecognizeSession::Handle(const speech::v1::RecognizeRequest& reques
     case Request::kReset:
       first_audio_us_ = 0;
       heard_since_final_ = false;
+      partial_.clear();
       return chain_->Reset();
     default:
       return InvalidArgument("a message without content");
@@ -200,6 +201,7 @@ absl::Status RecognizeSession::EndUtterance(uint64_t utterance) {
   asked_spans_.back().Set("engine", chain_->engine());
   const TraceScope scope(asked_spans_.back().context());
   heard_since_final_ = false;
+  partial_.clear();
   PARLEY_RETURN_IF_ERROR(chain_->EndUtterance(utterance));
   CheckSoon();
   return absl::OkStatus();
@@ -223,6 +225,7 @@ void RecognizeSession::OnTranscript(speech::SttTranscript transcript, bool final
     metrics.first_result_seconds->Observe(SecondsSince(first_audio_us_));
     first_audio_us_ = 0;
   }
+  if (!final && transcript.text == std::exchange(partial_, transcript.text)) return;
   speech::v1::RecognizeResponse response;
   Fill(std::move(transcript), final ? response.mutable_final() : response.mutable_partial());
   Tell(std::move(response));

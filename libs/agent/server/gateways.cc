@@ -122,11 +122,11 @@ void GatewayStreams::OpenStt(uint32_t id, const RecognizeConfig& config) {
   if (stt_.size() >= kStreamsPerKind) return SttOver(id, TooMany("speech-to-text"));
   SttStream::Options options;
   options.bearer = gateways_.Token(identity_.project());
-  options.on_message = [post = MakePoster(), id](const RecognizeResponse& response) {
-    post([id, response](GatewayStreams& streams) {
+  options.on_message = [post = MakePoster(), id](RecognizeResponse& response) {
+    post([id, response = std::move(response)](GatewayStreams& streams) mutable {
       ToJob message;
       message.mutable_stt()->set_stream(id);
-      *message.mutable_stt()->mutable_response() = response;
+      *message.mutable_stt()->mutable_response() = std::move(response);
       streams.emit_(message);
     });
   };
@@ -193,12 +193,12 @@ void GatewayStreams::OpenTts(uint32_t id, const SynthesizeConfig& config) {
   if (tts_.size() >= kStreamsPerKind) return TtsOver(id, TooMany("text-to-speech"));
   TtsStream::Options options;
   options.bearer = gateways_.Token(identity_.project());
-  options.on_message = [post = MakePoster(), id](const SynthesizeResponse& response) {
-    post([id, response](GatewayStreams& streams) {
+  options.on_message = [post = MakePoster(), id](SynthesizeResponse& response) {
+    post([id, response = std::move(response)](GatewayStreams& streams) mutable {
       if (!streams.tts_.contains(id)) return;  // cancelled by the job
       ToJob message;
       message.mutable_tts()->set_stream(id);
-      *message.mutable_tts()->mutable_response() = response;
+      *message.mutable_tts()->mutable_response() = std::move(response);
       streams.emit_(message);
     });
   };
