@@ -47,6 +47,14 @@ void Fill(speech::SttTranscript from, speech::v1::Transcript* to) {
   }
 }
 
+speech::v1::RecognizeResponse Fill(const speech::SttActivity& from) {
+  speech::v1::RecognizeResponse response;
+  response.mutable_activity()->set_kind(from.speech ? speech::v1::Activity::KIND_SPEECH_STARTED
+                                                    : speech::v1::Activity::KIND_SPEECH_ENDED);
+  response.mutable_activity()->set_at_ms(from.at_ms);
+  return response;
+}
+
 }  // namespace
 
 RecognizeSession::RecognizeSession(SttGatewayParts& parts, std::string bearer)
@@ -212,6 +220,7 @@ void RecognizeSession::CheckSoon() {
 
 void RecognizeSession::OnEvent(speech::SttEvent event) {
   if (auto* failed = std::get_if<speech::SttFailed>(&event)) return Fail(failed->status);
+  if (const auto* activity = std::get_if<speech::SttActivity>(&event)) return Tell(Fill(*activity));
   if (auto* partial = std::get_if<speech::SttPartial>(&event))
     return OnTranscript(std::move(partial->transcript), false);
   OnTranscript(std::move(std::get<speech::SttFinal>(event).transcript), true);
