@@ -198,6 +198,7 @@ void Connector::Begin(const std::string& url, const std::string& token) {
   auto watcher = room_->Join(join, std::make_shared<WatcherSink>(weak_from_this()));
   if (!watcher.ok()) return End(watcher.status());
   watcher_ = *std::move(watcher);
+  room_->ExpectAgents(1);  // that of the job which this room is for
   external_ =
       signalling::ExternalRoom::Join(*connectors_.parts().engine, *connectors_.parts().sockets,
                                      {.url = url, .token = token}, weak_from_this());

@@ -65,9 +65,11 @@ Dispatcher::Dispatcher(std::shared_ptr<grpc::Channel> channel, TokenSource token
 
 Dispatcher::~Dispatcher() { Stop(); }
 
-void Dispatcher::Want(Wish wish) {
+bool Dispatcher::Want(Wish wish) {
   MutexLock lock(&mutex_);
-  AddLocked(std::move(wish));
+  bool added = false;
+  AddLocked(std::move(wish), &added);
+  return added;
 }
 
 absl::StatusOr<std::string> Dispatcher::WantNow(Wish wish) {
@@ -96,10 +98,11 @@ bool Dispatcher::Wanted(const std::string& room_sid, const std::string& agent_na
   return room != rooms_.end() && room->second.contains(agent_name);
 }
 
-std::shared_ptr<Dispatcher::Entry> Dispatcher::AddLocked(Wish wish) {
+std::shared_ptr<Dispatcher::Entry> Dispatcher::AddLocked(Wish wish, bool* added) {
   if (stopped_) return nullptr;
   std::shared_ptr<Entry>& entry = rooms_[wish.room_sid][KeyOf(wish)];
   if (entry != nullptr) return entry;
+  if (added != nullptr) *added = true;
   entry = std::make_shared<Entry>();
   if (wish.idempotency_key.empty()) {
     wish.idempotency_key = wish.room_sid + "/" + wish.agent_name;
@@ -163,6 +166,7 @@ void Dispatcher::SettleLocked(Entry& entry, const absl::Status& status, std::str
     // Nobody serves rooms that name no agent: as good as done.
     entry.status = absl::OkStatus();
     metrics_.dispatches_unserved.Increment();
+    if (wish.on_nobody) wish.on_nobody();
   } else if (MayHelpToRepeat(status.code())) {
     const int doublings = std::min(entry.answers - 1, 8);
     const absl::Duration wait = std::min(kMaxRetry, kFirstRetry * (1 << doublings));
@@ -178,6 +182,7 @@ void Dispatcher::SettleLocked(Entry& entry, const absl::Status& status, std::str
     return;
   } else {
     metrics_.dispatches_refused.Increment();
+    if (wish.on_nobody) wish.on_nobody();
     log_.Error("the broker refuses a dispatch", {{"room", wish.room},
                                                  {"project", wish.project},
                                                  {"agent_name", wish.agent_name},

@@ -167,18 +167,28 @@ void Host::Forget(const room::Room& room) {
   }
 }
 
-void Host::WantAgents(const room::Room& room, const std::vector<Wish>& wishes) {
+void Host::Want(room::Room& room, Wish wish) {
+  wish.on_nobody = [waiting = room.weak_from_this()] {
+    if (const auto room = waiting.lock()) room->ExpectAgents(-1);
+  };
+  // First: the agent may be quicker than we are.
+  room.ExpectAgents(1);
+  if (!dispatcher_.Want(std::move(wish))) room.ExpectAgents(-1);
+}
+
+void Host::WantAgents(room::Room& room, const std::vector<Wish>& wishes) {
   for (Wish wish : wishes) {
     wish.room_sid = room.sid();
     wish.trace = CurrentTrace();
-    dispatcher_.Want(std::move(wish));
+    Want(room, std::move(wish));
   }
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
 }
 
-absl::StatusOr<std::string> Host::WantAgentNow(const room::Room& room, Wish wish) {
+absl::StatusOr<std::string> Host::WantAgentNow(room::Room& room, Wish wish) {
   wish.room_sid = room.sid();
   wish.trace = CurrentTrace();
+  Want(room, wish);
   auto id = dispatcher_.WantNow(std::move(wish));
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
   return id;

@@ -79,10 +79,10 @@ class Host {
                      uint64_t lowest_token);
 
   // Wishes for each agent, for the calling thread's trace; drops them when the room closed
-  // meanwhile. Does not block.
-  void WantAgents(const room::Room& room, const std::vector<Wish>& wishes);
+  // meanwhile. Does not block. Until they are there the room keeps what is said.
+  void WantAgents(room::Room& room, const std::vector<Wish>& wishes);
   // The same, waiting for the broker; the dispatch's id.
-  absl::StatusOr<std::string> WantAgentNow(const room::Room& room, Wish wish);
+  absl::StatusOr<std::string> WantAgentNow(room::Room& room, Wish wish);
 
   room::Rooms& rooms() { return rooms_; }
   std::string media_url() const;
@@ -103,6 +103,7 @@ class Host {
       const std::shared_ptr<room::ParticipantSink>& sink);
   absl::StatusOr<std::shared_ptr<room::Participant>> OpenAndJoin(
       const Ticket& ticket, const std::shared_ptr<room::ParticipantSink>& sink);
+  void Want(room::Room& room, Wish wish);
   absl::StatusOr<std::shared_ptr<room_redis::Directory>> directory() const;
   absl::Status Elsewhere(std::string_view name, const std::string& media_url) const;
   Mutex& StripeOf(const std::string& project, const std::string& name);

@@ -33,6 +33,7 @@ constexpr int kQuietFrames = 20;
 constexpr int kSpokenFrames = 3;
 constexpr int kFirstSpoken = 10;  // each at once: speech begins
 constexpr absl::Duration kFrame = absl::Milliseconds(20);
+constexpr absl::Duration kEarlyFor = absl::Seconds(1);  // since the job is in its room
 constexpr size_t kMaxTracksWithLevels = 64;
 constexpr absl::Duration kExitAfterEnded = absl::Seconds(10);
 constexpr absl::Duration kExitAfterClose = absl::Seconds(2);
@@ -823,6 +824,7 @@ void JobProcess::OnJoin(const jobv1::Join& join) {
 }
 
 void JobProcess::OnJoined(const roomv1::Joined& joined) {
+  joined_us_ = around_.loop->NowMicros();
   OnTakenOver();
   jobv1::ToJob message;
   *message.mutable_joined() = joined;
@@ -858,7 +860,10 @@ void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
   audio.set_timestamp(frame.timestamp());
   audio.set_level(frame.level());
   audio.mutable_data()->assign(frame.data());
-  if (!socket_->SendFresh(audio_in_, MayWait(frame))) around_.metrics.late_in.Increment();
+  const bool wait = MayWait(frame);
+  // What was said before the job was there comes in one go, and none of it is late.
+  const bool early = around_.loop->NowMicros() - joined_us_ < Micros(kEarlyFor);
+  if (!socket_->SendFresh(audio_in_, wait, early)) around_.metrics.late_in.Increment();
 }
 
 // How many frames a job wakes up for. One that is not of the kind that waits takes along what does.
