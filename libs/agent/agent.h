@@ -253,6 +253,22 @@ enum class VoiceDetector {
   kSilero,  // neural, where the program has its file (--vad-model); else the other, with a warning
 };
 
+// One sound of the background.
+struct BackgroundSound {
+  // room, office, rain, keyboard, pulse (audio/sounds.h); empty: `samples`, if there are any.
+  std::string name;
+  std::vector<int16_t> samples;  // 24 kHz mono, played round and round; a minute at most
+  double volume = 1;             // 0 to 4
+};
+// What is heard beside the agent's voice, on a track of its own, `background_audio`.
+struct Background {
+  BackgroundSound ambient;   // while somebody is there
+  BackgroundSound thinking;  // while the agent thinks, or a tool runs
+};
+// A WAV file of the program's own as samples of a BackgroundSound. Blocks on the disk.
+//   NotFound, InvalidArgument  as audio::ReadSpeech
+absl::StatusOr<std::vector<int16_t>> ReadSound(const std::string& path);
+
 struct SessionConfig {
   // Who speaks. Its instructions and tools take the place of those below.
   std::shared_ptr<Agent> agent;
@@ -268,6 +284,7 @@ struct SessionConfig {
   std::vector<AgentConfig> agents;    // the others
   VoiceDetector vad = VoiceDetector::kWebrtc;
   session::Options options;         // turn-taking, interruption, limits; see session/types.h
+  Background background;            // none, unless set
   bool publish_transcripts = true;  // topic lk.transcription, of both sides
   bool keep_transcript = false;     // give the transcript to the session's record at the end
   // Kept as files by the agent server, where its operator gave it a folder for them

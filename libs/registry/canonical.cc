@@ -147,6 +147,12 @@ std::string ToJson(const AgentDefinition& d) {
         {"transcript", d.session.transcript}}},
       {"grammars", d.grammars},
   };
+  if (const Background& b = d.background; !b.ambient.empty() || !b.thinking.empty()) {
+    json["background"] = {{"ambient_volume", b.ambient_volume},
+                          {"thinking_volume", b.thinking_volume}};
+    PutText(json["background"], "ambient", b.ambient);
+    PutText(json["background"], "thinking", b.thinking);
+  }
   if (!d.mcp_servers.empty()) json["mcp_servers"] = ListJson(d.mcp_servers, McpJson);
   PutText(json, "farewell", d.farewell);
   PutAll(json, "handoffs", d.handoffs);

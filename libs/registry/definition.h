@@ -4,6 +4,7 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -65,6 +66,17 @@ struct Interruption {
   int min_words = 0;
   absl::Duration resume_false_after = absl::Seconds(2);  // 0 = never resume
   bool ignore_backchannels = true;                       // "mhm", "okay" do not stop the agent
+};
+
+// What callers hear beside the agent's voice: sounds that every agent server makes itself. A
+// definition names no file: it would be the server's.
+inline constexpr std::array<std::string_view, 5> kSounds = {"room", "office", "rain", "keyboard",
+                                                            "pulse"};
+struct Background {
+  std::string ambient;         // while somebody is there; empty: none
+  std::string thinking;        // while the agent thinks, or a tool runs; empty: none
+  double ambient_volume = 1;   // 0 to 4
+  double thinking_volume = 1;  // 0 to 4
 };
 
 // How a tool is run: one HTTP call. `{name}` in the URL stands for a parameter, URL-encoded.
@@ -154,6 +166,7 @@ struct AgentDefinition {
   std::vector<TtsConfig> tts;
   TurnDetection turn_detection;
   Interruption interruption;
+  Background background;
   bool preemptive_generation = false;  // ask the model before the turn is taken
   std::vector<Tool> tools;
   std::vector<McpServerConfig> mcp_servers;

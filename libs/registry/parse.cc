@@ -46,6 +46,7 @@ class Parser {
     ReadTurns(map);
     ReadInterruption(map);
     map.Bool("preemptive_generation", &definition_.preemptive_generation);
+    ReadBackground(map);
     ReadTranscription(map);
     ReadLimits(map);
     ReadSession(map);
@@ -586,6 +587,23 @@ class Parser {
       fields.Duration("resume_false_after", &interruption.resume_false_after, absl::ZeroDuration(),
                       absl::Seconds(60));
       fields.Bool("ignore_backchannels", &interruption.ignore_backchannels);
+      fields.Finish();
+    });
+  }
+
+  void ReadBackground(MapReader& map) {
+    Background& background = definition_.background;
+    map.Map("background", [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      for (const auto& [name, sound] : {std::pair("ambient", &background.ambient),
+                                        std::pair("thinking", &background.thinking)}) {
+        if (!fields.Text(name, sound) || sound->empty()) continue;
+        if (std::ranges::find(kSounds, *sound) == kSounds.end()) {
+          fields.Fail(name, "\"{}\" is none of {}", *sound, fmt::join(kSounds, ", "));
+        }
+      }
+      fields.Double("ambient_volume", &background.ambient_volume, 0, 4);
+      fields.Double("thinking_volume", &background.thinking_volume, 0, 4);
       fields.Finish();
     });
   }

@@ -269,30 +269,33 @@ class TestJob {
     Say(message);
     Next([](const auto& m) { return m.has_joined(); });
   }
-  void SayFrame(int number, int64_t due_us, uint32_t level) {
+  void SayFrame(int number, int64_t due_us, uint32_t level, uint32_t track = 0) {
     jobv1::FromJob message;
+    message.mutable_audio()->set_track_number(track);
     message.mutable_audio()->set_data(std::to_string(number));
     message.mutable_audio()->set_due_us(due_us);
     message.mutable_audio()->set_level(level);
     Say(message);
   }
   // Seven frames at once, for the next 120 ms, and then not the last two of them; one more later.
-  // Each comes back in its time.
+  // Before them seven of another track (21 to 27), which nobody takes back. Each comes in its time.
   int Ahead(std::chrono::milliseconds allowed) {
     if (allowed.count() < 120) return End("only " + std::to_string(allowed.count()) + " ms ahead");
     Join();
     const int64_t start_us = NowUs();
     const auto due_us = [start_us](int i) { return start_us + int64_t{i} * 20'000; };
+    for (int i = 0; i < 7; ++i) SayFrame(21 + i, due_us(i), 10, 1);
     for (int i = 0; i < 7; ++i) SayFrame(i, due_us(i), 10);
     jobv1::FromJob cut;
     cut.mutable_audio_cut()->set_after_us(due_us(4));
     Say(cut);
     SayFrame(8, due_us(8), 10);
     std::string heard;
-    for (const int i : {0, 1, 2, 3, 4, 8}) {
+    for (const int i : {21, 0, 22, 1, 23, 2, 24, 3, 25, 4, 26, 27, 8}) {
       const jobv1::ToJob got = Next([](const auto& m) { return m.has_audio(); });
       if (got.audio().data() != std::to_string(i)) return End("heard " + got.audio().data());
-      if (NowUs() < due_us(i) - 5'000) heard += "; " + std::to_string(i) + " came early";
+      const int64_t time_us = due_us(i > 20 ? i - 21 : i);
+      if (NowUs() < time_us - 5'000) heard += "; " + std::to_string(i) + " came early";
     }
     return End("in time" + heard);
   }

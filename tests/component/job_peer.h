@@ -67,6 +67,8 @@ class JobPeer {
   std::vector<int64_t> frames_us;
   std::vector<uint32_t> frame_timestamps;
   std::vector<int16_t> heard;  // the agent's voice, 16 kHz
+  std::vector<uint32_t> background_timestamps;
+  std::vector<int16_t> background;  // of its own track, 16 kHz
   std::vector<parley::llm::v1::ChatRequest> chats;
   std::vector<std::string> checkpoints;
   std::vector<parley::job::v1::TurnReport> turns;
@@ -285,13 +287,14 @@ class JobPeer {
   }
 
   void OnAudio(const parley::job::v1::AudioOut& out) {
-    frames_us.push_back(Clock::Real().MonotonicMicros());
-    frame_timestamps.push_back(out.timestamp());
+    const bool voice = out.track_number() == 0;
+    if (voice) frames_us.push_back(Clock::Real().MonotonicMicros());
+    (voice ? frame_timestamps : background_timestamps).push_back(out.timestamp());
     std::vector<int16_t> samples(audio::OpusDecoder::MaxSamples(16'000));
-    const auto count = decoder_->Decode(out.data(), samples);
+    const auto count = (voice ? decoder_ : background_decoder_)->Decode(out.data(), samples);
     ASSERT_TRUE(count.ok());
-    heard.insert(heard.end(), samples.begin(),
-                 samples.begin() + static_cast<std::ptrdiff_t>(*count));
+    std::vector<int16_t>& to = voice ? heard : background;
+    to.insert(to.end(), samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(*count));
   }
 
   void OnStt(const parley::job::v1::SttCommand& command) {
@@ -361,6 +364,7 @@ class JobPeer {
   std::string text_;
   FrameReader reader_;
   absl::StatusOr<audio::OpusDecoder> decoder_ = audio::OpusDecoder::Create(16'000);
+  absl::StatusOr<audio::OpusDecoder> background_decoder_ = audio::OpusDecoder::Create(16'000);
 };
 
 }  // namespace parley::agent

@@ -8,6 +8,8 @@
 #include "agent/job/room_view.h"
 #include "audio/opus.h"
 #include "audio/pcm.h"
+#include "audio/sounds.h"
+#include "registry/definition.h"
 
 namespace parley::agent {
 namespace {
@@ -145,6 +147,10 @@ TEST(ConvertTest, PeopleWhoseConnectionBrokeMayComeBack) {
   EXPECT_TRUE(LeftForGood(roomv1::DISCONNECT_REASON_CLIENT_INITIATED));
   EXPECT_TRUE(LeftForGood(roomv1::DISCONNECT_REASON_PARTICIPANT_REMOVED));
   EXPECT_FALSE(LeftForGood(roomv1::DISCONNECT_REASON_CONNECTION_LOST));
+}
+
+TEST(BackgroundTest, EverySoundThatADefinitionMayNameIsMade) {
+  EXPECT_EQ(registry::kSounds, audio::kSoundNames);
 }
 
 TEST(FrameTest, WhatWasParsedBeforeLeavesNothingBehind) {

@@ -276,6 +276,26 @@ TEST(DefinitionTest, AgentsThatCannotWorkAreRefused) {
   EXPECT_THAT(refusal("name: refund", "name: transfer_to_x"), HasSubstr("there is no tool refund"));
 }
 
+TEST(DefinitionTest, BackgroundSoundsAreThoseThatAreMade) {
+  const auto d = ParseDefinition(
+      With("background: {ambient: office, ambientVolume: 0.5, thinking: keyboard}\n"), "a.yaml");
+  ASSERT_TRUE(d.ok()) << Message(d.status());
+  EXPECT_EQ(d->background.ambient, "office");
+  EXPECT_EQ(d->background.ambient_volume, 0.5);
+  EXPECT_EQ(d->background.thinking, "keyboard");
+  const std::string json = ToJson(*d);
+  EXPECT_EQ(SchemaProblem(Json::parse(json)), "");
+  EXPECT_EQ(ToJson(*FromJson(json)), json);
+  // No file of the server's, whatever its name.
+  EXPECT_THAT(
+      std::string(Message(
+          ParseDefinition(With("background: {thinking: /etc/passwd}\n"), "a.yaml").status())),
+      HasSubstr("background.thinking: \"/etc/passwd\" is none of room, office, rain"));
+  EXPECT_THAT(std::string(Message(
+                  ParseDefinition(With("background: {ambient_volume: 5}\n"), "a.yaml").status())),
+              HasSubstr("background.ambient_volume"));
+}
+
 TEST(DefinitionTest, McpServersRecordingsAndDetectors) {
   const std::string text = With(R"(session: {record: true, recordSound: true}
 turn_detection: {vad: silero}

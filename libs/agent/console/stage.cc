@@ -221,7 +221,8 @@ void Stage::OnText(const roomv1::TextPacket& packet) {
 }
 
 void Stage::OnAudio(const jobv1::AudioOut& audio) {
-  if (!decoder_.ok()) return;
+  // Of the voice; a terminal plays no background.
+  if (!decoder_.ok() || audio.track_number() != 0) return;
   const auto count = decoder_->Decode(audio.data(), decoded_);
   if (count.ok()) callbacks_.audio(std::span(decoded_).first(*count));
 }

@@ -125,6 +125,10 @@ absl::StatusOr<SessionConfig> ConfigOf(const JobInfo& job) {
   if (definition.turn_detection.vad == registry::VadEngine::kSilero) {
     config.vad = VoiceDetector::kSilero;
   }
+  config.background.ambient = {.name = definition.background.ambient,
+                               .volume = definition.background.ambient_volume};
+  config.background.thinking = {.name = definition.background.thinking,
+                                .volume = definition.background.thinking_volume};
   config.publish_transcripts = definition.transcription_enabled;
   config.keep_transcript = definition.session.transcript;
   config.record = definition.session.record;

@@ -24,6 +24,8 @@ constexpr char kChatTopic[] = "lk.chat";
 constexpr char kTurnTopic[] = "parley.turn";
 constexpr char kStalledTopic[] = "parley.stalled";
 constexpr char kTurnReportTopic[] = "parley.turn_report";
+constexpr char kBackgroundCid[] = "agent-background";
+constexpr uint32_t kBackgroundTrack = 1;  // its own tracks, by number: the voice is 0
 constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
@@ -126,8 +128,39 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                            self->Handle(event_::Played{speech, position_us});
                          }},
       absl::Milliseconds(assignment.audio_ahead_ms()));
+  PARLEY_RETURN_IF_ERROR(made->MakeBackground(absl::Milliseconds(assignment.audio_ahead_ms())));
   PARLEY_RETURN_IF_ERROR(made->StartRecording());
   return made;
+}
+
+absl::Status Conversation::MakeBackground(absl::Duration ahead) {
+  const auto silent = [](const BackgroundSound& one) {
+    return one.name.empty() && one.samples.empty();
+  };
+  if (silent(config_.background.ambient) && silent(config_.background.thinking)) {
+    return absl::OkStatus();
+  }
+  const auto send = [this](const BackgroundPlayer::Frame& frame) {
+    jobv1::AudioOut& audio = *background_out_.mutable_audio();
+    audio.set_track_number(kBackgroundTrack);
+    audio.set_codec(roomv1::CODEC_OPUS);
+    audio.set_timestamp(frame.timestamp);
+    audio.set_level(kUnknownLevel);  // nobody is to be shown as speaking for it
+    audio.mutable_data()->assign(frame.packet);
+    audio.set_due_us(frame.due_us);
+    host_.send_fresh(background_out_, frame.more);
+  };
+  PARLEY_ASSIGN_OR_RETURN(background_,
+                          BackgroundPlayer::Create(loop_, config_.background, send, ahead));
+  return absl::OkStatus();
+}
+
+void Conversation::UpdateBackground() {
+  if (background_ == nullptr) return;
+  const session::AgentState state = session_.state();
+  const bool present = state != session::AgentState::kInitializing &&
+                       state != session::AgentState::kIdle && !paused_ && !ended_;
+  background_->Play(present, present && state == session::AgentState::kThinking);
 }
 
 Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host,
@@ -237,6 +270,12 @@ void Conversation::Start() {
   track.set_source(roomv1::TRACK_SOURCE_MICROPHONE);
   track.set_codec(roomv1::CODEC_OPUS);
   host_.send(publish);
+  if (background_ != nullptr) {
+    track.set_cid(kBackgroundCid);
+    track.set_name("background_audio");
+    track.set_source(roomv1::TRACK_SOURCE_UNSPECIFIED);
+    host_.send(publish);
+  }
   session_.Start(loop_.NowMicros());
   event_::Joined joined;
   for (session::Person& person : room_.people()) {
@@ -623,6 +662,7 @@ void Conversation::Do(const command::SetState& state) {
   auto& attributes = *message.mutable_room_command()->mutable_update()->mutable_attributes();
   attributes["lk.agent.state"] = std::string(session::Name(state.state));
   host_.send(message);
+  UpdateBackground();
   if (config_.on_agent_state) config_.on_agent_state(state.state);
 }
 
@@ -779,6 +819,7 @@ void Conversation::Do(const command::End& end) {
   ended_ = true;
   timer_.Stop();
   playout_->Clear();
+  UpdateBackground();
   EndRecording();
   for (const auto& [name, hooks] : hooks_) hooks->SessionOver();
   host_.ended(end.reason, end.error);

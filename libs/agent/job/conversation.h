@@ -138,6 +138,8 @@ class Conversation {
   void SendText(const std::string& stream_id, const std::string& segment_id, std::string_view text,
                 bool stream_over, bool final, const std::string& identity);
   void SendData(const char* topic, std::string payload);  // to everybody in the room
+  absl::Status MakeBackground(absl::Duration ahead);
+  void UpdateBackground();
   void Warn(std::string message, std::string detail);
 
   event::Loop& loop_;
@@ -171,6 +173,7 @@ class Conversation {
   session::Session session_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<Playout> playout_;
+  std::unique_ptr<BackgroundPlayer> background_;  // null: there is none
   event::Timer timer_;
   int64_t armed_us_ = std::numeric_limits<int64_t>::max();  // when it rings
   int64_t heard_us_ = 0;  // when the frame that is being heard came
@@ -194,6 +197,7 @@ class Conversation {
   std::vector<parley::dispatch::v1::TranscriptItem> transcript_;
   parley::job::v1::FromJob audio_out_;  // reused for each frame,
   parley::job::v1::FromJob stt_audio_;  // and this one too
+  parley::job::v1::FromJob background_out_;
   std::shared_ptr<Conversation*> self_ = std::make_shared<Conversation*>(this);
 };
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "agent/job/background.h"
 #include "base/status.h"
 
 namespace parley::agent {
@@ -260,6 +261,7 @@ absl::Status CheckConfig(const SessionConfig& config) {
       options.max_endpointing_delay < options.min_endpointing_delay) {
     return InvalidArgument("options: max_endpointing_delay is below min_endpointing_delay");
   }
+  PARLEY_RETURN_IF_ERROR(BackgroundPlayer::Check(config.background));
   std::set<std::string> agents = {config.name};
   for (const AgentConfig& one : config.agents) {
     if (!agents.insert(one.name).second || one.name.empty()) {

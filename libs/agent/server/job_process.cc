@@ -581,7 +581,8 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
     case jobv1::FromJob::kAudio:
       return OnAudio(message.audio());
     case jobv1::FromJob::kAudioCut:
-      return around_.media.CutAudio(room_, message.audio_cut().after_us());
+      return around_.media.CutAudio(room_, message.audio_cut().track_number(),
+                                    message.audio_cut().after_us());
     case jobv1::FromJob::kStt:
       return streams_->OnStt(message.stt());
     case jobv1::FromJob::kLlm:

@@ -396,13 +396,19 @@ void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
   Session& session = *it->second;
   const int64_t now_us = loop_->NowMicros();
   frame.set_session(session.number);
-  // Behind what waits already, whatever its own time.
-  if (due_us > now_us || !session.ahead.empty()) {
+  // Behind what waits already of its track, whatever its own time.
+  const auto last = std::find_if(
+      session.ahead.rbegin(), session.ahead.rend(),
+      [&](const auto& one) { return one.frame.track_number() == frame.track_number(); });
+  const bool waits = last != session.ahead.rend();
+  if (due_us > now_us || waits) {
     if (due_us > now_us + 2 * absl::ToInt64Microseconds(kAudioAhead) ||
         session.ahead.size() >= kMaxAhead) {
       return metrics_.late_out.Increment();
     }
-    session.ahead.push_back({due_us, std::move(frame)});
+    if (waits) due_us = std::max(due_us, last->due_us);
+    const auto place = std::ranges::upper_bound(session.ahead, due_us, {}, &Session::Ahead::due_us);
+    session.ahead.insert(place, {due_us, std::move(frame)});
     ahead_.insert(handle);
     if (!std::exchange(pacing_, true)) {
       pace_.StartRepeating(options_.flush_interval, [this] { Pace(); });
@@ -421,10 +427,12 @@ void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
   });
 }
 
-void MediaHub::CutAudio(Handle handle, int64_t after_us) {
+void MediaHub::CutAudio(Handle handle, uint32_t track_number, int64_t after_us) {
   const auto it = sessions_.find(handle);
   if (it == sessions_.end()) return;
-  std::erase_if(it->second->ahead, [after_us](const auto& one) { return one.due_us > after_us; });
+  std::erase_if(it->second->ahead, [&](const auto& one) {
+    return one.due_us > after_us && one.frame.track_number() == track_number;
+  });
 }
 
 void MediaHub::TakeDue(Link& link, Session& session, int64_t until_us) {

@@ -59,8 +59,8 @@ class MediaHub {
   // `frame.session` is filled in here. Dropped while the session is not open. `due_us`: not before,
   // by the loop's clock; kAudioAhead and some away at most, else the frame is dropped and counted.
   void SendAudio(Handle handle, parley::room::v1::SessionFrame frame, int64_t due_us = 0);
-  // Frames that wait for a time later than `after_us` are dropped.
-  void CutAudio(Handle handle, int64_t after_us);
+  // Frames of this track of its own that wait for a time later than `after_us` are dropped.
+  void CutAudio(Handle handle, uint32_t track_number, int64_t after_us);
   // Leaves the room; `sink` hears nothing any more. No effect on sessions that are over.
   void Leave(Handle handle, parley::room::v1::DisconnectReason reason);
   // Whether the session is open on a living stream just now.
