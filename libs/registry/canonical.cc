@@ -154,6 +154,9 @@ std::string ToJson(const AgentDefinition& d) {
     PutText(json["background"], "thinking", b.thinking);
   }
   if (!d.mcp_servers.empty()) json["mcp_servers"] = ListJson(d.mcp_servers, McpJson);
+  if (d.limits.max_stall > absl::ZeroDuration()) {
+    json["limits"]["max_stall"] = DurationText(d.limits.max_stall);
+  }
   PutText(json, "farewell", d.farewell);
   PutAll(json, "handoffs", d.handoffs);
   for (const auto& [name, model] :

@@ -115,6 +115,7 @@ struct Limits {
   absl::Duration max_duration = absl::Hours(2);  // of a session
   int max_tool_steps = 3;
   int64_t memory_bytes = int64_t{256} << 20;  // of the job process
+  absl::Duration max_stall;                   // of any stage, in silence; 0 = each has its own
 };
 
 struct SessionOptions {

@@ -624,6 +624,7 @@ class Parser {
       fields.Duration("max_duration", &limits.max_duration, absl::Seconds(1), absl::Hours(24));
       fields.Int("max_tool_steps", &limits.max_tool_steps, 0, 50);
       fields.Size("memory", &limits.memory_bytes, int64_t{16} << 20, int64_t{64} << 30);
+      fields.Duration("max_stall", &limits.max_stall, absl::Seconds(1), absl::Seconds(60));
       fields.Finish();
     });
   }

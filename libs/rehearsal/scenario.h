@@ -89,6 +89,11 @@ struct Scenario {
   std::vector<ModelAnswer> model;
   std::map<std::string, ToolAnswer> tools;
   int64_t end_us = 0;
+  // For tests in C++: the caller's frames and the finals come up to so much late, at random but the
+  // same each time; the program does not answer the first so many of its looks at turns.
+  int64_t jitter_us = 0;
+  uint32_t jitter_seed = 1;
+  int silent_reviews = 0;
 
   struct Recogniser {
     int64_t final_after_us = 30'000;    // from the end of the utterance being told

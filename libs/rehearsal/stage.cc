@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <random>
 #include <utility>
 #include <variant>
 
@@ -82,8 +83,10 @@ class Stage {
       queue_.erase(queue_.begin());
       happen();
     } else if (next_us == next_frame_us_) {
-      next_frame_us_ += kFrameUs;
-      Send(event::Voice{Sounds(clock_us() - kFrameUs, clock_us())});
+      const int64_t end_us = frame_end_us_ - kBeginUs;
+      frame_end_us_ += kFrameUs;
+      next_frame_us_ = std::max(frame_end_us_ + Jitter(), now_us_);
+      Send(event::Voice{Sounds(end_us - kFrameUs, end_us)});
     } else if (next_us == next_play_us_) {
       PlayFrame();
     } else {
@@ -105,6 +108,10 @@ class Stage {
     if (ended_) return;
     session_.Handle(event, now_us_);
     Collect();
+  }
+  int64_t Jitter() {
+    return scenario_.jitter_us == 0 ? 0
+                                    : static_cast<int64_t>(random_()) % (scenario_.jitter_us + 1);
   }
   void Later(int64_t us, std::function<void()> happen) {
     queue_.emplace(now_us_ + us, std::move(happen));
@@ -197,9 +204,16 @@ class Stage {
     ++feeding_;
     std::string text = Final();
     if (scenario_.recogniser.silent || ++finals_ <= scenario_.recogniser.silent_times) return;
-    Later(scenario_.recogniser.final_after_us, [this, end, text = std::move(text)] {
+    Later(scenario_.recogniser.final_after_us + Jitter(), [this, end, text = std::move(text)] {
       if (end.stream == stt_stream_) Send(event::SttFinal{end.stream, end.utterance, text});
     });
+  }
+
+  // ---- the program ----
+
+  void Do(const command::ReviewTurn& turn) {
+    if (++reviews_ <= scenario_.silent_reviews) return;
+    Later(0, [this, turn] { Send(event::TurnReviewed{.review = turn.review, .text = turn.text}); });
   }
 
   // ---- the model and its tools ----
@@ -342,6 +356,8 @@ class Stage {
   session::Session session_;
   Outcome outcome_;
   int64_t now_us_ = kBeginUs;
+  std::mt19937 random_{scenario_.jitter_seed};
+  int64_t frame_end_us_ = kBeginUs + kFrameUs;
   int64_t next_frame_us_ = kBeginUs + kFrameUs;
   int64_t next_play_us_ = kNever;
   size_t step_ = 0;
@@ -361,6 +377,7 @@ class Stage {
   uint64_t first_played_ = 0;
   int finals_ = 0;
   int sentences_ = 0;
+  int reviews_ = 0;
   int64_t buffered_us_ = 0;
   int64_t position_us_ = 0;
   bool paused_ = false;

@@ -48,6 +48,9 @@ Options OptionsOf(const registry::AgentDefinition& definition) {
   options.resume_false_after = definition.interruption.resume_false_after;
   options.max_tool_steps = definition.limits.max_tool_steps;
   options.max_duration = definition.limits.max_duration;
+  if (definition.limits.max_stall > absl::ZeroDuration()) {
+    options.max_stall = definition.limits.max_stall;
+  }
   options.away_after = definition.session.away_after;
   options.close_on_disconnect = definition.session.close_on_disconnect;
   return options;

@@ -260,8 +260,12 @@ int64_t Hearing::turn_deadline_us() const {
   if (!turn_open_ || (gate_.speaking() && !wordless_)) return kNever;
   if (commit_us_ > 0) return complete() ? commit_us_ : commit_us_ + LongestUs();
   if (detection_ == TurnDetection::kManual) return kNever;
-  const int64_t delay_us = complete() ? delay_us_ : std::max(delay_us_, LongestUs());
-  return std::max(EndUs() + delay_us, gate_.starting_until_us());
+  int64_t due_us = EndUs() + (complete() ? delay_us_ : std::max(delay_us_, LongestUs()));
+  if (owed_since_us() > 0 && options_.max_stall != absl::InfiniteDuration()) {
+    const int64_t stuck_us = owed_since_us() + absl::ToInt64Microseconds(options_.max_stall);
+    due_us = std::min(due_us, std::max(EndUs() + delay_us_, stuck_us));
+  }
+  return std::max(due_us, gate_.starting_until_us());
 }
 
 std::string Hearing::Transcript() const { return JoinText(finals_, partial_); }

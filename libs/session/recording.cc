@@ -49,6 +49,7 @@ void EachOption(O& o, Visit visit) {
   visit("filler_after", o.filler_after);
   visit("playout_timeout", o.playout_timeout);
   visit("slow_after", o.slow_after);
+  visit("max_stall", o.max_stall);
   visit("max_duration", o.max_duration);
   visit("max_errors", o.max_errors);
   visit("apology", o.apology);

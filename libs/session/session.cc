@@ -86,6 +86,8 @@ void Session::RecordDecisions() {
 }
 
 void Session::Advance() {
+  // What is given up as soon as it is slow is named all the same.
+  if (!ended_ && options_.max_stall != absl::InfiniteDuration()) ConsiderSlow();
   if (!ended_) CheckLimits();
   if (ended_) return;
   hearing_.Advance(now_us_);
@@ -112,7 +114,8 @@ void Session::CheckLimits() {
                "the session reached its max_duration of " + DurationText(options_.max_duration));
   }
   if (active_ != nullptr) GiveUpOverdue(*active_);
-  if (now_us_ >= SummaryDue()) {
+  const std::optional<Wait> stuck = Stuck();
+  if (now_us_ >= SummaryDue() || (summary_ && stuck && stuck->stage == Stage::kModel)) {
     GiveUp(Stage::kModel, summary_->asked_us);
     SummaryMade("");
   }
@@ -132,6 +135,7 @@ int64_t Session::deadline_us() const {
   if (reviewed_) at(review_us_);
   if (user_state_ != UserState::kAway) at(AwayAt());
   at(SlowAt());
+  at(StuckAt());
   at(SummaryDue());
   if (active_ == nullptr) return deadline;
   if (active_->llm_stream != 0) at(active_->llm_deadline_us);
@@ -142,7 +146,7 @@ int64_t Session::deadline_us() const {
     at(FillerAt(*active_, run));
   }
   if (active_->more) at(active_->more_until_us);
-  if (active_->owes_playing() && !paused_) {
+  if (active_->owes_playing() && !paused_ && SlowIsNamed()) {
     at(active_->moved_us + Micros(options_.playout_timeout));
   }
   if (!active_->playing && active_->spoken.audio_us() > 0 && !subscribed_ && !OutputReady()) {
@@ -360,7 +364,10 @@ void Session::On(const event::TurnReviewed& reviewed) {
 }
 
 void Session::ConsiderReview() {
-  if (!reviewed_ || now_us_ < review_us_) return;
+  if (!reviewed_) return;
+  const std::optional<Wait> stuck = Stuck();
+  if (now_us_ < review_us_ && !(stuck && stuck->stage == Stage::kProgram)) return;
+  GiveUp(Stage::kProgram, review_us_ - Micros(options_.review_timeout));
   out_.emplace_back(command::Log{command::Log::Level::kWarn,
                                  "the program did not look at the user's turn in time", ""});
   Commit(*std::exchange(reviewed_, std::nullopt));

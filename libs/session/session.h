@@ -140,6 +140,9 @@ class Session {
   std::optional<Wait> AwaitedInSilence() const;
   void ConsiderSlow();
   int64_t SlowAt() const;
+  bool SlowIsNamed() const;
+  int64_t StuckAt() const;
+  std::optional<Wait> Stuck() const;
   void GiveUp(Stage stage, int64_t since_us, std::string detail = {});
   void GiveUpOverdue(Speech& speech);
   void RecogniserStalled(const Turn& turn);

@@ -70,6 +70,8 @@ std::string_view Name(Stage stage) {
       return "voice";
     case Stage::kPlayout:
       return "playout";
+    case Stage::kProgram:
+      return "program";
   }
   return "";
 }

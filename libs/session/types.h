@@ -156,6 +156,9 @@ struct Options {
   absl::Duration playout_timeout = absl::Seconds(2);  // audio that is to be played → some is
   absl::Duration slow_after =
       absl::Seconds(1);  // a stage that the caller waits for is named; 0: never
+  // A stage that the caller waits for in silence is given up after this, whatever its own limit:
+  // for calls in which a second of silence is worse than no answer. At least `slow_after`.
+  absl::Duration max_stall = absl::InfiniteDuration();
   absl::Duration max_duration = absl::InfiniteDuration();
   int max_errors = 3;  // of a kind in a row; the next one closes the session
   std::string apology = "I am sorry, something went wrong on my side. Please say that again.";
@@ -183,7 +186,7 @@ struct Usage {
 };
 
 // What the caller waits for in silence.
-enum class Stage { kRecogniser, kModel, kTool, kVoice, kPlayout };
+enum class Stage { kRecogniser, kModel, kTool, kVoice, kPlayout, kProgram };
 std::string_view Name(Stage stage);
 
 // Why a session is over.
