@@ -32,6 +32,8 @@ struct RoomClosed {
 // Its time is that of its end.
 struct Voice {
   bool speech = false;
+  // The end of the frame, and of its way here, in which there was nothing more of that speech.
+  int64_t quiet_us = 0;
 };
 
 // The recogniser, on stream `stream`.

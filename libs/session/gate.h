@@ -16,7 +16,8 @@ class SpeechGate {
 
   explicit SpeechGate(const Options& options);
 
-  Edge Add(bool speech, int64_t now_us);
+  // `quiet_us`: the speech in this frame was over so long before `now_us`.
+  Edge Add(bool speech, int64_t now_us, int64_t quiet_us = 0);
   // Ends speech when frames stay away (muted, lost): kStopped or kNone.
   Edge Expire(int64_t now_us);
   // When to call Expire; INT64_MAX while nobody speaks.

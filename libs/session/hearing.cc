@@ -58,8 +58,8 @@ void Hearing::Reset() {
   Judge();
 }
 
-void Hearing::OnVoice(bool speech, int64_t now_us) {
-  switch (gate_.Add(speech, now_us)) {
+void Hearing::OnVoice(bool speech, int64_t now_us, int64_t quiet_us) {
+  switch (gate_.Add(speech, now_us, quiet_us)) {
     case SpeechGate::Edge::kStarted:
       Started(now_us);
       break;

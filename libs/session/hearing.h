@@ -35,7 +35,7 @@ class Hearing {
   // The person talked to changed or left: what was heard so far is void.
   void Reset();
 
-  void OnVoice(bool speech, int64_t now_us);
+  void OnVoice(bool speech, int64_t now_us, int64_t quiet_us = 0);
   // True when the transcript of the open turn has more text.
   bool OnPartial(uint32_t stream, const std::string& text, int64_t now_us);
   bool OnFinal(uint32_t stream, uint64_t utterance, const std::string& text, int64_t now_us);

@@ -172,7 +172,10 @@ json Fields(const event::PersonJoined& e) { return {e.person.identity, e.person.
 json Fields(const event::PersonLeft& e) { return {e.identity, e.for_good}; }
 json Fields(const event::OutputSubscribed&) { return json::array(); }
 json Fields(const event::RoomClosed& e) { return {static_cast<int>(e.reason), e.error}; }
-json Fields(const event::Voice& e) { return json::array({e.speech ? 1 : 0}); }
+json Fields(const event::Voice& e) {
+  if (!e.speech || e.quiet_us == 0) return json::array({e.speech ? 1 : 0});
+  return json::array({1, e.quiet_us});
+}
 json Fields(const event::SttPartial& e) { return {e.stream, e.text}; }
 json Fields(const event::SttFinal& e) { return {e.stream, e.utterance, e.text}; }
 json Fields(const event::SttUsage& e) { return {e.stream, e.audio_seconds}; }
@@ -230,7 +233,11 @@ void Fill(const json&, event::OutputSubscribed&) {}
 void Fill(const json& f, event::RoomClosed& e) {
   e = {EnumAt(f, 0, EndReason::kError), At<std::string>(f, 1)};
 }
-void Fill(const json& f, event::Voice& e) { e.speech = At<int>(f, 0) != 0; }
+void Fill(const json& f, event::Voice& e) {
+  e.speech = At<int>(f, 0) != 0;
+  // Not in older recordings.
+  if (f.size() > 1) e.quiet_us = std::clamp<int64_t>(At<int64_t>(f, 1), 0, 1'000'000);
+}
 void Fill(const json& f, event::SttPartial& e) { e = {At<uint32_t>(f, 0), At<std::string>(f, 1)}; }
 void Fill(const json& f, event::SttFinal& e) {
   e = {At<uint32_t>(f, 0), At<uint64_t>(f, 1), At<std::string>(f, 2)};

@@ -251,7 +251,7 @@ void Session::Unlink() {
 void Session::On(const event::Voice& voice) {
   // Whoever may not interrupt is not heard meanwhile.
   const bool deaf = active_ != nullptr && active_->playing && !active_->interruptible;
-  hearing_.OnVoice(voice.speech && !deaf && !linked_.empty() && !closing_, now_us_);
+  hearing_.OnVoice(voice.speech && !deaf && !linked_.empty() && !closing_, now_us_, voice.quiet_us);
 }
 
 void Session::On(const event::SttPartial& partial) {

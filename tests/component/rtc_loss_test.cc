@@ -159,7 +159,7 @@ class RtcLossTest : public RtcTest {
   static void Listen(Peer& bob, const std::vector<std::atomic<int64_t>>& sent_us,
                      Outcome* outcome) {
     agent::Listener::Sinks sinks;
-    sinks.voice = [](bool) {};
+    sinks.voice = [](bool, int64_t) {};
     sinks.recogniser = [&](std::string_view pcm) {
       audio::AppendSamples(pcm, outcome->pieces.back());
     };

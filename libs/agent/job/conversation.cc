@@ -80,10 +80,11 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                                                       std::move(hooks)));
   Conversation* self = made.get();
   Listener::Sinks ears = {.voice =
-                              [self](bool speech) {
+                              [self](bool speech, int64_t quiet_us) {
                                 // Whoever is interrupted is to know what was heard.
                                 self->playout_->TellProgress();
-                                self->Handle(event_::Voice{speech}, self->heard_us_);
+                                if (speech) quiet_us += self->late_us_;
+                                self->Handle(event_::Voice{speech, quiet_us}, self->heard_us_);
                               },
                           .recogniser =
                               [self](std::string_view pcm16) {
@@ -418,6 +419,7 @@ void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
 void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t now_us) {
   if (paused_ || linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number())) return;
   heard_us_ = now_us;
+  late_us_ = lateness_.Of(audio.timestamp(), now_us);
   if (audio.codec() == roomv1::CODEC_PCM16) {
     listener_->OnPcm(audio.data());
   } else {
@@ -503,6 +505,7 @@ parley::common::v1::CallContext Conversation::ContextOf(const std::string& turn_
 void Conversation::Do(const command::Link& link) {
   linked_ = link.identity;
   listener_->Reset();
+  lateness_.Reset();
 }
 
 void Conversation::Do(const command::SttOpen& open) {

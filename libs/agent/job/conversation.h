@@ -16,8 +16,10 @@
 #include <vector>
 
 #include "agent/agent.h"
+#include "agent/job/background.h"
 #include "agent/job/call_sound.h"
 #include "agent/job/hooks.h"
+#include "agent/job/lateness.h"
 #include "agent/job/listener.h"
 #include "agent/job/mailbox.h"
 #include "agent/job/playout.h"
@@ -177,6 +179,8 @@ class Conversation {
   event::Timer timer_;
   int64_t armed_us_ = std::numeric_limits<int64_t>::max();  // when it rings
   int64_t heard_us_ = 0;  // when the frame that is being heard came
+  int64_t late_us_ = 0;   // … and how late that was
+  Lateness lateness_;
   std::deque<std::pair<session::Event, int64_t>> events_;
   bool driving_ = false;
   bool ended_ = false;

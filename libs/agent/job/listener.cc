@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "audio/level.h"
 #include "audio/pcm.h"
 #include "base/status.h"
 
@@ -29,6 +30,13 @@ constexpr int kSoftProbe = 50;  // frames from one look at whether it is soft to
 constexpr float kNotSoftDbov = -54;
 constexpr size_t kMaxPcmSamples = size_t{kRoomRateHz} * 120 / 1000;  // of one message
 constexpr size_t kMaxPcmBytes = kMaxPcmSamples * sizeof(int16_t);
+// A frame is speech as a whole, but its end may not be: in pieces of 2.5 ms, below where the
+// detector of voices begins.
+constexpr size_t kPieceSamples = kVoiceRateHz / 400;
+constexpr int64_t kPieceUs = 2'500;
+constexpr float kNoSpeechDbov = -52;
+// What Opus, as people's clients use it, moves sound back by.
+constexpr int64_t kOpusDelayUs = 6'500;
 
 }  // namespace
 
@@ -108,6 +116,7 @@ void Listener::Decode(std::string_view packet, uint32_t timestamp) {
   if (!count.ok()) return;  // the sender's fault; the next packet may be good
   has_timestamp_ = true;
   next_timestamp_ = timestamp + static_cast<uint32_t>(*count) * kTicksPerSample;
+  codec_delay_us_ = kOpusDelayUs;
   Take(std::span(decoded_).first(*count));
 }
 
@@ -128,6 +137,7 @@ void Listener::OnPcm(std::string_view bytes) {
   wide_.clear();
   audio::AppendSamples(bytes.substr(0, kMaxPcmBytes), wide_);
   const size_t count = resampler_.Process(wide_, narrow_);
+  codec_delay_us_ = 0;
   Take(std::span(narrow_).first(count));
 }
 
@@ -182,9 +192,20 @@ void Listener::OnFrame() {
   if (sinks_.heard) sinks_.heard(frame_);
   const audio::VadFrame judged = vad_->Process(frame_);
   loudest_dbov_ = std::max(loudest_dbov_, judged.level_dbov);
+  const int64_t quiet_us = judged.speech ? QuietUs() : 0;
   frame_.clear();
   if (fed_.size() >= kFeedSamples) GiveFed();
-  sinks_.voice(judged.speech);
+  sinks_.voice(judged.speech, quiet_us);
+}
+
+int64_t Listener::QuietUs() const {
+  int64_t quiet_us = codec_delay_us_;
+  for (size_t end = frame_.size(); end >= kPieceSamples; end -= kPieceSamples) {
+    const auto piece = std::span(frame_).subspan(end - kPieceSamples, kPieceSamples);
+    if (audio::LevelDbov(piece) > kNoSpeechDbov) break;
+    quiet_us += kPieceUs;
+  }
+  return quiet_us;
 }
 
 void Listener::GiveFed() {

@@ -26,7 +26,8 @@ class Listener {
   static constexpr uint32_t kLevelUnknown = 127;
 
   struct Sinks {
-    std::function<void(bool speech)> voice;                     // each 20 ms
+    // Each 20 ms; `quiet_us`: the speech in it was over so long before its end.
+    std::function<void(bool speech, int64_t quiet_us)> voice;
     std::function<void(std::string_view pcm16)> recogniser;     // 16 kHz, while feeding
     std::function<void(std::span<const int16_t> frame)> heard;  // 16 kHz, each 20 ms; may be empty
   };
@@ -56,6 +57,7 @@ class Listener {
   void ConcealUntil(uint32_t timestamp, std::string_view next);
   void Take(std::span<const int16_t> samples);
   void OnFrame();
+  int64_t QuietUs() const;
   void GiveFed();
 
   Sinks sinks_;
@@ -71,6 +73,7 @@ class Listener {
   size_t ring_filled_ = 0;
   std::vector<int16_t> fed_;  // waits to be sent in larger pieces
   bool feeding_ = false;
+  int64_t codec_delay_us_ = 0;
   bool has_timestamp_ = false;
   uint32_t next_timestamp_ = 0;
 

@@ -24,7 +24,8 @@ using parley::room::v1::SessionFrame;
 constexpr int kMaxRedirects = 3;
 constexpr size_t kLateBatches = 50;      // half a second behind: newest audio first
 constexpr int kMaxBatchesToLoop = 200;   // posted and not yet handled
-constexpr size_t kMaxAhead = 16;         // frames of one session that wait for their time
+constexpr int64_t kPauseUs = 100'000;    // without audio of a session's: what follows is new
+constexpr size_t kMaxAhead = 32;         // frames of one session that wait for their time
 constexpr size_t kStreamOutbox = 16384;  // commands of all jobs; each is answered in a round trip
 
 absl::Duration Jitter() {  // 0.2 to 2 s
@@ -75,6 +76,7 @@ struct MediaHub::Session {
     SessionFrame frame;
   };
   std::deque<Ahead> ahead;  // in the order of their times
+  int64_t audio_us = 0;     // when it last sent any
 };
 
 MediaHub::MediaHub(std::shared_ptr<event::Loop> loop, Options options, AgentServerMetrics& metrics,
@@ -418,7 +420,9 @@ void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
   Link& link = *links_.at(session.url);
   *link.batch.add_frames() = std::move(frame);
   const int64_t due = link.flushed_us + absl::ToInt64Microseconds(options_.flush_interval) - now_us;
-  if (due <= 0) return Flush(link);
+  // The first of an answer is what somebody waits for.
+  const bool begins = now_us - std::exchange(session.audio_us, now_us) > kPauseUs;
+  if (due <= 0 || begins) return Flush(link);
   if (link.flush_armed) return;
   link.flush_armed = true;
   link.flush_timer.StartOnce(absl::Microseconds(due), [this, &link] {
@@ -438,6 +442,7 @@ void MediaHub::CutAudio(Handle handle, uint32_t track_number, int64_t after_us) 
 void MediaHub::TakeDue(Link& link, Session& session, int64_t until_us) {
   while (!session.ahead.empty() && session.ahead.front().due_us <= until_us) {
     SessionFrame& frame = session.ahead.front().frame;
+    session.audio_us = until_us;
     frame.set_session(session.number);  // perhaps on a new stream by now
     *link.batch.add_frames() = std::move(frame);
     session.ahead.pop_front();
