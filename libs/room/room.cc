@@ -83,7 +83,7 @@ absl::StatusOr<std::shared_ptr<Room>> Room::Create(RoomOptions options, Clock& c
 }
 
 Room::Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFences fences)
-    : sid_(NewId(kRoomPrefix)),
+    : sid_(options.sid.empty() ? NewId(kRoomPrefix) : std::move(options.sid)),
       name_(std::move(options.name)),
       project_(std::move(options.project)),
       empty_timeout_(options.empty_timeout),
@@ -94,6 +94,7 @@ Room::Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFen
       observer_(std::move(observer)),
       metadata_(std::move(options.metadata)),
       fences_(std::move(fences)),
+      a_person_came_(options.had_people),
       no_people_since_us_(clock.MonotonicMicros()) {}
 
 Room::~Room() = default;

@@ -163,6 +163,9 @@ struct RoomOptions {
   absl::Duration empty_timeout = absl::Seconds(300);     // nobody joined yet
   absl::Duration departure_timeout = absl::Seconds(20);  // the last person left
   int max_participants = 0;                              // people; 0 = no limit
+  // Of a room that goes on here after its server died. "": a new one, with a new sid.
+  std::string sid;
+  bool had_people = false;
 };
 
 // The highest token seen of a job, and who holds it. Token only (empty worker): a fence.

@@ -53,8 +53,10 @@ class Dispatcher {
   // agent that was wished for before is that of its first dispatch. On Unavailable and
   // DeadlineExceeded the wish stays and is retried; other errors of the broker end it.
   absl::StatusOr<std::string> WantNow(Wish wish);
-  // Has this agent been wished for in this room?
-  bool Wanted(const std::string& room_sid, const std::string& agent_name) const;
+  // The room's agents that a broker has confirmed: name → id of the dispatch. At most 64.
+  std::map<std::string, std::string> Confirmed(const std::string& room_sid) const;
+  // What another room server said so of this room before it died: these are not asked for again.
+  void Inherit(const std::string& room_sid, const std::map<std::string, std::string>& confirmed);
   // The room is over: its wishes are dropped. What the broker confirmed ends by itself.
   void RoomClosed(const std::string& room_sid);
   // Cancels calls under way and waits for them. Nothing is sent any more.

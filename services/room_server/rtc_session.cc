@@ -163,7 +163,9 @@ void RtcSession::OnAdmitted(absl::StatusOr<std::shared_ptr<room::Participant>> p
   if (!participant.ok()) {
     over_ = true;
     if (stream_ == nullptr) return;
-    if (ReasonOf(participant.status()).reason == "ROOM_ELSEWHERE") {
+    // Another server has the room, or will: the edge goes on there, or the client tries again.
+    if (ReasonOf(participant.status()).reason == "ROOM_ELSEWHERE" ||
+        participant.status().code() == absl::StatusCode::kUnavailable) {
       return stream_->Close(rpc::ToGrpcStatus(participant.status()));
     }
     return stream_->Dismiss(lk::JOIN_FAILURE, lk::LeaveRequest::DISCONNECT);

@@ -506,6 +506,16 @@ TEST_F(RoomTest, RoomClosesAfterTheLastPersonLeft) {
   EXPECT_EQ(agent.reason(), LeaveReason::kRoomClosed);
 }
 
+TEST_F(RoomTest, OneThatGoesOnKeepsItsSidAndWaitsAsAfterADeparture) {
+  Make({.project = "p", .name = "r", .sid = "RM_before", .had_people = true});
+  EXPECT_EQ(room_->info().sid, "RM_before");
+  const Guest agent = Join(Agent("agent", "AJ_1", 1));
+  clock_.Advance(absl::Seconds(19));
+  EXPECT_FALSE(room_->CloseIfDue());
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_TRUE(room_->CloseIfDue());
+}
+
 TEST_F(RoomTest, HigherTokenReplacesLowerIsRefused) {
   const Guest ann = Join(Person("ann"));
   const Guest old = Join(Agent("agent", "AJ_1", 3, "AW_1"));

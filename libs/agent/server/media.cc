@@ -32,6 +32,12 @@ absl::Duration Jitter() {  // 0.2 to 2 s
   return absl::Milliseconds(std::uniform_int_distribution<int>(200, 2000)(random));
 }
 
+// The server was lost or stops, not the room: another one has it.
+bool GoesOnElsewhere(parley::room::v1::DisconnectReason reason) {
+  return reason == parley::room::v1::DISCONNECT_REASON_SERVER_SHUTDOWN ||
+         reason == parley::room::v1::DISCONNECT_REASON_CONNECTION_LOST;
+}
+
 }  // namespace
 
 struct MediaHub::Link {
@@ -176,14 +182,22 @@ void MediaHub::OnBroken(const std::string& url, uint64_t generation, const absl:
     any = true;
     Session& session = *found->second;
     if (session.state == Session::State::kOpen) {
-      session.give_up_us = loop_->NowMicros() + absl::ToInt64Microseconds(options_.give_up);
+      session.give_up_us = loop_->NowMicros() + absl::ToInt64Microseconds(GiveUpAfter(session));
     }
     session.state = Session::State::kWaiting;
+    session.number = 0;
     session.open_at_us = 0;
+  }
+  // Those that were told to come here, and found nobody.
+  if (!link.answered && url != options_.default_url) {
+    for (const auto& [handle, session] : sessions_) {
+      if (session->url == url) AskAnew(*session);
+    }
+    any = false;
   }
   if (!any) {
     links_.erase(it);  // that room server may be gone for good
-    return;
+    return Sweep();
   }
   metrics_.media_breaks.Increment();
   log_.Warn("room server stream broke",
@@ -271,6 +285,7 @@ void MediaHub::Open(Session& session) {
 
 void MediaHub::OnOpened(Session& session, const Joined& joined) {
   session.state = Session::State::kOpen;
+  session.redirects = 0;
   std::set<std::string> now;
   for (const auto& other : joined.others()) now.insert(other.identity());
   if (!session.joined_once) {
@@ -315,14 +330,25 @@ void MediaHub::OnEvent(Session& session, const RoomEvent& event) {
   } else if (event.has_participant_left()) {
     session.others.erase(event.participant_left().identity());
   } else if (event.has_disconnected()) {
+    if (GoesOnElsewhere(event.disconnected().reason())) return;  // `closed` follows
     session.disconnected = true;
   }
   session.sink->OnRoomEvent(event);
 }
 
 void MediaHub::OnClosed(Session& session, const SessionClosed& closed) {
-  links_.at(session.url)->sessions.erase(session.number);
+  Link& link = *links_.at(session.url);
+  link.sessions.erase(session.number);
+  session.number = 0;
+  const bool was_open = session.state == Session::State::kOpen;
   session.state = Session::State::kWaiting;
+  // The next stream goes to a server that takes rooms.
+  if (closed.reason() == "DRAINING" && link.sessions.empty()) link.stream->Cancel();
+  if (was_open && !session.disconnected && GoesOnElsewhere(closed.disconnect_reason())) {
+    session.give_up_us = loop_->NowMicros() + absl::ToInt64Microseconds(GiveUpAfter(session));
+    AskAnew(session);
+    return Sweep();
+  }
   if (!session.disconnected && closed.reason() == "ROOM_ELSEWHERE" && !closed.media_url().empty() &&
       ++session.redirects <= kMaxRedirects) {
     session.url = closed.media_url();
@@ -337,8 +363,18 @@ void MediaHub::Reopen(Session& session, absl::Duration delay) {
   const int64_t now = loop_->NowMicros();
   session.open_at_us = now + absl::ToInt64Microseconds(delay);
   session.give_up_us =
-      std::min(session.give_up_us, now + absl::ToInt64Microseconds(options_.give_up));
+      std::min(session.give_up_us, now + absl::ToInt64Microseconds(GiveUpAfter(session)));
   Sweep();
+}
+
+void MediaHub::AskAnew(Session& session) {
+  session.url = options_.default_url;
+  session.redirects = 0;
+  session.open_at_us = loop_->NowMicros() + absl::ToInt64Microseconds(Jitter() / 4);
+}
+
+absl::Duration MediaHub::GiveUpAfter(const Session& session) const {
+  return session.joined_once ? options_.give_up_again : options_.give_up;
 }
 
 void MediaHub::Fail(Session& session, const SessionClosed& why) {
@@ -482,9 +518,10 @@ bool MediaHub::Connected(Handle handle) const {
 
 void MediaHub::KeepTrying(bool on) {
   if (std::exchange(keep_trying_, on) == on || on) return;
-  const int64_t until = loop_->NowMicros() + absl::ToInt64Microseconds(options_.give_up);
+  const int64_t now = loop_->NowMicros();
   for (auto& [handle, session] : sessions_) {
-    session->give_up_us = std::max(session->give_up_us, until);
+    session->give_up_us =
+        std::max(session->give_up_us, now + absl::ToInt64Microseconds(GiveUpAfter(*session)));
   }
 }
 

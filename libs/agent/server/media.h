@@ -1,7 +1,8 @@
 #pragma once
 // Rooms for jobs: one Attach stream per room server, shared by all jobs whose rooms are there,
-// their audio batched. Redirects, short outages and broken streams are dealt with here; a job sees
-// joined, events and audio, and a last `disconnected`.
+// their audio batched. Redirects, broken streams and rooms that go on at another server, since
+// theirs died or stopped, are dealt with here; a job sees joined, events and audio, and a last
+// `disconnected`.
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -39,7 +40,11 @@ class MediaHub {
     std::string instance;
     std::function<std::string()> token;  // of the stream
     absl::Duration flush_interval = absl::Milliseconds(10);
-    absl::Duration give_up = absl::Seconds(10);  // outages longer than this end the session
+    // After so long a session is over: one that has not been in its room yet, and one that has. The
+    // latter is to outlive the time after which a dead server's rooms go on elsewhere (6 s), and
+    // what their people then take to come back.
+    absl::Duration give_up = absl::Seconds(10);
+    absl::Duration give_up_again = absl::Seconds(30);
   };
   MediaHub(std::shared_ptr<event::Loop> loop, Options options, AgentServerMetrics& metrics,
            log::Logger log);
@@ -82,6 +87,9 @@ class MediaHub {
   void OnBroken(const std::string& url, uint64_t generation, const absl::Status& status);
   void Open(Session& session);
   void Reopen(Session& session, absl::Duration delay);
+  // The room is not, or no more, where it was: asks anew where it is.
+  void AskAnew(Session& session);
+  absl::Duration GiveUpAfter(const Session& session) const;
   void OnOpened(Session& session, const parley::room::v1::Joined& joined);
   void OnClosed(Session& session, const parley::room::v1::SessionClosed& closed);
   void OnEvent(Session& session, const parley::room::v1::RoomEvent& event);
