@@ -50,7 +50,7 @@ void RtcSession::SendJoin(const room::Joined& joined) {
   join.set_subscriber_primary(two_connections_);
   join.set_ping_timeout(kPingTimeoutSeconds);
   join.set_ping_interval(kPingIntervalSeconds);
-  for (const char* mime : {"audio/opus", "video/VP8"}) {
+  for (const char* mime : {"audio/opus", "video/VP8", "video/VP9", "video/H264"}) {
     join.add_enabled_publish_codecs()->set_mime(mime);
   }
   Send(response);

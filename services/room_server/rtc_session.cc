@@ -282,6 +282,10 @@ void RtcSession::AddTrack(const lk::AddTrackRequest& request) {
     return Send(response);
   }
   if (const auto index = participant_->TrackIndex(track->sid)) own_by_cid_[request.cid()] = *index;
+  // Browsers offer every codec they have in any order; others are told of this one.
+  if (publish.kind == room::TrackKind::kVideo) {
+    negotiation_.ExpectVideo(request.cid(), SdpName(publish.codec));
+  }
   if (!request.muted()) return;
   own_muted_[track->sid] = true;
   (void)participant_->SetMuted(track->sid, true);
