@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "speech/llm.h"
+#include "speech/realtime.h"
 #include "speech/stt.h"
 #include "speech/tts.h"
 #include "speech_redis/budget.h"
@@ -29,5 +30,9 @@ std::unique_ptr<speech::SttEngine> Metered(std::unique_ptr<speech::SttEngine> en
 std::unique_ptr<speech::TtsEngine> Metered(std::unique_ptr<speech::TtsEngine> engine, Meter meter);
 // A place for each answer; caps are looked at unless it goes on after a tool.
 std::unique_ptr<speech::LlmEngine> Metered(std::unique_ptr<speech::LlmEngine> engine, Meter meter);
+// A place while the conversation is open; caps are looked at when it opens, its tokens are written
+// down with each response.
+std::unique_ptr<speech::RealtimeEngine> Metered(std::unique_ptr<speech::RealtimeEngine> engine,
+                                                Meter meter);
 
 }  // namespace parley::gateway
