@@ -57,7 +57,7 @@ class Session : public http::DialListener {
     if (sink_ == nullptr) return;
     if (status.ok()) return Fail(Unavailable("the provider closed the session"));
     // Its address, its key, its load: another attempt or another provider may do.
-    Fail(absl::IsResourceExhausted(status) ? status : Unavailable("realtime: {}", Message(status)));
+    Fail(Unavailable("--llm-openai-base-url: {}", Message(status)));
   }
 
  private:
