@@ -258,7 +258,7 @@ class MeteredRealtime : public speech::RealtimeEngine {
         : permit_(std::move(permit)), stream_(std::move(stream)) {}
     void Audio(std::span<const int16_t> samples) override { stream_->Audio(samples); }
     void Commit(uint64_t utterance) override { stream_->Commit(utterance); }
-    void Clear() override { stream_->Clear(); }
+    void Clear(uint64_t from) override { stream_->Clear(from); }
     void Add(const speech::ChatItem& item) override { stream_->Add(item); }
     absl::Status Respond(uint32_t response, const std::string& instructions,
                          const std::string& tool_choice) override {

@@ -86,7 +86,7 @@ class RealtimeStream {
   virtual ~RealtimeStream() = default;
   virtual void Audio(std::span<const int16_t> samples) = 0;  // mono, RealtimeEngine::rate_hz()
   virtual void Commit(uint64_t utterance) = 0;
-  virtual void Clear() = 0;
+  virtual void Clear(uint64_t from_utterance) = 0;
   virtual void Add(const ChatItem& item) = 0;
   // Answered by exactly one RealtimeDone; ResourceExhausted: too many wait already.
   virtual absl::Status Respond(uint32_t response, const std::string& instructions,

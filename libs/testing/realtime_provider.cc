@@ -47,6 +47,7 @@ const std::map<std::string, std::vector<Field>>& Shapes() {
       {"input_audio_buffer.commit", {}},
       {"input_audio_buffer.clear", {}},
       {"conversation.item.create", {{"item", Kind::object}}},
+      {"conversation.item.delete", {{"item_id", Kind::string}}},
       {"conversation.item.truncate",
        {{"item_id", Kind::string},
         {"content_index", Kind::number_unsigned},
@@ -161,6 +162,7 @@ struct RealtimeProvider::Impl {
     std::vector<std::string> said;
     Json outputs = Json::object();
     std::set<std::string> calls;           // open ones, by id
+    std::map<std::string, size_t> heard;   // user's items: samples of audio, not answered yet
     std::map<std::string, int64_t> items;  // assistant's items: ms of audio sent
     std::string response;                  // under way; empty: none
     int quiet_pieces = 0;
@@ -252,6 +254,7 @@ struct RealtimeProvider::Impl {
     if (type == "input_audio_buffer.commit") return OnCommit(session, message);
     if (type == "input_audio_buffer.clear") return session.buffer.clear();
     if (type == "conversation.item.create") return OnItem(session, message);
+    if (type == "conversation.item.delete") return OnDelete(session, message);
     if (type == "conversation.item.truncate") return OnTruncate(session, message);
     if (type == "response.create") return OnRespond(session, message);
     if (type == "response.cancel") return OnCancel(session, message);
@@ -308,11 +311,20 @@ struct RealtimeProvider::Impl {
 
   void OnCommit(Session& session, const Json& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     if (Detects(session)) Wrong(message, "the server commits by itself");
-    if (session.buffer.size() < kRateHz / 10) Wrong(message, "less than 100 ms of audio");
+    if (session.buffer.size() < kRateHz / 10) {
+      Wrong(message, "less than 100 ms of audio");
+      return Send(session, {{"type", "error"},
+                            {"error",
+                             {{"type", "invalid_request_error"},
+                              {"code", "input_audio_buffer_commit_empty"},
+                              {"message", "buffer too small"},
+                              {"event_id", TextAt(message, "event_id")}}}});
+    }
     Committed(session, "item_" + std::to_string(++numbers));
   }
 
   void Committed(Session& session, const std::string& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    session.heard[item] = session.buffer.size();
     session.committed.insert(session.committed.end(), session.buffer.begin(), session.buffer.end());
     session.buffer.clear();
     session.said.emplace_back("audio");
@@ -356,6 +368,16 @@ struct RealtimeProvider::Impl {
       session.said.push_back(TextAt(item["content"][0], "text"));
     }
     Send(session, {{"type", "conversation.item.added"}, {"item", item}});
+  }
+
+  void OnDelete(Session& session, const Json& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    const auto item = session.heard.find(TextAt(message, "item_id"));
+    if (item == session.heard.end()) return Wrong(message, "there is no such item");
+    session.committed.resize(session.committed.size() -
+                             std::min(session.committed.size(), item->second));
+    std::erase(session.said, "audio");
+    Send(session, {{"type", "conversation.item.deleted"}, {"item_id", item->first}});
+    session.heard.erase(item);
   }
 
   void OnTruncate(Session& session, const Json& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {

@@ -55,7 +55,7 @@ absl::Status RealtimeCall::Handle(const llm::v1::RealtimeRequest& request) {
       stream_->Commit(request.commit().utterance());
       return absl::OkStatus();
     case Request::kClear:
-      stream_->Clear();
+      stream_->Clear(request.clear().from_utterance());
       return absl::OkStatus();
     case Request::kItem: {
       PARLEY_ASSIGN_OR_RETURN(const speech::ChatItem item, ToItem(request.item()));

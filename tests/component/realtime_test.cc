@@ -90,6 +90,11 @@ class Talk {
     request.set_audio(std::string(static_cast<size_t>(ms) * 32, '\0'));
     stream_->Write(request);
   }
+  void Clear(uint64_t from) {
+    RealtimeRequest request;
+    request.mutable_clear()->set_from_utterance(from);
+    stream_->Write(request);
+  }
   void Respond(uint32_t number, const std::string& instructions = {}) {
     RealtimeRequest request;
     request.mutable_respond()->set_response(number);
@@ -275,6 +280,40 @@ TEST(RealtimeTest, ItsOwnDetectionTells) {
   // It speaks only when told to.
   EXPECT_THAT(provider.received("response.create"), IsEmpty());
   EXPECT_THAT(provider.violations(), IsEmpty());
+}
+
+TEST(RealtimeTest, WhatIsTakenBackWasNeverSaid) {
+  std::vector<RealtimeProvider::Asked> asked;
+  RealtimeProvider provider([&](const RealtimeProvider::Asked& one) {
+    asked.push_back(one);
+    return RealtimeProvider::Answer{.text = "Yes.", .samples = Tone(200, 24'000)};
+  });
+  Talk talk(provider.url());
+  talk.Open();
+  talk.Say(800, 1);
+  talk.Until(RealtimeResponse::kTranscript);
+  talk.Say(700, 2);
+  talk.Say(600, 0);
+  talk.Clear(1);  // the first is an item by now, the second on its way, the third not committed
+  EXPECT_TRUE(testing::Eventually(
+      [&] { return provider.received("conversation.item.delete").size() == 2; }));
+  talk.Say(500, 3);
+  talk.Respond(1);
+  talk.Until(RealtimeResponse::kDone);
+  ASSERT_EQ(asked.size(), 1u);
+  EXPECT_NEAR(static_cast<double>(asked[0].heard.size()), 12'000, 480);
+  EXPECT_THAT(provider.violations(), IsEmpty());
+}
+
+TEST(RealtimeTest, ARefusedUtteranceTakesNobodysPlace) {
+  RealtimeProvider provider(
+      [](const RealtimeProvider::Asked&) { return RealtimeProvider::Answer{}; });
+  Talk talk(provider.url());
+  talk.Open();
+  talk.Say(40, 1);  // too short for it
+  talk.Say(800, 2);
+  EXPECT_EQ(talk.Until(RealtimeResponse::kTranscript).transcript().utterance(), 2u);
+  EXPECT_THAT(provider.violations(), ElementsAre(HasSubstr("less than 100 ms")));
 }
 
 TEST(RealtimeTest, AFailedAnswerEndsNothing) {

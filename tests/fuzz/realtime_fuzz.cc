@@ -26,6 +26,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       codec->Truncate(responses, 40);
     } else if (line == "commit") {
       codec->Commit(responses + 1);
+    } else if (line == "clear") {
+      codec->Clear(responses + 1);
     } else if (!codec->OnMessage(line).ok()) {
       return 0;
     }

@@ -46,7 +46,8 @@ class TypesTest(unittest.TestCase):
             seen[message["type"]] += 1
         print(dict(seen), file=sys.stderr)
         for kind in ("session.update", "input_audio_buffer.append", "input_audio_buffer.commit", "response.create",
-                     "response.cancel", "conversation.item.create", "conversation.item.truncate"):
+                     "response.cancel", "conversation.item.create", "conversation.item.delete", "input_audio_buffer.clear",
+                     "conversation.item.truncate"):
             self.assertGreater(seen[kind], 0, kind)
 
 

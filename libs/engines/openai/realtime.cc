@@ -92,8 +92,8 @@ class Stream : public speech::RealtimeStream {
   void Commit(uint64_t utterance) override {
     session_->Do([&](RealtimeCodec& codec) { codec.Commit(utterance); });
   }
-  void Clear() override {
-    session_->Do([](RealtimeCodec& codec) { codec.Clear(); });
+  void Clear(uint64_t from) override {
+    session_->Do([&](RealtimeCodec& codec) { codec.Clear(from); });
   }
   void Add(const speech::ChatItem& item) override {
     session_->Do([&](RealtimeCodec& codec) { codec.Add(item); });

@@ -25,6 +25,8 @@ constexpr int64_t kCancelUs = 2'000'000;
 constexpr char kTranscriber[] = "gpt-4o-mini-transcribe";
 constexpr char kConfigEvent[] = "session";
 
+std::string CommitEvent(uint64_t utterance) { return "commit_" + std::to_string(utterance); }
+
 Json Parse(std::string_view text) {
   if (!JsonNestsWithin(text, kMaxDepth)) return nullptr;
   Json value = Json::parse(text, nullptr, false);
@@ -174,10 +176,23 @@ void RealtimeCodec::Audio(std::span<const int16_t> samples) {
 void RealtimeCodec::Commit(uint64_t utterance) {
   if (committed_.size() >= kMaxUtterances) committed_.pop_front();
   committed_.push_back(utterance);
-  Send(R"({"type":"input_audio_buffer.commit"})");
+  latest_ = std::max(latest_, utterance);
+  Send(Dump({{"type", "input_audio_buffer.commit"}, {"event_id", CommitEvent(utterance)}}));
 }
 
-void RealtimeCodec::Clear() { Send(R"({"type":"input_audio_buffer.clear"})"); }
+void RealtimeCodec::Clear(uint64_t from_utterance) {
+  Send(R"({"type":"input_audio_buffer.clear"})");
+  if (from_utterance == 0 || from_utterance > latest_) return;
+  forget_from_ = from_utterance;
+  forget_to_ = latest_;
+  for (const auto& [item_id, utterance] : utterances_) {
+    if (IsForgotten(utterance.number)) Delete(item_id);
+  }
+}
+
+void RealtimeCodec::Delete(const std::string& item_id) {
+  Send(Dump({{"type", "conversation.item.delete"}, {"item_id", item_id}}));
+}
 
 void RealtimeCodec::Add(const speech::ChatItem& item) {
   Send(Dump({{"type", "conversation.item.create"}, {"item", ItemJson(item)}}));
@@ -267,7 +282,7 @@ class RealtimeCodec::Reader {
                type == "input_audio_buffer.speech_stopped") {
       OnSpeech(type.ends_with("started"));
     } else if (type == "input_audio_buffer.committed") {
-      codec_.NumberOf(TextAt(event_, "item_id"), true);
+      OnCommitted();
     } else if (type.starts_with("conversation.item.input_audio_transcription.")) {
       OnTranscript(type.substr(type.rfind('.') + 1));
     } else if (type == "response.created") {
@@ -303,10 +318,21 @@ class RealtimeCodec::Reader {
       codec_.Over("failed", text, {});
       return absl::OkStatus();
     }
+    // Nothing of it became an item, e.g. because it was too short: the next item is another's.
+    std::erase_if(codec_.committed_,
+                  [&](uint64_t utterance) { return cause == CommitEvent(utterance); });
     if (cause.empty() && code.empty() && TextAt(error, "type") == "server_error")
       return Unavailable("the provider failed: {}", text);
     Tell(speech::RealtimeWarning{(code.empty() ? "" : code + ": ") + text});
     return absl::OkStatus();
+  }
+
+  void OnCommitted() {
+    const std::string item = TextAt(event_, "item_id");
+    const bool known = codec_.NumberOf(item, false) != 0;
+    const uint64_t number = codec_.NumberOf(item, true);
+    // It was on its way when it was taken back.
+    if (!known && number != 0 && codec_.IsForgotten(number)) codec_.Delete(item);
   }
 
   void OnSpeech(bool started) {

@@ -31,7 +31,7 @@ class RealtimeCodec {
 
   void Audio(std::span<const int16_t> samples);
   void Commit(uint64_t utterance);
-  void Clear();
+  void Clear(uint64_t from_utterance);
   void Add(const speech::ChatItem& item);
   absl::Status Respond(uint32_t response, const std::string& instructions,
                        const std::string& tool_choice);
@@ -71,6 +71,10 @@ class RealtimeCodec {
   RealtimeCodec() = default;
   void Send(std::string message) { out_.push_back(std::move(message)); }
   void Begin();
+  void Delete(const std::string& item_id);
+  bool IsForgotten(uint64_t utterance) const {
+    return utterance >= forget_from_ && utterance <= forget_to_;
+  }
   void Over(const std::string& finish_reason, const std::string& error,
             const speech::ChatUsage& usage);
   uint64_t NumberOf(const std::string& item_id, bool make);
@@ -87,6 +91,9 @@ class RealtimeCodec {
   std::map<std::string, Utterance> utterances_;  // by item
   std::deque<std::string> order_;                // of utterances_
   uint64_t heard_ = 0;                           // utterances that the server's detection found
+  uint64_t latest_ = 0;                          // that was committed
+  uint64_t forget_from_ = 0;                     // utterances that do not count: from … to
+  uint64_t forget_to_ = 0;
 };
 
 }  // namespace parley::engines
