@@ -224,6 +224,7 @@ void RtcSession::TellData(const room::DataPacket& event) {
     packet.set_encrypted_packet(event.payload);
     return SendPacket(packet, event.reliable);
   }
+  if (const auto key = KeyToClient(event)) return SendPacket(*key, true);
   lk::UserPacket& user = *packet.mutable_user();
   user.set_payload(event.payload);
   user.set_participant_identity(event.from_identity);

@@ -424,6 +424,9 @@ void RtcSession::OnData(const std::string& label, const std::string& message) {
   if (auto call = RpcFromClient(packet)) {
     return (void)participant_->SendRpc(*std::move(call));
   }
+  if (auto key = KeyFromClient(packet)) {
+    return (void)participant_->SendData(*std::move(key));
+  }
   const auto send = [&](room::DataPacket data, const auto& destinations) {
     data.reliable = label == kReliable;
     data.destination_identities = {destinations.begin(), destinations.end()};
