@@ -12,6 +12,7 @@
 //     - {line: "pause", never: true}
 //   history: ["user: when are you open", "assistant: We are open from nine to five."]
 //
+// With an agent of `realtime`, `model` hears and speaks: its words take `voice: per_word` each.
 // docs/rehearsals.md describes every field.
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>

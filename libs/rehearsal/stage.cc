@@ -83,7 +83,9 @@ class Stage {
       happen();
     } else if (next_us == next_frame_us_) {
       next_frame_us_ += kFrameUs;
-      Send(event::Voice{Sounds(clock_us() - kFrameUs, clock_us())});
+      const bool sounds = Sounds(clock_us() - kFrameUs, clock_us());
+      Send(event::Voice{sounds});
+      if (cast_.options.turn_detection == session::TurnDetection::kRealtime) Detect(sounds);
     } else if (next_us == next_play_us_) {
       PlayFrame();
     } else {
@@ -175,11 +177,14 @@ class Stage {
     return text;
   }
 
-  void Do(const command::SttOpen& open) { stt_stream_ = open.stream; }
+  void Do(const command::SttOpen& open) {
+    stt_stream_ = open.stream;
+    utterances_ = 0;
+  }
   void Do(const command::SttStart& start) {
     fed_from_us_ = std::max(fed_to_us_, clock_us() - absl::ToInt64Microseconds(start.preroll));
     ++feeding_;
-    if (!scenario_.recogniser.partials) return;
+    if (!scenario_.recogniser.partials || cast_.options.realtime) return;
     for (const Sound& sound : scenario_.sounds) {
       if (sound.heard) continue;
       for (size_t i = 0; i < sound.words.size(); ++i) {
@@ -196,10 +201,68 @@ class Stage {
   void Do(const command::SttEnd& end) {
     ++feeding_;
     std::string text = Final();
+    if (cast_.options.realtime) return Understand(end.utterance, text);
     if (scenario_.recogniser.silent || ++finals_ <= scenario_.recogniser.silent_times) return;
     Later(scenario_.recogniser.final_after_us, [this, end, text = std::move(text)] {
       if (end.stream == stt_stream_) Send(event::SttFinal{end.stream, end.utterance, text});
     });
+  }
+
+  // ---- a model that hears and speaks ----
+
+  void Do(const command::SttForget&) {
+    ++feeding_;
+    Final();
+    said_.clear();
+  }
+
+  // It knows what was said at once, and tells it later.
+  void Understand(uint64_t utterance, const std::string& text) {
+    said_ = session::JoinText(said_, text);
+    if (scenario_.recogniser.silent) return;
+    Later(scenario_.recogniser.final_after_us, [this, stream = stt_stream_, utterance, text] {
+      Send(event::ModelTranscript{stream, utterance, text, true});
+    });
+  }
+
+  // Its own detection: 100 ms of sound begin speech, min_delay of silence ends it.
+  void Detect(bool sounds) {
+    constexpr int kFirstFrames = 5;
+    sounding_ = sounds ? sounding_ + 1 : 0;
+    silent_us_ = sounds ? 0 : silent_us_ + kFrameUs;
+    if (!detected_ && sounding_ >= kFirstFrames) {
+      detected_ = true;
+      fed_from_us_ = std::max(fed_to_us_, clock_us() - 500'000);
+      Send(event::ModelSpeech{stt_stream_, true, ++utterances_});
+    } else if (detected_ &&
+               silent_us_ >= absl::ToInt64Microseconds(cast_.options.min_endpointing_delay)) {
+      detected_ = false;
+      Understand(utterances_, Final());
+      Send(event::ModelSpeech{stt_stream_, false, utterances_});
+    }
+  }
+
+  void Do(const command::Respond& respond) {
+    llm_stream_ = response_ = respond.stream;
+    if (respond.first) buffered_us_ = position_us_ = 0;
+    constexpr std::string_view kWordForWord = ": ";
+    absl::StatusOr<ModelAnswer> answer = ModelAnswer();
+    if (respond.instructions.starts_with("Say exactly")) {
+      answer->text = respond.instructions.substr(respond.instructions.find(kWordForWord) + 2);
+    } else {
+      command::LlmChat chat{.items = respond.items};
+      if (chat.items.empty()) {
+        const std::string& asked = said_.empty() ? respond.instructions : said_;
+        chat.items.push_back({.role = "user", .text = asked});
+      }
+      said_.clear();
+      answer = Answer(chat);
+    }
+    if (!answer.ok()) return Fail(std::string(Message(answer.status())));
+    Tell(*answer, respond.stream, /*speaks=*/true);
+  }
+  void Do(const command::LlmCancel& cancel) {
+    if (cancel.stream == response_) response_ = 0;
   }
 
   // ---- the model and its tools ----
@@ -231,19 +294,29 @@ class Stage {
     llm_stream_ = chat.stream;
     const absl::StatusOr<ModelAnswer> answer = Answer(chat);
     if (!answer.ok()) return Fail(std::string(Message(answer.status())));
-    if (answer->silent) return;
-    const uint32_t stream = chat.stream;
-    int64_t at_us = answer->after_us;
-    for (const std::string& word : session::Words(answer->text)) {
+    Tell(*answer, chat.stream, /*speaks=*/false);
+  }
+
+  void Tell(const ModelAnswer& answer, uint32_t stream, bool speaks) {
+    if (answer.silent) return;
+    int64_t at_us = answer.after_us;
+    for (const std::string& word : session::Words(answer.text)) {
       Later(at_us, [this, stream, word] { Send(event::LlmText{stream, word + " "}); });
-      at_us += answer->per_word_us;
+      if (speaks) {
+        Later(at_us, [this, stream] {
+          if (stream != response_) return;
+          buffered_us_ += scenario_.voice.per_word_us;
+          Send(event::LlmAudio{stream, scenario_.voice.per_word_us});
+        });
+      }
+      at_us += answer.per_word_us;
     }
-    if (!answer->fails.empty()) {
-      return Later(at_us, [this, stream, error = answer->fails] {
+    if (!answer.fails.empty()) {
+      return Later(at_us, [this, stream, error = answer.fails] {
         Send(event::LlmFailed{stream, error});
       });
     }
-    for (const ModelAnswer::Call& call : answer->calls) {
+    for (const ModelAnswer::Call& call : answer.calls) {
       Later(at_us, [this, stream, call] {
         Send(event::LlmToolCall{stream, "", call.name, call.arguments_json});
       });
@@ -354,6 +427,13 @@ class Stage {
   int64_t fed_to_us_ = 0;
   uint64_t feeding_ = 0;  // counts beginnings and ends
   uint32_t llm_stream_ = 0;
+  // Of a model that hears and speaks:
+  std::string said_;       // to it, since it last spoke
+  uint32_t response_ = 0;  // whose audio is played
+  uint64_t utterances_ = 0;
+  bool detected_ = false;
+  int sounding_ = 0;  // frames
+  int64_t silent_us_ = 0;
   std::vector<bool> used_;
   std::vector<bool> taken_;
   uint32_t tts_stream_ = 0;

@@ -42,8 +42,8 @@ SpeechGate::Edge SpeechGate::Expire(int64_t now_us) {
 int64_t SpeechGate::expiry_us() const {
   // Later than any frame that is on its way: jitter is not silence.
   constexpr int64_t kJitterUs = 100'000;
-  return speaking_ ? last_speech_us_ + min_silence_us_ + kJitterUs
-                   : std::numeric_limits<int64_t>::max();
+  return speaking_ && !held_ ? last_speech_us_ + min_silence_us_ + kJitterUs
+                             : std::numeric_limits<int64_t>::max();
 }
 
 int64_t SpeechGate::starting_until_us() const {
@@ -53,8 +53,18 @@ int64_t SpeechGate::starting_until_us() const {
   return starting ? last_frame_us_ + 3 * kFrameUs : 0;
 }
 
+void SpeechGate::Hold(int64_t now_us) {
+  speaking_ = held_ = true;
+  start_us_ = last_speech_us_ = now_us;
+}
+
+void SpeechGate::Release(int64_t end_us) {
+  speaking_ = held_ = false;
+  last_speech_us_ = std::max(end_us, start_us_);
+}
+
 void SpeechGate::Reset() {
-  speaking_ = false;
+  speaking_ = held_ = false;
   window_.reset();
 }
 

@@ -42,6 +42,8 @@ std::string_view Name(TurnDetection detection) {
       return "semantic";
     case TurnDetection::kManual:
       return "manual";
+    case TurnDetection::kRealtime:
+      return "realtime";
   }
   return "";
 }

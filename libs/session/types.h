@@ -99,6 +99,7 @@ enum class TurnDetection {
   kStt,       // no new words, whatever else there is to hear: for lines that are never silent
   kSemantic,  // silence, longer where the words so far do not sound finished
   kManual,    // the program, or the caller's own button
+  kRealtime,  // the detection of a model that hears (Options::realtime)
 };
 std::string_view Name(TurnDetection detection);
 
@@ -116,6 +117,13 @@ struct Options {
   absl::Duration max_utterance = absl::Seconds(60);  // longer speech is cut into pieces
 
   TurnDetection turn_detection = TurnDetection::kVad;
+
+  // One model hears and speaks, in place of recogniser, model and voice (kVad, kManual and
+  // kRealtime only). A turn is over without its transcript, which comes when it comes; while the
+  // agent speaks, less than `min_interruption` of speech is no turn. What is to be said word for
+  // word is said by the model. There are no fillers, farewells and summaries, nothing is asked
+  // ahead and nothing reviewed; words count nowhere.
+  bool realtime = false;
 
   // The turn is taken `min_delay` after the end of speech when its transcript is there, else when
   // it comes, at `max_delay` at the latest (with the partial transcript, if there is one).
@@ -142,6 +150,16 @@ struct Options {
   // The program looks at each turn before it is answered, for so long at most; then it is answered
   // as it is. 0: the program does not look.
   absl::Duration review_timeout = absl::ZeroDuration();
+
+  // Keys pressed on a telephone are the user's turn, "pressed 42", once none came for so long, or
+  // at "#". 0: they are the program's business alone.
+  absl::Duration dtmf_pause = absl::Milliseconds(1500);
+
+  // The agent only listens: what is said is history, nothing is greeted or answered. What the
+  // program lets it say it says.
+  bool listen_only = false;
+  // Each turn is answered by itself: the model sees its instructions and what was said in it.
+  bool turn_by_turn = false;
 
   int max_tool_steps = 3;
   bool close_on_disconnect = true;

@@ -61,6 +61,10 @@ class JobPeer {
   // What has come.
   std::vector<FromJob> messages;
   std::string stt_audio;
+  // Of a model that hears and speaks; `on_realtime` answers.
+  std::vector<parley::job::v1::RealtimeCommand> realtime;
+  std::string realtime_audio;
+  std::function<void(const parley::job::v1::RealtimeCommand&)> on_realtime;
   std::vector<std::string> states;
   std::string user_said;   // final transcripts, as shown
   std::string agent_said;  // as shown
@@ -150,7 +154,7 @@ class JobPeer {
     return nullptr;
   }
   // Plays a recording (48 kHz) into the room in real time, answering what comes meanwhile.
-  void Speak(const std::vector<int16_t>& samples) {
+  void Speak(const std::vector<int16_t>& samples, uint32_t track = 7) {
     auto encoder = audio::OpusEncoder::Create({.complexity = 0});
     std::vector<uint8_t> packet(audio::OpusEncoder::kMaxPacketBytes);
     int64_t due_us = Clock::Real().MonotonicMicros();
@@ -159,7 +163,7 @@ class JobPeer {
       const auto bytes =
           encoder->Encode(std::span(samples).subspan(at, audio::kRoomFrameSamples), packet);
       ToJob message;
-      message.mutable_audio()->set_track_number(7);
+      message.mutable_audio()->set_track_number(track);
       message.mutable_audio()->set_codec(parley::room::v1::CODEC_OPUS);
       message.mutable_audio()->set_timestamp(timestamp_ += 960);
       message.mutable_audio()->set_data(packet.data(), *bytes);
@@ -218,6 +222,12 @@ class JobPeer {
         return OnLlm(message.llm());
       case FromJob::kTts:
         return OnTts(message.tts());
+      case FromJob::kRealtime:
+        realtime_audio += message.realtime().request().audio();
+        if (message.realtime().request().has_audio()) return;
+        realtime.push_back(message.realtime());
+        if (on_realtime) on_realtime(message.realtime());
+        return;
       case FromJob::kToolCall: {
         if (message.tool_call().cancel()) return;
         ToJob result;

@@ -149,6 +149,8 @@ void Stage::OnMessage(const jobv1::FromJob& message) {
       return OnTts(message.tts());
     case Message::kLlm:
       return streams_->OnLlm(message.llm());
+    case Message::kRealtime:
+      return streams_->OnRealtime(message.realtime());
     case Message::kToolCall: {
       if (message.tool_call().cancel()) return;
       jobv1::ToJob result;

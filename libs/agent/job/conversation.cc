@@ -30,6 +30,9 @@ constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
 constexpr int64_t kFrameUs = 20'000;
 constexpr uint32_t kUnknownLevel = 127;
+constexpr size_t kMaxScribes = 16;
+// Beyond any number that a session gives.
+constexpr uint32_t kFirstScribeStream = 1U << 30;
 constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
 
 std::vector<session::ToolSpec> SpecsOf(const std::vector<Tool>& tools) {
@@ -62,6 +65,14 @@ std::vector<session::Character> CharactersOf(const SessionConfig& config) {
   return agents;
 }
 
+void Give(const jobv1::AudioIn& audio, Listener& listener) {
+  if (audio.codec() == roomv1::CODEC_PCM16) {
+    listener.OnPcm(audio.data());
+  } else {
+    listener.OnOpus(audio.data(), audio.timestamp(), audio.level());
+  }
+}
+
 std::string ErrorText(const jobv1::StreamFailed& failed) {
   return failed.reason().empty() ? failed.message() : failed.reason() + ": " + failed.message();
 }
@@ -85,6 +96,11 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                               },
                           .recogniser =
                               [self](std::string_view pcm16) {
+                                if (self->config_.realtime) {
+                                  parley::llm::v1::RealtimeRequest request;
+                                  request.mutable_audio()->assign(pcm16);
+                                  return self->SendRealtime(self->stt_stream_, std::move(request));
+                                }
                                 jobv1::SttCommand& stt = *self->stt_audio_.mutable_stt();
                                 stt.set_stream(self->stt_stream_);
                                 stt.mutable_audio()->assign(pcm16);
@@ -310,6 +326,8 @@ void Conversation::OnMessage(const jobv1::ToJob& message, int64_t now_us) {
       return OnLlm(message.llm(), now_us);
     case jobv1::ToJob::kTts:
       return OnTts(message.tts(), now_us);
+    case jobv1::ToJob::kRealtime:
+      return OnRealtime(message.realtime(), now_us);
     case jobv1::ToJob::kToolResult: {
       const jobv1::ToolResult& result = message.tool_result();
       return Handle(event_::ToolDone{result.call(), result.output(), result.is_error()}, now_us);
@@ -330,6 +348,7 @@ void Conversation::OnRoomEvent(const roomv1::RoomEvent& event, int64_t now_us) {
     case roomv1::RoomEvent::kParticipantLeft: {
       const roomv1::ParticipantLeft& left = event.participant_left();
       if (room_.Has(left.identity())) return;  // an older connection of somebody who is back
+      scribes_.erase(left.identity());
       return Handle(event_::PersonLeft{left.identity(), LeftForGood(left.reason())}, now_us);
     }
     case roomv1::RoomEvent::kTrackSubscribed:
@@ -363,6 +382,13 @@ void Conversation::OnText(const roomv1::TextPacket& packet, int64_t now_us) {
 
 // The caller's own button, where turns are taken by hand.
 void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
+  if (packet.topic() == kDtmfTopic) {
+    const std::string& keys = packet.payload();
+    if (keys.size() != 1 || event_::kDtmfKeys.find(keys) == std::string_view::npos) return;
+    const char key = keys.front();
+    if (config_.on_dtmf) config_.on_dtmf(packet.from_identity(), key);
+    return Handle(event_::Dtmf{packet.from_identity(), key}, now_us);
+  }
   if (config_.on_data) config_.on_data(packet.from_identity(), packet.topic(), packet.payload());
   if (packet.topic() != kTurnTopic || packet.from_identity() != linked_) return;
   if (packet.payload() == "commit") return Handle(event_::CommitTurn{}, now_us);
@@ -377,17 +403,56 @@ void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
 }
 
 void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t now_us) {
-  if (paused_ || linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number())) return;
+  if (paused_) return;
+  if (linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number()))
+    return OnOtherAudio(audio);
   heard_us_ = now_us;
-  if (audio.codec() == roomv1::CODEC_PCM16) {
-    listener_->OnPcm(audio.data());
-  } else {
-    listener_->OnOpus(audio.data(), audio.timestamp(), audio.level());
+  Give(audio, *listener_);
+}
+
+void Conversation::OnOtherAudio(const jobv1::AudioIn& audio) {
+  if (!config_.transcribe_everybody || ended_) return;
+  const std::string identity = room_.SpeakerOf(audio.track_number());
+  if (identity.empty() || identity == linked_ || !room_.IsPerson(identity)) return;
+  auto found = scribes_.find(identity);
+  if (found == scribes_.end()) {
+    if (scribes_.size() >= kMaxScribes) return;
+    speechv1::RecognizeConfig config = RecognizeConfigOf(config_);
+    *config.mutable_context() = ContextOf("");
+    auto made = Scribe::Create(
+        loop_, NewVad(), std::move(config), config_.options,
+        {.send = host_.send,
+         .text = [this, identity](uint64_t utterance, std::string_view text,
+                                  bool final) { Overhear(identity, utterance, text, final); },
+         .new_stream = [this] { return kFirstScribeStream + ++scribe_streams_; }});
+    if (!made.ok())
+      return Warn("somebody cannot be transcribed", std::string(Message(made.status())));
+    found = scribes_.emplace(identity, *std::move(made)).first;
   }
+  Give(audio, found->second->listener());
+}
+
+void Conversation::Overhear(const std::string& identity, uint64_t utterance, std::string_view text,
+                            bool final) {
+  if (config_.publish_transcripts) {
+    const std::string segment = segment_prefix_ + identity + "_" + std::to_string(utterance);
+    SendText(segment + "." + std::to_string(++user_texts_), segment, text, true, final, identity);
+  }
+  if (!final || text.empty()) return;
+  if (config_.on_overheard) config_.on_overheard(identity, text);
+  session::Person person{.identity = identity};
+  for (const session::Person& one : room_.people()) {
+    if (one.identity == identity) person = one;
+  }
+  Handle(event_::Overheard{std::move(person), std::string(text)});
 }
 
 void Conversation::OnStt(const jobv1::SttEvent& event, int64_t now_us) {
   const uint32_t stream = event.stream();
+  for (const auto& [identity, scribe] : scribes_) {
+    const std::shared_ptr<Scribe> held = scribe;  // its words may end the session
+    if (held->OnStt(event)) return;
+  }
   if (event.has_failed())
     return Handle(event_::SttFailed{stream, ErrorText(event.failed())}, now_us);
   if (event.has_closed()) return Handle(event_::SttFailed{stream, "the stream ended"}, now_us);
@@ -463,11 +528,14 @@ parley::common::v1::CallContext Conversation::ContextOf(const std::string& turn_
 
 void Conversation::Do(const command::Link& link) {
   linked_ = link.identity;
+  scribes_.erase(linked_);
   listener_->Reset();
+  if (ServerTurns()) listener_->Feed(absl::ZeroDuration());
 }
 
 void Conversation::Do(const command::SttOpen& open) {
   stt_stream_ = open.stream;
+  if (config_.realtime) return OpenRealtime(open);
   jobv1::FromJob message;
   message.mutable_stt()->set_stream(open.stream);
   *message.mutable_stt()->mutable_open() = RecognizeConfigOf(config_);
@@ -479,6 +547,11 @@ void Conversation::Do(const command::SttStart& start) { listener_->Feed(start.pr
 
 void Conversation::Do(const command::SttEnd& end) {
   listener_->StopFeeding();
+  if (config_.realtime) {
+    parley::llm::v1::RealtimeRequest request;
+    request.mutable_commit()->set_utterance(end.utterance);
+    return SendRealtime(end.stream, std::move(request));
+  }
   jobv1::FromJob message;
   message.mutable_stt()->set_stream(end.stream);
   message.mutable_stt()->mutable_end_utterance()->set_utterance(end.utterance);
@@ -487,6 +560,11 @@ void Conversation::Do(const command::SttEnd& end) {
 
 void Conversation::Do(const command::SttClose& close) {
   jobv1::FromJob message;
+  if (config_.realtime) {
+    message.mutable_realtime()->set_stream(close.stream);
+    message.mutable_realtime()->mutable_close();
+    return host_.send(message);
+  }
   message.mutable_stt()->set_stream(close.stream);
   message.mutable_stt()->mutable_close();
   host_.send(message);
@@ -516,6 +594,12 @@ void Conversation::Do(const command::LlmChat& chat) {
 }
 
 void Conversation::Do(const command::LlmCancel& cancel) {
+  if (config_.realtime) {
+    if (response_ == cancel.stream) response_ = 0;
+    parley::llm::v1::RealtimeRequest request;
+    request.mutable_cancel()->set_response(cancel.stream);
+    return SendRealtime(stt_stream_, std::move(request));
+  }
   jobv1::FromJob message;
   message.mutable_llm()->set_stream(cancel.stream);
   message.mutable_llm()->mutable_cancel();
@@ -777,6 +861,7 @@ void Conversation::Warn(std::string message, std::string detail) {
 
 void Conversation::Do(const command::End& end) {
   ended_ = true;
+  scribes_.clear();
   timer_.Stop();
   playout_->Clear();
   EndRecording();

@@ -22,6 +22,7 @@
 #include "agent/job/mailbox.h"
 #include "agent/job/playout.h"
 #include "agent/job/room_view.h"
+#include "agent/job/scribe.h"
 #include "event/loop.h"
 #include "parley/dispatch/v1/worker.pb.h"
 #include "parley/job/v1/job.pb.h"
@@ -87,19 +88,32 @@ class Conversation {
   void OnText(const parley::room::v1::TextPacket& packet, int64_t now_us);
   void OnData(const parley::room::v1::DataPacket& packet, int64_t now_us);
   void OnAudio(const parley::job::v1::AudioIn& audio, int64_t now_us);
+  void OnOtherAudio(const parley::job::v1::AudioIn& audio);
+  void Overhear(const std::string& identity, uint64_t utterance, std::string_view text, bool final);
   void OnStt(const parley::job::v1::SttEvent& event, int64_t now_us);
   void OnLlm(const parley::job::v1::LlmEvent& event, int64_t now_us);
   void OnTts(const parley::job::v1::TtsEvent& event, int64_t now_us);
   void OnTtsAudio(uint32_t stream, const parley::speech::v1::SynthesizedAudio& audio,
                   int64_t now_us);
 
+  // With a model that hears and speaks (conversation_realtime.cc).
+  void OnRealtime(const parley::job::v1::RealtimeEvent& event, int64_t now_us);
+  void OnRealtime(const parley::llm::v1::RealtimeResponse& response, int64_t now_us);
+  void OnRealtimeAudio(const parley::llm::v1::RealtimeAudio& audio, int64_t now_us);
+  void OpenRealtime(const session::command::SttOpen& open);
+  void SendRealtime(uint32_t stream, parley::llm::v1::RealtimeRequest request);
+  bool ServerTurns() const;
+
   void Do(const session::command::Link& link);
   void Do(const session::command::SttOpen& open);
   void Do(const session::command::SttStart& start);
   void Do(const session::command::SttEnd& end);
+  void Do(const session::command::SttForget& forget);
   void Do(const session::command::SttClose& close);
   void Do(const session::command::ReviewTurn& turn);
   void Do(const session::command::LlmChat& chat);
+  void Do(const session::command::Respond& respond);
+  void Do(const session::command::Truncate& truncate);
   void Do(const session::command::LlmCancel& cancel);
   void Do(const session::command::CallTool& call);
   void Do(const session::command::CancelTool& cancel);
@@ -185,6 +199,10 @@ class Conversation {
   std::string linked_;
   uint32_t stt_stream_ = 0;
   uint32_t tts_stream_ = 0;
+  uint32_t response_ = 0;  // of a model that hears and speaks: whose audio is played
+  // Who is transcribed beside who is talked to.
+  std::map<std::string, std::shared_ptr<Scribe>> scribes_;  // by identity
+  uint32_t scribe_streams_ = 0;
   std::vector<int16_t> samples_;
   std::map<uint64_t, std::vector<int16_t>> clips_;
   std::map<std::string, std::string> chats_;  // unfinished texts, by stream id

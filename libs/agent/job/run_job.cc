@@ -103,6 +103,10 @@ class Job final : private JobControl {
   void SetAttributes(std::map<std::string, std::string> attributes) override;
   void SendData(std::string payload, std::string topic, bool reliable,
                 std::vector<std::string> destinations) override;
+  void SendDtmf(char key, std::vector<std::string> destinations) override;
+  void PerformRpc(std::string identity, std::string method, std::string payload,
+                  absl::Duration timeout, RpcCalls::Done done) override;
+  void RegisterRpc(std::string method, JobContext::RpcHandler handler) override;
   void StartConversation(SessionConfig config, HooksByName hooks) override;
   void AddAgent(AgentConfig agent, std::shared_ptr<AgentHooks> hooks,
                 session::SwitchKind how) override;
@@ -117,6 +121,7 @@ class Job final : private JobControl {
            absl::Duration grace = kDefaultGrace);
   void Finish();
   void ShareParticipants();
+  RpcCalls& Rpc();
 
   const AgentOptions& options_;
   event::Loop loop_;
@@ -127,6 +132,7 @@ class Job final : private JobControl {
   RoomView room_;
   std::optional<jobv1::Assignment> assignment_;
   std::shared_ptr<UserThread> user_;
+  std::unique_ptr<RpcCalls> rpc_;
   uint64_t clips_ = 0;  // of the program's own audio
   std::unique_ptr<Conversation> conversation_;
   std::optional<std::string> saved_state_;  // before there was a conversation
@@ -239,6 +245,8 @@ void Job::OnRoomEvent(const jobv1::ToJob& message) {
       const session::EndReason reason = EndOf(event.disconnected(), error);
       return OnConversationEnded(reason, error);
     }
+    case roomv1::RoomEvent::kRpc:
+      return Rpc().OnPacket(event.rpc());
     default:
       return;
   }
@@ -343,6 +351,41 @@ void Job::SendData(std::string payload, std::string topic, bool reliable,
   packet.set_reliable(reliable);
   for (std::string& one : destinations) packet.add_destination_identities(std::move(one));
   link_.Send(message);
+}
+
+void Job::SendDtmf(char key, std::vector<std::string> destinations) {
+  jobv1::FromJob message;
+  roomv1::DataPacket& packet = *message.mutable_room_command()->mutable_data();
+  packet.set_topic(kDtmfTopic);
+  packet.set_payload(std::string(1, key));
+  packet.set_reliable(true);
+  for (std::string& one : destinations) packet.add_destination_identities(std::move(one));
+  link_.Send(message);
+}
+
+// Its requests are told from those of an attempt before this one.
+RpcCalls& Job::Rpc() {
+  if (rpc_ == nullptr) {
+    const dispatchv1::Assignment& job = assignment_->job();
+    rpc_ = std::make_unique<RpcCalls>(
+        loop_, mailbox_, job.job_id() + "_" + std::to_string(job.fencing_token()) + "_",
+        [this](const roomv1::RpcPacket& packet) {
+          jobv1::FromJob message;
+          *message.mutable_room_command()->mutable_rpc() = packet;
+          link_.Send(message);
+        });
+  }
+  return *rpc_;
+}
+
+void Job::PerformRpc(std::string identity, std::string method, std::string payload,
+                     absl::Duration timeout, RpcCalls::Done done) {
+  Rpc().Perform(std::move(identity), std::move(method), std::move(payload), timeout,
+                std::move(done));
+}
+
+void Job::RegisterRpc(std::string method, JobContext::RpcHandler handler) {
+  Rpc().Register(std::move(method), std::move(handler));
 }
 
 void Job::StartConversation(SessionConfig config, HooksByName hooks) {

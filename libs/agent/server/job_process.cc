@@ -587,6 +587,8 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
       return streams_->OnLlm(message.llm());
     case jobv1::FromJob::kTts:
       return streams_->OnTts(message.tts());
+    case jobv1::FromJob::kRealtime:
+      return streams_->OnRealtime(message.realtime());
     case jobv1::FromJob::kToolCall:
       return OnToolCall(message.tool_call());
     case jobv1::FromJob::kCheckpoint:
