@@ -140,6 +140,12 @@ class Density {
 
  private:
   absl::Status Start() {
+    const char* const source = std::getenv("PARLEY_SOURCE_DIR");
+    if (settings_.embedded && source == nullptr) {
+      return InvalidArgument(
+          "--engines embedded reads examples/front-desk.yaml: name the checkout in "
+          "PARLEY_SOURCE_DIR, or run scripts/bench density");
+    }
     testing::ClusterOptions options;
     services_ = options.services;
     const int most = *std::max_element(settings_.steps.begin(), settings_.steps.end());
@@ -163,8 +169,8 @@ class Density {
     std::filesystem::remove(script_);
     api_ = std::make_unique<testing::Api>(*cluster_);
     if (settings_.embedded) {
-      PARLEY_RETURN_IF_ERROR(api_->RegisterFile(std::string(std::getenv("PARLEY_SOURCE_DIR")) +
-                                                "/examples/front-desk.yaml"));
+      PARLEY_RETURN_IF_ERROR(
+          api_->RegisterFile(fmt::format("{}/examples/front-desk.yaml", source)));
     } else {
       PARLEY_RETURN_IF_ERROR(api_->Register(kScriptedAgent));
     }

@@ -68,6 +68,18 @@ int RunBroker(const DispatchBrokerConfig& config, service::Context& context) {
   return dispatch_broker::Run(config, context);
 }
 
+// Remote engines, where the gateways' own variables name some: PARLEY_LLM_OPENAI_BASE_URL, ….
+template <typename Config>
+absl::Status FindProviders(std::string_view kind, Config& config) {
+  config::Table table("parley", "");
+  config.openai.Bind(table, kind);
+  if constexpr (requires { config.wyoming; }) config.wyoming.Bind(table, kind);
+  if constexpr (requires { config.deepgram; })
+    config.deepgram.Bind(table, kind, gateway::kDeepgram);
+  const char* const no_flags[] = {"parley"};
+  return table.Parse(1, no_flags).status;
+}
+
 }  // namespace
 
 std::string Cluster::At(int port) const { return fmt::format("127.0.0.1:{}", port + offset_); }
@@ -144,15 +156,18 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   SttGatewayConfig stt;
   stt.common = on(kStt);
   stt.shared.redis.address = redis_->address();
+  PARLEY_RETURN_IF_ERROR(FindProviders("stt", stt));
   PARLEY_RETURN_IF_ERROR(add("stt-gateway", stt, stt_gateway::Run));
   TtsGatewayConfig tts;
   tts.common = on(kTts);
   tts.shared.redis.address = redis_->address();
   tts.cache_dir = data_dir_ + "/speech";
+  PARLEY_RETURN_IF_ERROR(FindProviders("tts", tts));
   PARLEY_RETURN_IF_ERROR(add("tts-gateway", tts, tts_gateway::Run));
   LlmGatewayConfig llm;
   llm.common = on(kLlm);
   llm.shared.redis.address = redis_->address();
+  PARLEY_RETURN_IF_ERROR(FindProviders("llm", llm));
   PARLEY_RETURN_IF_ERROR(add("llm-gateway", llm, llm_gateway::Run));
 
   agent::AgentServerConfig agents = agent::ConfigFor(agent::ConfiguredAgents());
@@ -186,6 +201,8 @@ absl::Status Cluster::StartServices(const ClusterOptions& options,
   api.rooms_address = At(kRooms);
   api.stt_address = At(kStt);
   api.tts_address = At(kTts);
+  api.llm_address = At(kLlm);
+  api.v1_requests = kThreads / 2;
   api.demo = true;
   api.attach_files = options.attach;
   return add("api-server", api, api_server::Run);

@@ -1,4 +1,4 @@
-// parley workers list, parley rooms list, parley status
+// parley workers list, parley rooms list, parley usage, parley status
 #include <fmt/format.h>
 
 #include "base/status.h"
@@ -40,6 +40,53 @@ absl::Status Rooms(const Command& command) {
                Cell(room, "numAgents"), Cell(room, "mediaUrl"), Age(room, "createTime")});
   }
   if (!command.output.quiet) table.Print();
+  return absl::OkStatus();
+}
+
+// As /api/usage has it: {"UNIT": …, "engines": {"ENGINE": {"UNIT": …}}}.
+void ShowSpend(const Json& spend) {
+  Table table({"ENGINE", "UNIT", "USED"});
+  for (const auto& [engine, units] : spend["engines"].items()) {
+    for (const auto& [unit, amount] : units.items())
+      table.Row({engine, unit, std::to_string(amount.get<int64_t>())});
+  }
+  for (const auto& [unit, amount] : spend.items()) {
+    if (unit != "engines") table.Row({"all remote", unit, std::to_string(amount.get<int64_t>())});
+  }
+  table.Print();
+}
+
+struct UsageWish {
+  std::string project;
+  std::string session;
+};
+
+absl::Status Usage(const Command& command, const UsageWish& wish) {
+  Api api = command.MakeApi();
+  PARLEY_ASSIGN_OR_RETURN(
+      const Json usage,
+      api.Get(fmt::format("/api/usage?{}{}{}",
+                          wish.project.empty() ? "" : "project=" + http::UrlEncode(wish.project),
+                          wish.project.empty() || wish.session.empty() ? "" : "&",
+                          wish.session.empty() ? "" : "session=" + http::UrlEncode(wish.session))));
+  if (command.output.json) {
+    PrintJson(usage);
+    return absl::OkStatus();
+  }
+  if (command.output.quiet) return absl::OkStatus();
+  const bool of_session = !wish.session.empty();
+  fmt::print("project {}, {}\n", Cell(usage, "project"),
+             of_session ? "session " + wish.session : "today (UTC)");
+  ShowSpend(usage[of_session ? "session" : "day"]);
+  Table caps({"CAP", "GATEWAY", "USED", "OF"});
+  for (const Json& cap : usage["caps"]) {
+    caps.Row(
+        {fmt::format("{}/{}/{}", Cell(cap, "project"), Cell(cap, "limit"), Cell(cap, "period")),
+         Cell(cap, "gateway"), Cell(cap, "used"), Cell(cap, "most")});
+  }
+  if (!caps.empty()) caps.Print();
+  for (const Json& gateway : usage["silentGateways"])
+    fmt::print(stderr, "the {} gateway does not say its caps\n", gateway.get<std::string>());
   return absl::OkStatus();
 }
 
@@ -97,6 +144,12 @@ void AddRunning(CLI::App& root, Command& command) {
   CLI::App& rooms = *root.add_subcommand("rooms", "Live rooms");
   AddCommand(rooms, command, "list", "Rooms with their participants",
              [&command] { return Rooms(command); });
+  const auto wish = std::make_shared<UsageWish>();
+  CLI::App* usage =
+      AddCommand(root, command, "usage", "What a project used of engines today, and its caps",
+                 [&command, wish] { return Usage(command, *wish); });
+  usage->add_option("--session", wish->session, "In this session instead (AS_…)");
+  usage->add_option("--project", wish->project, "Default: the key's");
   AddCommand(root, command, "status", "Does the cluster answer, and what runs in it",
              [&command] { return ShowStatus(command); });
 }

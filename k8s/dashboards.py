@@ -101,7 +101,7 @@ DASHBOARDS = {
         ("Thinking", [
             ("Answers being made", "short", [("sum by (instance) (parley_llm_chats_active)", "{{instance}}")]),
             ("First piece after", "s", quantiles("parley_llm_first_piece_seconds", by="engine")),
-            ("Tokens", "ops", [rate("parley_llm_tokens_total", by="kind")]),
+            ("Tokens", "ops", [rate("parley_llm_tokens_total", by="direction")]),
             ("Fallbacks and errors", "ops", [rate("parley_llm_fallbacks_total", legend="fallbacks"), rate("parley_llm_errors_total", by="code")]),
         ]),
         ("Speaking", [
@@ -111,6 +111,16 @@ DASHBOARDS = {
             ("Seconds of audio a second", "short", [rate("parley_tts_audio_seconds_total", legend="audio")]),
             ("Cut off, fallbacks", "ops", [rate("parley_tts_cancelled_total", legend="cut off"), rate("parley_tts_fallbacks_total", legend="fallbacks")]),
             ("Errors", "ops", [rate("parley_tts_errors_total", by="code")]),
+        ]),
+        ("Budgets of providers' keys", [
+            ("Places taken, of all", "percentunit", [
+                ('sum by (job, engine) (parley_budget_streams_held) / on (job, engine) (max by (job, engine) (parley_budget_limit{of="streams"}) > 0)',
+                 "{{job}} {{engine}}")]),
+            ("Waiting for a place", "short", [("sum by (job, engine) (parley_budget_waiting)", "{{job}} {{engine}}")]),
+            ("Found no place, stopped by a cap", "ops", [
+                (f"sum by (job, engine) (rate(parley_budget_refused_total{RATE}))", "{{job}} {{engine}}"),
+                (f"sum by (job) (rate(parley_spend_cap_refused_total{RATE}))", "{{job}} cap")]),
+            ("Replicas without Redis", "short", [("sum by (job, engine) (1 - parley_budget_shared)", "{{job}} {{engine}}")]),
         ]),
     ]),
     "agent": ("Parley: one agent server", {"instance": "label_values(parley_worker_broker_connected, instance)"}, [

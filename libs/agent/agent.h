@@ -165,6 +165,16 @@ struct TtsEngine {
   std::map<std::string, std::string> options;
 };
 
+// A model that hears and speaks, in place of the three above.
+struct RealtimeEngine {
+  std::string engine;  // openai-realtime
+  std::string model;
+  std::string voice;              // empty: the model's default
+  std::string language;           // BCP 47: a hint for transcripts
+  std::optional<int> max_tokens;  // of an answer
+  std::map<std::string, std::string> options;
+};
+
 // Something the model may do. `run` is called on a thread of its own with the arguments as a JSON
 // object and answers with text for the model; an error's message is shown to the model too. Without
 // `run` it is a tool of the definition, which the agent server runs.
@@ -253,6 +263,22 @@ enum class VoiceDetector {
   kSilero,  // neural, where the program has its file (--vad-model); else the other, with a warning
 };
 
+// One sound of the background.
+struct BackgroundSound {
+  // room, office, rain, keyboard, pulse (audio/sounds.h); empty: `samples`, if there are any.
+  std::string name;
+  std::vector<int16_t> samples;  // 24 kHz mono, played round and round; a minute at most
+  double volume = 1;             // 0 to 4
+};
+// What is heard beside the agent's voice, on a track of its own, `background_audio`.
+struct Background {
+  BackgroundSound ambient;   // while somebody is there
+  BackgroundSound thinking;  // while the agent thinks, or a tool runs
+};
+// A WAV file of the program's own as samples of a BackgroundSound. Blocks on the disk.
+//   NotFound, InvalidArgument  as audio::ReadSpeech
+absl::StatusOr<std::vector<int16_t>> ReadSound(const std::string& path);
+
 struct SessionConfig {
   // Who speaks. Its instructions and tools take the place of those below.
   std::shared_ptr<Agent> agent;
@@ -261,6 +287,9 @@ struct SessionConfig {
   std::vector<SttEngine> stt;  // each a chain: the next serves when one fails
   std::vector<LlmEngine> llm;
   std::vector<TtsEngine> tts;
+  // Speech to speech: then the three above are empty, and so are the other agents'. See
+  // session::Options::realtime, which is set with it, for what is different then.
+  std::optional<RealtimeEngine> realtime;
   std::vector<Tool> tools;
   std::string name;                   // the first agent's, where there are several
   std::string farewell;               // as in AgentConfig
@@ -268,8 +297,12 @@ struct SessionConfig {
   std::vector<AgentConfig> agents;    // the others
   VoiceDetector vad = VoiceDetector::kWebrtc;
   session::Options options;         // turn-taking, interruption, limits; see session/types.h
+  Background background;            // none, unless set
   bool publish_transcripts = true;  // topic lk.transcription, of both sides
-  bool keep_transcript = false;     // give the transcript to the session's record at the end
+  // Everybody's speech is transcribed and is history, not only of who is talked to; 16 others at
+  // most. It takes no part in turns.
+  bool transcribe_everybody = false;
+  bool keep_transcript = false;  // give the transcript to the session's record at the end
   // Kept as files by the agent server, where its operator gave it a folder for them
   // (--recordings-folder), as long as the session's record: the session for `parley replay`, and
   // the sound (Ogg with Opus; the caller left, the agent right).
@@ -283,10 +316,15 @@ struct SessionConfig {
   std::function<void(const std::string& from, const std::string& to)> on_agent_changed;
   // Where the time of a turn went, from the caller's last word to the first frame of the answer.
   std::function<void(const session::TurnReport&)> on_turn;
+  // With transcribe_everybody: what somebody else has said, in full.
+  std::function<void(const std::string& identity, std::string_view text)> on_overheard;
   // A data packet of somebody in the room.
   std::function<void(const std::string& identity, const std::string& topic,
                      std::string_view payload)>
       on_data;
+  // A key pressed on a telephone: 0 to 9, *, #, A to D. Of the person talked to it may be a turn,
+  // too: see session::Options::dtmf_pause.
+  std::function<void(const std::string& identity, char key)> on_dtmf;
   // The watchdog: what the caller waits for in silence, when it is slow and when it is given up.
   std::function<void(const session::command::Stalled&)> on_stalled;
   // Lines of the session's recording (session/recording.h), for `parley replay`. They hold all that
@@ -388,6 +426,28 @@ class JobContext {
   // A data packet of at most 64 KiB to everybody, or to `destinations`.
   virtual absl::Status SendData(std::string payload, std::string topic, bool reliable = true,
                                 std::vector<std::string> destinations = {}) = 0;
+
+  // Presses keys (0 to 9, *, #, A to D; 64 at most), for `destinations` or everybody: to a phone
+  // call they are its tones. Does not wait.
+  //   InvalidArgument  what is no key, or too many
+  virtual absl::Status SendDtmf(std::string_view keys,
+                                std::vector<std::string> destinations = {}) = 0;
+
+  // Calls a method that a participant has registered (LiveKit's RPC), and blocks until it has
+  // answered. Payloads of up to 15,360 bytes reach every SDK; the limit here is 64 KiB.
+  //   InvalidArgument     no identity or method, or too long
+  //   Aborted             the job is ending
+  //   otherwise           reason RPC_ERROR, metadata `code` (1400 no such method, 1401 nobody of
+  //                       that identity, 1501 it does not react within 7 s, 1502 no answer within
+  //                       `timeout`, 1500 the method threw, others its own) and `data`
+  virtual absl::StatusOr<std::string> PerformRpc(std::string identity, std::string method,
+                                                 std::string payload,
+                                                 absl::Duration timeout = absl::Seconds(15)) = 0;
+  // Answers calls of `method` from now on: on a thread of their own, 16 at a time. An error's
+  // message is the caller's error 1500, unless its metadata `code` says another. Null: no more.
+  using RpcHandler = std::function<absl::StatusOr<std::string>(const std::string& caller,
+                                                               const std::string& payload)>;
+  virtual void RegisterRpc(std::string method, RpcHandler handler) = 0;
 
   // Begins the conversation: one per job. The session belongs to the job.
   //   InvalidArgument      the configuration

@@ -23,6 +23,7 @@ namespace pb = ::parley::room::v1;
 
 constexpr auto kAgentState = "lk.agent.state";
 constexpr auto kMicrophoneCid = "microphone";
+constexpr auto kBackgroundTrack = "background_audio";  // LiveKit's name for it, too
 constexpr int64_t kTickUs = int64_t{audio::kFrameMs} * 1'000;
 constexpr int64_t kLateUs = 5'000;
 constexpr int64_t kGiveUpUs = 1'000'000;  // a microphone this late starts its grid anew
@@ -38,6 +39,7 @@ struct Caller::Impl {
   struct Remote {
     std::string identity;
     bool opus = true;
+    bool background = false;  // what an agent plays beside its voice
     std::optional<audio::OpusDecoder> decoder;
     Placement placement;
   };
@@ -185,6 +187,7 @@ void Caller::Impl::OnSubscription(const pb::SubscriptionStarted& started) {
   Remote& remote = remotes[started.track().sid()];
   remote.identity = started.participant_identity();
   remote.opus = started.track().codec() == pb::CODEC_OPUS;
+  remote.background = started.track().name() == kBackgroundTrack;
   if (!remote.opus) return;
   auto decoder = audio::OpusDecoder::Create(audio::kRoomRateHz);
   if (decoder.ok()) remote.decoder = *std::move(decoder);
@@ -209,6 +212,10 @@ void Caller::Impl::OnAudio(const pb::AudioFrame& audio, int64_t now_us) {
   ++counts.frames_received;
   if (!decodable) {
     ++counts.frames_undecodable;
+    return;
+  }
+  if (remote.background) {
+    ++counts.frames_background;
     return;
   }
   if (!log.IsAgent(remote.identity)) return;

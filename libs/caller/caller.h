@@ -121,6 +121,7 @@ class Caller {
     int64_t frames_sent = 0;
     int64_t frames_dropped = 0;  // the stream did not keep up
     int64_t frames_received = 0;
+    int64_t frames_background = 0;  // of them, on tracks named background_audio: no speech
     int64_t frames_undecodable = 0;
     int64_t late_ticks = 0;  // the microphone was more than 5 ms behind its time
   };

@@ -1,5 +1,7 @@
 #include "caller/connection.h"
 
+#include <absl/time/clock.h>
+
 #include "base/clock.h"
 #include "base/status.h"
 #include "rpc/channel.h"
@@ -10,6 +12,7 @@ namespace {
 namespace pb = ::parley::room::v1;
 
 constexpr int kMaxHops = 3;
+constexpr absl::Duration kAskEvery = absl::Milliseconds(300);
 constexpr size_t kMaxInbox = 100'000;  // messages; a caller that sleeps this long has lost its call
 
 }  // namespace
@@ -25,13 +28,23 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Join(std::string media_u
                                                              const pb::JoinRoom& join,
                                                              absl::Duration timeout) {
   const int64_t until_us = Clock::Real().MonotonicMicros() + absl::ToInt64Microseconds(timeout);
+  const auto left = [until_us] {
+    return absl::Microseconds(until_us - Clock::Real().MonotonicMicros());
+  };
+  const std::string first_url = media_url;
   absl::Status status;
   for (int hop = 0; hop < kMaxHops; ++hop) {
     std::unique_ptr<Connection> connection(new Connection);
-    status = connection->Open(media_url, join,
-                              absl::Microseconds(until_us - Clock::Real().MonotonicMicros()));
+    status = connection->Open(media_url, join, left());
     if (status.ok()) return connection;
     const ErrorReason why = ReasonOf(status);
+    const bool away = absl::IsUnavailable(status) && (hop > 0 || why.reason == "DRAINING");
+    if (away && left() > kAskEvery) {
+      absl::SleepFor(kAskEvery);
+      media_url = first_url;
+      hop = -1;
+      continue;
+    }
     if (why.reason != "ROOM_ELSEWHERE" || !why.metadata.contains("media_url")) break;
     media_url = why.metadata.at("media_url");
   }

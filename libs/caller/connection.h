@@ -15,7 +15,8 @@ namespace parley::caller {
 // A MediaService.Join stream whose messages wait in an inbox. Thread-safe.
 class Connection {
  public:
-  // Joins at `media_url`, or where the room is. Blocks up to `timeout`.
+  // Joins at `media_url`, or where the room is. Where that server is dead or drains, asks again
+  // until another has the room. Blocks up to `timeout`.
   //   as MediaService.Join; DeadlineExceeded, Unavailable: no room server answers
   static absl::StatusOr<std::unique_ptr<Connection>> Join(std::string media_url,
                                                           const room::v1::JoinRoom& join,

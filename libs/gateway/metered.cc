@@ -23,7 +23,9 @@ class Books {
 
   absl::Status CheckCaps(const Caller& caller) const {
     if (!remote_ || meter_.ledger == nullptr) return absl::OkStatus();
-    return meter_.ledger->Check(caller.project, caller.session);
+    absl::Status status = meter_.ledger->Check(caller.project, caller.session);
+    if (!status.ok() && meter_.capped != nullptr) meter_.capped->Increment();
+    return status;
   }
   // Null: nothing is limited.
   absl::StatusOr<Permit> Admit(const Caller& caller, int64_t tokens,
@@ -223,7 +225,68 @@ class MeteredLlm : public speech::LlmEngine {
   const Books books_;
 };
 
+// ---- models that hear and speak ----
+
+class MeteredRealtime : public speech::RealtimeEngine {
+ public:
+  MeteredRealtime(std::unique_ptr<speech::RealtimeEngine> engine, Meter meter)
+      : engine_(std::move(engine)), books_(meter, std::string(engine_->name()), false) {}
+
+  std::string_view name() const override { return engine_->name(); }
+  int rate_hz() const override { return engine_->rate_hz(); }
+
+  absl::StatusOr<std::unique_ptr<speech::RealtimeStream>> Open(const speech::RealtimeConfig& config,
+                                                               speech::RealtimeSink sink) override {
+    PARLEY_RETURN_IF_ERROR(books_.CheckCaps(config.caller));
+    const Cancellation nobody;
+    PARLEY_ASSIGN_OR_RETURN(Permit permit, books_.Admit(config.caller, kAnswerTokens, nobody));
+    const auto charge = [books = &books_, caller = config.caller,
+                         sink = std::move(sink)](speech::RealtimeEvent event) {
+      if (const auto* done = std::get_if<speech::RealtimeDone>(&event)) {
+        books->Charge(caller, units::kInputTokens, done->usage.input_tokens);
+        books->Charge(caller, units::kCachedInputTokens, done->usage.cached_input_tokens);
+        books->Charge(caller, units::kOutputTokens, done->usage.output_tokens);
+      }
+      sink(std::move(event));
+    };
+    PARLEY_ASSIGN_OR_RETURN(auto stream, engine_->Open(config, charge));
+    return std::make_unique<Stream>(std::move(permit), std::move(stream));
+  }
+
+ private:
+  class Stream : public speech::RealtimeStream {
+   public:
+    Stream(Permit permit, std::unique_ptr<speech::RealtimeStream> stream)
+        : permit_(std::move(permit)), stream_(std::move(stream)) {}
+    void Audio(std::span<const int16_t> samples) override { stream_->Audio(samples); }
+    void Commit(uint64_t utterance) override { stream_->Commit(utterance); }
+    void Clear(uint64_t from) override { stream_->Clear(from); }
+    void Add(const speech::ChatItem& item) override { stream_->Add(item); }
+    absl::Status Respond(uint32_t response, const std::string& instructions,
+                         const std::string& tool_choice) override {
+      return stream_->Respond(response, instructions, tool_choice);
+    }
+    void Cancel(uint32_t response) override { stream_->Cancel(response); }
+    void Truncate(uint32_t response, absl::Duration heard) override {
+      stream_->Truncate(response, heard);
+    }
+    void Check() override { stream_->Check(); }
+
+   private:
+    const Permit permit_;
+    const std::unique_ptr<speech::RealtimeStream> stream_;
+  };
+
+  const std::unique_ptr<speech::RealtimeEngine> engine_;
+  const Books books_;
+};
+
 }  // namespace
+
+std::unique_ptr<speech::RealtimeEngine> Metered(std::unique_ptr<speech::RealtimeEngine> engine,
+                                                Meter meter) {
+  return std::make_unique<MeteredRealtime>(std::move(engine), meter);
+}
 
 std::unique_ptr<speech::SttEngine> Metered(std::unique_ptr<speech::SttEngine> engine, Meter meter) {
   return std::make_unique<MeteredStt>(std::move(engine), meter);

@@ -1,9 +1,12 @@
 #pragma once
 // Engines as a gateway offers them: within their provider's budget and the project's caps, with
 // what they use written down.
+#include <prometheus/counter.h>
+
 #include <memory>
 
 #include "speech/llm.h"
+#include "speech/realtime.h"
 #include "speech/stt.h"
 #include "speech/tts.h"
 #include "speech_redis/budget.h"
@@ -15,6 +18,7 @@ namespace parley::gateway {
 struct Meter {
   speech_redis::Budget* budget = nullptr;  // none: as much as the engine itself can
   speech_redis::Ledger* ledger = nullptr;  // none: nothing is written down
+  prometheus::Counter* capped = nullptr;   // counts what a cap stops
 };
 
 // They look like the engine inside, and may fail with BUDGET_FULL and SPEND_CAP besides
@@ -29,5 +33,9 @@ std::unique_ptr<speech::SttEngine> Metered(std::unique_ptr<speech::SttEngine> en
 std::unique_ptr<speech::TtsEngine> Metered(std::unique_ptr<speech::TtsEngine> engine, Meter meter);
 // A place for each answer; caps are looked at unless it goes on after a tool.
 std::unique_ptr<speech::LlmEngine> Metered(std::unique_ptr<speech::LlmEngine> engine, Meter meter);
+// A place while the conversation is open; caps are looked at when it opens, its tokens are written
+// down with each response.
+std::unique_ptr<speech::RealtimeEngine> Metered(std::unique_ptr<speech::RealtimeEngine> engine,
+                                                Meter meter);
 
 }  // namespace parley::gateway

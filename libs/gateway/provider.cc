@@ -25,16 +25,17 @@ void WyomingConfig::Bind(config::Table& table, std::string_view kind) {
   BindLimits(table, fmt::format("{}.wyoming", kind), limits);
 }
 
-void ProviderConfig::Bind(config::Table& table, std::string_view kind) {
-  table.Text(
-      fmt::format("{}.openai.base_url", kind), &base_url,
-      "Server of the engine openai, such as https://api.openai.com/v1; none: no such engine");
-  table.Text(fmt::format("{}.openai.key", kind), &key, "Its key");
+void ProviderConfig::Bind(config::Table& table, std::string_view kind, const ProviderNames& names) {
+  const std::string prefix = fmt::format("{}.{}", kind, names.engine);
+  table.Text(prefix + ".base_url", &base_url,
+             fmt::format("Server of the engine {}, such as {}; none: no such engine", names.engine,
+                         names.example));
+  table.Text(prefix + ".key", &key, "Its key");
   table.NotAFlag();
-  table.AlsoFromEnv("OPENAI_API_KEY");
-  table.Text(fmt::format("{}.openai.key_file", kind), &key_file, "File that holds its key");
-  table.Text(fmt::format("{}.openai.model", kind), &model, "Model of requests that name none");
-  BindLimits(table, fmt::format("{}.openai", kind), limits);
+  table.AlsoFromEnv(names.key_variable);
+  table.Text(prefix + ".key_file", &key_file, "File that holds its key");
+  table.Text(prefix + ".model", &model, "Model of requests that name none");
+  BindLimits(table, prefix, limits);
 }
 
 absl::StatusOr<ProviderConfig> ProviderConfig::Resolve(std::string_view kind) const {
@@ -43,7 +44,7 @@ absl::StatusOr<ProviderConfig> ProviderConfig::Resolve(std::string_view kind) co
   if (key_file.empty()) return resolved;
   std::ifstream file(key_file);
   if (!file) {
-    return InvalidArgument("the key file {} ({}.openai.key_file) cannot be read", key_file, kind);
+    return InvalidArgument("the key file {} of a provider of {} cannot be read", key_file, kind);
   }
   std::stringstream text;
   text << file.rdbuf();

@@ -20,10 +20,18 @@ struct WyomingConfig {
   void Bind(config::Table& table, std::string_view kind);
 };
 
-// Where a remote provider is, as the operator says: settings KIND.openai.{base_url, key, key_file,
+// How the settings of a provider are called and explained.
+struct ProviderNames {
+  std::string_view engine = "openai";
+  std::string_view example = "https://api.openai.com/v1";
+  std::string_view key_variable = "OPENAI_API_KEY";
+};
+inline constexpr ProviderNames kDeepgram = {"deepgram", "wss://api.deepgram.com/v1",
+                                            "DEEPGRAM_API_KEY"};
+
+// Where a remote provider is, as the operator says: settings KIND.ENGINE.{base_url, key, key_file,
 // model, max_streams, requests_per_minute, tokens_per_minute} of the gateway KIND (stt, tts, llm).
-// The key comes from the environment or a file, never a
-// flag, and is never logged.
+// The key comes from the environment or a file, never a flag, and is never logged.
 struct ProviderConfig {
   std::string base_url;  // "" = there is no such engine
   std::string key;
@@ -31,7 +39,7 @@ struct ProviderConfig {
   std::string model;                  // of requests that name none
   speech_redis::BudgetLimits limits;  // what the provider allows for the key, to all replicas
 
-  void Bind(config::Table& table, std::string_view kind);
+  void Bind(config::Table& table, std::string_view kind, const ProviderNames& names = {});
   // With the key read and no slash at the URL's end. Blocks on the disk.
   //   InvalidArgument  the key file cannot be read
   absl::StatusOr<ProviderConfig> Resolve(std::string_view kind) const;

@@ -1,25 +1,27 @@
 #include "gateway/shared.h"
 
+#include <absl/strings/escaping.h>
 #include <fmt/format.h>
+#include <openssl/evp.h>
 
+#include <array>
 #include <functional>
 #include <utility>
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "metrics/metrics.h"
 
 namespace parley::gateway {
 namespace {
 
 // Tells budgets of different keys apart in Redis without showing a key there.
 std::string DigestOf(std::string_view account) {
-  // FNV-1a: the same in all builds and on all machines, which std::hash does not promise.
-  uint64_t hash = 14695981039346656037ULL;
-  for (const char c : account) {
-    hash ^= static_cast<unsigned char>(c);
-    hash *= 1099511628211ULL;
-  }
-  return fmt::format("{:08x}", static_cast<uint32_t>(hash ^ (hash >> 32)));
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int size = 0;
+  EVP_Digest(account.data(), account.size(), digest.data(), &size, EVP_sha256(), nullptr);
+  constexpr size_t kShown = 8;
+  return absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), kShown});
 }
 
 int WeightOf(const service::Context& context, std::string_view project) {
@@ -48,7 +50,11 @@ void SharedConfig::Bind(config::Table& table, std::string_view kind) {
 }
 
 Shared::Shared(std::string kind, service::Context& context)
-    : kind_(std::move(kind)), context_(context), replica_(RandomHex(8)) {}
+    : kind_(std::move(kind)),
+      context_(context),
+      replica_(RandomHex(8)),
+      capped_(metrics::Counter(context.registry(), "parley_spend_cap_refused_total",
+                               "Utterances, voices and answers that a spend cap stopped")) {}
 
 Shared::~Shared() = default;
 
@@ -80,7 +86,7 @@ absl::StatusOr<Meter> Shared::MeterOf(std::string_view name, const WyomingConfig
 
 absl::StatusOr<Meter> Shared::MakeMeter(std::string_view name, const std::string& account,
                                         const speech_redis::BudgetLimits& limits) {
-  if (!limits.any()) return Meter{nullptr, ledger_.get()};
+  if (!limits.any()) return Meter{nullptr, ledger_.get(), &capped_};
   if (pool_ == nullptr) {
     return InvalidArgument("the limits of {}.{} are shared by all replicas and need redis.address",
                            kind_, name);
@@ -89,11 +95,13 @@ absl::StatusOr<Meter> Shared::MakeMeter(std::string_view name, const std::string
   options.provider = fmt::format("{}:{}:{}", kind_, name, DigestOf(account));
   options.limits = limits;
   options.wait = budget_wait_;
+  BudgetMetrics& metrics = metrics_.emplace_back(context_.registry(), name, limits);
+  options.told = [&metrics](const speech_redis::BudgetStats& stats) { metrics.Tell(stats); };
   auto& budget = budgets_[std::string(name)];
   budget = std::make_unique<speech_redis::Budget>(
       *pool_, replica_, std::move(options),
       [this](std::string_view project) { return WeightOf(context_, project); }, context_.log());
-  return Meter{budget.get(), ledger_.get()};
+  return Meter{budget.get(), ledger_.get(), &capped_};
 }
 
 }  // namespace parley::gateway

@@ -3,6 +3,7 @@
 #include <absl/status/statusor.h>
 
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "config/table.h"
+#include "gateway/budget_metrics.h"
 #include "gateway/metered.h"
 #include "gateway/provider.h"
 #include "redis/redis.h"
@@ -45,11 +47,12 @@ class Shared {
   //   InvalidArgument  limits without Redis
   absl::StatusOr<Meter> MeterOf(std::string_view name, const ProviderConfig& provider);
   absl::StatusOr<Meter> MeterOf(std::string_view name, const WyomingConfig& provider);
-  Meter MeterOfEmbedded() { return {nullptr, ledger_.get()}; }
+  Meter MeterOfEmbedded() { return {nullptr, ledger_.get(), nullptr}; }
 
   // Null without Redis.
   redis::Pool* redis() { return pool_.get(); }
   speech_redis::Ledger* ledger() { return ledger_.get(); }
+  const std::string& kind() const { return kind_; }
   const std::string& replica() const { return replica_; }  // drawn at the start
   // By engine.
   const std::map<std::string, std::unique_ptr<speech_redis::Budget>, std::less<>>& budgets() const {
@@ -68,6 +71,8 @@ class Shared {
   std::unique_ptr<redis::Pool> pool_;
   std::unique_ptr<speech_redis::Ledger> ledger_;
   std::unique_ptr<speech_redis::HealthBoard> health_;
+  prometheus::Counter& capped_;       // parley_spend_cap_refused_total
+  std::list<BudgetMetrics> metrics_;  // of budgets_, which tell them
   std::map<std::string, std::unique_ptr<speech_redis::Budget>, std::less<>> budgets_;
 };
 

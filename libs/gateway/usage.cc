@@ -14,7 +14,8 @@ absl::Status UsageService::Read(const std::string& bearer,
                                 speech::v1::GetUsageResponse& response) {
   PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, context_.AuthenticateToken(bearer));
   PARLEY_RETURN_IF_ERROR(auth::RequireAgentAdmin(claims));
-  if (ledger_ == nullptr)
+  speech_redis::Ledger* const ledger = shared_.ledger();
+  if (ledger == nullptr)
     return FailedPrecondition("this gateway writes nothing down: it has no --redis-address");
   std::string project = request.project();
   if (!claims.project.empty()) {
@@ -24,10 +25,20 @@ absl::Status UsageService::Read(const std::string& bearer,
   }
   if (project.empty()) project = "default";
   PARLEY_ASSIGN_OR_RETURN(const speech_redis::Ledger::Book book,
-                          ledger_->Read(project, request.session_id()));
+                          ledger->Read(project, request.session_id()));
   response.set_project(project);
   for (const auto& [unit, amount] : book.day) (*response.mutable_day())[unit] = amount;
   for (const auto& [unit, amount] : book.session) (*response.mutable_session())[unit] = amount;
+  for (const speech_redis::Ledger::CapUse& use : ledger->CapsOf(project, book)) {
+    if (use.cap.of_session && request.session_id().empty()) continue;
+    speech::v1::SpendCap& cap = *response.add_caps();
+    cap.set_gateway(shared_.kind());
+    cap.set_project(use.cap.project);
+    cap.set_limit(use.cap.limit);
+    cap.set_period(std::string(use.cap.period()));
+    cap.set_most(use.cap.most);
+    cap.set_used(use.used);
+  }
   return absl::OkStatus();
 }
 

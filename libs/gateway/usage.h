@@ -1,16 +1,15 @@
 #pragma once
 // The books of all gateways, for whoever pays.
+#include "gateway/shared.h"
 #include "parley/speech/v1/usage.grpc.pb.h"
 #include "service/service.h"
-#include "speech_redis/ledger.h"
 
 namespace parley::gateway {
 
 class UsageService final : public speech::v1::UsageService::CallbackService {
  public:
-  // Both outlive it. `ledger`: null without Redis.
-  UsageService(service::Context& context, speech_redis::Ledger* ledger)
-      : context_(context), ledger_(ledger) {}
+  // Both outlive it.
+  UsageService(service::Context& context, Shared& shared) : context_(context), shared_(shared) {}
 
   grpc::ServerUnaryReactor* GetUsage(grpc::CallbackServerContext* context,
                                      const speech::v1::GetUsageRequest* request,
@@ -21,7 +20,7 @@ class UsageService final : public speech::v1::UsageService::CallbackService {
                     speech::v1::GetUsageResponse& response);
 
   service::Context& context_;
-  speech_redis::Ledger* const ledger_;
+  Shared& shared_;
 };
 
 }  // namespace parley::gateway

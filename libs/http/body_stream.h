@@ -17,6 +17,10 @@ class BodyStream {
   // What may wait for a client that reads slowly; one that is further behind is closed.
   static constexpr size_t kMaxWaiting = 1 << 20;
 
+  // Endless ones, such as a watcher's, are ended by a server that stops; for the end of others it
+  // waits as for any answer under way.
+  explicit BodyStream(bool endless = true) : endless_(endless) {}
+
   // False: the client is gone, was too slow, or the body has ended. Write no more.
   bool Write(std::string_view text);
   // What was written still goes out, then the connection closes. Idempotent.
@@ -35,6 +39,7 @@ class BodyStream {
   std::string Take(bool* last);
   void Wake();
 
+  const bool endless_;
   Mutex mutex_;
   std::string waiting_ ABSL_GUARDED_BY(mutex_);
   bool over_ ABSL_GUARDED_BY(mutex_) = false;

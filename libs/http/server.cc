@@ -201,7 +201,7 @@ void Server::Impl::Drain() {
     } else if (!connection->busy) {
       connection->deadline_us = 0;
     }
-    if (connection->stream != nullptr) connection->stream->End();
+    if (connection->stream != nullptr && connection->stream->endless_) connection->stream->End();
   }
   Sweep();
 }
@@ -425,7 +425,8 @@ void Server::Impl::Answer(Connection& connection, const Response& response) {
   connection.sent = LWS_PRE;
   connection.answered = true;
   connection.deadline_us = After(options.idle_timeout, static_cast<int64_t>(connection.out.size()));
-  if (response.stream != nullptr && !draining && connection.request.method != "HEAD") {
+  const bool wanted = response.stream != nullptr && !(draining && response.stream->endless_);
+  if (wanted && connection.request.method != "HEAD") {
     AttachStream(connection, response.stream);
   } else if (response.stream != nullptr) {
     response.stream->Detach();

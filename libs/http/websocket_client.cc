@@ -14,11 +14,13 @@ namespace {
 
 constexpr absl::Duration kSweep = absl::Milliseconds(250);
 constexpr int kMaxClosingTurns = 10'000;
+constexpr int kNoCloseCode = 1005;
 constexpr unsigned kMaxHeaderBytes = 24 << 10;  // a token may have several KiB
 
 absl::Status WhyRefused(int status) {
   if (status == 401 || status == 403) return Unauthenticated("the server answered {}", status);
   if (status == 404) return NotFound("the server answered 404");
+  if (status == 429) return ResourceExhausted("the server answered 429");
   return status == 0 ? Unavailable("the server was not reached")
                      : Unavailable("the server answered {}", status);
 }
@@ -238,9 +240,18 @@ int WebSocketClient::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason,
       return OnPiece(connection, {static_cast<const char*>(in), length});
     case LWS_CALLBACK_CLIENT_WRITEABLE:
       return Write(connection);
-    case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+    case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE: {
       connection.why = absl::OkStatus();
+      const std::string_view frame(static_cast<const char*>(in), length);
+      const auto byte = [frame](size_t i) { return static_cast<unsigned char>(frame[i]); };
+      const auto listener = connection.listener;
+      if (length < 2) {
+        listener->OnCloseFrame(kNoCloseCode, {});
+      } else {
+        listener->OnCloseFrame(byte(0) << 8 | byte(1), frame.substr(2));
+      }
       return 0;
+    }
     case LWS_CALLBACK_CLIENT_CLOSED:
     case LWS_CALLBACK_WSI_DESTROY:
       End(id, connection.why);

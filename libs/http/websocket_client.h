@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,11 +28,14 @@ class DialListener {
   virtual ~DialListener() = default;
   virtual void OnOpen() = 0;
   virtual void OnMessage(WebSocketMessage message) = 0;
+  // The server said why it closes; OnClosed follows. `code`: of RFC 6455, 1005 when it gave none.
+  virtual void OnCloseFrame(int /*code*/, std::string_view /*reason*/) {}
   // Last call, once, however it ended.
   //   OK                closed, by either side
   //   InvalidArgument   the URL is none
   //   Unauthenticated   401 or 403
   //   NotFound          404
+  //   ResourceExhausted 429
   //   Unavailable       not reached, refused otherwise, lost
   //   DeadlineExceeded  not accepted in time
   virtual void OnClosed(const absl::Status& why) = 0;

@@ -50,6 +50,15 @@ Json TtsJson(const TtsConfig& tts) {
   return json;
 }
 
+Json RealtimeJson(const RealtimeConfig& realtime) {
+  Json json = {{"engine", realtime.engine}, {"model", realtime.model}};
+  PutText(json, "voice", realtime.voice);
+  PutText(json, "language", realtime.language);
+  if (realtime.max_tokens) json["max_tokens"] = *realtime.max_tokens;
+  PutAll(json, "options", realtime.options);
+  return json;
+}
+
 Json ToolJson(const Tool& tool) {
   Json http = {{"method", tool.http.method},
                {"url", tool.http.url},
@@ -134,7 +143,10 @@ std::string ToJson(const AgentDefinition& d) {
         {"ignore_backchannels", d.interruption.ignore_backchannels}}},
       {"preemptive_generation", d.preemptive_generation},
       {"tools", ListJson(d.tools, ToolJson)},
-      {"transcription", {{"enabled", d.transcription_enabled}}},
+      {"transcription",
+       {{"enabled", d.transcription_enabled},
+        {"only", d.transcription_only},
+        {"speakers", d.transcribe_everybody ? "all" : "linked"}}},
       {"limits",
        {{"max_duration", DurationText(d.limits.max_duration)},
         {"max_tool_steps", d.limits.max_tool_steps},
@@ -142,12 +154,27 @@ std::string ToJson(const AgentDefinition& d) {
       {"session",
        {{"away_after", DurationText(d.session.away_after)},
         {"close_on_disconnect", d.session.close_on_disconnect},
+        {"dtmf_pause", DurationText(d.session.dtmf_pause)},
         {"record", d.session.record},
         {"record_sound", d.session.record_sound},
         {"transcript", d.session.transcript}}},
       {"grammars", d.grammars},
   };
+  if (const Background& b = d.background; !b.ambient.empty() || !b.thinking.empty()) {
+    json["background"] = {{"ambient_volume", b.ambient_volume},
+                          {"thinking_volume", b.thinking_volume}};
+    PutText(json["background"], "ambient", b.ambient);
+    PutText(json["background"], "thinking", b.thinking);
+  }
+  PutText(json["transcription"], "translate_to", d.translate_to);
+  if (d.realtime) {
+    json["realtime"] = RealtimeJson(*d.realtime);
+    for (const char* chain : {"stt", "llm", "tts"}) json.erase(chain);
+  }
   if (!d.mcp_servers.empty()) json["mcp_servers"] = ListJson(d.mcp_servers, McpJson);
+  if (d.limits.max_stall > absl::ZeroDuration()) {
+    json["limits"]["max_stall"] = DurationText(d.limits.max_stall);
+  }
   PutText(json, "farewell", d.farewell);
   PutAll(json, "handoffs", d.handoffs);
   for (const auto& [name, model] :

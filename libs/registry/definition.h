@@ -4,6 +4,7 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -41,10 +42,20 @@ struct TtsConfig {
   std::map<std::string, std::string> options;
 };
 
+// A model that hears and speaks, in place of the three above.
+struct RealtimeConfig {
+  std::string engine;  // openai-realtime
+  std::string model;
+  std::string voice;
+  std::string language;
+  std::optional<int> max_tokens;  // 1 to 100,000
+  std::map<std::string, std::string> options;
+};
+
 // What ends the caller's turn: silence; no new words; silence, longer where the words do not sound
-// finished; the caller's own word.
-enum class TurnMode { kVad, kStt, kSemantic, kManual };
-std::string_view Name(TurnMode mode);  // as in a definition: vad, stt, semantic, manual
+// finished; the caller's own word; the detection of a model that hears.
+enum class TurnMode { kVad, kStt, kSemantic, kManual, kRealtime };
+std::string_view Name(TurnMode mode);  // as in a definition: vad, …, realtime
 
 // What tells speech from the rest: WebRTC's detector, or Silero's neural one.
 enum class VadEngine { kWebrtc, kSilero };
@@ -65,6 +76,17 @@ struct Interruption {
   int min_words = 0;
   absl::Duration resume_false_after = absl::Seconds(2);  // 0 = never resume
   bool ignore_backchannels = true;                       // "mhm", "okay" do not stop the agent
+};
+
+// What callers hear beside the agent's voice: sounds that every agent server makes itself. A
+// definition names no file: it would be the server's.
+inline constexpr std::array<std::string_view, 5> kSounds = {"room", "office", "rain", "keyboard",
+                                                            "pulse"};
+struct Background {
+  std::string ambient;         // while somebody is there; empty: none
+  std::string thinking;        // while the agent thinks, or a tool runs; empty: none
+  double ambient_volume = 1;   // 0 to 4
+  double thinking_volume = 1;  // 0 to 4
 };
 
 // How a tool is run: one HTTP call. `{name}` in the URL stands for a parameter, URL-encoded.
@@ -103,6 +125,7 @@ struct Limits {
   absl::Duration max_duration = absl::Hours(2);  // of a session
   int max_tool_steps = 3;
   int64_t memory_bytes = int64_t{256} << 20;  // of the job process
+  absl::Duration max_stall;                   // of any stage, in silence; 0 = each has its own
 };
 
 struct SessionOptions {
@@ -112,6 +135,8 @@ struct SessionOptions {
   // Files of agent servers that have a folder for them: what `parley replay` takes, and the sound.
   bool record = false;
   bool record_sound = false;
+  absl::Duration dtmf_pause =
+      absl::Milliseconds(1500);  // ends a number that is keyed in; 0: none is
 };
 
 // One rule of the `rules` engine; the first that matches answers. A rule without `when` is the one
@@ -152,12 +177,17 @@ struct AgentDefinition {
   std::vector<SttConfig> stt;  // fallback chains; default: the embedded engines
   std::vector<LlmConfig> llm;
   std::vector<TtsConfig> tts;
+  std::optional<RealtimeConfig> realtime;  // then the three above are empty
   TurnDetection turn_detection;
   Interruption interruption;
+  Background background;
   bool preemptive_generation = false;  // ask the model before the turn is taken
   std::vector<Tool> tools;
   std::vector<McpServerConfig> mcp_servers;
   bool transcription_enabled = true;
+  bool transcription_only = false;    // the agent listens and says nothing
+  bool transcribe_everybody = false;  // not only who is talked to
+  std::string translate_to;           // a language, by name or BCP 47: the agent interprets into it
   Limits limits;
   SessionOptions session;
   std::string farewell;               // said before it hands over, where its answer says nothing

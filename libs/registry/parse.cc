@@ -16,8 +16,8 @@
 namespace parley::registry {
 namespace {
 
-constexpr std::array<TurnMode, 4> kTurnModes = {TurnMode::kVad, TurnMode::kStt, TurnMode::kSemantic,
-                                                TurnMode::kManual};
+constexpr std::array<TurnMode, 5> kTurnModes = {TurnMode::kVad, TurnMode::kStt, TurnMode::kSemantic,
+                                                TurnMode::kManual, TurnMode::kRealtime};
 constexpr std::array<HandoffContext, 3> kContexts = {HandoffContext::kWhole, HandoffContext::kFresh,
                                                      HandoffContext::kSummary};
 constexpr size_t kMaxChain = 8;
@@ -39,17 +39,20 @@ class Parser {
     ReadTools(map);
     ReadMcpServers(map);
     ReadRules(map);
+    ReadRealtime(map);
+    ReadTranscription(map);
     ReadStt(map);
     ReadLlm(map);
     ReadTts(map);
     ReadAgents(map);
     ReadTurns(map);
     ReadInterruption(map);
+    CheckEngines(map);
     map.Bool("preemptive_generation", &definition_.preemptive_generation);
-    ReadTranscription(map);
+    ReadBackground(map);
     ReadLimits(map);
     ReadSession(map);
-    for (const char* field : {"realtime", "secrets"}) map.NotBuilt(field);
+    map.NotBuilt("secrets");
     map.Text("avatar_model", &definition_.avatar_model, {1, 256});
     ReadModelOnly(map, "avatar", &definition_.avatar_model);
     ReadModelOnly(map, "vision", &definition_.vision_model);
@@ -344,6 +347,50 @@ class Parser {
     fields.Texts("options", options, 32, {1, 64}, {0, 4096});
   }
 
+  void ReadRealtime(MapReader& map) {
+    map.Map("realtime", [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      RealtimeConfig& realtime = definition_.realtime.emplace();
+      Engine(fields, &realtime.engine, {"openai-realtime"});
+      fields.Required("model");
+      fields.Text("model", &realtime.model, {1, 256});
+      fields.Text("voice", &realtime.voice, {1, 256});
+      fields.Text("language", &realtime.language, {2, 35});
+      int max_tokens = 0;
+      if (fields.Int("max_tokens", &max_tokens, 1, 100'000)) realtime.max_tokens = max_tokens;
+      Options(fields, &realtime.options);
+      fields.Finish();
+    });
+  }
+
+  // What engines there are for what is asked. A model that hears and speaks takes the place of
+  // three, and has no words where words count.
+  void CheckEngines(MapReader& map) {
+    const AgentDefinition& d = definition_;
+    if (!d.translate_to.empty() && !d.llm.empty() && d.llm.front().engine == "rules")
+      map.Fail("transcription", "translate_to needs a model that translates; rules do not");
+    const TurnMode mode = d.turn_detection.mode;
+    if (!d.realtime) {
+      if (mode == TurnMode::kRealtime)
+        map.Fail("turn_detection", "realtime needs `realtime`: a model that hears");
+      return;
+    }
+    const bool parts = std::any_of(d.agents.begin(), d.agents.end(), [](const auto& one) {
+      return !one.second.llm.empty() || !one.second.tts.empty();
+    });
+    if (!d.stt.empty() || !d.llm.empty() || !d.tts.empty() || parts)
+      map.Fail("realtime", "stands in place of stt, llm and tts: name it or them");
+    if (mode == TurnMode::kStt || mode == TurnMode::kSemantic)
+      map.Fail("turn_detection", "{} needs stt: with realtime there are vad, manual, realtime",
+               Name(mode));
+    if (d.interruption.min_words > 0)
+      map.Fail("interruption", "min_words needs stt: with realtime use min_duration");
+    for (const auto& [id, agent] : d.agents) {
+      if (agent.context == HandoffContext::kSummary)
+        map.Fail("agents", "{}: a summary needs llm: with realtime there are whole, fresh", id);
+    }
+  }
+
   void ReadStt(MapReader& map) {
     std::vector<SttConfig>& chain = definition_.stt;
     map.List("stt", kMaxChain, [&](const Node& node, const std::string& path) {
@@ -361,7 +408,7 @@ class Parser {
       fields.Finish();
       chain.push_back(std::move(stt));
     });
-    if (!chain.empty()) return;
+    if (!chain.empty() || definition_.realtime) return;
     SttConfig stt;
     stt.engine = "pocketsphinx";
     if (definition_.grammars.size() == 1) stt.grammar = definition_.grammars.begin()->first;
@@ -392,7 +439,8 @@ class Parser {
   void ReadLlm(MapReader& map) {
     std::vector<LlmConfig>& chain = definition_.llm;
     ReadLlmChain(map, &chain);
-    if (!chain.empty()) return;
+    if (!chain.empty() || definition_.realtime) return;
+    if (definition_.transcription_only && definition_.rules.empty()) return;  // it never thinks
     if (definition_.rules.size() != 1) {
       return map.Fail("llm", "is missing: name what thinks, e.g. [{{engine: rules, rules: NAME}}]");
     }
@@ -421,7 +469,7 @@ class Parser {
   void ReadTts(MapReader& map) {
     std::vector<TtsConfig>& chain = definition_.tts;
     ReadTtsChain(map, &chain);
-    if (!chain.empty()) return;
+    if (!chain.empty() || definition_.realtime) return;
     TtsConfig tts;
     tts.engine = "flite";
     tts.voice = "slt";
@@ -540,7 +588,7 @@ class Parser {
         const auto* const known = std::find_if(kTurnModes.begin(), kTurnModes.end(),
                                                [&](TurnMode one) { return Name(one) == mode; });
         if (known == kTurnModes.end()) {
-          fields.Fail("mode", "\"{}\" is none of vad, stt, semantic, manual", mode);
+          fields.Fail("mode", "\"{}\" is none of vad, stt, semantic, manual, realtime", mode);
         } else {
           turns.mode = *known;
         }
@@ -590,11 +638,40 @@ class Parser {
     });
   }
 
+  void ReadBackground(MapReader& map) {
+    Background& background = definition_.background;
+    map.Map("background", [&](const Node& node, const std::string& path) {
+      MapReader fields(node, path, errors_);
+      for (const auto& [name, sound] : {std::pair("ambient", &background.ambient),
+                                        std::pair("thinking", &background.thinking)}) {
+        if (!fields.Text(name, sound) || sound->empty()) continue;
+        if (std::ranges::find(kSounds, *sound) == kSounds.end()) {
+          fields.Fail(name, "\"{}\" is none of {}", *sound, fmt::join(kSounds, ", "));
+        }
+      }
+      fields.Double("ambient_volume", &background.ambient_volume, 0, 4);
+      fields.Double("thinking_volume", &background.thinking_volume, 0, 4);
+      fields.Finish();
+    });
+  }
+
   void ReadTranscription(MapReader& map) {
     map.Map("transcription", [&](const Node& node, const std::string& path) {
       MapReader fields(node, path, errors_);
       fields.Bool("enabled", &definition_.transcription_enabled);
-      fields.NotBuilt("translate_to");
+      AgentDefinition& d = definition_;
+      fields.Bool("only", &d.transcription_only);
+      std::string speakers = "linked";
+      if (fields.Text("speakers", &speakers) && speakers != "linked" && speakers != "all")
+        fields.Fail("speakers", "\"{}\" is none of linked, all", speakers);
+      d.transcribe_everybody = speakers == "all";
+      fields.Text("translate_to", &d.translate_to, {2, 64});
+      if (d.transcription_only && !d.transcription_enabled)
+        fields.Fail("only", "needs `enabled`: it would neither speak nor write");
+      if (d.transcription_only && !d.translate_to.empty())
+        fields.Fail("translate_to", "is spoken: it stands without `only`");
+      if (d.realtime && (d.transcription_only || d.transcribe_everybody))
+        fields.Fail("only", "and `speakers: all` need stt, which realtime takes the place of");
       fields.Finish();
     });
   }
@@ -606,6 +683,7 @@ class Parser {
       fields.Duration("max_duration", &limits.max_duration, absl::Seconds(1), absl::Hours(24));
       fields.Int("max_tool_steps", &limits.max_tool_steps, 0, 50);
       fields.Size("memory", &limits.memory_bytes, int64_t{16} << 20, int64_t{64} << 30);
+      fields.Duration("max_stall", &limits.max_stall, absl::Seconds(1), absl::Seconds(60));
       fields.Finish();
     });
   }
@@ -616,6 +694,7 @@ class Parser {
       MapReader fields(node, path, errors_);
       fields.Duration("away_after", &session.away_after, absl::ZeroDuration(), absl::Hours(24));
       fields.Bool("close_on_disconnect", &session.close_on_disconnect);
+      fields.Duration("dtmf_pause", &session.dtmf_pause, absl::ZeroDuration(), absl::Seconds(60));
       fields.Bool("record", &session.record);
       fields.Bool("record_sound", &session.record_sound);
       fields.Bool("transcript", &session.transcript);
@@ -637,7 +716,8 @@ class Parser {
 }  // namespace
 
 std::string_view Name(TurnMode mode) {
-  static constexpr std::array<std::string_view, 4> kNames = {"vad", "stt", "semantic", "manual"};
+  static constexpr std::array<std::string_view, 5> kNames = {"vad", "stt", "semantic", "manual",
+                                                             "realtime"};
   return kNames.at(static_cast<size_t>(mode));
 }
 

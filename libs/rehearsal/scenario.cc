@@ -59,7 +59,7 @@ class Parser {
       json value = registry::ToJsonValue(*agent);
       if (!value.is_object()) return map.Fail("agent", "must be an agent definition");
       if (!value.contains("id")) value["id"] = "scenario";
-      if (!value.contains("llm") && !value.contains("rules")) {
+      if (!value.contains("llm") && !value.contains("rules") && !value.contains("realtime")) {
         value["llm"] = json::array({{{"engine", "scripted"}}});
       }
       if (value.contains("tools") && value["tools"].is_array()) {
@@ -243,6 +243,12 @@ class Parser {
       std::string from = "caller";
       fields.Text("from", &from);
       Add(at_us, event::Chat{from, text});
+    }
+    if (fields.Text("keys", &text, {1, 64})) {
+      std::string from = "caller";
+      fields.Text("from", &from);
+      for (const char key : text) Add(at_us, event::Dtmf{from, key});
+      ++count;
     }
     if (fields.Text("say", &text, {0, kMaxText})) {
       ++count;

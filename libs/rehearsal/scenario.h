@@ -12,6 +12,7 @@
 //     - {line: "pause", never: true}
 //   history: ["user: when are you open", "assistant: We are open from nine to five."]
 //
+// With an agent of `realtime`, `model` hears and speaks: its words take `voice: per_word` each.
 // docs/rehearsals.md describes every field.
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
@@ -89,6 +90,11 @@ struct Scenario {
   std::vector<ModelAnswer> model;
   std::map<std::string, ToolAnswer> tools;
   int64_t end_us = 0;
+  // For tests in C++: the caller's frames and the finals come up to so much late, at random but the
+  // same each time; the program does not answer the first so many of its looks at turns.
+  int64_t jitter_us = 0;
+  uint32_t jitter_seed = 1;
+  int silent_reviews = 0;
 
   struct Recogniser {
     int64_t final_after_us = 30'000;    // from the end of the utterance being told

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <random>
 #include <utility>
 #include <variant>
 
@@ -82,8 +83,12 @@ class Stage {
       queue_.erase(queue_.begin());
       happen();
     } else if (next_us == next_frame_us_) {
-      next_frame_us_ += kFrameUs;
-      Send(event::Voice{Sounds(clock_us() - kFrameUs, clock_us())});
+      const int64_t end_us = frame_end_us_ - kBeginUs;
+      frame_end_us_ += kFrameUs;
+      next_frame_us_ = std::max(frame_end_us_ + Jitter(), now_us_);
+      const bool sounds = Sounds(end_us - kFrameUs, end_us);
+      Send(event::Voice{sounds});
+      if (cast_.options.turn_detection == session::TurnDetection::kRealtime) Detect(sounds);
     } else if (next_us == next_play_us_) {
       PlayFrame();
     } else {
@@ -105,6 +110,10 @@ class Stage {
     if (ended_) return;
     session_.Handle(event, now_us_);
     Collect();
+  }
+  int64_t Jitter() {
+    return scenario_.jitter_us == 0 ? 0
+                                    : static_cast<int64_t>(random_()) % (scenario_.jitter_us + 1);
   }
   void Later(int64_t us, std::function<void()> happen) {
     queue_.emplace(now_us_ + us, std::move(happen));
@@ -175,11 +184,14 @@ class Stage {
     return text;
   }
 
-  void Do(const command::SttOpen& open) { stt_stream_ = open.stream; }
+  void Do(const command::SttOpen& open) {
+    stt_stream_ = open.stream;
+    utterances_ = 0;
+  }
   void Do(const command::SttStart& start) {
     fed_from_us_ = std::max(fed_to_us_, clock_us() - absl::ToInt64Microseconds(start.preroll));
     ++feeding_;
-    if (!scenario_.recogniser.partials) return;
+    if (!scenario_.recogniser.partials || cast_.options.realtime) return;
     for (const Sound& sound : scenario_.sounds) {
       if (sound.heard) continue;
       for (size_t i = 0; i < sound.words.size(); ++i) {
@@ -196,10 +208,76 @@ class Stage {
   void Do(const command::SttEnd& end) {
     ++feeding_;
     std::string text = Final();
+    if (cast_.options.realtime) return Understand(end.utterance, text);
     if (scenario_.recogniser.silent || ++finals_ <= scenario_.recogniser.silent_times) return;
-    Later(scenario_.recogniser.final_after_us, [this, end, text = std::move(text)] {
+    Later(scenario_.recogniser.final_after_us + Jitter(), [this, end, text = std::move(text)] {
       if (end.stream == stt_stream_) Send(event::SttFinal{end.stream, end.utterance, text});
     });
+  }
+
+  // ---- the program ----
+
+  void Do(const command::ReviewTurn& turn) {
+    if (++reviews_ <= scenario_.silent_reviews) return;
+    Later(0, [this, turn] { Send(event::TurnReviewed{.review = turn.review, .text = turn.text}); });
+  }
+
+  // ---- a model that hears and speaks ----
+
+  void Do(const command::SttForget&) {
+    ++feeding_;
+    Final();
+    said_.clear();
+  }
+
+  // It knows what was said at once, and tells it later.
+  void Understand(uint64_t utterance, const std::string& text) {
+    said_ = session::JoinText(said_, text);
+    if (scenario_.recogniser.silent) return;
+    Later(scenario_.recogniser.final_after_us + Jitter(),
+          [this, stream = stt_stream_, utterance, text] {
+            Send(event::ModelTranscript{stream, utterance, text, true});
+          });
+  }
+
+  // Its own detection: 100 ms of sound begin speech, min_delay of silence ends it.
+  void Detect(bool sounds) {
+    constexpr int kFirstFrames = 5;
+    sounding_ = sounds ? sounding_ + 1 : 0;
+    silent_us_ = sounds ? 0 : silent_us_ + kFrameUs;
+    if (!detected_ && sounding_ >= kFirstFrames) {
+      detected_ = true;
+      fed_from_us_ = std::max(fed_to_us_, clock_us() - 500'000);
+      Send(event::ModelSpeech{stt_stream_, true, ++utterances_});
+    } else if (detected_ &&
+               silent_us_ >= absl::ToInt64Microseconds(cast_.options.min_endpointing_delay)) {
+      detected_ = false;
+      Understand(utterances_, Final());
+      Send(event::ModelSpeech{stt_stream_, false, utterances_});
+    }
+  }
+
+  void Do(const command::Respond& respond) {
+    llm_stream_ = response_ = respond.stream;
+    if (respond.first) buffered_us_ = position_us_ = 0;
+    constexpr std::string_view kWordForWord = ": ";
+    absl::StatusOr<ModelAnswer> answer = ModelAnswer();
+    if (respond.instructions.starts_with("Say exactly")) {
+      answer->text = respond.instructions.substr(respond.instructions.find(kWordForWord) + 2);
+    } else {
+      command::LlmChat chat{.items = respond.items};
+      if (chat.items.empty()) {
+        const std::string& asked = said_.empty() ? respond.instructions : said_;
+        chat.items.push_back({.role = "user", .text = asked});
+      }
+      said_.clear();
+      answer = Answer(chat);
+    }
+    if (!answer.ok()) return Fail(std::string(Message(answer.status())));
+    Tell(*answer, respond.stream, /*speaks=*/true);
+  }
+  void Do(const command::LlmCancel& cancel) {
+    if (cancel.stream == response_) response_ = 0;
   }
 
   // ---- the model and its tools ----
@@ -231,19 +309,29 @@ class Stage {
     llm_stream_ = chat.stream;
     const absl::StatusOr<ModelAnswer> answer = Answer(chat);
     if (!answer.ok()) return Fail(std::string(Message(answer.status())));
-    if (answer->silent) return;
-    const uint32_t stream = chat.stream;
-    int64_t at_us = answer->after_us;
-    for (const std::string& word : session::Words(answer->text)) {
+    Tell(*answer, chat.stream, /*speaks=*/false);
+  }
+
+  void Tell(const ModelAnswer& answer, uint32_t stream, bool speaks) {
+    if (answer.silent) return;
+    int64_t at_us = answer.after_us;
+    for (const std::string& word : session::Words(answer.text)) {
       Later(at_us, [this, stream, word] { Send(event::LlmText{stream, word + " "}); });
-      at_us += answer->per_word_us;
+      if (speaks) {
+        Later(at_us, [this, stream] {
+          if (stream != response_) return;
+          buffered_us_ += scenario_.voice.per_word_us;
+          Send(event::LlmAudio{stream, scenario_.voice.per_word_us});
+        });
+      }
+      at_us += answer.per_word_us;
     }
-    if (!answer->fails.empty()) {
-      return Later(at_us, [this, stream, error = answer->fails] {
+    if (!answer.fails.empty()) {
+      return Later(at_us, [this, stream, error = answer.fails] {
         Send(event::LlmFailed{stream, error});
       });
     }
-    for (const ModelAnswer::Call& call : answer->calls) {
+    for (const ModelAnswer::Call& call : answer.calls) {
       Later(at_us, [this, stream, call] {
         Send(event::LlmToolCall{stream, "", call.name, call.arguments_json});
       });
@@ -342,6 +430,8 @@ class Stage {
   session::Session session_;
   Outcome outcome_;
   int64_t now_us_ = kBeginUs;
+  std::mt19937 random_{scenario_.jitter_seed};
+  int64_t frame_end_us_ = kBeginUs + kFrameUs;
   int64_t next_frame_us_ = kBeginUs + kFrameUs;
   int64_t next_play_us_ = kNever;
   size_t step_ = 0;
@@ -354,6 +444,13 @@ class Stage {
   int64_t fed_to_us_ = 0;
   uint64_t feeding_ = 0;  // counts beginnings and ends
   uint32_t llm_stream_ = 0;
+  // Of a model that hears and speaks:
+  std::string said_;       // to it, since it last spoke
+  uint32_t response_ = 0;  // whose audio is played
+  uint64_t utterances_ = 0;
+  bool detected_ = false;
+  int sounding_ = 0;  // frames
+  int64_t silent_us_ = 0;
   std::vector<bool> used_;
   std::vector<bool> taken_;
   uint32_t tts_stream_ = 0;
@@ -361,6 +458,7 @@ class Stage {
   uint64_t first_played_ = 0;
   int finals_ = 0;
   int sentences_ = 0;
+  int reviews_ = 0;
   int64_t buffered_us_ = 0;
   int64_t position_us_ = 0;
   bool paused_ = false;

@@ -223,7 +223,10 @@ FrameResult Participant::SendFrame(uint32_t index, const Frame& frame) {
     return FrameResult::kInvalid;
   }
   if (published.track.muted) return FrameResult::kMuted;
-  if (published.track.kind == TrackKind::kAudio) room_->HearLocked(*this, frame.level);
+  if (published.track.kind == TrackKind::kAudio) {
+    room_->HearLocked(*this, frame.level);
+    room_->KeepEarlySpeechLocked(*this, published, frame);
+  }
   if (published.listeners.empty()) return FrameResult::kUnheard;
   for (const Room::Published::Listener& listener : published.listeners) {
     listener.sink->OnFrame(listener.number, frame);

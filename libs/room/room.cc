@@ -12,6 +12,8 @@ namespace {
 
 constexpr absl::Duration kMaxTimeout = absl::Hours(24 * 7);
 constexpr size_t kMaxLeft = 64;
+// An agent that was lost comes back within this, or its words are not waited for.
+constexpr int64_t kLostAgentUs = 60'000'000;
 
 // Who speaks: as LiveKit's servers decide it, so that clients show the same people.
 constexpr int64_t kLookUs = 400'000;
@@ -83,7 +85,7 @@ absl::StatusOr<std::shared_ptr<Room>> Room::Create(RoomOptions options, Clock& c
 }
 
 Room::Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFences fences)
-    : sid_(NewId(kRoomPrefix)),
+    : sid_(options.sid.empty() ? NewId(kRoomPrefix) : std::move(options.sid)),
       name_(std::move(options.name)),
       project_(std::move(options.project)),
       empty_timeout_(options.empty_timeout),
@@ -94,6 +96,7 @@ Room::Room(RoomOptions options, Clock& clock, AdmissionObserver observer, JobFen
       observer_(std::move(observer)),
       metadata_(std::move(options.metadata)),
       fences_(std::move(fences)),
+      a_person_came_(options.had_people),
       no_people_since_us_(clock.MonotonicMicros()) {}
 
 Room::~Room() = default;
@@ -108,6 +111,10 @@ absl::StatusOr<std::shared_ptr<Participant>> Room::Join(const JoinRequest& wante
     return WithReason(Aborted("the room \"{}\" has closed; join again", name_), "ROOM_CLOSED");
   }
   PARLEY_RETURN_IF_ERROR(CheckCapacityLocked(request));
+  const bool expected =
+      request.job && std::ranges::none_of(participants_, [&](const auto& one) {
+        return one->state_->job && one->state_->job->job_id == request.job->job_id;
+      });
   PARLEY_RETURN_IF_ERROR(AdmitLocked(request));
   if (auto older = FindLocked(request.identity); older != nullptr) {
     RemoveLocked(older, LeaveReason::kDuplicateIdentity, "somebody joined with the same identity");
@@ -150,6 +157,7 @@ absl::StatusOr<std::shared_ptr<Participant>> Room::Join(const JoinRequest& wante
     }
   }
   TellStateLocked(state);
+  if (request.job) GiveEarlySpeechLocked(*joining, expected);
   return joining;
 }
 
@@ -219,6 +227,61 @@ absl::Status Room::AdmitLocked(const JoinRequest& request) {
   return absl::OkStatus();
 }
 
+// ---- what is said before an agent is there ----
+
+void Room::ExpectAgents(int more) {
+  MutexLock lock(&mutex_);
+  expected_agents_ = std::max(expected_agents_ + more, 0);
+  if (!KeepsEarlySpeechLocked()) ForgetEarlySpeechLocked();
+}
+
+bool Room::KeepsEarlySpeechLocked() const {
+  return expected_agents_ > 0 ||
+         (agent_lost_until_us_ != 0 && clock_.MonotonicMicros() < agent_lost_until_us_);
+}
+
+void Room::KeepEarlySpeechLocked(const Participant& speaker, Published& track, const Frame& frame) {
+  if (expected_agents_ == 0 && agent_lost_until_us_ == 0) return;
+  if (!KeepsEarlySpeechLocked()) return ForgetEarlySpeechLocked();
+  if (!IsPerson(speaker.kind_) || track.track.encryption != Encryption::kNone) return;
+  if (track.early == nullptr) {
+    size_t kept = 0;
+    for (const auto& one : participants_) {
+      kept += static_cast<size_t>(std::ranges::count_if(
+          one->state_->tracks, [](const auto& other) { return other->early != nullptr; }));
+    }
+    if (kept >= EarlySpeech::kMostTracks) return;
+    track.early = std::make_unique<EarlySpeech>();
+  }
+  track.early->Add(frame);
+}
+
+void Room::GiveEarlySpeechLocked(Participant& joining, bool expected) {
+  ParticipantSink& sink = *joining.state_->sink;
+  for (const auto& speaker : participants_) {
+    if (!sink.TakesEarlySpeech()) break;
+    for (const auto& track : speaker->state_->tracks) {
+      if (track->early == nullptr) continue;
+      const auto listener = std::ranges::find_if(
+          track->listeners, [&](const auto& one) { return one.participant == &joining; });
+      if (listener == track->listeners.end()) continue;
+      for (size_t i = 0; i < track->early->size(); ++i) {
+        sink.OnFrame(listener->number, track->early->At(i));
+      }
+    }
+  }
+  if (expected && agent_lost_until_us_ == 0) expected_agents_ = std::max(expected_agents_ - 1, 0);
+  agent_lost_until_us_ = 0;
+  if (expected_agents_ == 0) ForgetEarlySpeechLocked();
+}
+
+void Room::ForgetEarlySpeechLocked() {
+  agent_lost_until_us_ = 0;
+  for (const auto& participant : participants_) {
+    for (const auto& track : participant->state_->tracks) track->early.reset();
+  }
+}
+
 void Room::Fence(std::string_view job_id, uint64_t lowest_token) {
   MutexLock lock(&mutex_);
   JobFence& fence = fences_[std::string(job_id)];
@@ -249,6 +312,9 @@ void Room::RemoveLocked(std::shared_ptr<Participant> participant, LeaveReason re
     BroadcastLocked(ParticipantLeft{participant->sid_, participant->identity_, reason});
   }
   FailCallsLocked(participant->identity_);
+  if (state.job && (reason == LeaveReason::kConnectionLost || reason == LeaveReason::kAgentError)) {
+    agent_lost_until_us_ = clock_.MonotonicMicros() + kLostAgentUs;
+  }
   left_.emplace_back(participant->identity_, reason);
   if (left_.size() > kMaxLeft) left_.pop_front();
   if (IsPerson(participant->kind_) && PeopleLocked() == 0) {
@@ -307,6 +373,7 @@ void Room::HushLocked(Participant& speaker) {
 void Room::UnpublishLocked(Participant& publisher, Published& track) {
   if (track.track.kind == TrackKind::kAudio) HushLocked(publisher);
   track.live = false;
+  track.early.reset();
   track.listeners.clear();
   BroadcastLocked(TrackUnpublished{publisher.identity_, track.track.sid});
 }

@@ -45,6 +45,8 @@ class ParticipantSink {
   }
   // May it be given what the room cannot read: video, encrypted tracks and packets?
   virtual bool TakesOpaque() const { return false; }
+  // May it be given at once, when it joins, what was said in the last ten seconds?
+  virtual bool TakesEarlySpeech() const { return false; }
 };
 
 // One attempt of a job, as its signed token says.
@@ -113,8 +115,8 @@ class Participant {
   // Gives the seat up; idempotent. The participant itself hears Disconnected.
   void Leave(LeaveReason reason, std::string_view message = {});
 
-  // The hot path: no allocation. `index` counts this participant's published tracks from 0;
-  // unpublishing does not renumber.
+  // The hot path: no allocation, but while an agent is expected. `index` counts this participant's
+  // published tracks from 0; unpublishing does not renumber.
   FrameResult SendFrame(uint32_t index, const Frame& frame);
   // Asks the publisher of a track that this one listens to for a picture that needs no other.
   // Nothing happens when it does not listen to it.
@@ -163,6 +165,9 @@ struct RoomOptions {
   absl::Duration empty_timeout = absl::Seconds(300);     // nobody joined yet
   absl::Duration departure_timeout = absl::Seconds(20);  // the last person left
   int max_participants = 0;                              // people; 0 = no limit
+  // Of a room that goes on here after its server died. "": a new one, with a new sid.
+  std::string sid;
+  bool had_people = false;
 };
 
 // The highest token seen of a job, and who holds it. Token only (empty worker): a fence.
@@ -192,6 +197,12 @@ class Room : public std::enable_shared_from_this<Room> {
   //   Aborted             reason ROOM_CLOSED: this room is over; open a new one
   absl::StatusOr<std::shared_ptr<Participant>> Join(const JoinRequest& wanted,
                                                     std::shared_ptr<ParticipantSink> sink);
+
+  // `more` agents were asked for and will join (negative: so many will not after all). Until they
+  // are there, what people say is kept (EarlySpeech) and given to each of them first of all, where
+  // its sink takes it, so that nobody's first words are lost. So is, for a minute, what is said
+  // while a job's agent is away that crashed or whose connection was lost.
+  void ExpectAgents(int more);
 
   // No token of this job below `lowest_token` is admitted from now on; a participant under an older
   // one is removed.
@@ -269,6 +280,13 @@ class Room : public std::enable_shared_from_this<Room> {
   void SetMutedLocked(Participant& publisher, Published& track, bool muted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TellStateLocked(Participant::State& newcomer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whoever joins is one of those that were expected, unless its job is in the room already.
+  void GiveEarlySpeechLocked(Participant& joining, bool expected)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool KeepsEarlySpeechLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void KeepEarlySpeechLocked(const Participant& speaker, Published& track, const Frame& frame)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetEarlySpeechLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Counts a frame of this level; looks who speaks when that is due.
   void HearLocked(Participant& speaker, uint32_t level) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LookWhoSpeaksLocked(int64_t now_us) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -310,6 +328,8 @@ class Room : public std::enable_shared_from_this<Room> {
   int64_t no_people_since_us_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t look_at_speakers_us_ ABSL_GUARDED_BY(mutex_) = 0;
+  int expected_agents_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t agent_lost_until_us_ ABSL_GUARDED_BY(mutex_) = 0;                    // 0: none was
   std::map<std::string, Waiting, std::less<>> calls_ ABSL_GUARDED_BY(mutex_);  // by request id
 };
 

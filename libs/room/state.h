@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "room/early_speech.h"
 #include "room/room.h"
 
 namespace parley::room {
@@ -18,7 +19,8 @@ struct Room::Published {
   };
   Track track;
   std::vector<Listener> listeners;
-  bool live = true;  // unpublished tracks keep their place, so that indices stay
+  std::unique_ptr<EarlySpeech> early;  // null: nothing is kept
+  bool live = true;                    // unpublished tracks keep their place, so that indices stay
 };
 
 // How a participant was heard of late.

@@ -25,12 +25,14 @@ Directory::Directory(redis::Pool& pool, Replica self, absl::Duration lease)
       self_(std::move(self)),
       lease_ms_(fmt::format("{}", absl::ToInt64Milliseconds(lease))) {}
 
-absl::StatusOr<Claim> Directory::TakeRoom(const std::string& project, const std::string& room) {
+absl::StatusOr<Claim> Directory::TakeRoom(const std::string& project, const std::string& room,
+                                          const std::string& summary) {
   PARLEY_ASSIGN_OR_RETURN(
       redis::Reply reply,
-      pool_.Eval(kTakeRoom, Keys(project), {self_.id, self_.media_url, lease_ms_, room}));
-  if (reply.elements.size() != 2) return Unexpected(kTakeRoom);
-  return Claim{reply.elements[0].integer == 1, reply.elements[1].text};
+      pool_.Eval(kTakeRoom, Keys(project), {self_.id, self_.media_url, lease_ms_, room, summary}));
+  if (reply.elements.size() != 3) return Unexpected(kTakeRoom);
+  return Claim{reply.elements[0].integer == 1, std::move(reply.elements[1].text),
+               std::move(reply.elements[2].text)};
 }
 
 absl::StatusOr<std::optional<std::string>> Directory::HolderUrl(const std::string& project,
@@ -73,8 +75,11 @@ absl::StatusOr<std::vector<ListedRoom>> Directory::List(const std::string& proje
   return rooms;
 }
 
-absl::Status Directory::Leave(const std::string& project) {
-  return pool_.Eval(kLeave, Keys(project), {self_.id}).status();
+absl::Status Directory::Leave(const std::string& project,
+                              const std::vector<std::string>& left_behind) {
+  std::vector<std::string> arguments = {self_.id, self_.media_url};
+  arguments.insert(arguments.end(), left_behind.begin(), left_behind.end());
+  return pool_.Eval(kLeave, Keys(project), arguments).status();
 }
 
 }  // namespace parley::room_redis

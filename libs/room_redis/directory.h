@@ -22,6 +22,8 @@ struct Replica {
 struct Claim {
   bool mine = false;
   std::string media_url;  // of the holder
+  // Not empty: the room goes on, for its holder has died; what that one said of it last.
+  std::string heritage;
 };
 
 struct ListedRoom {
@@ -30,16 +32,22 @@ struct ListedRoom {
   std::string summary;  // empty until the replica's first heartbeat after the room was made
 };
 
+// So long is a room of a dead replica nobody's. Longer than a cut of 5 s between a replica and its
+// store, at a heartbeat a second.
+inline constexpr absl::Duration kDefaultLease = absl::Seconds(6);
+
 // Thread-safe. Calls block for one round trip: not on an event loop, a strand that carries audio,
 // or a gRPC reaction. Unavailable: the store is out of reach; safe to retry.
 class Directory {
  public:
   // `pool` must outlive it. A replica that misses heartbeats for `lease` has lost its rooms.
-  Directory(redis::Pool& pool, Replica self, absl::Duration lease = absl::Seconds(15));
+  Directory(redis::Pool& pool, Replica self, absl::Duration lease = kDefaultLease);
 
   // Takes the room for this replica unless a live one holds it. Idempotent. A former run of this
-  // replica (same media_url) counts as gone.
-  absl::StatusOr<Claim> TakeRoom(const std::string& project, const std::string& room);
+  // replica (same media_url) counts as gone. `summary`: what is said of the room until the next
+  // heartbeat, if it is a new one: nobody held it, or its holder is gone for a minute.
+  absl::StatusOr<Claim> TakeRoom(const std::string& project, const std::string& room,
+                                 const std::string& summary = {});
   // Who holds the room? nullopt: nobody. For brokers and edges too.
   absl::StatusOr<std::optional<std::string>> HolderUrl(const std::string& project,
                                                        const std::string& room);
@@ -52,8 +60,9 @@ class Directory {
       const std::string& project, const std::map<std::string, std::string>& rooms);
   // Rooms of all live replicas, by name.
   absl::StatusOr<std::vector<ListedRoom>> List(const std::string& project);
-  // This replica ends: frees everything it holds in the project.
-  absl::Status Leave(const std::string& project);
+  // This replica ends: frees everything it holds in the project. Those named in `left_behind` go on
+  // at whoever takes them within a minute, as if this replica had died just now.
+  absl::Status Leave(const std::string& project, const std::vector<std::string>& left_behind = {});
 
   const Replica& self() const { return self_; }
 

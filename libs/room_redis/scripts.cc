@@ -3,25 +3,30 @@
 namespace parley::room_redis {
 
 // take_room.lua: a room belongs to the first live replica that asks.
-// ARGV: 1 replica id, 2 media_url, 3 lease ms, 4 room. Returns {1, own url} taken or held already,
-// {0, url} another live replica holds it.
+// ARGV: 1 replica id, 2 media_url, 3 lease ms, 4 room, 5 summary. Returns {1, own url, heritage}
+// taken or held already, {0, url, ''} another live replica holds it. The heritage is the summary of
+// a holder that died less than a minute ago, else ''.
 // Invariant: a room has one holder; a holder whose lease lives is never robbed, except by its own
 // next run (same media_url).
 const redis::Script kTakeRoom = {"take_room.lua", R"lua(
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local holder = redis.call('HGET', KEYS[2], ARGV[4])
+local heritage = ''
 if holder and holder ~= ARGV[1] then
   local lease = redis.call('HGET', KEYS[1], holder)
   if lease then
     local ends, url = string.match(lease, '^(%d+) (.*)$')
-    if tonumber(ends) > now and url ~= ARGV[2] then return {0, url} end
+    if tonumber(ends) > now and url ~= ARGV[2] then return {0, url, ''} end
+    if tonumber(ends) + 60000 > now then
+      heritage = redis.call('HGET', KEYS[3], ARGV[4]) or ''
+    end
   end
 end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now + ARGV[3], ARGV[2]))
 redis.call('HSET', KEYS[2], ARGV[4], ARGV[1])
-if holder and holder ~= ARGV[1] then redis.call('HDEL', KEYS[3], ARGV[4]) end
-return {1, ARGV[2]}
+if holder ~= ARGV[1] and heritage == '' then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5]) end
+return {1, ARGV[2], heritage}
 )lua"};
 
 // holder.lua: who holds a room. ARGV: 1 room. Returns the media_url, or nil.
@@ -50,10 +55,10 @@ end
 return freed
 )lua"};
 
-// heartbeat.lua: renews a replica's lease and its rooms' summaries; forgets rooms of replicas gone
-// for a minute. ARGV: 1 replica id, 2 media_url, 3 lease ms, 4… room, summary, room, summary, …
-// Returns the rooms that a live other replica holds.
-// Invariant: as take_room.lua.
+// heartbeat.lua: renews a replica's lease and its rooms' summaries; ends the lease of its former
+// run (same media_url); forgets rooms of replicas gone for a minute. ARGV: 1 replica id, 2
+// media_url, 3 lease ms, 4… room, summary, room, summary, … Returns the rooms that a live other
+// replica holds. Invariant: as take_room.lua.
 const redis::Script kHeartbeat = {"heartbeat.lua", R"lua(
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -65,7 +70,9 @@ for i = 1, #replicas, 2 do
   ends = tonumber(ends)
   if replicas[i] == ARGV[1] or (ends > now and url ~= ARGV[2]) then
     live[replicas[i]] = true
-  elseif ends + 60000 < now or url == ARGV[2] then
+  elseif ends > now then
+    redis.call('HSET', KEYS[1], replicas[i], string.format('%.0f %s', now, url))
+  elseif ends + 60000 < now then
     gone[replicas[i]] = true
     some_gone = true
     redis.call('HDEL', KEYS[1], replicas[i])
@@ -116,19 +123,32 @@ end
 return rooms
 )lua"};
 
-// leave.lua: a replica ends in good order; its rooms and its lease go. ARGV: 1 replica id. Returns
-// how many rooms were freed. Invariant: others' rooms are left alone.
+// leave.lua: a replica ends in good order; its rooms and its lease go. ARGV: 1 replica id, 2
+// media_url, 3… rooms that go on elsewhere: they are left as those of a replica that died just now.
+// Returns how many rooms were freed. Invariant: others' rooms are left alone.
 const redis::Script kLeave = {"leave.lua", R"lua(
-local freed = 0
+local goes_on = {}
+for i = 3, #ARGV do goes_on[ARGV[i]] = true end
+local freed, left = 0, false
 local holders = redis.call('HGETALL', KEYS[2])
 for i = 1, #holders, 2 do
   if holders[i + 1] == ARGV[1] then
-    redis.call('HDEL', KEYS[2], holders[i])
-    redis.call('HDEL', KEYS[3], holders[i])
-    freed = freed + 1
+    if goes_on[holders[i]] then
+      left = true
+    else
+      redis.call('HDEL', KEYS[2], holders[i])
+      redis.call('HDEL', KEYS[3], holders[i])
+      freed = freed + 1
+    end
   end
 end
-redis.call('HDEL', KEYS[1], ARGV[1])
+if left then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now, ARGV[2]))
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
 return freed
 )lua"};
 

@@ -18,6 +18,9 @@ struct Link {
 };
 struct SttOpen {
   uint32_t stream = 0;
+  // Of a model that hears and speaks: what it is told, instructions first, and who it is.
+  std::vector<ChatItem> items = {};
+  std::string agent = {};
 };
 // Feed the recogniser from now on, beginning with the last `preroll` of audio.
 struct SttStart {
@@ -47,6 +50,28 @@ struct LlmChat {
   bool allow_tools = true;
   absl::Duration timeout;
   std::string agent;  // whose model it is; empty: there is only one
+};
+// Lets a model that hears and speaks answer. Answered by LlmText, LlmAudio, LlmToolCall and at last
+// LlmDone or LlmFailed, of `stream`.
+struct Respond {
+  uint32_t stream = 0;
+  uint64_t speech = 0;  // the audio is of this one
+  std::string turn_id;
+  std::vector<ChatItem> items;  // what it does not know yet
+  std::string instructions;     // beside its own, for this answer
+  bool allow_tools = true;
+  bool first = true;  // of the speech: its audio begins anew
+};
+// What a model was fed since the last SttEnd does not count, nor do utterances from `from` on. Feed
+// it no more.
+struct SttForget {
+  uint32_t stream = 0;
+  uint64_t from = 0;
+};
+// The user has heard so much of that answer's audio, the model need not remember the rest.
+struct Truncate {
+  uint32_t stream = 0;
+  int64_t heard_us = 0;
 };
 struct LlmCancel {
   uint32_t stream = 0;
@@ -166,7 +191,7 @@ using Command =
                  CancelTool, TtsOpen, TtsText, TtsFinish, TtsCancel, PlayStart, PlayPause,
                  PlayResume, PlayClear, SetState, SetUserState, UserText, AgentText, ItemAdded,
                  TurnDone, SpeechDone, FalseInterruption, SaveCheckpoint, Log, End, AgentChanged,
-                 Stalled, TakeClip, ReviewTurn>;
+                 Stalled, TakeClip, ReviewTurn, Respond, Truncate, SttForget>;
 
 }  // namespace parley::session::command
 

@@ -51,7 +51,13 @@ struct Line {
   S operator()(const command::Link& c) const {
     return c.identity.empty() ? "unlink" : "link " + c.identity;
   }
-  S operator()(const command::SttOpen& c) const { return fmt::format("stt open {}", c.stream); }
+  S operator()(const command::SttOpen& c) const {
+    if (c.items.empty()) return fmt::format("stt open {}", c.stream);
+    Hash hash;
+    for (const ChatItem& item : c.items) AddItem(hash, item);
+    return fmt::format("stt open {}{}: {} items {:016x}", c.stream, As(c.agent), c.items.size(),
+                       hash.value());
+  }
   S operator()(const command::SttStart& c) const {
     return fmt::format("stt start {} preroll {} ms", c.stream,
                        absl::ToInt64Milliseconds(c.preroll));
@@ -69,6 +75,20 @@ struct Line {
     return fmt::format("think {} turn {}{}{}: {} items {:016x}", c.stream,
                        c.turn_id.empty() ? "-" : c.turn_id, As(c.agent),
                        c.allow_tools ? " with tools" : "", c.items.size(), hash.value());
+  }
+  S operator()(const command::Respond& c) const {
+    Hash hash;
+    for (const ChatItem& item : c.items) AddItem(hash, item);
+    hash.Add(c.instructions);
+    return fmt::format("respond {} speech {} turn {}{}: {} items {:016x}", c.stream, c.speech,
+                       c.turn_id.empty() ? "-" : c.turn_id, c.allow_tools ? " with tools" : "",
+                       c.items.size(), hash.value());
+  }
+  S operator()(const command::SttForget& c) const {
+    return fmt::format("stt forget {} from utterance {}", c.stream, c.from);
+  }
+  S operator()(const command::Truncate& c) const {
+    return fmt::format("truncate {} after {} ms", c.stream, c.heard_us / 1000);
   }
   S operator()(const command::LlmCancel& c) const {
     return fmt::format("think cancel {}", c.stream);

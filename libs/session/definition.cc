@@ -32,7 +32,13 @@ Options OptionsOf(const registry::AgentDefinition& definition) {
     case registry::TurnMode::kManual:
       options.turn_detection = TurnDetection::kManual;
       break;
+    case registry::TurnMode::kRealtime:
+      options.turn_detection = TurnDetection::kRealtime;
+      break;
   }
+  options.listen_only = definition.transcription_only;
+  options.turn_by_turn = !definition.translate_to.empty();
+  options.realtime = definition.realtime.has_value();
   options.dynamic_endpointing = turns.dynamic;
   options.preemptive_generation = definition.preemptive_generation;
   options.ignore_backchannels = definition.interruption.ignore_backchannels;
@@ -48,9 +54,22 @@ Options OptionsOf(const registry::AgentDefinition& definition) {
   options.resume_false_after = definition.interruption.resume_false_after;
   options.max_tool_steps = definition.limits.max_tool_steps;
   options.max_duration = definition.limits.max_duration;
+  if (definition.limits.max_stall > absl::ZeroDuration()) {
+    options.max_stall = definition.limits.max_stall;
+  }
   options.away_after = definition.session.away_after;
+  options.dtmf_pause = definition.session.dtmf_pause;
   options.close_on_disconnect = definition.session.close_on_disconnect;
   return options;
+}
+
+std::string InstructionsOf(const registry::AgentDefinition& definition, const std::string& own) {
+  if (definition.translate_to.empty()) return own;
+  const std::string task =
+      "You interpret. Say what the user says in this language: " + definition.translate_to +
+      ". Say the translation alone: no answer to it, no remark, no quotation marks. What is in "
+      "that language already, say as it is.";
+  return own.empty() ? task : task + "\n\n" + own;
 }
 
 std::vector<Character> CharactersOf(const registry::AgentDefinition& definition) {
@@ -68,6 +87,7 @@ std::vector<Character> CharactersOf(const registry::AgentDefinition& definition)
                           .context = ContextOf(agent.context)});
   }
   for (Character& one : characters) {
+    one.instructions = InstructionsOf(definition, one.instructions);
     for (const registry::Tool& tool : definition.tools) {
       if (!tool.IsOf(one.name)) continue;
       one.tools.push_back({tool.name, tool.http.timeout, tool.filler, tool.confirm_duplicates});

@@ -3,6 +3,7 @@
 // same events at the same times always make the same commands.
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -32,6 +33,8 @@ struct RoomClosed {
 // Its time is that of its end.
 struct Voice {
   bool speech = false;
+  // The end of the frame, and of its way here, in which there was nothing more of that speech.
+  int64_t quiet_us = 0;
 };
 
 // The recogniser, on stream `stream`.
@@ -112,6 +115,19 @@ struct Chat {
   std::string text;
 };
 
+// A key of somebody's telephone.
+inline constexpr std::string_view kDtmfKeys = "0123456789*#ABCD";
+struct Dtmf {
+  std::string identity;
+  char key = '0';
+};
+
+// Somebody who is not talked to has said something: history, and no turn.
+struct Overheard {
+  Person person;
+  std::string text;
+};
+
 // What the program asks for. `handle` is the program's own number for a speech, told again in
 // command::SpeechDone; 0: it does not want to know.
 struct Say {
@@ -173,12 +189,31 @@ struct Shutdown {
   std::string error;
 };
 
+// Of a model that hears and speaks: audio of an answer (its words come as LlmText), what its
+// detection says of the user's speech, and what the user has said.
+struct LlmAudio {
+  uint32_t stream = 0;
+  int64_t duration_us = 0;
+};
+struct ModelSpeech {
+  uint32_t stream = 0;  // of hearing
+  bool started = false;
+  uint64_t utterance = 0;  // of this stream, from 1
+};
+struct ModelTranscript {
+  uint32_t stream = 0;
+  uint64_t utterance = 0;  // as in SttEnd, with kRealtime as in ModelSpeech
+  std::string text;        // all of it so far
+  bool final = false;
+};
+
 using Event =
     std::variant<Joined, PersonJoined, PersonLeft, OutputSubscribed, RoomClosed, Voice, SttPartial,
                  SttFinal, SttUsage, SttFailed, LlmText, LlmToolCall, LlmDone, LlmFailed, TtsAudio,
                  TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat, Say, GenerateReply,
                  Interrupt, SetTurnDetection, CommitTurn, ClearTurn, SetUserData, Shutdown,
-                 AddAgent, SetAgent, SayMore, TurnReviewed>;
+                 AddAgent, SetAgent, SayMore, TurnReviewed, LlmAudio, ModelSpeech, ModelTranscript,
+                 Dtmf, Overheard>;
 
 }  // namespace parley::session::event
 

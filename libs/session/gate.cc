@@ -10,7 +10,7 @@ SpeechGate::SpeechGate(const Options& options)
           absl::ToInt64Microseconds(options.min_speech) / kFrameUs, 1, kWindowFrames))),
       min_silence_us_(absl::ToInt64Microseconds(options.min_silence)) {}
 
-SpeechGate::Edge SpeechGate::Add(bool speech, int64_t now_us) {
+SpeechGate::Edge SpeechGate::Add(bool speech, int64_t now_us, int64_t quiet_us) {
   const bool before = window_[0];
   last_frame_us_ = now_us;
   window_ <<= 1;
@@ -21,11 +21,11 @@ SpeechGate::Edge SpeechGate::Add(bool speech, int64_t now_us) {
     while (!window_[first]) --first;
     speaking_ = true;
     start_us_ = now_us - static_cast<int64_t>(first + 1) * kFrameUs;
-    last_speech_us_ = now_us;
+    last_speech_us_ = now_us - quiet_us;
     return Edge::kStarted;
   }
   // One frame alone is a click, not somebody who goes on.
-  if (speech && before) last_speech_us_ = now_us;
+  if (speech && before) last_speech_us_ = std::max(last_speech_us_, now_us - quiet_us);
   if (now_us - last_speech_us_ < min_silence_us_) return Edge::kNone;
   speaking_ = false;
   window_.reset();
@@ -42,8 +42,8 @@ SpeechGate::Edge SpeechGate::Expire(int64_t now_us) {
 int64_t SpeechGate::expiry_us() const {
   // Later than any frame that is on its way: jitter is not silence.
   constexpr int64_t kJitterUs = 100'000;
-  return speaking_ ? last_speech_us_ + min_silence_us_ + kJitterUs
-                   : std::numeric_limits<int64_t>::max();
+  return speaking_ && !held_ ? last_speech_us_ + min_silence_us_ + kJitterUs
+                             : std::numeric_limits<int64_t>::max();
 }
 
 int64_t SpeechGate::starting_until_us() const {
@@ -53,8 +53,18 @@ int64_t SpeechGate::starting_until_us() const {
   return starting ? last_frame_us_ + 3 * kFrameUs : 0;
 }
 
+void SpeechGate::Hold(int64_t now_us) {
+  speaking_ = held_ = true;
+  start_us_ = last_speech_us_ = now_us;
+}
+
+void SpeechGate::Release(int64_t end_us) {
+  speaking_ = held_ = false;
+  last_speech_us_ = std::max(end_us, start_us_);
+}
+
 void SpeechGate::Reset() {
-  speaking_ = false;
+  speaking_ = held_ = false;
   window_.reset();
 }
 

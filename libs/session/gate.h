@@ -16,12 +16,19 @@ class SpeechGate {
 
   explicit SpeechGate(const Options& options);
 
-  Edge Add(bool speech, int64_t now_us);
+  // `quiet_us`: the speech in this frame was over so long before `now_us`.
+  Edge Add(bool speech, int64_t now_us, int64_t quiet_us = 0);
   // Ends speech when frames stay away (muted, lost): kStopped or kNone.
   Edge Expire(int64_t now_us);
   // When to call Expire; INT64_MAX while nobody speaks.
   int64_t expiry_us() const;
   void Reset();
+  // Somebody else judges: speech has begun; it is so at `now_us`, whatever frames say; and it has
+  // ended, at `end_us`.
+  void Hold(int64_t now_us);
+  void Touch(int64_t now_us) { last_speech_us_ = now_us; }
+  void Release(int64_t end_us);
+  bool held() const { return speaking_ && held_; }
   // Nobody speaks, but the last frames may be the beginning of it. Until when that counts; 0: it is
   // quiet.
   int64_t starting_until_us() const;
@@ -37,6 +44,7 @@ class SpeechGate {
   const int64_t min_silence_us_;
   std::bitset<kWindowFrames> window_;
   bool speaking_ = false;
+  bool held_ = false;
   int64_t start_us_ = 0;
   int64_t last_speech_us_ = 0;
   int64_t last_frame_us_ = 0;

@@ -12,6 +12,8 @@ namespace {
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
+int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
+
 std::string SegmentId(uint64_t utterance) { return "u" + std::to_string(utterance); }
 
 }  // namespace
@@ -28,7 +30,23 @@ void Hearing::Open(int64_t now_us) {
   open_ = true;
   opened_us_ = now_us;
   out_.emplace_back(command::SttOpen{++stream_});
-  if (gate_.speaking()) Begin(now_us);
+  base_ = utterance_;
+  if (detection_ == TurnDetection::kRealtime) {
+    // It hears everything, and says itself what is speech.
+    if (gate_.speaking()) {
+      gate_.Reset();
+      turn_open_ = false;  // its beginning was heard by the one before
+    }
+    out_.emplace_back(command::SttStart{stream_, absl::ZeroDuration()});
+  } else if (gate_.speaking()) {
+    Begin(now_us);
+  }
+}
+
+// Speech that its stream will not say the end of.
+void Hearing::Hush(int64_t now_us) {
+  gate_.Release(now_us);
+  End(now_us);
 }
 
 void Hearing::Close() {
@@ -45,7 +63,11 @@ void Hearing::Replace(int64_t now_us) {
 }
 
 void Hearing::Reset() {
-  if (feeding_) out_.emplace_back(command::SttEnd{stream_, utterance_});
+  if (!options_.realtime) {
+    if (feeding_) out_.emplace_back(command::SttEnd{stream_, utterance_});
+  } else if (open_ && turn_open_ && detection_ != TurnDetection::kRealtime) {
+    out_.emplace_back(command::SttForget{stream_, turn_first_});
+  }
   feeding_ = false;
   answered_ = utterance_;
   gate_.Reset();
@@ -58,8 +80,12 @@ void Hearing::Reset() {
   Judge();
 }
 
-void Hearing::OnVoice(bool speech, int64_t now_us) {
-  switch (gate_.Add(speech, now_us)) {
+void Hearing::OnVoice(bool speech, int64_t now_us, int64_t quiet_us) {
+  if (detection_ == TurnDetection::kRealtime) {
+    if (gate_.held()) gate_.Touch(now_us);
+    return;
+  }
+  switch (gate_.Add(speech, now_us, quiet_us)) {
     case SpeechGate::Edge::kStarted:
       Started(now_us);
       break;
@@ -75,6 +101,31 @@ void Hearing::OnVoice(bool speech, int64_t now_us) {
       }
       break;
   }
+}
+
+void Hearing::OnSpeech(uint32_t stream, bool started, uint64_t utterance, int64_t now_us) {
+  if (stream != stream_ || !open_ || detection_ != TurnDetection::kRealtime) return;
+  if (started == gate_.speaking()) return;
+  if (started) {
+    if (utterance == 0) return;
+    gate_.Hold(now_us);
+    utterance_ = base_ + utterance - 1;
+    Started(now_us);
+  } else {
+    // It waits for this silence before it says so.
+    gate_.Release(now_us - absl::ToInt64Microseconds(options_.min_endpointing_delay));
+    End(now_us);
+  }
+}
+
+bool Hearing::OnTranscript(uint32_t stream, uint64_t& utterance, const std::string& text,
+                           bool final) {
+  if (stream != stream_ || !open_) return false;
+  if (detection_ == TurnDetection::kRealtime) utterance += base_;
+  if (utterance == 0 || utterance > utterance_) return false;
+  failures_ = 0;
+  if (!text.empty()) out_.emplace_back(command::UserText{SegmentId(utterance), text, final});
+  return true;
 }
 
 void Hearing::Started(int64_t now_us) {
@@ -94,6 +145,10 @@ void Hearing::Started(int64_t now_us) {
                                  LongestUs());
     }
   }
+  if (!turn_open_) {
+    turn_first_ = utterance_ + 1;
+    turn_speech_us_ = 0;
+  }
   turn_open_ = true;
   text_us_ = now_us;
   if (open_) Begin(now_us);
@@ -104,6 +159,7 @@ void Hearing::Begin(int64_t now_us) {
   ++utterance_;
   partial_.clear();
   partial_shown_ = false;
+  if (detection_ == TurnDetection::kRealtime) return;
   const auto since_start = absl::Microseconds(now_us - gate_.start_us());
   // After sound without words the beginning of the sound is long past.
   const absl::Duration since = std::min(since_start, absl::Seconds(1));
@@ -112,12 +168,14 @@ void Hearing::Begin(int64_t now_us) {
 
 void Hearing::End(int64_t now_us) {
   last_end_us_ = gate_.last_speech_us();
+  turn_speech_us_ += last_end_us_ - gate_.start_us();
   if (!feeding_) {
     final_us_ = now_us;
     return;
   }
   feeding_ = false;
   asked_us_ = now_us;
+  if (detection_ == TurnDetection::kRealtime) return;  // it knows
   out_.emplace_back(command::SttEnd{stream_, utterance_});
 }
 
@@ -153,6 +211,8 @@ bool Hearing::OnFailed(uint32_t stream, int64_t now_us) {
   if (stream != stream_ || !open_) return false;
   if (now_us - opened_us_ >= kSettledUs) failures_ = 0;
   open_ = false;
+  if (gate_.held()) gate_.Reset();
+  if (options_.realtime && !gate_.speaking()) turn_open_ = false;  // who heard it is gone
   feeding_ = false;
   finals_ = Transcript();
   partial_.clear();
@@ -169,6 +229,7 @@ bool Hearing::OnFailed(uint32_t stream, int64_t now_us) {
 
 void Hearing::Advance(int64_t now_us) {
   if (gate_.Expire(now_us) == SpeechGate::Edge::kStopped) End(now_us);
+  if (gate_.held() && now_us >= gate_.start_us() + Micros(options_.max_utterance)) Hush(now_us);
   ConsiderWordless(now_us);
   if (!open_ && reopen_us_ != 0 && now_us >= reopen_us_) {
     reopen_us_ = 0;
@@ -227,6 +288,12 @@ std::optional<Turn> Hearing::TakeTurn(int64_t now_us) {
   // When the last final was there in time, all of the wait is endpointing.
   turn.decided_us = complete() && final_us_ <= decide_us ? now_us : decide_us;
   turn.asked_us = owed_since_us();
+  if (options_.realtime) {
+    turn.decided_us = now_us;
+    turn.first_utterance = turn_first_;
+    turn.last_utterance = utterance_;
+    turn.speech_us = turn_speech_us_;
+  }
   if (!complete() && partial_shown_) {
     out_.emplace_back(command::UserText{SegmentId(utterance_), partial_, true});
   }
@@ -249,6 +316,7 @@ std::optional<Turn> Hearing::TakeTurn(int64_t now_us) {
 
 int64_t Hearing::deadline_us() const {
   int64_t deadline_us = gate_.expiry_us();
+  if (gate_.held()) deadline_us = gate_.start_us() + Micros(options_.max_utterance);
   if (!open_ && reopen_us_ != 0) deadline_us = std::min(deadline_us, reopen_us_);
   if (detection_ == TurnDetection::kStt && gate_.speaking() && !wordless_ && words() > 0) {
     deadline_us = std::min(deadline_us, text_us_ + delay_us_);
@@ -260,8 +328,13 @@ int64_t Hearing::turn_deadline_us() const {
   if (!turn_open_ || (gate_.speaking() && !wordless_)) return kNever;
   if (commit_us_ > 0) return complete() ? commit_us_ : commit_us_ + LongestUs();
   if (detection_ == TurnDetection::kManual) return kNever;
-  const int64_t delay_us = complete() ? delay_us_ : std::max(delay_us_, LongestUs());
-  return std::max(EndUs() + delay_us, gate_.starting_until_us());
+  if (detection_ == TurnDetection::kRealtime) return EndUs();
+  int64_t due_us = EndUs() + (complete() ? delay_us_ : std::max(delay_us_, LongestUs()));
+  if (owed_since_us() > 0 && options_.max_stall != absl::InfiniteDuration()) {
+    const int64_t stuck_us = owed_since_us() + absl::ToInt64Microseconds(options_.max_stall);
+    due_us = std::min(due_us, std::max(EndUs() + delay_us_, stuck_us));
+  }
+  return std::max(due_us, gate_.starting_until_us());
 }
 
 std::string Hearing::Transcript() const { return JoinText(finals_, partial_); }

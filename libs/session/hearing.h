@@ -13,11 +13,15 @@ namespace parley::session {
 
 // What the user said when the turn was taken, and when things happened.
 struct Turn {
-  std::string text;
+  std::string text;  // of a model that hears: empty, it comes later
   int64_t speech_end_us = 0;
   int64_t decided_us = 0;    // the endpointing delay had passed
   int64_t committed_us = 0;  // … and the transcript was there
   int64_t asked_us = 0;      // since when a final was owed that never came; 0: all came
+  // Of a model that hears: the utterances it is made of, and how long they were.
+  uint64_t first_utterance = 0;
+  uint64_t last_utterance = 0;
+  int64_t speech_us = 0;
 };
 
 // The listening half of a session: speech, its transcript and the end of the user's turn. Commands
@@ -35,10 +39,14 @@ class Hearing {
   // The person talked to changed or left: what was heard so far is void.
   void Reset();
 
-  void OnVoice(bool speech, int64_t now_us);
+  void OnVoice(bool speech, int64_t now_us, int64_t quiet_us = 0);
   // True when the transcript of the open turn has more text.
   bool OnPartial(uint32_t stream, const std::string& text, int64_t now_us);
   bool OnFinal(uint32_t stream, uint64_t utterance, const std::string& text, int64_t now_us);
+  // Of a model that hears (Options::realtime). True when it is about an utterance of this stream,
+  // which then has its own number in `utterance`.
+  void OnSpeech(uint32_t stream, bool started, uint64_t utterance, int64_t now_us);
+  bool OnTranscript(uint32_t stream, uint64_t& utterance, const std::string& text, bool final);
   // True when it was the stream in use; what it had heard of the utterance is lost, its last
   // partial stands.
   bool OnFailed(uint32_t stream, int64_t now_us);
@@ -57,6 +65,7 @@ class Hearing {
   int64_t deadline_us() const;
   int64_t turn_deadline_us() const;
 
+  bool open() const { return open_; }
   // How long the recogniser's stream has been open; 0: it is not.
   int64_t open_us(int64_t now_us) const { return open_ ? now_us - opened_us_ : 0; }
   bool speaking() const { return gate_.speaking(); }
@@ -69,7 +78,7 @@ class Hearing {
   int words() const;  // in the open turn's transcript so far
   std::string Transcript() const;
   // Every final that was asked for in the open turn is in.
-  bool complete() const { return answered_ == utterance_; }
+  bool complete() const { return answered_ == utterance_ || options_.realtime; }
   // Somebody speaks, or has just spoken and may have said something.
   bool busy() const {
     if (detection_ == TurnDetection::kManual) return false;
@@ -87,6 +96,7 @@ class Hearing {
 
  private:
   void Begin(int64_t now_us);
+  void Hush(int64_t now_us);
   void End(int64_t now_us);
   void Started(int64_t now_us);
   void Judge();
@@ -103,8 +113,11 @@ class Hearing {
   int64_t opened_us_ = 0;
   int64_t reopen_us_ = 0;
   int failures_ = 0;
-  uint64_t utterance_ = 0;  // the latest
-  uint64_t answered_ = 0;   // finals up to here are in, or given up
+  uint64_t utterance_ = 0;   // the latest
+  uint64_t answered_ = 0;    // finals up to here are in, or given up
+  uint64_t base_ = 0;        // of a model that detects: its numbers count from here
+  uint64_t turn_first_ = 0;  // the first utterance of the open turn
+  int64_t turn_speech_us_ = 0;
   bool partial_shown_ = false;
   bool turn_open_ = false;
   bool wordless_ = false;  // the utterance was ended while there is still sound

@@ -1,6 +1,7 @@
 #include "session/history.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "session/text.h"
@@ -23,6 +24,12 @@ uint64_t History::Add(ChatItem item) {
   numbers_.push_back(next_);
   Trim();
   return next_++;
+}
+
+const ChatItem* History::Find(uint64_t number) const {
+  const auto found = std::lower_bound(numbers_.begin(), numbers_.end(), number);
+  if (found == numbers_.end() || *found != number) return nullptr;
+  return &items_[static_cast<size_t>(found - numbers_.begin())];
 }
 
 void History::SetText(uint64_t number, std::string text, bool interrupted) {
@@ -90,9 +97,23 @@ std::vector<ChatItem> History::Prompt(const std::string& instructions, const std
       first = static_cast<size_t>(items_.rend() - user) - 1;
   }
   std::copy_if(items_.begin() + static_cast<std::ptrdiff_t>(first), items_.end(),
-               std::back_inserter(prompt),
-               [](const ChatItem& item) { return item.kind != ChatItem::Kind::kHandoff; });
+               std::back_inserter(prompt), [](const ChatItem& item) {
+                 // A message without words was heard, and its transcript has not come.
+                 return item.kind != ChatItem::Kind::kHandoff &&
+                        (item.kind != ChatItem::Kind::kMessage || !item.text.empty());
+               });
   if (!extra.empty()) prompt.push_back({.role = "system", .text = extra});
+  return prompt;
+}
+
+std::vector<ChatItem> History::LastTurn(const std::string& instructions,
+                                        const std::string& extra) const {
+  std::vector<ChatItem> prompt = Prompt(instructions, extra);
+  const auto user = std::find_if(prompt.rbegin(), prompt.rend(),
+                                 [](const ChatItem& item) { return item.role == "user"; });
+  auto first = prompt.begin();
+  if (!instructions.empty() && first != prompt.end()) ++first;
+  if (user != prompt.rend()) prompt.erase(first, std::prev(user.base()));
   return prompt;
 }
 

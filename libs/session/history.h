@@ -19,6 +19,8 @@ class History {
 
   // Returns a number that names the item for as long as it is kept.
   uint64_t Add(ChatItem item);
+  // What the item says; null when it is gone.
+  const ChatItem* Find(uint64_t number) const;
   // No effect on an item that is gone.
   void SetText(uint64_t number, std::string text, bool interrupted);
   void Remove(uint64_t number);
@@ -31,11 +33,13 @@ class History {
   const std::deque<ChatItem>& items() const { return items_; }
   // No effect on an item that is gone.
   void SetSummary(uint64_t number, std::string summary);
-  // As a prompt: instructions first, then the items but for handoffs, then `extra` instructions for
-  // this answer alone. Unless `context` is whole, items begin with what the user said last before
-  // the latest handoff, after its summary.
+  // As a prompt: instructions first, then the items but for handoffs and messages without words,
+  // then `extra` instructions for this answer alone. Unless `context` is whole, items begin with
+  // what the user said last before the latest handoff, after its summary.
   std::vector<ChatItem> Prompt(const std::string& instructions, const std::string& extra,
                                Context context = Context::kWhole) const;
+  // The same of what the user said last, and of what came of it.
+  std::vector<ChatItem> LastTurn(const std::string& instructions, const std::string& extra) const;
 
  private:
   void Trim();

@@ -27,6 +27,7 @@ void EachOption(O& o, Visit visit) {
   visit("vad.preroll", o.preroll);
   visit("vad.max_utterance", o.max_utterance);
   visit("turn_detection", o.turn_detection);
+  visit("realtime", o.realtime);
   visit("endpointing.min_delay", o.min_endpointing_delay);
   visit("endpointing.max_delay", o.max_endpointing_delay);
   visit("endpointing.dynamic", o.dynamic_endpointing);
@@ -39,6 +40,9 @@ void EachOption(O& o, Visit visit) {
   visit("interruption.ignore_backchannels", o.ignore_backchannels);
   visit("interruption.backchannel_boundary", o.backchannel_boundary);
   visit("review_timeout", o.review_timeout);
+  visit("dtmf_pause", o.dtmf_pause);
+  visit("listen_only", o.listen_only);
+  visit("turn_by_turn", o.turn_by_turn);
   visit("max_tool_steps", o.max_tool_steps);
   visit("close_on_disconnect", o.close_on_disconnect);
   visit("away_after", o.away_after);
@@ -49,6 +53,7 @@ void EachOption(O& o, Visit visit) {
   visit("filler_after", o.filler_after);
   visit("playout_timeout", o.playout_timeout);
   visit("slow_after", o.slow_after);
+  visit("max_stall", o.max_stall);
   visit("max_duration", o.max_duration);
   visit("max_errors", o.max_errors);
   visit("apology", o.apology);
@@ -97,8 +102,9 @@ bool ReadInto(const std::string& text, std::string& value) {
   return true;
 }
 bool ReadInto(const std::string& text, TurnDetection& value) {
-  for (const TurnDetection one : {TurnDetection::kVad, TurnDetection::kStt,
-                                  TurnDetection::kSemantic, TurnDetection::kManual}) {
+  for (const TurnDetection one :
+       {TurnDetection::kVad, TurnDetection::kStt, TurnDetection::kSemantic, TurnDetection::kManual,
+        TurnDetection::kRealtime}) {
     if (Name(one) != text) continue;
     value = one;
     return true;
@@ -171,7 +177,10 @@ json Fields(const event::PersonJoined& e) { return {e.person.identity, e.person.
 json Fields(const event::PersonLeft& e) { return {e.identity, e.for_good}; }
 json Fields(const event::OutputSubscribed&) { return json::array(); }
 json Fields(const event::RoomClosed& e) { return {static_cast<int>(e.reason), e.error}; }
-json Fields(const event::Voice& e) { return json::array({e.speech ? 1 : 0}); }
+json Fields(const event::Voice& e) {
+  if (!e.speech || e.quiet_us == 0) return json::array({e.speech ? 1 : 0});
+  return json::array({1, e.quiet_us});
+}
 json Fields(const event::SttPartial& e) { return {e.stream, e.text}; }
 json Fields(const event::SttFinal& e) { return {e.stream, e.utterance, e.text}; }
 json Fields(const event::SttUsage& e) { return {e.stream, e.audio_seconds}; }
@@ -209,6 +218,12 @@ json Fields(const event::Shutdown& e) { return {static_cast<int>(e.reason), e.er
 json Fields(const event::AddAgent& e) { return json::array({Json(e.character)}); }
 json Fields(const event::SetAgent& e) { return {e.name, static_cast<int>(e.how)}; }
 json Fields(const event::SayMore& e) { return {e.handle, e.text, e.last}; }
+json Fields(const event::LlmAudio& e) { return {e.stream, e.duration_us}; }
+json Fields(const event::ModelSpeech& e) { return {e.stream, e.started, e.utterance}; }
+json Fields(const event::ModelTranscript& e) { return {e.stream, e.utterance, e.text, e.final}; }
+
+json Fields(const event::Overheard& e) { return {e.person.identity, e.person.name, e.text}; }
+json Fields(const event::Dtmf& e) { return {e.identity, static_cast<int>(e.key)}; }
 
 // An enumeration with values from 0 to `last`; priorities have gaps, which do no harm.
 template <typename T>
@@ -229,7 +244,11 @@ void Fill(const json&, event::OutputSubscribed&) {}
 void Fill(const json& f, event::RoomClosed& e) {
   e = {EnumAt(f, 0, EndReason::kError), At<std::string>(f, 1)};
 }
-void Fill(const json& f, event::Voice& e) { e.speech = At<int>(f, 0) != 0; }
+void Fill(const json& f, event::Voice& e) {
+  e.speech = At<int>(f, 0) != 0;
+  // Not in older recordings.
+  if (f.size() > 1) e.quiet_us = std::clamp<int64_t>(At<int64_t>(f, 1), 0, 1'000'000);
+}
 void Fill(const json& f, event::SttPartial& e) { e = {At<uint32_t>(f, 0), At<std::string>(f, 1)}; }
 void Fill(const json& f, event::SttFinal& e) {
   e = {At<uint32_t>(f, 0), At<uint64_t>(f, 1), At<std::string>(f, 2)};
@@ -244,9 +263,10 @@ void Fill(const json& f, event::LlmDone& e) {
   e = {At<uint32_t>(f, 0), At<int64_t>(f, 1), At<int64_t>(f, 2)};
 }
 void Fill(const json& f, event::LlmFailed& e) { e = {At<uint32_t>(f, 0), At<std::string>(f, 1)}; }
+// Times out of any range would overflow sums of them.
+constexpr int64_t kDayUs = int64_t{86'400} * 1'000'000;
+
 void Fill(const json& f, event::TtsAudio& e) {
-  // Times out of any range would overflow sums of them.
-  constexpr int64_t kDayUs = int64_t{86'400} * 1'000'000;
   e = {At<uint32_t>(f, 0), At<uint64_t>(f, 1), At<int64_t>(f, 2), {}};
   e.duration_us = std::clamp<int64_t>(e.duration_us, 0, kDayUs);
   for (const json& one : f.at(3)) {
@@ -271,7 +291,9 @@ void Fill(const json& f, event::GenerateReply& e) {
   if (f.size() > 3) e.allow_interruptions = At<bool>(f, 3);
 }
 void Fill(const json& f, event::Interrupt& e) { e = {At<uint64_t>(f, 0)}; }
-void Fill(const json& f, event::SetTurnDetection& e) { e = {EnumAt(f, 0, TurnDetection::kManual)}; }
+void Fill(const json& f, event::SetTurnDetection& e) {
+  e = {EnumAt(f, 0, TurnDetection::kRealtime)};
+}
 void Fill(const json&, event::CommitTurn&) {}
 void Fill(const json&, event::ClearTurn&) {}
 void Fill(const json& f, event::TurnReviewed& e) {
@@ -288,6 +310,23 @@ void Fill(const json& f, event::SetAgent& e) {
 }
 void Fill(const json& f, event::SayMore& e) {
   e = {At<uint64_t>(f, 0), At<std::string>(f, 1), At<bool>(f, 2)};
+}
+
+void Fill(const json& f, event::LlmAudio& e) {
+  e = {At<uint32_t>(f, 0), std::clamp<int64_t>(At<int64_t>(f, 1), 0, kDayUs)};
+}
+void Fill(const json& f, event::ModelSpeech& e) {
+  e = {At<uint32_t>(f, 0), At<bool>(f, 1), At<uint64_t>(f, 2)};
+}
+void Fill(const json& f, event::ModelTranscript& e) {
+  e = {At<uint32_t>(f, 0), At<uint64_t>(f, 1), At<std::string>(f, 2), At<bool>(f, 3)};
+}
+
+void Fill(const json& f, event::Overheard& e) {
+  e = {{At<std::string>(f, 0), At<std::string>(f, 1)}, At<std::string>(f, 2)};
+}
+void Fill(const json& f, event::Dtmf& e) {
+  e = {At<std::string>(f, 0), static_cast<char>(At<int>(f, 1))};
 }
 
 // Events are numbered by their place in the variant: a new one goes to its end.

@@ -1,6 +1,7 @@
 #include "session/session.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -19,6 +20,7 @@ constexpr int64_t kLastWordsUs = 15'000'000;
 constexpr size_t kMaxUserDataBytes = size_t{32} * 1024;
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 constexpr size_t kMaxStreamedBytes = size_t{32} * 1024;
+constexpr size_t kMaxUntold = 64;
 
 int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
 
@@ -55,6 +57,7 @@ void Session::Start(int64_t now_us) {
   now_us_ = started_us_ = now_us;
   out_.emplace_back(command::SetState{state_});
   hearing_.Open(now_us_);
+  BriefModel();
   RecordDecisions();
 }
 
@@ -64,6 +67,7 @@ void Session::Handle(const Event& event, int64_t now_us) {
   if (ended_) return;
   std::visit([this](const auto& one) { On(one); }, event);
   Advance();
+  BriefModel();
   RecordDecisions();
 }
 
@@ -71,6 +75,7 @@ void Session::Tick(int64_t now_us) {
   if (recorder_ != nullptr && !ended_) recorder_->Ticked(now_us);
   now_us_ = std::max(now_us_, now_us);
   Advance();
+  BriefModel();
   RecordDecisions();
 }
 
@@ -86,9 +91,12 @@ void Session::RecordDecisions() {
 }
 
 void Session::Advance() {
+  // What is given up as soon as it is slow is named all the same.
+  if (!ended_ && options_.max_stall != absl::InfiniteDuration()) ConsiderSlow();
   if (!ended_) CheckLimits();
   if (ended_) return;
   hearing_.Advance(now_us_);
+  ConsiderKeys();
   ConsiderPause();
   TakeUserTurn();
   ConsiderReview();
@@ -112,7 +120,8 @@ void Session::CheckLimits() {
                "the session reached its max_duration of " + DurationText(options_.max_duration));
   }
   if (active_ != nullptr) GiveUpOverdue(*active_);
-  if (now_us_ >= SummaryDue()) {
+  const std::optional<Wait> stuck = Stuck();
+  if (now_us_ >= SummaryDue() || (summary_ && stuck && stuck->stage == Stage::kModel)) {
     GiveUp(Stage::kModel, summary_->asked_us);
     SummaryMade("");
   }
@@ -130,8 +139,10 @@ int64_t Session::deadline_us() const {
     at(started_us_ + Micros(options_.max_duration));
   if (closing_) at(close_us_);
   if (reviewed_) at(review_us_);
+  if (!keys_.empty()) at(keys_us_ + Micros(options_.dtmf_pause));
   if (user_state_ != UserState::kAway) at(AwayAt());
   at(SlowAt());
+  at(StuckAt());
   at(SummaryDue());
   if (active_ == nullptr) return deadline;
   if (active_->llm_stream != 0) at(active_->llm_deadline_us);
@@ -142,7 +153,7 @@ int64_t Session::deadline_us() const {
     at(FillerAt(*active_, run));
   }
   if (active_->more) at(active_->more_until_us);
-  if (active_->owes_playing() && !paused_) {
+  if (active_->owes_playing() && !paused_ && SlowIsNamed()) {
     at(active_->moved_us + Micros(options_.playout_timeout));
   }
   if (!active_->playing && active_->spoken.audio_us() > 0 && !subscribed_ && !OutputReady()) {
@@ -218,7 +229,9 @@ void Session::LinkTo(const Person& person) {
   linked_ = person.identity;
   linked_us_ = now_us_;
   out_.emplace_back(command::Link{linked_});
-  if (greeted_ != linked_ && !character().greeting.empty()) {
+  if (options_.listen_only) {
+    // Nobody expects a word.
+  } else if (greeted_ != linked_ && !character().greeting.empty()) {
     Enqueue({.text = character().greeting});
   } else if (restored_ && history_.OwesAnswer()) {
     // The attempt before this one was lost while it owed an answer.
@@ -236,6 +249,7 @@ void Session::Unlink() {
   DropQueue();
   DropDraft();
   reviewed_.reset();
+  keys_.clear();
   hearing_.Reset();
   linked_.clear();
   subscribed_ = subscribed_ && !people_.empty();
@@ -247,7 +261,7 @@ void Session::Unlink() {
 void Session::On(const event::Voice& voice) {
   // Whoever may not interrupt is not heard meanwhile.
   const bool deaf = active_ != nullptr && active_->playing && !active_->interruptible;
-  hearing_.OnVoice(voice.speech && !deaf && !linked_.empty() && !closing_, now_us_);
+  hearing_.OnVoice(voice.speech && !deaf && !linked_.empty() && !closing_, now_us_, voice.quiet_us);
 }
 
 void Session::On(const event::SttPartial& partial) {
@@ -269,8 +283,9 @@ void Session::On(const event::SttFailed& failed) {
   // Gateways end streams that have been idle for long: that is no error, and the next one opens at
   // once.
   const bool idle = !lost_words && hearing_.open_us(now_us_) >= Hearing::kSettledUs;
-  if (!hearing_.OnFailed(failed.stream, now_us_) || idle) return;
-  if (Failed(Engine::kStt, failed.error)) return;
+  if (!hearing_.OnFailed(failed.stream, now_us_)) return;
+  if (options_.realtime) ModelLost(failed.error);
+  if (ended_ || idle || Failed(Engine::kStt, failed.error)) return;
   if (!lost_words || hearing_.words() > 0 || active_ != nullptr || linked_.empty()) return;
   Speech speech{.text = options_.apology};
   speech.apology = true;
@@ -278,7 +293,7 @@ void Session::On(const event::SttFailed& failed) {
 }
 
 bool Session::EnoughWords() const {
-  return options_.min_interruption_words <= 0 ||
+  return options_.min_interruption_words <= 0 || options_.realtime ||
          hearing_.words() >= options_.min_interruption_words;
 }
 
@@ -333,6 +348,10 @@ void Session::TakeUserTurn() {
   std::optional<Turn> turn = hearing_.TakeTurn(now_us_);
   if (!turn) return;
   drafts_ = 0;
+  if (options_.realtime) {
+    if (!IsNoTurn(*turn)) Commit(*turn);
+    return;
+  }
   if (turn->asked_us > 0) RecogniserStalled(*turn);
   if (ended_ || turn->text.empty()) return;
   if (backchannel) {
@@ -344,7 +363,7 @@ void Session::TakeUserTurn() {
 
 // Perhaps the program has something to say about it first.
 void Session::Submit(Turn turn) {
-  if (options_.review_timeout <= absl::ZeroDuration()) return Commit(turn);
+  if (options_.review_timeout <= absl::ZeroDuration() || options_.realtime) return Commit(turn);
   if (reviewed_) turn.text = JoinText(reviewed_->text, turn.text);
   reviewed_ = std::move(turn);
   review_us_ = now_us_ + Micros(options_.review_timeout);
@@ -360,7 +379,10 @@ void Session::On(const event::TurnReviewed& reviewed) {
 }
 
 void Session::ConsiderReview() {
-  if (!reviewed_ || now_us_ < review_us_) return;
+  if (!reviewed_) return;
+  const std::optional<Wait> stuck = Stuck();
+  if (now_us_ < review_us_ && !(stuck && stuck->stage == Stage::kProgram)) return;
+  GiveUp(Stage::kProgram, review_us_ - Micros(options_.review_timeout));
   out_.emplace_back(command::Log{command::Log::Level::kWarn,
                                  "the program did not look at the user's turn in time", ""});
   Commit(*std::exchange(reviewed_, std::nullopt));
@@ -368,20 +390,24 @@ void Session::ConsiderReview() {
 
 void Session::Commit(const Turn& turn, std::string instructions) {
   const ChatItem* last = history_.LastUserMessage();
-  const bool goes_on =
-      active_ != nullptr && last != nullptr && !active_->turn_id.empty() && !active_->heard();
+  const bool written = options_.realtime && turn.last_utterance == 0;
+  const bool goes_on = active_ != nullptr && last != nullptr && !active_->turn_id.empty() &&
+                       !active_->heard() && !written && last != history_.Find(overheard_);
   if (goes_on) {
     // Nothing of the answer was heard: the user has simply gone on speaking.
     StopEngines(*active_);
     Report(*active_, true);
     active_.reset();
     paused_ = false;
-    history_.ExtendLastUserMessage(turn.text);
-    out_.emplace_back(command::ItemAdded{*history_.LastUserMessage()});
+    if (turn.last_utterance == 0) {
+      history_.ExtendLastUserMessage(turn.text);
+      out_.emplace_back(command::ItemAdded{*history_.LastUserMessage()});
+    }
   } else {
     if (active_ != nullptr && active_->interruptible) Cut();
-    AddItem({.role = "user", .text = turn.text});
+    if (turn.last_utterance == 0) AddItem({.role = "user", .text = turn.text});
   }
+  if (turn.last_utterance != 0) CommitHeard(turn, goes_on);
   // An answer that never began is replaced by this one.
   std::erase_if(queue_, [this](const Speech& speech) {
     if (speech.turn_id.empty()) return false;
@@ -389,6 +415,11 @@ void Session::Commit(const Turn& turn, std::string instructions) {
     return true;
   });
   ++usage_.turns;
+  if (options_.listen_only) {
+    DropDraft();
+    ++turns_;
+    return SaveCheckpoint();
+  }
   Speech answer{
       .answer = true, .instructions = std::move(instructions), .turn_id = std::to_string(++turns_)};
   if (draft_ != nullptr && PromptFor(answer) == draft_prompt_) {
@@ -406,7 +437,7 @@ void Session::Commit(const Turn& turn, std::string instructions) {
 // Asks the model before the turn is taken, where its words are already there.
 void Session::ConsiderDraft() {
   constexpr int kMaxDrafts = 3;
-  if (!options_.preemptive_generation) return;
+  if (!options_.preemptive_generation || options_.realtime || options_.listen_only) return;
   const bool asks = hearing_.turn_open() && hearing_.complete() && hearing_.words() > 0 &&
                     hearing_.detection() != TurnDetection::kManual && active_ == nullptr &&
                     !reviewed_ && !summary_ && queue_.empty() && !linked_.empty() && !closing_;
@@ -437,9 +468,42 @@ void Session::DropDraft() {
 void Session::On(const event::Chat& chat) {
   const std::string text(Trim(std::string_view(chat.text).substr(0, kMaxChatBytes)));
   if (text.empty() || closing_ || (!linked_.empty() && chat.identity != linked_)) return;
+  SubmitText(text);
+}
+
+// Something that was not said.
+void Session::SubmitText(std::string text) {
   if (active_ != nullptr && active_->interruptible && active_->heard()) Cut();
   hearing_.Reset();
-  Submit({.text = text, .speech_end_us = now_us_, .decided_us = now_us_, .committed_us = now_us_});
+  Submit({.text = std::move(text),
+          .speech_end_us = now_us_,
+          .decided_us = now_us_,
+          .committed_us = now_us_});
+}
+
+void Session::On(const event::Overheard& overheard) {
+  const std::string text(Trim(std::string_view(overheard.text).substr(0, kMaxChatBytes)));
+  const Person& person = overheard.person;
+  if (text.empty() || person.identity == linked_) return;
+  const std::string& name = person.name.empty() ? person.identity : person.name;
+  overheard_ = AddItem({.role = "user", .text = name + ": " + text});
+}
+
+void Session::On(const event::Dtmf& dtmf) {
+  constexpr size_t kMaxKeys = 64;
+  if (event::kDtmfKeys.find(dtmf.key) == std::string_view::npos) return;
+  if (options_.dtmf_pause <= absl::ZeroDuration() || closing_ || linked_.empty()) return;
+  if (dtmf.identity != linked_ || keys_.size() >= kMaxKeys) return;
+  // Whoever presses a key has heard enough.
+  if (active_ != nullptr && active_->interruptible && active_->heard()) Cut();
+  keys_us_ = now_us_;
+  if (dtmf.key != '#' || keys_.empty()) keys_ += dtmf.key;
+  if (dtmf.key == '#') keys_us_ -= Micros(options_.dtmf_pause);
+}
+
+void Session::ConsiderKeys() {
+  if (keys_.empty() || now_us_ < keys_us_ + Micros(options_.dtmf_pause)) return;
+  SubmitText("pressed " + std::exchange(keys_, {}));
 }
 
 // ---- the program ----
@@ -471,7 +535,7 @@ void Session::On(const event::SayMore& more) {
   speech->more = !more.last;
   if (speech != active_.get()) return;
   speech->more_until_us = now_us_ + Micros(options_.llm_timeout);
-  AddText(*speech, speech->splitter.Add(more.text));
+  if (!options_.realtime) AddText(*speech, speech->splitter.Add(more.text));
   if (more.last) TextOver(*speech);
 }
 
@@ -498,7 +562,19 @@ void Session::On(const event::Interrupt& interrupt) {
   queue_.erase(found);
 }
 
-void Session::On(const event::SetTurnDetection& set) { hearing_.SetDetection(set.detection); }
+void Session::On(const event::SetTurnDetection& set) {
+  using Detection = TurnDetection;
+  const Detection now = hearing_.detection();
+  const bool words = set.detection == Detection::kStt || set.detection == Detection::kSemantic;
+  const bool model = set.detection == Detection::kRealtime || now == Detection::kRealtime;
+  if (set.detection != now && (model || (options_.realtime && words))) {
+    out_.emplace_back(command::Log{command::Log::Level::kError,
+                                   "this conversation cannot take its turns so",
+                                   std::string(Name(set.detection))});
+    return;
+  }
+  hearing_.SetDetection(set.detection);
+}
 
 void Session::On(const event::CommitTurn&) { hearing_.Commit(now_us_); }
 
@@ -552,17 +628,31 @@ void Session::End(EndReason reason, std::string error) {
 }
 
 uint64_t Session::AddItem(ChatItem item) {
+  // The model has said and called the rest itself.
+  const bool told = item.kind == ChatItem::Kind::kToolResult ||
+                    (item.kind == ChatItem::Kind::kMessage &&
+                     (item.role == "user" || (active_ != nullptr && active_->clip != 0)));
+  if (options_.realtime && told) {
+    untold_.push_back(item);
+    // A program that adds without end: the latest count.
+    if (untold_.size() > kMaxUntold) untold_.pop_front();
+  }
   out_.emplace_back(command::ItemAdded{item});
   return history_.Add(std::move(item));
 }
 
 bool Session::at_rest() const {
-  return active_ == nullptr && queue_.empty() && suspended_.empty() && !summary_ && !reviewed_ &&
-         !closing_ && !hearing_.speaking() && !hearing_.turn_open();
+  return active_ == nullptr && queue_.empty() && keys_.empty() && suspended_.empty() && !summary_ &&
+         !reviewed_ && !closing_ && !hearing_.speaking() && !hearing_.turn_open();
 }
 
 std::string Session::Checkpoint() const {
-  session::Checkpoint checkpoint{.items = {history_.items().begin(), history_.items().end()},
+  std::vector<ChatItem> items;
+  std::copy_if(history_.items().begin(), history_.items().end(), std::back_inserter(items),
+               [](const ChatItem& item) {  // nobody knows yet what was said
+                 return item.kind != ChatItem::Kind::kMessage || !item.text.empty();
+               });
+  session::Checkpoint checkpoint{.items = std::move(items),
                                  .agent = character().name,
                                  .user_data = user_data_,
                                  .greeted = greeted_,

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,6 +71,12 @@ class Session {
 
  private:
   enum class Engine { kStt, kLlm, kTts };
+  // A turn of a model that hears: which utterances it was, and where the history keeps their words.
+  struct HeardTurn {
+    uint64_t first = 0;
+    uint64_t last = 0;
+    uint64_t item = 0;
+  };
   // The next agent, and what it takes over of the turn in which that was decided.
   struct Handoff {
     std::string to;
@@ -107,6 +114,9 @@ class Session {
   void On(const event::LlmToolCall& call);
   void On(const event::LlmDone& done);
   void On(const event::LlmFailed& failed);
+  void On(const event::LlmAudio& audio);
+  void On(const event::ModelSpeech& speech);
+  void On(const event::ModelTranscript& transcript);
   void On(const event::TtsAudio& audio);
   void On(const event::TtsSegmentDone& done);
   void On(const event::TtsClosed& closed);
@@ -114,6 +124,8 @@ class Session {
   void On(const event::ToolDone& done);
   void On(const event::Played& played);
   void On(const event::Chat& chat);
+  void On(const event::Dtmf& dtmf);
+  void On(const event::Overheard& overheard);
   void On(const event::Say& say);
   void On(const event::GenerateReply& generate);
   void On(const event::Interrupt& interrupt);
@@ -140,6 +152,9 @@ class Session {
   std::optional<Wait> AwaitedInSilence() const;
   void ConsiderSlow();
   int64_t SlowAt() const;
+  bool SlowIsNamed() const;
+  int64_t StuckAt() const;
+  std::optional<Wait> Stuck() const;
   void GiveUp(Stage stage, int64_t since_us, std::string detail = {});
   void GiveUpOverdue(Speech& speech);
   void RecogniserStalled(const Turn& turn);
@@ -160,6 +175,8 @@ class Session {
   void ConsiderResume();
   void TakeUserTurn();
   void Submit(Turn turn);
+  void SubmitText(std::string text);
+  void ConsiderKeys();
   void ConsiderReview();
   void Commit(const Turn& turn, std::string instructions = {});
   bool EnoughWords() const;
@@ -183,6 +200,18 @@ class Session {
   const ChatItem* DoneBefore(const ChatItem& request) const;
   void ToolFinished(ToolRun& run, event::ToolDone done);
   void ToolsDone(Speech& speech);
+  // With a model that hears and speaks (session_realtime.cc).
+  void BriefModel();
+  void CommitHeard(const Turn& turn, bool goes_on);
+  bool IsNoTurn(const Turn& turn) const;
+  std::string WordsOf(const HeardTurn& turn) const;
+  void RequestSpoken(Speech& speech, std::string instructions, bool allow_tools);
+  void SayByModel(Speech& speech);
+  void AddSpoken(Speech& speech);
+  void RoundOver(Speech& speech);
+  void CutSpoken(Speech& speech);
+  void ModelLost(const std::string& error);
+  void ApologiseLater(Speech& speech);
   // Handing over (session_agents.cc).
   void PrepareHandoff(Speech& speech, ToolRun run);
   bool SwitchAgent();
@@ -240,10 +269,19 @@ class Session {
   bool subscribed_ = false;
   int64_t linked_us_ = 0;
 
+  uint64_t overheard_ = 0;  // the latest item of somebody else's
+  std::string keys_;        // pressed, and not taken as a turn yet
+  int64_t keys_us_ = 0;
+
   // The turn that the program looks at.
   std::optional<Turn> reviewed_;
   uint64_t reviews_ = 0;   // the latest
   int64_t review_us_ = 0;  // when it is over
+
+  // Of a model that hears and speaks.
+  std::deque<ChatItem> untold_;           // items that it does not know yet; bounded
+  std::map<uint64_t, std::string> said_;  // transcripts, by utterance
+  std::deque<HeardTurn> heard_;           // the latest
 
   std::unique_ptr<Speech> active_;
   // The answer to a turn that is not taken yet, being made; and what it was asked.

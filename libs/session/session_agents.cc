@@ -37,7 +37,7 @@ void Session::PrepareHandoff(Speech& speech, ToolRun run) {
     AddItem(std::exchange(run.result, {}));
   }
   speech.handoff = std::move(run);
-  if (speech.spoken.segments().empty() && !character().farewell.empty()) {
+  if (speech.spoken.segments().empty() && !character().farewell.empty() && !options_.realtime) {
     if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
     AddText(speech, speech.splitter.Add(character().farewell));
     AddText(speech, speech.splitter.Finish());
@@ -93,7 +93,8 @@ bool Session::SwitchAgent() {
   }
   out_.emplace_back(command::AgentChanged{from, handoff.to, handoff.how});
   ForgetAnswersBegun();
-  if (item != 0 && character().context == Context::kSummary) AskSummary(item);
+  if (options_.realtime) hearing_.Replace(now_us_);
+  if (item != 0 && character().context == Context::kSummary && !options_.realtime) AskSummary(item);
   Enter(handoff);
   SaveCheckpoint();
   return true;
@@ -182,6 +183,7 @@ bool Session::EndTask() {
   agent_ = waits.agent;
   out_.emplace_back(command::AgentChanged{from, character().name, SwitchKind::kEndTask});
   ForgetAnswersBegun();
+  if (options_.realtime) hearing_.Replace(now_us_);
   SaveCheckpoint();
   if (waits.speech == nullptr) return true;
   active_ = std::move(waits.speech);

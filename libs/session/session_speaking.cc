@@ -58,6 +58,7 @@ void Session::Over(const Speech& speech, bool interrupted) {
 
 bool Session::StartNext() {
   if (queue_.empty() || linked_.empty() || WaitsForSummary()) return false;
+  if (options_.realtime && !hearing_.open()) return false;  // nobody could say it
   active_ = std::make_unique<Speech>(std::move(queue_.front()));
   queue_.pop_front();
   paused_ = false;
@@ -71,6 +72,12 @@ bool Session::StartNext() {
       active_->text_complete = true;
       return true;
     }
+    if (options_.realtime) {
+      active_->times.first_text_us = 0;
+      active_->more_until_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+      if (!active_->more) SayByModel(*active_);
+      return true;
+    }
     AddText(*active_, active_->splitter.Add(active_->text));
     active_->more_until_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
     if (!active_->more) TextOver(*active_);
@@ -81,6 +88,7 @@ bool Session::StartNext() {
 void Session::TextOver(Speech& speech) {
   speech.more = false;
   if (&speech != active_.get()) return;  // it is split when it begins
+  if (options_.realtime) return SayByModel(speech);
   AddText(speech, speech.splitter.Finish());
   speech.text_complete = true;
 }
@@ -88,10 +96,16 @@ void Session::TextOver(Speech& speech) {
 // ---- thinking ----
 
 std::vector<ChatItem> Session::PromptFor(const Speech& speech) const {
+  if (options_.turn_by_turn) {
+    return history_.LastTurn(character().instructions, speech.instructions);
+  }
   return history_.Prompt(character().instructions, speech.instructions, character().context);
 }
 
 void Session::RequestAnswer(Speech& speech, std::vector<ChatItem> prompt) {
+  if (options_.realtime) {
+    return RequestSpoken(speech, speech.instructions, speech.rounds < options_.max_tool_steps);
+  }
   speech.asked = true;
   speech.llm_stream = ++streams_;
   speech.llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
@@ -125,6 +139,11 @@ void Session::On(const event::LlmText& text) {
   speech->llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
   if (speech->times.first_text_us == 0) speech->times.first_text_us = now_us_;
   speech->text += text.text;
+  if (options_.realtime && speech->text.size() <= kMaxAnswerBytes) {
+    AddSpoken(*speech);
+    speech->spoken.Append(speech->spoken_rounds.back().segment, text.text);
+    return;
+  }
   if (speech->text.size() > kMaxAnswerBytes) {
     out_.emplace_back(command::LlmCancel{speech->llm_stream});
     out_.emplace_back(
@@ -168,6 +187,7 @@ void Session::On(const event::LlmFailed& failed) {
   if (speech == draft_.get()) return DropDraft();
   if (Failed(Engine::kLlm, failed.error)) return;
   AddText(*speech, speech->splitter.Finish());
+  if (options_.realtime) return ApologiseLater(*speech);
   Apologise(*speech);
 }
 
@@ -190,6 +210,7 @@ void Session::AddText(Speech& speech, std::vector<std::string> sentences) {
 
 void Session::EndRound(Speech& speech) {
   speech.llm_stream = 0;
+  if (options_.realtime) RoundOver(speech);
   AddText(speech, speech.splitter.Finish());
   if (speech.tools.empty()) {
     speech.text_complete = true;
@@ -333,6 +354,7 @@ void Session::ToolsDone(Speech& speech) {
 int64_t Session::FillerAt(const Speech& speech, const ToolRun& run) const {
   constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
   if (speech.filled || run.done || run.since_us == 0 || run.filler.empty()) return kNever;
+  if (options_.realtime) return kNever;
   // Not before all that was said has been heard, and a while more.
   if (speech.played_us < speech.spoken.audio_us() || !speech.spoken.all_done()) return kNever;
   return std::max(run.since_us, speech.moved_us) + absl::ToInt64Microseconds(options_.filler_after);
@@ -396,7 +418,10 @@ void Session::On(const event::Played& played) {
   if (speech->times.first_frame_us == 0) {
     speech->times.first_frame_us = now_us_;
     errors_[static_cast<int>(Engine::kTts)] = 0;
-    if (speech->answer && !speech->apology) errors_[static_cast<int>(Engine::kLlm)] = 0;
+    if ((speech->answer || options_.realtime) && !speech->apology)
+      errors_[static_cast<int>(Engine::kLlm)] = 0;
+    // One stream hears and speaks, and not every model writes down what it heard.
+    if (options_.realtime && !speech->apology) errors_[static_cast<int>(Engine::kStt)] = 0;
   }
   speech->played_us = std::max(speech->played_us, played.position_us);
   speech->moved_us = now_us_;
@@ -414,7 +439,7 @@ void Session::Pump() {
 }
 
 void Session::SendText(Speech& speech) {
-  if (speech.tts_finished) return;
+  if (speech.tts_finished || (options_.realtime && speech.clip == 0)) return;
   int in_flight = 0;
   for (SpokenText::Segment& segment : speech.spoken.segments()) {
     if (segment.done) continue;
@@ -456,7 +481,7 @@ bool Session::OutputReady() const {
 void Session::StartPlaying(Speech& speech) {
   if (speech.playing || speech.spoken.audio_us() == 0 || !OutputReady()) return;
   // Somebody speaks, or has just spoken and may have said something: first hear what.
-  if (speech.interruptible && hearing_.busy()) return;
+  if (speech.interruptible && (hearing_.busy() || !keys_.empty())) return;
   speech.playing = true;
   speech.moved_us = now_us_;
   hearing_.OnAnswered(now_us_);
@@ -503,6 +528,7 @@ void Session::StopEngines(Speech& speech) {
   }
   if (speech.tts_stream != 0) out_.emplace_back(command::TtsCancel{speech.tts_stream});
   if (speech.spoken.audio_us() > 0) out_.emplace_back(command::PlayClear{});
+  CutSpoken(speech);
   speech.llm_stream = 0;
   speech.tts_stream = 0;
 }

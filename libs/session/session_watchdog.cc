@@ -16,6 +16,10 @@ std::optional<Session::Wait> Session::AwaitedInSilence() const {
   if (const int64_t owed_us = hearing_.owed_since_us(); owed_us > 0 && !hearing_.speaking()) {
     return Wait{.stage = Stage::kRecogniser, .since_us = owed_us};
   }
+  if (reviewed_ && !hearing_.speaking()) {
+    return Wait{.stage = Stage::kProgram,
+                .since_us = review_us_ - absl::ToInt64Microseconds(options_.review_timeout)};
+  }
   if (WaitsForSummary() && !hearing_.speaking()) {
     return Wait{.stage = Stage::kModel, .since_us = summary_->asked_us};
   }
@@ -53,6 +57,27 @@ int64_t Session::SlowAt() const {
   return wait->since_us + absl::ToInt64Microseconds(options_.slow_after);
 }
 
+// What is waited for now was named, or never is.
+bool Session::SlowIsNamed() const {
+  return options_.slow_after <= absl::ZeroDuration() ||
+         (told_slow_ && told_slow_ == AwaitedInSilence());
+}
+
+// When what is waited for is given up before its own limit. It is named first.
+int64_t Session::StuckAt() const {
+  constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+  if (options_.max_stall == absl::InfiniteDuration()) return kNever;
+  const std::optional<Wait> wait = AwaitedInSilence();
+  // The user's turn ends without the final; Hearing sees to that.
+  if (!wait || wait->stage == Stage::kRecogniser) return kNever;
+  if (!SlowIsNamed()) return kNever;
+  return wait->since_us + absl::ToInt64Microseconds(options_.max_stall);
+}
+
+std::optional<Session::Wait> Session::Stuck() const {
+  return now_us_ >= StuckAt() ? AwaitedInSilence() : std::nullopt;
+}
+
 void Session::ConsiderSlow() {
   if (now_us_ < SlowAt()) return;
   told_slow_ = AwaitedInSilence();
@@ -70,22 +95,31 @@ void Session::GiveUp(Stage stage, int64_t since_us, std::string detail) {
 
 void Session::GiveUpOverdue(Speech& speech) {
   const auto micros = [](absl::Duration duration) { return absl::ToInt64Microseconds(duration); };
-  if (speech.llm_stream != 0 && now_us_ >= speech.llm_deadline_us) {
-    GiveUp(Stage::kModel, speech.llm_deadline_us - micros(options_.llm_timeout));
+  const std::optional<Wait> stuck = Stuck();
+  const auto is_stuck = [&](Stage stage) { return stuck && stuck->stage == stage; };
+  const auto waited = [&](int64_t since_us) {
+    return DurationText(absl::Microseconds(now_us_ - since_us));
+  };
+  if (speech.llm_stream != 0 && (now_us_ >= speech.llm_deadline_us || is_stuck(Stage::kModel))) {
+    const int64_t since_us = is_stuck(Stage::kModel)
+                                 ? stuck->since_us
+                                 : speech.llm_deadline_us - micros(options_.llm_timeout);
+    GiveUp(Stage::kModel, since_us);
     out_.emplace_back(command::LlmCancel{speech.llm_stream});
-    return On(event::LlmFailed{speech.llm_stream,
-                               "no answer within " + DurationText(options_.llm_timeout)});
+    return On(event::LlmFailed{speech.llm_stream, "no answer within " + waited(since_us)});
   }
-  if (speech.tts_stream != 0 && now_us_ >= speech.tts_deadline_us && !speech.spoken.all_done()) {
-    GiveUp(Stage::kVoice, speech.tts_deadline_us - micros(options_.tts_timeout));
-    return On(event::TtsFailed{speech.tts_stream,
-                               "no audio within " + DurationText(options_.tts_timeout)});
+  if (speech.tts_stream != 0 && !speech.spoken.all_done() &&
+      (now_us_ >= speech.tts_deadline_us || is_stuck(Stage::kVoice))) {
+    const int64_t since_us = is_stuck(Stage::kVoice)
+                                 ? stuck->since_us
+                                 : speech.tts_deadline_us - micros(options_.tts_timeout);
+    GiveUp(Stage::kVoice, since_us);
+    return On(event::TtsFailed{speech.tts_stream, "no audio within " + waited(since_us)});
   }
   // Named first: a process that stood still as a whole plays on when it wakes.
-  const bool named = options_.slow_after <= absl::ZeroDuration() ||
-                     (told_slow_ && told_slow_ == AwaitedInSilence());
-  if (speech.owes_playing() && !paused_ && named &&
-      now_us_ >= speech.moved_us + micros(options_.playout_timeout)) {
+  if (speech.owes_playing() && !paused_ && SlowIsNamed() &&
+      (now_us_ >= speech.moved_us + micros(options_.playout_timeout) ||
+       is_stuck(Stage::kPlayout))) {
     // What was not played was not heard; the next speech begins anew.
     GiveUp(Stage::kPlayout, speech.moved_us);
     return Cut();
@@ -97,7 +131,10 @@ void Session::GiveUpOverdue(Speech& speech) {
     TextOver(speech);
   }
   for (ToolRun& run : speech.tools) {
-    if (run.done || now_us_ < run.deadline_us) continue;
+    const bool overdue =
+        now_us_ >= run.deadline_us || (is_stuck(Stage::kTool) && run.since_us > 0 &&
+                                       std::max(run.since_us, speech.moved_us) <= stuck->since_us);
+    if (run.done || !overdue) continue;
     GiveUp(Stage::kTool, run.since_us, run.request.name);
     out_.emplace_back(command::CancelTool{run.call});
     ToolFinished(run, {.output = "the tool did not answer in time", .is_error = true});

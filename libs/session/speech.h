@@ -76,6 +76,16 @@ struct Speech {
   int64_t played_us = 0;
   bool shown = false;  // some of its text
 
+  // Of a model that hears and speaks: its answers, each with where its audio begins in the
+  // speech's.
+  struct Round {
+    uint32_t stream = 0;
+    uint64_t segment = 0;  // 0: it has said nothing yet
+    int64_t start_us = 0;
+    int64_t audio_us = 0;
+  };
+  std::vector<Round> spoken_rounds;
+
   bool heard() const { return played_us > 0; }
   // There is audio that nobody has heard, and nothing but the playout is to bring it.
   bool owes_playing() const { return playing && played_us < spoken.audio_us(); }

@@ -45,6 +45,15 @@ void SpokenText::Add(uint64_t number, int part, std::string text) {
   segments_.push_back(std::move(segment));
 }
 
+bool SpokenText::Append(uint64_t number, const std::string& text) {
+  Segment* segment = Find(number);
+  if (segment == nullptr) return false;
+  segment->grows = true;
+  segment->text += text;
+  segment->tokens = Words(segment->text);
+  return true;
+}
+
 bool SpokenText::OnAudio(uint64_t number, int64_t duration_us, const std::vector<WordTime>& words) {
   Segment* segment = Find(number);
   if (segment == nullptr) return false;
@@ -66,7 +75,9 @@ std::string SpokenText::TakeHeard(int64_t position_us) {
   std::string delta;
   for (Segment& segment : segments_) {
     if (segment.duration_us == 0) continue;
-    while (segment.heard < segment.tokens.size() &&
+    const size_t whole =
+        segment.tokens.size() - (segment.grows && !segment.done && !segment.tokens.empty() ? 1 : 0);
+    while (segment.heard < whole &&
            segment.start_us + MiddleUs(segment, segment.heard) <= position_us) {
       AppendToken(delta, segment.tokens[segment.heard++]);
     }

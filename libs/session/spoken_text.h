@@ -21,11 +21,14 @@ class SpokenText {
     int64_t start_us = 0;             // in the speech's audio
     int64_t duration_us = 0;
     bool sent = false;
-    bool done = false;  // no more audio comes
-    size_t heard = 0;   // tokens
+    bool done = false;   // no more audio comes
+    bool grows = false;  // so does its text until then: its last word may not be whole
+    size_t heard = 0;    // tokens
   };
 
   void Add(uint64_t number, int part, std::string text);
+  // More of a segment's text, as it comes; false when there is no such segment.
+  bool Append(uint64_t number, const std::string& text);
   // Audio for a segment; false when there is no such segment.
   bool OnAudio(uint64_t number, int64_t duration_us, const std::vector<WordTime>& words);
   bool OnDone(uint64_t number);

@@ -42,6 +42,8 @@ std::string_view Name(TurnDetection detection) {
       return "semantic";
     case TurnDetection::kManual:
       return "manual";
+    case TurnDetection::kRealtime:
+      return "realtime";
   }
   return "";
 }
@@ -70,6 +72,8 @@ std::string_view Name(Stage stage) {
       return "voice";
     case Stage::kPlayout:
       return "playout";
+    case Stage::kProgram:
+      return "program";
   }
   return "";
 }

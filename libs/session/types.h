@@ -99,6 +99,7 @@ enum class TurnDetection {
   kStt,       // no new words, whatever else there is to hear: for lines that are never silent
   kSemantic,  // silence, longer where the words so far do not sound finished
   kManual,    // the program, or the caller's own button
+  kRealtime,  // the detection of a model that hears (Options::realtime)
 };
 std::string_view Name(TurnDetection detection);
 
@@ -116,6 +117,13 @@ struct Options {
   absl::Duration max_utterance = absl::Seconds(60);  // longer speech is cut into pieces
 
   TurnDetection turn_detection = TurnDetection::kVad;
+
+  // One model hears and speaks, in place of recogniser, model and voice (kVad, kManual and
+  // kRealtime only). A turn is over without its transcript, which comes when it comes; while the
+  // agent speaks, less than `min_interruption` of speech is no turn. What is to be said word for
+  // word is said by the model. There are no fillers, farewells and summaries, nothing is asked
+  // ahead and nothing reviewed; words count nowhere.
+  bool realtime = false;
 
   // The turn is taken `min_delay` after the end of speech when its transcript is there, else when
   // it comes, at `max_delay` at the latest (with the partial transcript, if there is one).
@@ -143,6 +151,16 @@ struct Options {
   // as it is. 0: the program does not look.
   absl::Duration review_timeout = absl::ZeroDuration();
 
+  // Keys pressed on a telephone are the user's turn, "pressed 42", once none came for so long, or
+  // at "#". 0: they are the program's business alone.
+  absl::Duration dtmf_pause = absl::Milliseconds(1500);
+
+  // The agent only listens: what is said is history, nothing is greeted or answered. What the
+  // program lets it say it says.
+  bool listen_only = false;
+  // Each turn is answered by itself: the model sees its instructions and what was said in it.
+  bool turn_by_turn = false;
+
   int max_tool_steps = 3;
   bool close_on_disconnect = true;
   absl::Duration away_after = absl::Seconds(15);  // of both being silent; 0: the user is never away
@@ -156,6 +174,9 @@ struct Options {
   absl::Duration playout_timeout = absl::Seconds(2);  // audio that is to be played → some is
   absl::Duration slow_after =
       absl::Seconds(1);  // a stage that the caller waits for is named; 0: never
+  // A stage that the caller waits for in silence is given up after this, whatever its own limit:
+  // for calls in which a second of silence is worse than no answer. At least `slow_after`.
+  absl::Duration max_stall = absl::InfiniteDuration();
   absl::Duration max_duration = absl::InfiniteDuration();
   int max_errors = 3;  // of a kind in a row; the next one closes the session
   std::string apology = "I am sorry, something went wrong on my side. Please say that again.";
@@ -183,7 +204,7 @@ struct Usage {
 };
 
 // What the caller waits for in silence.
-enum class Stage { kRecogniser, kModel, kTool, kVoice, kPlayout };
+enum class Stage { kRecogniser, kModel, kTool, kVoice, kPlayout, kProgram };
 std::string_view Name(Stage stage);
 
 // Why a session is over.

@@ -23,7 +23,10 @@ constexpr size_t kFewestFrames = 10;
 constexpr double kLowestHz = 120;
 constexpr float kSilence = 3.5F;  // below the loudest, in powers of ten
 constexpr float kChange = 0.5F;   // weight of the changes beside the cepstra
-constexpr double kPrior = 4;      // how much is believed of the speed that is said
+// The n-th cepstrum weighs n to this: the fine ones tell voices apart, the coarse ones vowels. With
+// all alike a quarter of the borders was off by more than 120 ms, with this 2 of 100.
+constexpr double kFall = -0.8;
+constexpr double kPrior = 4;  // how much is believed of the speed that is said
 
 constexpr size_t kStatic = kCepstra + 1;  // and the energy
 using Frame = std::array<float, 2 * kStatic>;
@@ -105,8 +108,8 @@ struct Features {
   std::vector<Frame> frames;
 };
 
-// Voices differ in timbre and level: each dimension gets mean 0 and deviation 1 over the first
-// `reach` frames, the part that both are sure to say. Then the changes are taken.
+// Voices differ in timbre and level: each dimension gets mean 0 and a deviation of its weight over
+// the first `reach` frames, the part that both are sure to say. Then the changes are taken.
 void Level(std::vector<Frame>& frames, size_t reach) {
   reach = std::clamp(reach, kFewestFrames, frames.size());
   for (size_t k = 0; k < kStatic; ++k) {
@@ -119,7 +122,9 @@ void Level(std::vector<Frame>& frames, size_t reach) {
     const double mean = sum / static_cast<double>(reach);
     const double deviation =
         std::sqrt(std::max(squares / static_cast<double>(reach) - mean * mean, 1e-6));
-    for (Frame& frame : frames) frame[k] = static_cast<float>((frame[k] - mean) / deviation);
+    const double weight = k == kCepstra ? 1 : std::pow(static_cast<double>(k + 1), kFall);
+    for (Frame& frame : frames)
+      frame[k] = static_cast<float>((frame[k] - mean) / deviation * weight);
     const auto at = [&](size_t i, ptrdiff_t by) {
       const auto index = std::clamp<ptrdiff_t>(static_cast<ptrdiff_t>(i) + by, 0,
                                                static_cast<ptrdiff_t>(frames.size()) - 1);

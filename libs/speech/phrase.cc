@@ -1,5 +1,7 @@
 #include "speech/phrase.h"
 
+#include <zlib.h>
+
 #include <cstring>
 #include <optional>
 
@@ -9,19 +11,15 @@
 namespace parley::speech {
 namespace {
 
-// "PLPH1", checksum of what follows, then: when it was made (64 bits), rate, samples, words (text,
+// "PLPH2", CRC-32 of what follows, then: when it was made (64 bits), rate, samples, words (text,
 // start, end), packets. Numbers are 32 bits, little-endian; texts and packets stand behind their
 // length.
-constexpr std::string_view kMagic = "PLPH1";
-constexpr size_t kHead = kMagic.size() + sizeof(uint64_t);
+constexpr std::string_view kMagic = "PLPH2";
+constexpr size_t kHead = kMagic.size() + sizeof(uint32_t);
 
-uint64_t Checksum(std::string_view bytes) {
-  uint64_t hash = 14695981039346656037ULL;  // FNV-1a
-  for (const char c : bytes) {
-    hash ^= static_cast<unsigned char>(c);
-    hash *= 1099511628211ULL;
-  }
-  return hash;
+uint32_t Checksum(std::string_view bytes) {
+  return static_cast<uint32_t>(
+      crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 
 template <typename Number>
@@ -86,9 +84,9 @@ std::string EncodePhrase(const Phrase& phrase) {
 absl::StatusOr<Phrase> DecodePhrase(std::string_view bytes) {
   if (!bytes.starts_with(kMagic) || bytes.size() < kHead)
     return InvalidArgument("this is not a recorded phrase");
-  Reader head(bytes.substr(kMagic.size(), sizeof(uint64_t)));
+  Reader head(bytes.substr(kMagic.size(), sizeof(uint32_t)));
   const std::string_view body = bytes.substr(kHead);
-  if (head.Get<uint64_t>() != Checksum(body))
+  if (head.Get<uint32_t>() != Checksum(body))
     return InvalidArgument("the recorded phrase is damaged");
   Reader reader(body);
   Phrase phrase;

@@ -43,12 +43,17 @@ struct SttPartial {
 struct SttFinal {
   SttTranscript transcript;
 };
+// What the recogniser makes of the sound itself; not all say it.
+struct SttActivity {
+  bool speech = false;  // it began; otherwise a pause that is taken for its end
+  int32_t at_ms = 0;    // from the start of the stream's audio
+};
 // The stream is dead; last event. Unavailable: open another. ResourceExhausted: the engine could
 // not keep up or broke a limit.
 struct SttFailed {
   absl::Status status;
 };
-using SttEvent = std::variant<SttPartial, SttFinal, SttFailed>;
+using SttEvent = std::variant<SttPartial, SttFinal, SttActivity, SttFailed>;
 
 // Called on a thread of the engine, one event after another; must not block and must not destroy
 // the stream. Never called after the stream's destructor has returned.

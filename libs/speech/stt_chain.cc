@@ -170,10 +170,14 @@ void SttChain::OnEvent(uint64_t generation, SttEvent event) {
     if (!replaced.ok()) listener_.event(SttFailed{replaced});
     return;
   }
-  SttTranscript& transcript =
-      final ? std::get<SttFinal>(event).transcript : std::get<SttPartial>(event).transcript;
   const auto shift_ms =
       static_cast<int32_t>(ear_.from * 1000 / static_cast<uint64_t>(options_.input_rate_hz));
+  if (auto* activity = std::get_if<SttActivity>(&event)) {
+    activity->at_ms += shift_ms;
+    return listener_.event(std::move(event));
+  }
+  SttTranscript& transcript =
+      final ? std::get<SttFinal>(event).transcript : std::get<SttPartial>(event).transcript;
   for (WordTime& word : transcript.words) {
     word.start_ms += shift_ms;
     word.end_ms += shift_ms;

@@ -56,7 +56,7 @@ class SttChain {
     // `engine` listens from here on. `failed`: why the one before it, or a preferred one, does not;
     // OK when the first of the chain opened at once and when a preferred one is back.
     std::function<void(const std::string& engine, const absl::Status& failed)> serves;
-    // Partials and finals. SttFailed once at most, as the last: no engine is left.
+    // Partials, finals and activity. SttFailed once at most, as the last: no engine is left.
     std::function<void(SttEvent)> event;
     // Called on engines' threads: bring the event to the owner's, to OnEvent(), or drop it when the
     // chain is gone.

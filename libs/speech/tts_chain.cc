@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "base/status.h"
@@ -14,6 +15,9 @@ namespace {
 constexpr size_t kTellingLetters = 30;
 // A word that is broken off is said again rather than lost, unless so much of it was heard.
 constexpr double kNearlyAll = 0.75;
+// Which word it is that was spoken last is known less well the less of it is there.
+constexpr int64_t kSureMs = 250;
+constexpr absl::Duration kPauseSlack = absl::Milliseconds(100);
 
 bool SameLetter(char a, char b) {
   return std::tolower(static_cast<unsigned char>(a)) == std::tolower(static_cast<unsigned char>(b));
@@ -43,12 +47,27 @@ size_t Estimate(std::string_view text, int64_t ms) {
 
 }  // namespace
 
+// A sentence as the reference says it.
+struct TtsChain::Reference {
+  bool asked = false;
+  std::vector<int16_t> samples;
+  std::vector<WordTime> words;  // empty: it could not
+  int rate_hz = 0;
+};
+
+// Where a voice is broken off.
+struct TtsChain::Border {
+  size_t samples = 0;  // of its speech are played
+  size_t text = 0;     // where the next voice goes on
+};
+
 // One voice's share of a sentence.
 class TtsChain::Progress {
  public:
   struct Rules {
     bool hold = false;                                          // there is another voice to go to
     int64_t patience_us = std::numeric_limits<int64_t>::max();  // for its first audio
+    int64_t pause_us = std::numeric_limits<int64_t>::max();     // longer than it usually pauses
     bool remote = false;
   };
 
@@ -68,6 +87,7 @@ class TtsChain::Progress {
       if (first_us_ == 0) first_us_ = now_us;
       const size_t before = held_.size();
       resampler.Append(samples, held_);
+      Mark(now_us);
       if (rules_.hold && rules_.remote && heard_.size() < static_cast<size_t>(rate_hz_) * kKeptS)
         heard_.insert(heard_.end(), held_.begin() + static_cast<std::ptrdiff_t>(before),
                       held_.end());
@@ -77,7 +97,7 @@ class TtsChain::Progress {
       return false;
     }
     if (!rules_.hold) return HandOut(received());
-    return HandOut(blind() ? Near(now_us) : Border());
+    return HandOut(blind() ? Near(now_us) : WholeWords());
   }
   bool Finish() { return HandOut(received()); }
 
@@ -88,6 +108,21 @@ class TtsChain::Progress {
   }
   bool silent() const { return first_us_ == 0; }
   bool blind() const { return said_.empty() && words_.empty(); }
+  // It pauses for longer than it usually does, and nobody has looked for a border yet.
+  bool StallsAnew() {
+    if (!rules_.hold || !rules_.remote || !blind() || silent() || looked_ ||
+        clock_.MonotonicMicros() - mark_us_ <= rules_.pause_us) {
+      return false;
+    }
+    looked_ = true;
+    return true;
+  }
+  // Nothing after it is played unless more comes.
+  void Hold(const Border& border) {
+    if (border.samples >= handed_out_) hold_ = border;
+  }
+  const std::optional<Border>& hold() const { return hold_; }
+  int64_t longest_pause_us() const { return longest_pause_us_; }
   int64_t handed_out_ms() const { return MsOf(handed_out_); }
   int64_t received_ms() const { return MsOf(received()); }
   Speech heard() const { return {heard_, rate_hz_}; }
@@ -100,44 +135,62 @@ class TtsChain::Progress {
     for (const WordTime& word : said_) at = After(text, at, word.word);
     return at;
   }
-  // The same for a blind voice whose words begin at `starts`: ends what is heard of it at the last
-  // border that still can be kept.
-  size_t BreakAt(std::string_view text, const std::vector<int32_t>& starts,
-                 const std::vector<WordTime>& words) {
-    // The last word that has begun is broken off. Where nearly all or nearly nothing of it is there
-    // cannot be told: the border before it is where to stop, if that is not over yet.
-    size_t whole = starts.size() - 1;
-    const int64_t border_ms = starts.back();
-    // In this voice's time: as long as the words before it were.
-    const int64_t reference_ms = words[whole].start_ms - words.front().start_ms;
-    const double slower = reference_ms > 0 ? static_cast<double>(border_ms - starts.front()) /
-                                                 static_cast<double>(reference_ms)
-                                           : 1;
-    const double length_ms = slower * (words[whole].end_ms - words[whole].start_ms);
-    if (border_ms >= MsOf(handed_out_)) {
-      HandOut(std::min(static_cast<size_t>(border_ms) * static_cast<size_t>(rate_hz_) / 1000,
-                       received()));
-    } else if (static_cast<double>(MsOf(received()) - border_ms) > kNearlyAll * length_ms) {
-      HandOut(received());
-      ++whole;
+  // The same for a blind voice whose words begin at `starts`: the last border that still can be
+  // kept.
+  Border FindBorder(std::string_view text, const std::vector<int32_t>& starts,
+                    const std::vector<WordTime>& words) const {
+    size_t whole = starts.size();  // words before the border
+    for (size_t i = starts.size(); i-- > 0 && starts[i] >= handed_out_ms();) {
+      whole = i;
+      if (received_ms() - starts[i] >= kSureMs) break;
     }
-    size_t at = 0;
-    for (size_t i = 0; i < whole; ++i) at = After(text, at, words[i].word);
-    return at;
+    Border border{handed_out_, 0};
+    if (whole < starts.size()) {
+      border.samples =
+          std::clamp(static_cast<size_t>(starts[whole]) * static_cast<size_t>(rate_hz_) / 1000,
+                     handed_out_, received());
+    } else {
+      // The last word that has begun is being heard already, and breaks off.
+      --whole;
+      // In this voice's time: as long as the words before it were.
+      const int64_t reference_ms = words[whole].start_ms - words.front().start_ms;
+      const double slower = reference_ms > 0 ? static_cast<double>(starts.back() - starts.front()) /
+                                                   static_cast<double>(reference_ms)
+                                             : 1;
+      const double length_ms = slower * (words[whole].end_ms - words[whole].start_ms);
+      if (static_cast<double>(received_ms() - starts.back()) > kNearlyAll * length_ms) {
+        border.samples = received();
+        ++whole;
+      }
+    }
+    for (size_t i = 0; i < whole; ++i) border.text = After(text, border.text, words[i].word);
+    return border;
   }
+  void BreakAt(const Border& border) { HandOut(std::max(border.samples, handed_out_)); }
 
  private:
   static constexpr size_t kKeptS = 30;
+  static constexpr int64_t kMarkMs = 20;
 
+  // What drips does not count as coming.
+  void Mark(int64_t now_us) {
+    if (MsOf(received() - marked_) < kMarkMs) return;
+    if (marked_ > 0) longest_pause_us_ = std::max(longest_pause_us_, now_us - mark_us_);
+    marked_ = received();
+    mark_us_ = now_us;
+    looked_ = false;
+    hold_.reset();
+  }
   int64_t MsOf(size_t samples) const { return static_cast<int64_t>(samples) * 1000 / rate_hz_; }
   size_t received() const { return handed_out_ + held_.size(); }
+  size_t playable() const { return hold_ ? hold_->samples : received(); }
   bool IsLate(int64_t now_us) const {
     if (!rules_.hold || !rules_.remote) return false;
     if (first_us_ == 0) return now_us - begun_us_ > rules_.patience_us;
-    return now_us - first_us_ > MsOf(received()) * 1000 + absl::ToInt64Microseconds(kDry);
+    return now_us - first_us_ > MsOf(playable()) * 1000 + absl::ToInt64Microseconds(kDry);
   }
   // Up to here all words are whole.
-  size_t Border() const {
+  size_t WholeWords() const {
     const int64_t ms = MsOf(received());
     for (const WordTime& word : words_) {
       if (word.end_ms <= ms) continue;
@@ -147,14 +200,11 @@ class TtsChain::Progress {
     }
     return received();
   }
-  // All but the newest, and what the listener needs soon.
+  // What the listener needs soon.
   size_t Near(int64_t now_us) const {
-    const auto of = [this](absl::Duration duration) {
-      return static_cast<size_t>(absl::ToInt64Milliseconds(duration) * rate_hz_ / 1000);
-    };
-    const size_t soon = of(absl::Microseconds(now_us - first_us_) + kAhead);
-    const size_t old = received() - std::min(received(), of(kHeld));
-    return std::max(handed_out_, std::max(old, std::min(received(), soon)));
+    const absl::Duration soon = absl::Microseconds(now_us - first_us_) + kAhead;
+    const auto until = static_cast<size_t>(absl::ToInt64Milliseconds(soon) * rate_hz_ / 1000);
+    return std::clamp(until, handed_out_, playable());
   }
   bool HandOut(size_t until) {
     const size_t count = until - handed_out_;
@@ -188,6 +238,11 @@ class TtsChain::Progress {
   std::vector<WordTime> words_;  // of what is held
   std::vector<WordTime> said_;
   size_t handed_out_ = 0;  // samples
+  size_t marked_ = 0;      // samples that had come …
+  int64_t mark_us_ = 0;    // … by then
+  int64_t longest_pause_us_ = 0;
+  bool looked_ = false;  // for a border, since then
+  std::optional<Border> hold_;
 };
 
 TtsChain::TtsChain(const EngineTable<TtsEngine>& engines, Breakers& breakers, Options options)
@@ -241,29 +296,35 @@ void TtsChain::TryPreferred() {
   }
 }
 
-std::vector<int32_t> TtsChain::Align(std::string_view sentence, const Progress& progress,
-                                     std::vector<WordTime>& words) const {
-  if (options_.reference == nullptr) return {};
-  const auto opened = options_.reference->Open(TtsConfig());
-  if (!opened.ok()) return {};
-  const Speech heard = progress.heard();
-  std::vector<int16_t> samples;
-  const absl::Status said = (*opened)->Speak(
-      sentence,
-      [&](std::span<const int16_t> piece, const std::vector<WordTime>& more) {
-        samples.insert(samples.end(), piece.begin(), piece.end());
-        words.insert(words.end(), more.begin(), more.end());
-        return true;
-      },
-      Cancellation());
-  if (!said.ok() || words.empty()) return {};
-  const int rate_hz = (*opened)->sample_rate_hz();
-  const double reference_ms = 1000.0 * static_cast<double>(samples.size()) / rate_hz;
+std::optional<TtsChain::Border> TtsChain::FindBorder(std::string_view sentence,
+                                                     const Progress& progress,
+                                                     Reference& reference) const {
+  if (options_.reference == nullptr) return std::nullopt;
+  if (!std::exchange(reference.asked, true)) {
+    const auto opened = options_.reference->Open(TtsConfig());
+    if (!opened.ok()) return std::nullopt;
+    reference.rate_hz = (*opened)->sample_rate_hz();
+    const absl::Status said = (*opened)->Speak(
+        sentence,
+        [&reference](std::span<const int16_t> piece, const std::vector<WordTime>& words) {
+          reference.samples.insert(reference.samples.end(), piece.begin(), piece.end());
+          reference.words.insert(reference.words.end(), words.begin(), words.end());
+          return true;
+        },
+        Cancellation());
+    if (!said.ok()) reference.words.clear();
+  }
+  if (reference.words.empty()) return std::nullopt;
+  const double reference_ms =
+      1000.0 * static_cast<double>(reference.samples.size()) / reference.rate_hz;
   const auto pace = letter_ms_.find(index_);
   const double slower = pace == letter_ms_.end()
                             ? 0
                             : pace->second * static_cast<double>(sentence.size()) / reference_ms;
-  return AlignWords({samples, rate_hz}, words, heard, slower);
+  const std::vector<int32_t> starts =
+      AlignWords({reference.samples, reference.rate_hz}, reference.words, progress.heard(), slower);
+  if (starts.empty()) return std::nullopt;
+  return progress.FindBorder(sentence, starts, reference.words);
 }
 
 absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
@@ -280,12 +341,19 @@ absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
       rules.patience_us = absl::ToInt64Microseconds(
           options_.pace->Patience(KeyOf(index_), kFirstSlack, absl::Minutes(1)));
     }
+    if (const auto pause = pause_us_.find(index_); pause != pause_us_.end())
+      rules.pause_us = pause->second * 3 / 2 + absl::ToInt64Microseconds(kPauseSlack);
     Progress progress(sample_rate_hz_, spoken_ms, rules, *options_.clock, sink);
+    Reference reference;
     bool wanted = true;
     resampler_->Reset();
     absl::Status status = stream_->Speak(
         sentence,
         [&](std::span<const int16_t> samples, const std::vector<WordTime>& words) {
+          if (samples.empty() && progress.StallsAnew()) {
+            const std::optional<Border> border = FindBorder(sentence, progress, reference);
+            if (border.has_value()) progress.Hold(*border);
+          }
           wanted = progress.Take(*resampler_, samples, words) || progress.late();
           return wanted && !progress.late();
         },
@@ -305,7 +373,7 @@ absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
     const size_t failed = index_;
     stream_.reset();
     if (!errors.Add(engine_, status) || rescues >= options_.max_rescues) return errors.Result();
-    sentence.remove_prefix(Break(sentence, progress));
+    sentence.remove_prefix(Break(sentence, progress, reference));
     spoken_ms += progress.handed_out_ms();
     absl::Status opened;
     // Down the chain, then from its top again: what died may be there anew.
@@ -329,6 +397,10 @@ void TtsChain::LearnFrom(const Progress& progress, std::string_view said) {
     const auto [known, first] = letter_ms_.try_emplace(index_, ms);
     if (!first) known->second += (ms - known->second) / 4;
   }
+  if (!said.empty()) {
+    const auto [known, first] = pause_us_.try_emplace(index_, progress.longest_pause_us());
+    if (!first) known->second = std::max(progress.longest_pause_us(), known->second * 3 / 4);
+  }
   if (options_.pace == nullptr) return;
   if (!progress.silent()) {
     options_.pace->Learn(KeyOf(index_), progress.first_took());
@@ -337,11 +409,14 @@ void TtsChain::LearnFrom(const Progress& progress, std::string_view said) {
   }
 }
 
-size_t TtsChain::Break(std::string_view sentence, Progress& progress) const {
+size_t TtsChain::Break(std::string_view sentence, Progress& progress, Reference& reference) const {
   if (!progress.blind() || progress.silent()) return progress.ResumeAt(sentence);
-  std::vector<WordTime> words;
-  const std::vector<int32_t> starts = Align(sentence, progress, words);
-  if (!starts.empty()) return progress.BreakAt(sentence, starts, words);
+  std::optional<Border> border = progress.hold();
+  if (!border.has_value()) border = FindBorder(sentence, progress, reference);
+  if (border.has_value()) {
+    progress.BreakAt(*border);
+    return border->text;
+  }
   progress.Finish();
   return progress.ResumeAt(sentence);
 }

@@ -26,8 +26,10 @@ namespace parley::speech {
 //
 // Where a voice without word times is in its sentence is found by laying what it said beside the
 // same sentence as `reference` says it (align.h); without one it is believed to speak at
-// kWordsPerMinute. Of its audio the newest kHeld wait for the listener to come near, so that a
-// break can be moved to a border between two words.
+// kWordsPerMinute. Of its audio the listener gets kAhead more than is heard by now; the rest waits,
+// so that a break can be moved to a border between two words, and to one that is surely there. When
+// nothing comes for longer than this voice usually pauses, what is there is played up to such a
+// border only, until more comes.
 //
 // Remote voices have failed when they take longer over their first audio than they usually do
 // (Pace) plus kFirstSlack, or when the listener has heard all they sent for kDry: listeners notice
@@ -44,8 +46,7 @@ class TtsChain {
   // a failure adds under half a second.
   static constexpr absl::Duration kFirstSlack = absl::Milliseconds(250);
   static constexpr absl::Duration kDry = absl::Milliseconds(200);
-  static constexpr absl::Duration kHeld = absl::Milliseconds(400);
-  static constexpr absl::Duration kAhead = absl::Milliseconds(300);  // of the listener, at least
+  static constexpr absl::Duration kAhead = absl::Milliseconds(300);
 
   struct Options {
     std::vector<TtsConfig> voices;  // in order of preference; at least one
@@ -76,6 +77,8 @@ class TtsChain {
 
  private:
   class Progress;
+  struct Border;
+  struct Reference;
 
   // Changes nothing when it fails.
   absl::Status OpenOne(size_t index);
@@ -83,11 +86,10 @@ class TtsChain {
   // `said`: all that it was asked to say, when it did.
   void LearnFrom(const Progress& progress, std::string_view said);
   // Where in `sentence` the next voice goes on; may hand out the rest of the last whole word.
-  size_t Break(std::string_view sentence, Progress& progress) const;
-  // When the words begin in what was heard, and which they are, as the reference says them. Empty:
-  // it cannot be told.
-  std::vector<int32_t> Align(std::string_view sentence, const Progress& progress,
-                             std::vector<WordTime>& words) const;
+  size_t Break(std::string_view sentence, Progress& progress, Reference& reference) const;
+  // Where to stop, by what was heard of a voice without word times. Nullopt: it cannot be told.
+  std::optional<Border> FindBorder(std::string_view sentence, const Progress& progress,
+                                   Reference& reference) const;
   std::string KeyOf(size_t index) const;
   bool embedded(size_t index) const;
 
@@ -99,6 +101,7 @@ class TtsChain {
   size_t index_ = 0;
   int sample_rate_hz_ = 0;
   std::map<size_t, double> letter_ms_;  // by voice: how long a letter takes, lately
+  std::map<size_t, int64_t> pause_us_;  // by voice: its longest pause inside a sentence, lately
   std::unique_ptr<TtsStream> stream_;
   std::optional<audio::Resampler> resampler_;
 };

@@ -104,6 +104,10 @@ void Budget::Release(const std::string& project) {
 
 Budget::Stats Budget::stats() const {
   MutexLock lock(&mutex_);
+  return Standing();
+}
+
+Budget::Stats Budget::Standing() const {
   Stats stats = stats_;
   stats.held = Held();
   stats.waiting = Waiting();
@@ -154,6 +158,12 @@ void Budget::Run() {
       GrantAlone();
       // An exchange that fails may have taken its whole time-out.
       last_us = NowUs();
+    }
+    if (options_.told) {
+      const Stats standing = Standing();
+      mutex_.Unlock();
+      options_.told(standing);
+      mutex_.Lock();
     }
     const bool wanted = Waiting() > 0;
     next_us = NowUs() + (wanted ? kPollUs + kPollPerReplicaUs * std::max(stats_.replicas, 1)

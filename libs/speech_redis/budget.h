@@ -31,6 +31,15 @@ struct BudgetLimits {  // 0 = any number
   bool any() const { return streams > 0 || requests_per_minute > 0 || tokens_per_minute > 0; }
 };
 
+struct BudgetStats {
+  int held = 0;
+  int waiting = 0;
+  int replicas = 0;  // that live, this one included
+  uint64_t granted = 0;
+  uint64_t refused = 0;
+  bool reachable = false;  // Redis
+};
+
 struct BudgetOptions {
   std::string provider;  // names the budget: replicas that say the same share it
   BudgetLimits limits;
@@ -39,6 +48,9 @@ struct BudgetOptions {
   absl::Duration heartbeat = absl::Milliseconds(400);  // less than half of the lease
   absl::Duration wait = absl::Milliseconds(500);       // of Acquire, at most
   size_t max_waiting = 4096;
+  // Hears where things stand, at least with each heartbeat, on the budget's own thread: must not
+  // block, nor call the budget. None: nobody does.
+  std::function<void(const BudgetStats&)> told;
 };
 
 // Redis decides (exchange.lua); each replica tells it in one call what it holds and how many wait,
@@ -65,14 +77,7 @@ class Budget {
     const int64_t second_;  // of Redis' clock, when it was granted
     int64_t tokens_;
   };
-  struct Stats {
-    int held = 0;
-    int waiting = 0;
-    int replicas = 0;  // that live, this one included
-    uint64_t granted = 0;
-    uint64_t refused = 0;
-    bool reachable = false;  // Redis
-  };
+  using Stats = BudgetStats;
   // A project's share when several want more than there is; at least 1.
   using WeightOf = std::function<int(std::string_view project)>;
 
@@ -116,6 +121,7 @@ class Budget {
   void Grant(Project& project, int64_t second, int64_t cost) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool RateAllows(int64_t tokens, int64_t now_us) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(const std::string& project);
+  Stats Standing() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int Held() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int Waiting() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Full();

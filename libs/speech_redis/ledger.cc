@@ -154,10 +154,17 @@ absl::StatusOr<Ledger::Book> Ledger::Read(const std::string& project, const std:
   return book;
 }
 
+std::vector<Ledger::CapUse> Ledger::CapsOf(std::string_view project, const Book& book) const {
+  std::vector<CapUse> uses;
+  for (const SpendCap& cap : caps_) {
+    if (cap.project != "*" && cap.project != project) continue;
+    uses.push_back({cap, Used(cap.of_session ? book.session : book.day, cap.limit)});
+  }
+  return uses;
+}
+
 absl::Status Ledger::Check(const std::string& project, const std::string& session) {
-  bool capped = false;
-  for (const SpendCap& cap : caps_) capped |= cap.project == "*" || cap.project == project;
-  if (!capped) return absl::OkStatus();
+  if (CapsOf(project, {}).empty()) return absl::OkStatus();
   {
     MutexLock lock(&mutex_);
     if (failed_us_ != 0 && Clock::Real().MonotonicMicros() - failed_us_ < kLeaveAloneUs)
@@ -165,15 +172,12 @@ absl::Status Ledger::Check(const std::string& project, const std::string& sessio
   }
   const absl::StatusOr<Book> book = Sync(project, session);
   if (!book.ok()) return absl::OkStatus();
-  for (const SpendCap& cap : caps_) {
-    if (cap.project != "*" && cap.project != project) continue;
-    const int64_t used = Used(cap.of_session ? book->session : book->day, cap.limit);
-    if (used < cap.most) continue;
-    return WithReason(
-        ResourceExhausted("project {} has used {} {} of {} in this {}", project, used, cap.limit,
-                          cap.most, cap.of_session ? "session" : "day"),
-        "SPEND_CAP",
-        {{"cap", fmt::format("{}/{}", cap.limit, cap.of_session ? "session" : "day")}});
+  for (const CapUse& use : CapsOf(project, *book)) {
+    if (use.used < use.cap.most) continue;
+    return WithReason(ResourceExhausted("project {} has used {} {} of {} in this {}", project,
+                                        use.used, use.cap.limit, use.cap.most, use.cap.period()),
+                      "SPEND_CAP",
+                      {{"cap", fmt::format("{}/{}", use.cap.limit, use.cap.period())}});
   }
   return absl::OkStatus();
 }

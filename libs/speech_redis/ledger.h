@@ -40,6 +40,7 @@ struct SpendCap {
   //   InvalidArgument  names what is wrong
   static absl::StatusOr<SpendCap> Parse(std::string_view text);
   static absl::StatusOr<std::vector<SpendCap>> ParseAll(const std::vector<std::string>& texts);
+  std::string_view period() const { return of_session ? "session" : "day"; }
 };
 
 using Spend = std::map<std::string, int64_t, std::less<>>;  // by unit
@@ -71,6 +72,13 @@ class Ledger {
   // Today's and the session's ("" = none), with what this replica has not yet written.
   //   Unavailable
   absl::StatusOr<Book> Read(const std::string& project, const std::string& session);
+
+  struct CapUse {
+    SpendCap cap;
+    int64_t used = 0;  // in the cap's unit
+  };
+  // The caps that hold for the project, and what of each the book has used up.
+  std::vector<CapUse> CapsOf(std::string_view project, const Book& book) const;
 
  private:
   using Sessions = std::map<std::string, Spend>;

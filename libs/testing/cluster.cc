@@ -27,6 +27,13 @@ const std::map<std::string, std::string>& Neighbours() {
   return *neighbours;
 }
 
+// "room-server-2" is another replica of "room-server".
+std::string KindOf(std::string_view service) {
+  const size_t last = service.find_last_not_of("0123456789");
+  const bool numbered = last != service.npos && last + 1 < service.size() && service[last] == '-';
+  return std::string(numbered ? service.substr(0, last) : service);
+}
+
 // Which of those flags, and whether --redis-address, a service takes.
 struct Needs {
   bool redis = false;
@@ -39,7 +46,7 @@ Needs NeedsOf(std::string_view service) {
   if (service == "api-server") {
     return {false,
             {"--registry-address", "--dispatch-address", "--rooms-address", "--stt-address",
-             "--tts-address"}};
+             "--tts-address", "--llm-address"}};
   }
   if (service.ends_with("-gateway")) return {true, {}};
   if (service == "agent-server") {
@@ -107,21 +114,18 @@ std::vector<std::string> Cluster::CommonArguments() const {
 
 absl::Status Cluster::StartService(const std::string& name) {
   Running& running = services_[name];
-  std::vector<std::string> argv = {options_.bin_dir + "/parley-" + name};
+  const std::string kind = KindOf(name);
+  std::vector<std::string> argv = {options_.bin_dir + "/parley-" + kind};
   for (const std::string& argument : CommonArguments()) argv.push_back(argument);
   const std::string port = fmt::format("{}", running.port);
   const std::string port_flag = name == "api-server" ? "--http-ports" : "--grpc-port";
   if (name == "api-server") argv.insert(argv.end(), {"--grpc-port", "0"});
-  if (name == "room-server") argv.insert(argv.end(), {"--rtc-udp-port", "0"});
+  if (kind == "room-server") argv.insert(argv.end(), {"--rtc-udp-port", "0"});
   argv.insert(argv.end(), {port_flag, port, "--admin-port", fmt::format("{}", running.admin_port)});
-  const Needs needs = NeedsOf(name);
+  const Needs needs = NeedsOf(kind);
   if (needs.redis) argv.insert(argv.end(), {"--redis-address", redis_->address()});
-  for (const std::string& flag : needs.neighbours) {
-    const auto it = services_.find(Neighbours().at(flag));
-    if (it != services_.end() && it->second.port != 0)
-      argv.insert(argv.end(), {flag, Address(it->first)});
-  }
-  const auto extra = options_.extra_arguments.find(name);
+  AddNeighbours(needs.neighbours, argv);
+  const auto extra = options_.extra_arguments.find(kind);
   if (extra != options_.extra_arguments.end()) AddArguments(argv, extra->second);
   const std::string log = fmt::format("{}/{}.{}.log", options_.work_dir, name, RandomHex(4));
   auto process = Process::Start(argv, log);
@@ -147,10 +151,7 @@ absl::Status Cluster::StartAgentServer(const std::vector<std::string>& arguments
   for (const std::string& argument : CommonArguments()) argv.push_back(argument);
   // Machines that run tests are busy: slots alone bound the jobs here.
   argv.insert(argv.end(), {"--health-port", "0", "--load-threshold", "1"});
-  for (const std::string& flag : NeedsOf("agent-server").neighbours) {
-    const auto it = services_.find(Neighbours().at(flag));
-    if (it != services_.end()) argv.insert(argv.end(), {flag, Address(it->first)});
-  }
+  AddNeighbours(NeedsOf("agent-server").neighbours, argv);
   AddArguments(argv, options_.agent_arguments);
   AddArguments(argv, arguments);
   const std::string log =
@@ -160,6 +161,22 @@ absl::Status Cluster::StartAgentServer(const std::vector<std::string>& arguments
   agent_servers_.push_back(*std::move(process));
   const auto line = agent_servers_.back()->WaitForLine("\"msg\":\"registered\"", kStart);
   return line.ok() ? absl::OkStatus() : Annotate(line.status(), "agent server");
+}
+
+void Cluster::AddNeighbours(const std::vector<std::string>& flags,
+                            std::vector<std::string>& argv) const {
+  for (const std::string& flag : flags) {
+    std::vector<std::string> addresses;
+    for (const auto& [name, running] : services_) {
+      if (KindOf(name) == Neighbours().at(flag) && running.port != 0) {
+        addresses.push_back(Address(name));
+      }
+    }
+    if (addresses.empty()) continue;
+    const bool replicas = addresses.size() > 1;
+    argv.insert(argv.end(),
+                {flag, (replicas ? "ipv4:" : "") + fmt::format("{}", fmt::join(addresses, ","))});
+  }
 }
 
 absl::Status Cluster::Restart(std::string_view service) {

@@ -20,6 +20,7 @@ struct ClusterOptions {
   int agent_servers = 1;
   std::string agent_binary = "parley-agent-server";  // in bin_dir
   std::vector<std::string> agent_arguments;          // e.g. {"--slots", "50"}
+  // "room-server-2" is another replica of "room-server"; name it before those who ask there.
   std::vector<std::string> services = {"agent-registry", "dispatch-broker", "room-server",
                                        "stt-gateway",    "tts-gateway",     "llm-gateway",
                                        "api-server"};
@@ -61,6 +62,8 @@ class Cluster {
   };
   absl::Status StartService(const std::string& name);
   std::vector<std::string> CommonArguments() const;
+  // For each flag that has them, the addresses of all its replicas.
+  void AddNeighbours(const std::vector<std::string>& flags, std::vector<std::string>& argv) const;
 
   ClusterOptions options_;
   bool own_dir_ = false;

@@ -17,6 +17,7 @@ constexpr auto kTransportSequence =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 constexpr int kMaxOneByteId = 14;
 constexpr size_t kMaxMid = 64;
+constexpr size_t kMaxExpected = 256;
 
 constexpr auto kRid = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 
@@ -98,6 +99,10 @@ void Negotiation::RemoveTrack(uint32_t number) {
     section.track = -1;
     section.ended = true;
   }
+}
+
+void Negotiation::ExpectVideo(const std::string& track_id, std::string_view codec) {
+  if (expected_.size() < kMaxExpected || expected_.contains(track_id)) expected_[track_id] = codec;
 }
 
 Negotiation::Track* Negotiation::FindTrack(int number) {
@@ -279,7 +284,11 @@ std::string Negotiation::AnswerVideo(const SdpSection& offered, Section& section
     section.codecs.push_back(codec.name);
   }
   const Track* track = Place(offered, section);
-  const SdpCodec* codec = track != nullptr ? FindCodec(offered, track->codec) : first;
+  const auto expected = expected_.find(offered.msid_track);
+  const SdpCodec* codec = track != nullptr              ? FindCodec(offered, track->codec)
+                          : !Sends(offered)             ? first
+                          : expected == expected_.end() ? first
+                                                        : FindCodec(offered, expected->second);
   const std::string head = fmt::format("m=video 9 {} ", offered.protocol);
   // Named in every section: Chromium offers in a new one only what the others have agreed on.
   RtpExtensions extensions;

@@ -33,6 +33,9 @@ class Negotiation {
   void AddTrack(uint32_t number, std::string sid, std::string stream,
                 std::string_view codec = kOpus);
   void RemoveTrack(uint32_t number);
+  // The other side is going to offer a track under this msid, coded so ("vp9"); a later word about
+  // it counts. What is not named is answered with the first codec of its offer that is carried.
+  void ExpectVideo(const std::string& track_id, std::string_view codec);
 
   struct Answer {
     std::string sdp;
@@ -83,6 +86,7 @@ class Negotiation {
   const std::string session_id_;
   std::vector<Section> sections_;
   std::vector<Track> tracks_;
+  std::map<std::string, std::string, std::less<>> expected_;  // codecs, by track id of the msid
   std::string remote_ufrag_;
   std::string remote_fingerprint_;
   uint32_t version_ = 0;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <span>
+#include <utility>
 
 namespace parley::webrtc {
 namespace {
@@ -32,7 +34,7 @@ void ReceiveStream::Add(const RtpPacket& packet, int64_t now_us, Sink& sink) {
   }
   if (number < next_) {
     ++figures_.duplicates;
-    return;
+    return Learn(number, now_us);
   }
   if (number == next_ && number >= highest_) {  // the usual case
     Count(packet, number, now_us);
@@ -56,6 +58,8 @@ void ReceiveStream::Hold(const RtpPacket& packet, int64_t number, int64_t now_us
     Slot& slot = At(missing);
     slot.used = false;
     slot.since_us = slot.next_nack_us = now_us;
+    slot.number = missing;
+    slot.asked_us = -1;
   }
   Slot& slot = At(number);
   if (number <= highest_) {
@@ -64,6 +68,7 @@ void ReceiveStream::Hold(const RtpPacket& packet, int64_t number, int64_t now_us
       return;
     }
     ++figures_.recovered;
+    Learn(number, now_us);
   }
   Count(packet, number, now_us);
   slot.used = true;
@@ -72,6 +77,13 @@ void ReceiveStream::Hold(const RtpPacket& packet, int64_t number, int64_t now_us
   slot.level = packet.audio_level;
   slot.size = static_cast<uint32_t>(packet.payload.size());
   std::memcpy(slot.payload.data(), packet.payload.data(), packet.payload.size());
+}
+
+void ReceiveStream::Learn(int64_t number, int64_t now_us) {
+  if (slots_ == nullptr || At(number).number != number || At(number).asked_us < 0) return;
+  answers_us_[answers_++ % kAnswers] = now_us - std::exchange(At(number).asked_us, -1);
+  const auto known = std::min(answers_, kAnswers);
+  answer_us_ = *std::ranges::min_element(std::span(answers_us_).first(known));
 }
 
 void ReceiveStream::HandOnNext(Sink& sink) {
@@ -112,7 +124,11 @@ size_t ReceiveStream::Missing(int64_t now_us, std::array<uint16_t, kMaxNacked>* 
   for (int64_t number = next_; number < highest_ && count < numbers->size(); ++number) {
     Slot& slot = At(number);
     if (slot.used || now_us < slot.next_nack_us) continue;
+    const bool late = now_us - slot.since_us + answer_us_ > kHoldUs + kNackEveryUs;
+    if (late && now_us < last_ask_us_ + kTryEveryUs) continue;
     slot.next_nack_us = now_us + kNackEveryUs;
+    last_ask_us_ = now_us;
+    if (slot.asked_us < 0) slot.asked_us = now_us;
     (*numbers)[count++] = static_cast<uint16_t>(number);
   }
   return count;

@@ -23,8 +23,12 @@ class ReceiveStream {
   static constexpr int64_t kClockHz = 48'000;
   static constexpr size_t kHeld = 32;              // packets: 640 ms of audio
   static constexpr int64_t kHoldUs = 80'000;       // how long a missing packet is waited for
-  static constexpr int64_t kNackEveryUs = 20'000;  // a missing packet is asked for again
-  static constexpr size_t kMaxPayload = 1280;      // the largest packet that Opus makes is 1275
+  static constexpr int64_t kNackEveryUs = 20'000;  // a missing packet is asked for again …
+  // … while it can still come in time, as what was asked for before did. Else once in this time:
+  // the network may be quicker again, but what comes too late only fills it.
+  static constexpr int64_t kTryEveryUs = 1'000'000;
+  static constexpr size_t kAnswers = 8;        // the quickest of so many counts
+  static constexpr size_t kMaxPayload = 1280;  // the largest packet that Opus makes is 1275
 
   class Sink {
    public:
@@ -63,6 +67,8 @@ class ReceiveStream {
     uint32_t size = 0;
     int64_t since_us = 0;      // missing: when that showed; used: when it came
     int64_t next_nack_us = 0;  // missing
+    int64_t number = -1;       // that was missing here
+    int64_t asked_us = -1;     // first time; -1: not, or it has come
     std::array<char, kMaxPayload> payload{};
   };
   using Slots = std::array<Slot, kHeld>;
@@ -70,7 +76,8 @@ class ReceiveStream {
   int64_t Unwrap(uint16_t sequence) const;
   void Count(const RtpPacket& packet, int64_t number, int64_t now_us);
   void Hold(const RtpPacket& packet, int64_t number, int64_t now_us);
-  void MoveTo(int64_t number, Sink& sink);  // hands on or skips all before it
+  void Learn(int64_t number, int64_t now_us);  // `number` came: how long after it was asked for?
+  void MoveTo(int64_t number, Sink& sink);     // hands on or skips all before it
   void HandOnNext(Sink& sink);
   Slot& At(int64_t number) { return (*slots_)[static_cast<size_t>(number) % kHeld]; }
 
@@ -80,6 +87,10 @@ class ReceiveStream {
   int64_t next_ = 0;              // number of the packet to hand on next
   int64_t highest_ = 0;           // that came
   std::unique_ptr<Slots> slots_;  // made when the first packet is missing
+  std::array<int64_t, kAnswers> answers_us_{};
+  size_t answers_ = 0;     // ever
+  int64_t answer_us_ = 0;  // the quickest of the last; 0: nothing is known
+  int64_t last_ask_us_ = 0;
   Figures figures_;
   int64_t first_ = 0;
 };

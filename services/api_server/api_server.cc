@@ -23,6 +23,7 @@ void ApiServerConfig::Bind(config::Table& table) {
   table.Text("rooms.address", &rooms_address, "Room server, host:port");
   table.Text("stt.address", &stt_address, "Speech-to-text gateway, host:port");
   table.Text("tts.address", &tts_address, "Text-to-speech gateway, host:port");
+  table.Text("llm.address", &llm_address, "Model gateway, host:port");
   table.Text("http.certificate", &http_certificate,
              "PEM file of the certificate chain that the HTTP ports show; none: plain HTTP. It and "
              "its key are read again when they change");
@@ -54,6 +55,9 @@ void ApiServerConfig::Bind(config::Table& table) {
              "A proxy before this server sets X-Forwarded-For");
   table.Text("console.dir", &console_dir,
              "Folder of the console page; default ../share/parley/console beside the program");
+  table.Int("v1.max_requests", &v1_requests, 1, 1024,
+            "Requests to /v1 that may wait for a gateway at a time, each on a thread; others get "
+            "429 with Retry-After. A streamed answer waits for its first word only");
   table.Bool("demo", &demo, "Serve /demo/room-rate/{room}, the tool of the front-desk example");
 }
 
@@ -112,6 +116,8 @@ std::vector<Route> MakeRoutes(Backend& backend) {
   AddTokenRoutes(backend, routes);
   AddSignalRoutes(backend, routes);
   AddSpeechRoutes(backend, routes);
+  AddChatRoutes(backend, routes);
+  AddUsageRoutes(backend, routes);
   AddLiveKitRoutes(backend, routes);
   AddSummaryRoutes(backend, routes);
   AddConsoleRoutes(backend, routes);
@@ -163,7 +169,13 @@ Backend::Backend(const ApiServerConfig& c, service::Context& ctx)
       dispatch(dispatch::v1::DispatchService::NewStub(rpc::MakeChannel(c.dispatch_address))),
       rooms(room::v1::RoomService::NewStub(rpc::MakeChannel(c.rooms_address))),
       stt(speech::v1::SpeechToTextService::NewStub(rpc::MakeChannel(c.stt_address))),
-      tts(speech::v1::TextToSpeechService::NewStub(rpc::MakeChannel(c.tts_address))) {}
+      tts(speech::v1::TextToSpeechService::NewStub(rpc::MakeChannel(c.tts_address))),
+      llm(llm::v1::LanguageModelService::NewStub(rpc::MakeChannel(c.llm_address))) {
+  for (const auto& [kind, address] :
+       {std::pair{"stt", c.stt_address}, {"tts", c.tts_address}, {"llm", c.llm_address}}) {
+    usage[kind] = speech::v1::UsageService::NewStub(rpc::MakeChannel(address));
+  }
+}
 
 int Run(const ApiServerConfig& given, service::Context& context) {
   ApiServerConfig config = given;

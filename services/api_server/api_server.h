@@ -1,11 +1,15 @@
 #pragma once
-// The HTTP/JSON edge: agents, sessions, what runs, tokens, speech. Stateless; everything is asked
-// of the other services over gRPC, with the caller's own token where grants matter.
+// The HTTP/JSON edge: agents, sessions, what runs, tokens, speech, models. Stateless; everything is
+// asked of the other services over gRPC, with the caller's own token where grants matter.
 #include <parley/dispatch/v1/dispatch.grpc.pb.h>
+#include <parley/llm/v1/llm.grpc.pb.h>
 #include <parley/registry/v1/registry.grpc.pb.h>
 #include <parley/room/v1/room.grpc.pb.h>
 #include <parley/speech/v1/speech.grpc.pb.h>
+#include <parley/speech/v1/usage.grpc.pb.h>
 
+#include <atomic>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,8 +29,11 @@ struct ApiServerConfig {
   std::string rooms_address = "127.0.0.1:7105";
   std::string stt_address = "127.0.0.1:7102";
   std::string tts_address = "127.0.0.1:7103";
+  std::string llm_address = "127.0.0.1:7104";
   // What clients connect to; default ws://<address>:<last http port>, wss:// with a certificate.
   std::string public_url;
+  // Of the default 8 threads of the executor: the rest stays with tokens, sessions and LiveKit's.
+  int v1_requests = 5;
   absl::Duration token_ttl = absl::Minutes(15);
   // Jobs at once of one LiveKit worker, which itself says only its load.
   int livekit_worker_slots = 25;
@@ -61,6 +68,10 @@ struct Backend {
   std::unique_ptr<room::v1::RoomService::Stub> rooms;
   std::unique_ptr<speech::v1::SpeechToTextService::Stub> stt;
   std::unique_ptr<speech::v1::TextToSpeechService::Stub> tts;
+  std::unique_ptr<llm::v1::LanguageModelService::Stub> llm;
+  // Of the gateways: each adds up for all, and knows its own caps.
+  std::map<std::string, std::unique_ptr<speech::v1::UsageService::Stub>> usage;  // stt, tts, llm
+  std::atomic<int> v1_under_way = 0;  // requests to /v1 that hold a thread
 };
 
 // Serves until stopped. `started` gets the ports of Config::http_ports as bound, before readiness.

@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <limits>
 
+#include "api_server/ask_rooms.h"
 #include "api_server/livekit_convert.h"
 #include "api_server/routes.h"
 #include "api_server/twirp.h"
 #include "base/status.h"
-#include "rpc/channel.h"
 #include "rpc/status.h"
 
 namespace parley::api_server {
@@ -17,7 +17,6 @@ namespace {
 namespace roomv1 = ::parley::room::v1;
 namespace dispatchv1 = ::parley::dispatch::v1;
 
-constexpr int kMaxHops = 3;       // from room server to room server
 constexpr int kMaxListPages = 4;  // of one room's dispatches
 constexpr int32_t kListPage = 500;
 constexpr size_t kMaxRequestId = 200;
@@ -39,26 +38,14 @@ struct Call {
   }
 };
 
-// Asks the room server that holds the room.
 template <typename Request, typename Response>
 absl::Status AskRooms(const Call& call,
                       grpc::Status (roomv1::RoomService::Stub::*method)(grpc::ClientContext*,
                                                                         const Request&, Response*),
                       const Request& request, Response& response) {
-  std::unique_ptr<roomv1::RoomService::Stub> other;
-  for (int hop = 0;; ++hop) {
-    grpc::ClientContext context;
-    call.Prepare(context);
-    roomv1::RoomService::Stub& stub = other ? *other : *call.backend.rooms;
-    absl::Status status = rpc::FromGrpcStatus((stub.*method)(&context, request, &response));
-    const ErrorReason why = ReasonOf(status);
-    const auto url = why.metadata.find("media_url");
-    if (why.reason != "ROOM_ELSEWHERE" || url == why.metadata.end() || hop == kMaxHops) {
-      return status;
-    }
-    response.Clear();
-    other = roomv1::RoomService::NewStub(rpc::MakeChannel(url->second));
-  }
+  return AskRoomServers(
+      call.backend, [&call](grpc::ClientContext& context) { call.Prepare(context); }, method,
+      request, response);
 }
 
 absl::Status NeedRoom(std::string_view room) {

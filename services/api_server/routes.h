@@ -23,6 +23,7 @@ struct Route {
 
 // Each adds its routes. `backend` must outlive the server.
 void AddAgentRoutes(Backend& backend, std::vector<Route>& routes);
+void AddChatRoutes(Backend& backend, std::vector<Route>& routes);
 void AddConsoleRoutes(Backend& backend, std::vector<Route>& routes);
 void AddDispatchRoutes(Backend& backend, std::vector<Route>& routes);
 void AddEventRoutes(Backend& backend, std::vector<Route>& routes);
@@ -32,6 +33,7 @@ void AddSummaryRoutes(Backend& backend, std::vector<Route>& routes);
 void AddTokenRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSignalRoutes(Backend& backend, std::vector<Route>& routes);
 void AddSpeechRoutes(Backend& backend, std::vector<Route>& routes);
+void AddUsageRoutes(Backend& backend, std::vector<Route>& routes);
 
 // OpenAPI 3.0 of the table (without /openapi.json's own description being special: it is a route
 // like the others).

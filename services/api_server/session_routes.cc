@@ -1,4 +1,5 @@
 // /api/sessions: room, dispatch and token in one call; running and past sessions.
+#include "api_server/ask_rooms.h"
 #include "api_server/event_pump.h"
 #include "api_server/routes.h"
 #include "api_server/session_events.h"
@@ -109,10 +110,10 @@ absl::StatusOr<http::Response> Create(Backend& backend, const http::Request& req
   agent.set_never_restart(session.never_restart);
   agent.mutable_attributes()->insert(session.attributes.begin(), session.attributes.end());
   const std::string bearer = backend.context.ServiceToken(caller.project);
-  grpc::ClientContext context;
-  Prepare(context, bearer);
   room::v1::CreateRoomResponse response;
-  PARLEY_RETURN_IF_ERROR(rpc::FromGrpcStatus(backend.rooms->CreateRoom(&context, call, &response)));
+  PARLEY_RETURN_IF_ERROR(AskRoomServers(
+      backend, [&bearer](grpc::ClientContext& context) { Prepare(context, bearer); },
+      &room::v1::RoomService::Stub::CreateRoom, call, response));
 
   std::string session_id = call.session_id();
   const std::string dispatch_id = response.dispatch_ids().empty() ? "" : response.dispatch_ids(0);

@@ -1,5 +1,7 @@
 // /rtc/v1 (one peer connection) and /rtc (two): LiveKit's client SDKs. Their WebSocket ends here;
 // its frames go on to the room server over gRPC, and to another one when the room is there.
+#include <absl/time/clock.h>
+#include <grpcpp/alarm.h>
 #include <parley/room/v1/signalling.grpc.pb.h>
 
 #include <utility>
@@ -22,6 +24,10 @@ constexpr auto kTwo = "/rtc";
 constexpr auto kQuery = {"auto_subscribe", "attributes", "reconnect", "sid"};
 constexpr int kMaxHops = 3;       // from room server to room server
 constexpr size_t kMaxEarly = 64;  // frames that are kept for another room server
+// A dead server's room is another's some seconds later: so long is asked where, and so often.
+// SDKs wait 5 s for their first answer.
+constexpr absl::Duration kAskFor = absl::Milliseconds(4500);
+constexpr absl::Duration kAskEvery = absl::Milliseconds(300);
 constexpr int kNormal = 1000;
 constexpr int kRefused = 1008;
 constexpr int kFailed = 1011;
@@ -45,11 +51,31 @@ int CloseCode(const absl::Status& status) {
 // One client's WebSocket and the stream behind it.
 class Forward final : public http::WebSocketListener, public std::enable_shared_from_this<Forward> {
  public:
-  Forward(roomv1::OpenSignalling open, std::shared_ptr<http::WebSocket> socket)
-      : socket_(std::move(socket)) {
+  // `rooms`: any room server.
+  Forward(std::string rooms, roomv1::OpenSignalling open, std::shared_ptr<http::WebSocket> socket)
+      : rooms_(std::move(rooms)), socket_(std::move(socket)) {
     *open_.mutable_open() = std::move(open);
   }
 
+  void Start() { ConnectTo(rooms_); }
+
+  void OnMessage(http::WebSocketMessage message) override {
+    roomv1::ConnectRequest request;
+    request.mutable_frame()->set_data(std::move(message.data));
+    request.mutable_frame()->set_text(message.text);
+    MutexLock lock(&mutex_);
+    if (!answered_ && early_.size() < kMaxEarly) early_.push_back(request);
+    if (stream_ == nullptr || stream_->Send(std::move(request))) return;
+    socket_->Close(kTryAgain, "the room server does not keep up");
+  }
+
+  void OnClosed() override {
+    MutexLock lock(&mutex_);
+    closed_ = true;
+    if (stream_ != nullptr) stream_->Cancel();
+  }
+
+ private:
   void ConnectTo(const std::string& address) {
     using Stream = rpc::ClientBidi<roomv1::ConnectRequest, roomv1::ConnectResponse>;
     // gRPC keeps the stub's channel alive with the call.
@@ -71,23 +97,6 @@ class Forward final : public http::WebSocketListener, public std::enable_shared_
     for (const auto& frame : early_) stream_->Send(frame);
   }
 
-  void OnMessage(http::WebSocketMessage message) override {
-    roomv1::ConnectRequest request;
-    request.mutable_frame()->set_data(std::move(message.data));
-    request.mutable_frame()->set_text(message.text);
-    MutexLock lock(&mutex_);
-    if (!answered_ && early_.size() < kMaxEarly) early_.push_back(request);
-    if (stream_ == nullptr || stream_->Send(std::move(request))) return;
-    socket_->Close(kTryAgain, "the room server does not keep up");
-  }
-
-  void OnClosed() override {
-    MutexLock lock(&mutex_);
-    closed_ = true;
-    if (stream_ != nullptr) stream_->Cancel();
-  }
-
- private:
   void OnResponse(roomv1::ConnectResponse& response) {
     {
       MutexLock lock(&mutex_);
@@ -102,21 +111,36 @@ class Forward final : public http::WebSocketListener, public std::enable_shared_
 
   void OnDone(const absl::Status& status) {
     decltype(stream_) over;  // it holds us, and we hold it
+    bool answered = false;
     {
       MutexLock lock(&mutex_);
       over = std::exchange(stream_, nullptr);
+      answered = answered_;
     }
     const ErrorReason why = ReasonOf(status);
     const auto url = why.metadata.find("media_url");
     if (why.reason == "ROOM_ELSEWHERE" && url != why.metadata.end() && ++hops_ < kMaxHops) {
       return ConnectTo(url->second);
     }
+    // Who has the room is dead, or drains and takes none.
+    const bool away =
+        status.code() == absl::StatusCode::kUnavailable && (hops_ > 0 || why.reason == "DRAINING");
+    if (away && !answered && absl::Now() + kAskEvery < ask_until_) {
+      hops_ = 0;
+      return again_.Set(absl::ToChronoTime(absl::Now() + kAskEvery),
+                        [weak = weak_from_this()](bool) {
+                          if (const auto self = weak.lock()) self->ConnectTo(self->rooms_);
+                        });
+    }
     socket_->Close(CloseCode(status), Message(status));
   }
 
+  const std::string rooms_;
   const std::shared_ptr<http::WebSocket> socket_;
+  const absl::Time ask_until_ = absl::Now() + kAskFor;
   roomv1::ConnectRequest open_;
   int hops_ = 0;
+  grpc::Alarm again_;
   Mutex mutex_;
   std::shared_ptr<rpc::ClientBidi<roomv1::ConnectRequest, roomv1::ConnectResponse>> stream_
       ABSL_GUARDED_BY(mutex_);
@@ -160,8 +184,8 @@ void ServeSignalling(Backend& backend, http::Server& server) {
         TraceContext::Parse(request.Header("traceparent")));
     const TraceScope scope(span.context());
     open.set_token(BearerOf(request));
-    auto forward = std::make_shared<Forward>(std::move(open), socket);
-    forward->ConnectTo(backend.config.rooms_address);
+    auto forward = std::make_shared<Forward>(backend.config.rooms_address, std::move(open), socket);
+    forward->Start();
     return forward;
   };
   // As LiveKit's servers do; browsers, which are not told, ask /rtc/validate.

@@ -2,6 +2,7 @@
 // HTTP. Unknown fields are ignored here, as that API's clients expect.
 #include "api_server/multipart.h"
 #include "api_server/routes.h"
+#include "api_server/v1.h"
 #include "audio/wav.h"
 #include "base/status.h"
 #include "base/strings.h"
@@ -14,14 +15,9 @@ constexpr size_t kMaxInput = 4096;  // characters of a speech request, as that A
 constexpr int kSpeechRate = 24'000;
 constexpr size_t kAudioPiece = 32 << 10;
 
-absl::Status Allowed(const Backend& backend, const http::Request& request, auth::Claims& claims) {
-  PARLEY_ASSIGN_OR_RETURN(claims, Authenticate(backend, request));
-  return claims.agent_admin ? absl::OkStatus() : auth::RequireRoomCreate(claims);
-}
-
 struct SpeechRequest {
   std::string input;
-  std::string engine;
+  V1Model model;
   std::string voice;
   std::string format;
   double speed = 1;
@@ -31,8 +27,8 @@ absl::StatusOr<SpeechRequest> ReadSpeech(const http::Request& request) {
   PARLEY_ASSIGN_OR_RETURN(Body body, Body::Parse(request.body));
   SpeechRequest speech;
   speech.input = body.Text("input");
-  speech.engine = body.Text("model", "flite");
-  speech.voice = body.Text("voice", speech.engine == "flite" ? "slt" : "");
+  speech.model = ReadV1Model(body.Text("model", "flite"));
+  speech.voice = body.Text("voice", speech.model.engine == "flite" ? "slt" : "");
   speech.format = body.Text("response_format", "wav");
   speech.speed = body.Number("speed", 1, 0.5, 2);
   PARLEY_RETURN_IF_ERROR(body.Finish(/*ignore_unknown=*/true));
@@ -55,7 +51,8 @@ absl::StatusOr<std::string> SynthesizeAll(Backend& backend, const auth::Claims& 
   config.mutable_context()->set_project(claims.project);
   config.mutable_context()->set_traceparent(CurrentTrace().Traceparent());
   auto& voice = *config.add_voices();
-  voice.set_engine(speech.engine);
+  voice.set_engine(speech.model.engine);
+  if (!speech.model.model.empty()) (*voice.mutable_options())["model"] = speech.model.model;
   voice.set_voice(speech.voice);
   voice.set_rate(static_cast<float>(speech.speed));
   config.set_sample_rate_hz(kSpeechRate);
@@ -73,8 +70,7 @@ absl::StatusOr<std::string> SynthesizeAll(Backend& backend, const auth::Claims& 
 }
 
 absl::StatusOr<http::Response> Speak(Backend& backend, const http::Request& request) {
-  auth::Claims claims;
-  PARLEY_RETURN_IF_ERROR(Allowed(backend, request, claims));
+  PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, AuthenticateV1(backend, request));
   PARLEY_ASSIGN_OR_RETURN(const SpeechRequest speech, ReadSpeech(request));
   PARLEY_ASSIGN_OR_RETURN(const std::string pcm, SynthesizeAll(backend, claims, speech));
   http::Response response;
@@ -86,7 +82,7 @@ absl::StatusOr<http::Response> Speak(Backend& backend, const http::Request& requ
 
 struct TranscriptionRequest {
   audio::Wav wav;
-  std::string engine = "pocketsphinx";
+  V1Model model = {"pocketsphinx", ""};
   std::string language;
   std::string grammar;
   std::vector<std::string> phrases;
@@ -99,12 +95,15 @@ absl::StatusOr<TranscriptionRequest> ReadTranscription(const http::Request& requ
   TranscriptionRequest out;
   bool have_file = false;
   for (const FormPart& part : parts) {
-    const std::string text(part.data);
     if (part.name == "file") {
       PARLEY_ASSIGN_OR_RETURN(out.wav, audio::ParseWav(part.data));
       have_file = true;
-    } else if (part.name == "model" && text != "whisper-1") {
-      out.engine = text;
+      continue;
+    }
+    if (!IsValidUtf8(part.data)) return InvalidArgument("a part of the form is not UTF-8");
+    const std::string text(part.data);
+    if (part.name == "model") {
+      out.model = ReadV1Model(text);
     } else if (part.name == "language") {
       out.language = text;
     } else if (part.name == "grammar") {
@@ -120,8 +119,8 @@ absl::StatusOr<TranscriptionRequest> ReadTranscription(const http::Request& requ
     }
   }
   if (!have_file) return InvalidArgument("the form has no part named file");
-  if (out.format != "json" && out.format != "text")
-    return InvalidArgument("response_format must be json or text");
+  if (out.format != "json" && out.format != "text" && out.format != "verbose_json")
+    return InvalidArgument("response_format must be json, text or verbose_json");
   return out;
 }
 
@@ -137,8 +136,13 @@ std::string FirstChannel(const audio::Wav& wav) {
   return bytes;
 }
 
-absl::StatusOr<std::string> RecognizeAll(Backend& backend, const auth::Claims& claims,
-                                         const TranscriptionRequest& request) {
+struct Heard {
+  std::string text;
+  Json words = Json::array();  // {"word", "start", "end"}, in seconds
+};
+
+absl::StatusOr<Heard> RecognizeAll(Backend& backend, const auth::Claims& claims,
+                                   const TranscriptionRequest& request) {
   grpc::ClientContext context;
   Prepare(context, backend.context.ServiceToken(claims.project), absl::Seconds(60));
   auto stream = backend.stt->Recognize(&context);
@@ -147,7 +151,8 @@ absl::StatusOr<std::string> RecognizeAll(Backend& backend, const auth::Claims& c
   config.mutable_context()->set_project(claims.project);
   config.mutable_context()->set_traceparent(CurrentTrace().Traceparent());
   auto& engine = *config.add_engines();
-  engine.set_engine(request.engine);
+  engine.set_engine(request.model.engine);
+  engine.set_model(request.model.model);
   engine.set_language(request.language);
   engine.set_grammar(request.grammar);
   for (const std::string& phrase : request.phrases) engine.add_phrases(phrase);
@@ -159,54 +164,69 @@ absl::StatusOr<std::string> RecognizeAll(Backend& backend, const auth::Claims& c
     if (!stream->Write(message)) break;
   }
   stream->WritesDone();
-  std::string text;
+  Heard heard;
   speech::v1::RecognizeResponse answer;
   while (stream->Read(&answer)) {
     if (!answer.has_final() || answer.final().text().empty()) continue;
-    if (!text.empty()) text += ' ';
-    text += answer.final().text();
+    if (!heard.text.empty()) heard.text += ' ';
+    heard.text += answer.final().text();
+    for (const speech::v1::WordTiming& word : answer.final().words()) {
+      heard.words.push_back({{"word", word.word()},
+                             {"start", word.start_ms() / 1000.0},
+                             {"end", word.end_ms() / 1000.0}});
+    }
   }
   PARLEY_RETURN_IF_ERROR(rpc::FromGrpcStatus(stream->Finish()));
-  return text;
+  return heard;
 }
 
 absl::StatusOr<http::Response> Transcribe(Backend& backend, const http::Request& request) {
-  auth::Claims claims;
-  PARLEY_RETURN_IF_ERROR(Allowed(backend, request, claims));
+  PARLEY_ASSIGN_OR_RETURN(const auth::Claims claims, AuthenticateV1(backend, request));
   PARLEY_ASSIGN_OR_RETURN(const TranscriptionRequest form, ReadTranscription(request));
-  PARLEY_ASSIGN_OR_RETURN(const std::string text, RecognizeAll(backend, claims, form));
-  if (form.format == "json") return JsonResponse({{"text", text}});
+  PARLEY_ASSIGN_OR_RETURN(const Heard heard, RecognizeAll(backend, claims, form));
+  if (form.format == "json") return JsonResponse({{"text", heard.text}});
+  if (form.format == "verbose_json") {
+    const size_t samples = form.wav.samples.size() / static_cast<size_t>(form.wav.channels);
+    return JsonResponse({{"task", "transcribe"},
+                         {"language", form.language.empty() ? "en" : form.language},
+                         {"duration", static_cast<double>(samples) / form.wav.rate_hz},
+                         {"text", heard.text},
+                         {"words", heard.words}});
+  }
   http::Response response;
   response.content_type = "text/plain; charset=utf-8";
-  response.body = text + "\n";
+  response.body = heard.text + "\n";
   return response;
 }
 
 }  // namespace
 
 void AddSpeechRoutes(Backend& backend, std::vector<Route>& routes) {
-  const char* kGrant = "agent.admin or video.roomCreate";
   routes.push_back(
       {"POST", "/v1/audio/speech",
-       "Text to speech: model is the engine (flite, espeak), voice its voice", kGrant,
-       Json::parse(R"json({"type": "object", "required": ["input"], "properties": {
+       "Text to speech: model is ENGINE/MODEL, an engine (flite, espeak) or a model of the engine "
+       "openai; voice its voice",
+       kV1Grant, Json::parse(R"json({"type": "object", "required": ["input"], "properties": {
                       "model": {"type": "string", "default": "flite"}, "voice": {"type": "string"},
                       "input": {"type": "string", "maxLength": 4096}, "speed": {"type": "number", "minimum": 0.5, "maximum": 2},
                       "response_format": {"enum": ["wav", "pcm"]}}})json"),
-       200, [&backend](const http::Request& request) { return Answer(Speak(backend, request)); }});
+       200, [&backend](const http::Request& request) {
+         return AnswerV1(backend, [&] { return Speak(backend, request); });
+       }});
   routes.push_back(
       {"POST", "/v1/audio/transcriptions",
        "Speech to text of a WAV file (multipart/form-data: file, model, language, grammar, "
        "response_format)",
-       kGrant,
+       kV1Grant,
        Json::parse(
            R"json({"type": "object", "required": ["file"], "x-multipart": true, "properties": {
                       "file": {"type": "string", "format": "binary"}, "model": {"type": "string", "default": "pocketsphinx"},
                       "language": {"type": "string"}, "grammar": {"type": "string", "description": "JSGF"},
                       "prompt": {"type": "string", "description": "JSGF, or phrases with commas between"},
-                      "response_format": {"enum": ["json", "text"]}}})json"),
-       200,
-       [&backend](const http::Request& request) { return Answer(Transcribe(backend, request)); }});
+                      "response_format": {"enum": ["json", "text", "verbose_json"]}}})json"),
+       200, [&backend](const http::Request& request) {
+         return AnswerV1(backend, [&] { return Transcribe(backend, request); });
+       }});
 }
 
 }  // namespace parley::api_server

@@ -16,6 +16,7 @@
 #include "speech/cancel.h"
 #include "speech/engines.h"
 #include "speech/llm.h"
+#include "speech/realtime.h"
 
 namespace parley {
 
@@ -26,6 +27,7 @@ struct LlmGatewayParts {
   speech::EngineTable<speech::LlmEngine>& engines;
   speech::Breakers& breakers;
   LlmGatewayMetrics& metrics;
+  speech::EngineTable<speech::RealtimeEngine>& realtime;
   gateway::Streams& streams;
   Executor& models;  // a thread for each answer under way
 };

@@ -12,6 +12,22 @@ constexpr int kMaxTools = 256;
 
 }  // namespace
 
+absl::StatusOr<speech::ChatItem> ToItem(const llm::v1::ChatItem& item) {
+  switch (item.item_case()) {
+    case llm::v1::ChatItem::kMessage:
+      return speech::ChatMessage{item.message().role(), item.message().text(),
+                                 item.message().interrupted()};
+    case llm::v1::ChatItem::kToolCall:
+      return speech::ChatToolCall{item.tool_call().call_id(), item.tool_call().name(),
+                                  item.tool_call().arguments_json()};
+    case llm::v1::ChatItem::kToolResult:
+      return speech::ChatToolResult{item.tool_result().call_id(), item.tool_result().name(),
+                                    item.tool_result().output(), item.tool_result().is_error()};
+    default:
+      return InvalidArgument("the item is empty");
+  }
+}
+
 absl::StatusOr<speech::ChatPrompt> ToPrompt(const llm::v1::ChatRequest& request) {
   if (request.items_size() > kMaxItems)
     return InvalidArgument("a history of {} items; at most {}", request.items_size(), kMaxItems);
@@ -19,24 +35,11 @@ absl::StatusOr<speech::ChatPrompt> ToPrompt(const llm::v1::ChatRequest& request)
     return InvalidArgument("{} tools; at most {}", request.tools_size(), kMaxTools);
   speech::ChatPrompt prompt;
   for (const llm::v1::ChatItem& item : request.items()) {
-    switch (item.item_case()) {
-      case llm::v1::ChatItem::kMessage:
-        prompt.items.emplace_back(speech::ChatMessage{item.message().role(), item.message().text(),
-                                                      item.message().interrupted()});
-        break;
-      case llm::v1::ChatItem::kToolCall:
-        prompt.items.emplace_back(speech::ChatToolCall{item.tool_call().call_id(),
-                                                       item.tool_call().name(),
-                                                       item.tool_call().arguments_json()});
-        break;
-      case llm::v1::ChatItem::kToolResult:
-        prompt.items.emplace_back(
-            speech::ChatToolResult{item.tool_result().call_id(), item.tool_result().name(),
-                                   item.tool_result().output(), item.tool_result().is_error()});
-        break;
-      default:
-        return InvalidArgument("item {} of the history is empty", prompt.items.size() + 1);
+    absl::StatusOr<speech::ChatItem> one = ToItem(item);
+    if (!one.ok()) {
+      return InvalidArgument("item {} of the history is empty", prompt.items.size() + 1);
     }
+    prompt.items.push_back(*std::move(one));
   }
   for (const llm::v1::Tool& tool : request.tools())
     prompt.tools.push_back({tool.name(), tool.description(), tool.parameters_json()});

@@ -5,11 +5,13 @@
 
 #include "base/status.h"
 #include "engines/openai/openai.h"
+#include "engines/openai/realtime.h"
 #include "engines/rules/engine.h"
 #include "engines/scripted/scripted.h"
 #include "gateway/gateway.h"
 #include "gateway/usage.h"
 #include "llm_gateway/chat_call.h"
+#include "llm_gateway/realtime_call.h"
 #include "parley/llm/v1/llm.grpc.pb.h"
 #include "rpc/bidi.h"
 #include "rpc/channel.h"
@@ -24,6 +26,11 @@ class Service final : public llm::v1::LanguageModelService::CallbackService {
   grpc::ServerWriteReactor<llm::v1::ChatResponse>* Chat(
       grpc::CallbackServerContext* context, const llm::v1::ChatRequest* request) override {
     return ChatCall::Start(parts_, rpc::BearerOf(*context), *request);
+  }
+
+  grpc::ServerBidiReactor<llm::v1::RealtimeRequest, llm::v1::RealtimeResponse>* Realtime(
+      grpc::CallbackServerContext* context) override {
+    return RealtimeCall::Start<RealtimeCall>(parts_, rpc::BearerOf(*context));
   }
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
@@ -50,7 +57,8 @@ class Service final : public llm::v1::LanguageModelService::CallbackService {
 };
 
 absl::Status AddEngines(const LlmGatewayConfig& config, gateway::Shared& shared,
-                        speech::EngineTable<speech::LlmEngine>& engines) {
+                        speech::EngineTable<speech::LlmEngine>& engines,
+                        speech::EngineTable<speech::RealtimeEngine>& realtime) {
   using gateway::Metered;
   engines.Add("rules", Metered(std::make_unique<engines::RulesEngine>(), shared.MeterOfEmbedded()));
   PARLEY_ASSIGN_OR_RETURN(const gateway::ProviderConfig provider, config.openai.Resolve("llm"));
@@ -61,8 +69,11 @@ absl::Status AddEngines(const LlmGatewayConfig& config, gateway::Shared& shared,
     options.default_model = provider.model;
     options.timeout = config.timeout;
     PARLEY_ASSIGN_OR_RETURN(const gateway::Meter meter, shared.MeterOf("openai", provider));
-    engines.Add("openai",
-                Metered(std::make_unique<engines::OpenAiEngine>(std::move(options)), meter));
+    engines.Add("openai", Metered(std::make_unique<engines::OpenAiEngine>(options), meter));
+    PARLEY_ASSIGN_OR_RETURN(auto sockets, http::WebSocketClient::Start());
+    realtime.Add("openai-realtime", Metered(std::make_unique<engines::OpenAiRealtimeEngine>(
+                                                std::move(options), std::move(sockets)),
+                                            meter));
   }
   if (!config.script.empty()) {
     PARLEY_ASSIGN_OR_RETURN(const engines::Script script, engines::Script::Load(config.script));
@@ -97,17 +108,18 @@ int Run(const LlmGatewayConfig& config, service::Context& context,
   const auto shared = gateway::Shared::Create("llm", config.shared, context, breakers);
   if (!shared.ok()) return service::FailStart("llm-gateway", shared.status());
   speech::EngineTable<speech::LlmEngine> engines("language model");
-  if (const absl::Status added = AddEngines(config, **shared, engines); !added.ok())
+  speech::EngineTable<speech::RealtimeEngine> realtime("realtime model");
+  if (const absl::Status added = AddEngines(config, **shared, engines, realtime); !added.ok())
     return service::FailStart("llm-gateway", added);
   LlmGatewayMetrics metrics(context.registry(), engines.names());
   const auto limit = static_cast<size_t>(config.max_chats);
   gateway::Streams streams(limit);
   Executor models(limit, limit);
-  LlmGatewayParts parts{config, context, engines, breakers, metrics, streams, models};
+  LlmGatewayParts parts{config, context, engines, breakers, metrics, realtime, streams, models};
   Service service(parts);
   service::Context::Hooks hooks;
   hooks.started = std::move(started);
-  gateway::UsageService usage(context, (*shared)->ledger());
+  gateway::UsageService usage(context, **shared);
   const int code = context.Serve({&service, &usage}, std::move(hooks));
   streams.WaitEmpty();
   return code;

@@ -15,6 +15,8 @@ LlmGatewayMetrics::LlmGatewayMetrics(prometheus::Registry& registry,
                                      const std::vector<std::string>& engines)
     : chats_active(
           metrics::Gauge(registry, "parley_llm_chats_active", "Answers that are being made")),
+      realtime_active(metrics::Gauge(registry, "parley_llm_realtime_active",
+                                     "Conversations with models that hear and speak")),
       input_tokens(metrics::Counter(registry, kTokens, kTokensHelp, {{"direction", "input"}})),
       output_tokens(metrics::Counter(registry, kTokens, kTokensHelp, {{"direction", "output"}})),
       fallbacks(metrics::Counter(registry, "parley_llm_fallbacks_total",

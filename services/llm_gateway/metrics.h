@@ -22,6 +22,7 @@ struct LlmGatewayMetrics {  // every metric of the service, in one place
   void CountError(absl::StatusCode code);  // parley_llm_errors_total{code}
 
   prometheus::Gauge& chats_active;     // parley_llm_chats_active
+  prometheus::Gauge& realtime_active;  // parley_llm_realtime_active
   prometheus::Counter& input_tokens;   // parley_llm_tokens_total{direction="input"}
   prometheus::Counter& output_tokens;  // …{direction="output"}
   prometheus::Counter& fallbacks;      // parley_llm_fallbacks_total

@@ -25,6 +25,7 @@ class AttachedParticipant final : public room::ParticipantSink {
   void OnJoined(const room::Joined& joined) override;
   void OnEvent(const room::Event& event) override;
   void OnFrame(uint32_t track_number, const room::Frame& frame) override;
+  bool TakesEarlySpeech() const override { return true; }
 
  private:
   const std::weak_ptr<AttachSession> stream_;

@@ -198,6 +198,7 @@ void Connector::Begin(const std::string& url, const std::string& token) {
   auto watcher = room_->Join(join, std::make_shared<WatcherSink>(weak_from_this()));
   if (!watcher.ok()) return End(watcher.status());
   watcher_ = *std::move(watcher);
+  room_->ExpectAgents(1);  // that of the job which this room is for
   external_ =
       signalling::ExternalRoom::Join(*connectors_.parts().engine, *connectors_.parts().sockets,
                                      {.url = url, .token = token}, weak_from_this());
@@ -482,6 +483,10 @@ void Connector::OnPacket(const lk::DataPacket& packet, bool reliable) {
     call->destination_identity = agent_identity_;
     return (void)seat.participant->SendRpc(*std::move(call));
   }
+  if (auto key = KeyFromClient(packet)) {
+    key->destination_identities = {agent_identity_};
+    return (void)seat.participant->SendData(*std::move(key));
+  }
   auto piece = seat.in.FromClient(packet);
   if (!piece) return;
   std::visit([&](auto& any) { any.destination_identities = {agent_identity_}; }, *piece);
@@ -636,6 +641,7 @@ void Connector::SendOut(const room::Event& event, const std::string& to, DataStr
     external_->SendPacket(std::move(packet), reliable);
   };
   if (const auto* data = std::get_if<room::DataPacket>(&event)) {
+    if (auto key = KeyToClient(*data)) return send(*std::move(key), true);
     lk::DataPacket packet;
     packet.set_participant_identity(data->from_identity);
     lk::UserPacket& user = *packet.mutable_user();

@@ -11,6 +11,10 @@ void ToProto(absl::Duration duration, google::protobuf::Duration* out) {
       absl::ToInt64Nanoseconds(duration - absl::Seconds(absl::ToInt64Seconds(duration)))));
 }
 
+absl::Duration FromProto(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
 void ToProto(absl::Time time, google::protobuf::Timestamp* out) {
   const int64_t micros = absl::ToUnixMicros(time);
   out->set_seconds(micros / 1'000'000);
@@ -393,6 +397,15 @@ void ToProto(const room::RoomInfo& room, const std::string& media_url, pb::Room*
   out->set_num_participants(room.num_participants);
   out->set_num_agents(room.num_agents);
   out->set_media_url(media_url);
+}
+
+void ApplyHeritage(const pb::Room& before, room::RoomOptions& options) {
+  options.sid = before.sid();
+  options.metadata = before.metadata();
+  options.empty_timeout = FromProto(before.empty_timeout());
+  options.departure_timeout = FromProto(before.departure_timeout());
+  options.max_participants = before.max_participants();
+  options.had_people = before.num_participants() > 0;
 }
 
 void ToProto(const room::Joined& joined, const std::string& media_url, pb::Joined* out) {

@@ -28,6 +28,8 @@ pb::DisconnectReason ToProto(room::LeaveReason reason);
 void ToProto(const room::Track& track, pb::Track* out);
 void ToProto(const room::ParticipantInfo& participant, pb::Participant* out);
 void ToProto(const room::RoomInfo& room, const std::string& media_url, pb::Room* out);
+// The settings under which a room was, for it to go on.
+void ApplyHeritage(const pb::Room& before, room::RoomOptions& options);
 void ToProto(const room::Joined& joined, const std::string& media_url, pb::Joined* out);
 void ToProto(const room::Event& event, const std::string& media_url, pb::RoomEvent* out);
 

@@ -5,6 +5,13 @@
 namespace parley::room_server {
 namespace {
 
+constexpr char kDtmfTopic[] = "parley.dtmf";
+constexpr std::string_view kDtmfKeys = "0123456789*#ABCD";  // in the order of their codes, 0 to 15
+
+bool IsKey(std::string_view text) {
+  return text.size() == 1 && kDtmfKeys.find(text) != std::string_view::npos;
+}
+
 namespace lk = ::parley::livekit::v1;
 
 constexpr auto kTextMime = "text/plain";
@@ -193,6 +200,30 @@ std::optional<room::RpcPacket> RpcFromClient(const lk::DataPacket& packet) {
     out.error_code = kRpcVersionUnsupported;  // compressed: of a newer protocol than ours
     out.error_message = "the response is in a form that this server does not know";
   }
+  return out;
+}
+
+std::optional<room::DataPacket> KeyFromClient(const lk::DataPacket& packet) {
+  if (!packet.has_sip_dtmf()) return std::nullopt;
+  room::DataPacket out;
+  const lk::SipDTMF& key = packet.sip_dtmf();
+  // Some say the digit, some the code, most both.
+  out.payload = key.digit();
+  if (out.payload.empty() && key.code() < kDtmfKeys.size()) out.payload = kDtmfKeys[key.code()];
+  if (!IsKey(out.payload)) return std::nullopt;
+  out.topic = kDtmfTopic;
+  out.reliable = true;
+  out.destination_identities = {packet.destination_identities().begin(),
+                                packet.destination_identities().end()};
+  return out;
+}
+
+std::optional<lk::DataPacket> KeyToClient(const room::DataPacket& packet) {
+  if (packet.topic != kDtmfTopic || !IsKey(packet.payload)) return std::nullopt;
+  lk::DataPacket out;
+  out.set_participant_identity(packet.from_identity);
+  out.mutable_sip_dtmf()->set_digit(packet.payload);
+  out.mutable_sip_dtmf()->set_code(static_cast<uint32_t>(kDtmfKeys.find(packet.payload)));
   return out;
 }
 

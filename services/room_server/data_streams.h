@@ -52,5 +52,9 @@ class DataStreams {
 // A step of a call. nullopt: none.
 std::optional<room::RpcPacket> RpcFromClient(const livekit::v1::DataPacket& packet);
 livekit::v1::DataPacket ToClient(const room::RpcPacket& packet);
+// A telephone's key: in our rooms a packet on the topic parley.dtmf whose payload it is. nullopt:
+// none, or one that there is not.
+std::optional<room::DataPacket> KeyFromClient(const livekit::v1::DataPacket& packet);
+std::optional<livekit::v1::DataPacket> KeyToClient(const room::DataPacket& packet);
 
 }  // namespace parley::room_server

@@ -15,6 +15,7 @@ constexpr absl::Duration kCallTimeout = absl::Seconds(2);
 constexpr absl::Duration kFirstRetry = absl::Milliseconds(100);
 constexpr absl::Duration kMaxRetry = absl::Seconds(5);
 constexpr size_t kMaxCalls = 256;  // under way at once
+constexpr size_t kMaxConfirmed = 64;
 
 bool MayHelpToRepeat(absl::StatusCode code) {
   switch (code) {
@@ -33,6 +34,11 @@ bool MayHelpToRepeat(absl::StatusCode code) {
 
 std::string KeyOf(const Wish& wish) {
   return wish.instance.empty() ? wish.agent_name : wish.agent_name + "\n" + wish.instance;
+}
+
+std::string DefaultKey(const Wish& wish) {
+  const std::string key = wish.room_sid + "/" + wish.agent_name;
+  return wish.instance.empty() ? key : key + "/" + wish.instance;
 }
 
 }  // namespace
@@ -65,9 +71,11 @@ Dispatcher::Dispatcher(std::shared_ptr<grpc::Channel> channel, TokenSource token
 
 Dispatcher::~Dispatcher() { Stop(); }
 
-void Dispatcher::Want(Wish wish) {
+bool Dispatcher::Want(Wish wish) {
   MutexLock lock(&mutex_);
-  AddLocked(std::move(wish));
+  bool added = false;
+  AddLocked(std::move(wish), &added);
+  return added;
 }
 
 absl::StatusOr<std::string> Dispatcher::WantNow(Wish wish) {
@@ -90,21 +98,42 @@ absl::StatusOr<std::string> Dispatcher::WantNow(Wish wish) {
   return entry->dispatch_id;
 }
 
-bool Dispatcher::Wanted(const std::string& room_sid, const std::string& agent_name) const {
+std::map<std::string, std::string> Dispatcher::Confirmed(const std::string& room_sid) const {
+  std::map<std::string, std::string> confirmed;
   MutexLock lock(&mutex_);
   const auto room = rooms_.find(room_sid);
-  return room != rooms_.end() && room->second.contains(agent_name);
+  if (room == rooms_.end()) return confirmed;
+  for (const auto& [key, entry] : room->second) {
+    const bool one_of_its_kind = entry->wish.instance.empty();
+    if (entry->settled && one_of_its_kind && confirmed.size() < kMaxConfirmed) {
+      confirmed[entry->wish.agent_name] = entry->dispatch_id;
+    }
+  }
+  return confirmed;
 }
 
-std::shared_ptr<Dispatcher::Entry> Dispatcher::AddLocked(Wish wish) {
+void Dispatcher::Inherit(const std::string& room_sid,
+                         const std::map<std::string, std::string>& confirmed) {
+  MutexLock lock(&mutex_);
+  if (stopped_) return;
+  for (const auto& [name, dispatch_id] : confirmed) {
+    std::shared_ptr<Entry>& entry = rooms_[room_sid][name];
+    if (entry != nullptr) continue;
+    entry = std::make_shared<Entry>();
+    entry->wish.room_sid = room_sid;
+    entry->wish.agent_name = name;
+    entry->settled = true;
+    entry->dispatch_id = dispatch_id;
+  }
+}
+
+std::shared_ptr<Dispatcher::Entry> Dispatcher::AddLocked(Wish wish, bool* added) {
   if (stopped_) return nullptr;
   std::shared_ptr<Entry>& entry = rooms_[wish.room_sid][KeyOf(wish)];
   if (entry != nullptr) return entry;
+  if (added != nullptr) *added = true;
   entry = std::make_shared<Entry>();
-  if (wish.idempotency_key.empty()) {
-    wish.idempotency_key = wish.room_sid + "/" + wish.agent_name;
-    if (!wish.instance.empty()) wish.idempotency_key += "/" + wish.instance;
-  }
+  if (wish.idempotency_key.empty()) wish.idempotency_key = DefaultKey(wish);
   entry->wish = std::move(wish);
   pending_[entry.get()] = entry;
   metrics_.dispatches_pending.Set(static_cast<double>(pending_.size()));
@@ -163,6 +192,13 @@ void Dispatcher::SettleLocked(Entry& entry, const absl::Status& status, std::str
     // Nobody serves rooms that name no agent: as good as done.
     entry.status = absl::OkStatus();
     metrics_.dispatches_unserved.Increment();
+    if (wish.on_nobody) wish.on_nobody();
+  } else if (const ErrorReason why = ReasonOf(status);
+             why.reason == "KEY_REUSED" && wish.idempotency_key == DefaultKey(wish)) {
+    // Somebody else's wish for the room's agent came first, at the server that had the room before.
+    entry.status = absl::OkStatus();
+    const auto known = why.metadata.find("dispatch_id");
+    if (known != why.metadata.end()) entry.dispatch_id = known->second;
   } else if (MayHelpToRepeat(status.code())) {
     const int doublings = std::min(entry.answers - 1, 8);
     const absl::Duration wait = std::min(kMaxRetry, kFirstRetry * (1 << doublings));
@@ -178,6 +214,7 @@ void Dispatcher::SettleLocked(Entry& entry, const absl::Status& status, std::str
     return;
   } else {
     metrics_.dispatches_refused.Increment();
+    if (wish.on_nobody) wish.on_nobody();
     log_.Error("the broker refuses a dispatch", {{"room", wish.room},
                                                  {"project", wish.project},
                                                  {"agent_name", wish.agent_name},

@@ -35,6 +35,9 @@ struct Wish {
   std::string idempotency_key;  // default <room sid>/<agent name>, /<instance> if there is one
   std::string instance;         // not "": not the room's one, but another of the same name
   TraceContext trace;           // what it is wished for
+  // Called once, when no agent will come of it: refused, or served by nobody. With the dispatcher's
+  // lock held: return at once, call nothing of it. May be empty.
+  std::function<void()> on_nobody;
 };
 
 // Thread-safe.
@@ -47,14 +50,16 @@ class Dispatcher {
   ~Dispatcher();  // as Stop()
 
   // Each agent name and instance at most once per room; a second wish for it changes nothing. Does
-  // not block.
-  void Want(Wish wish);
+  // not block. Says whether it was new.
+  bool Want(Wish wish);
   // The same, and waits for the broker's answer (at most ~2 s): the dispatch's id. The id of an
   // agent that was wished for before is that of its first dispatch. On Unavailable and
   // DeadlineExceeded the wish stays and is retried; other errors of the broker end it.
   absl::StatusOr<std::string> WantNow(Wish wish);
-  // Has this agent been wished for in this room?
-  bool Wanted(const std::string& room_sid, const std::string& agent_name) const;
+  // The room's agents that a broker has confirmed: name → id of the dispatch. At most 64.
+  std::map<std::string, std::string> Confirmed(const std::string& room_sid) const;
+  // What another room server said so of this room before it died: these are not asked for again.
+  void Inherit(const std::string& room_sid, const std::map<std::string, std::string>& confirmed);
   // The room is over: its wishes are dropped. What the broker confirmed ends by itself.
   void RoomClosed(const std::string& room_sid);
   // Cancels calls under way and waits for them. Nothing is sent any more.
@@ -65,7 +70,9 @@ class Dispatcher {
   struct Call;
   using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by agent name and instance
 
-  std::shared_ptr<Entry> AddLocked(Wish wish) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `added`, if given: whether it is new. Null: stopped.
+  std::shared_ptr<Entry> AddLocked(Wish wish, bool* added = nullptr)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendLocked(const std::shared_ptr<Entry>& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnAnswer(const std::shared_ptr<Call>& call, const grpc::Status& status);
   void SettleLocked(Entry& entry, const absl::Status& status, std::string dispatch_id)

@@ -1,5 +1,7 @@
 #include "room_server/host.h"
 
+#include <absl/time/clock.h>
+#include <parley/room/v1/directory.pb.h>
 #include <parley/room/v1/room.pb.h>
 
 #include <algorithm>
@@ -14,6 +16,7 @@ namespace parley::room_server {
 namespace {
 
 constexpr absl::Duration kHousekeeping = absl::Milliseconds(100);
+constexpr int kBeatsPerLease = 6;
 constexpr size_t kControlThreads = 4;
 constexpr size_t kAdmissionThreads = 2;
 constexpr size_t kControlQueue = 4096;
@@ -22,6 +25,18 @@ constexpr size_t kMaxToFree = 100'000;
 room::AdmissionObserver Observer(AdmissionLog* log) {
   if (log == nullptr) return {};
   return [log](const room::AdmissionRecord& record) { log->Write(record); };
+}
+
+// Of a room that is about to be made.
+room::RoomInfo InfoOf(const room::RoomOptions& options) {
+  return {.sid = options.sid,
+          .name = options.name,
+          .project = options.project,
+          .metadata = options.metadata,
+          .empty_timeout = options.empty_timeout,
+          .departure_timeout = options.departure_timeout,
+          .max_participants = options.max_participants,
+          .create_time = absl::Now()};
 }
 
 }  // namespace
@@ -100,10 +115,17 @@ absl::StatusOr<room::Rooms::Opened> Host::Open(const room::RoomOptions& options)
   }
   // Only names that a room may have reach the store.
   PARLEY_RETURN_IF_ERROR(room::Room::Create(options, context_.clock()).status());
-  if (draining_.load()) return Unavailable("this room server is draining; join another");
+  if (draining_.load()) {
+    const absl::Status status = Require(options.project, options.name).status();
+    if (ReasonOf(status).reason == "ROOM_ELSEWHERE") return status;
+    return WithReason(Unavailable("this room server is draining; join another"), "DRAINING");
+  }
   PARLEY_ASSIGN_OR_RETURN(const auto directory, this->directory());
   MutexLock stripe(&StripeOf(options.project, options.name));
-  absl::StatusOr<room_redis::Claim> claim = directory->TakeRoom(options.project, options.name);
+  room::RoomOptions ours = options;
+  ours.sid = NewId(kRoomPrefix);
+  absl::StatusOr<room_redis::Claim> claim =
+      directory->TakeRoom(options.project, options.name, Summary(InfoOf(ours)));
   if (!claim.ok()) {
     metrics_.directory_errors.Increment();
     return WithReason(Annotate(claim.status(), "asking which server holds the room"),
@@ -115,9 +137,38 @@ absl::StatusOr<room::Rooms::Opened> Host::Open(const room::RoomOptions& options)
     projects_.insert(options.project);
     to_free_.erase({options.project, options.name});
   }
-  auto opened = rooms_.Open(options);
+  auto opened = OpenTaken(ours, claim->heritage);
   if (!opened.ok()) (void)directory->FreeRooms(options.project, {options.name});
   return opened;
+}
+
+absl::StatusOr<room::Rooms::Opened> Host::OpenTaken(const room::RoomOptions& options,
+                                                    const std::string& heritage) {
+  pb::Room before;
+  pb::RoomHeritage agents;
+  const bool readable = !heritage.empty() && before.ParseFromString(heritage) &&
+                        agents.ParseFromString(heritage) && before.sid().starts_with(kRoomPrefix);
+  room::RoomOptions ours = options;
+  if (readable) ApplyHeritage(before, ours);
+  if (!readable || !room::Room::Create(ours, context_.clock()).ok()) return rooms_.Open(options);
+  PARLEY_ASSIGN_OR_RETURN(room::Rooms::Opened opened, rooms_.Open(ours));
+  if (!opened.created) return opened;
+  metrics_.rooms_taken_over.Increment();
+  context_.log().Info("a room goes on here after its server died or stopped",
+                      {{"room", ours.name}, {"project", ours.project}, {"sid", ours.sid}});
+  dispatcher_.Inherit(ours.sid, {agents.agents().begin(), agents.agents().end()});
+  opened.created = agents.agents().empty();
+  return opened;
+}
+
+std::string Host::Summary(const room::RoomInfo& info) const {
+  pb::Room room;
+  ToProto(info, media_url(), &room);
+  pb::RoomHeritage heritage;
+  for (const auto& [name, dispatch_id] : dispatcher_.Confirmed(info.sid)) {
+    (*heritage.mutable_agents())[name] = dispatch_id;
+  }
+  return room.SerializeAsString() + heritage.SerializeAsString();
 }
 
 absl::StatusOr<std::shared_ptr<room::Room>> Host::Require(const std::string& project,
@@ -167,18 +218,28 @@ void Host::Forget(const room::Room& room) {
   }
 }
 
-void Host::WantAgents(const room::Room& room, const std::vector<Wish>& wishes) {
+void Host::Want(room::Room& room, Wish wish) {
+  wish.on_nobody = [waiting = room.weak_from_this()] {
+    if (const auto room = waiting.lock()) room->ExpectAgents(-1);
+  };
+  // First: the agent may be quicker than we are.
+  room.ExpectAgents(1);
+  if (!dispatcher_.Want(std::move(wish))) room.ExpectAgents(-1);
+}
+
+void Host::WantAgents(room::Room& room, const std::vector<Wish>& wishes) {
   for (Wish wish : wishes) {
     wish.room_sid = room.sid();
     wish.trace = CurrentTrace();
-    dispatcher_.Want(std::move(wish));
+    Want(room, std::move(wish));
   }
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
 }
 
-absl::StatusOr<std::string> Host::WantAgentNow(const room::Room& room, Wish wish) {
+absl::StatusOr<std::string> Host::WantAgentNow(room::Room& room, Wish wish) {
   wish.room_sid = room.sid();
   wish.trace = CurrentTrace();
+  Want(room, wish);
   auto id = dispatcher_.WantNow(std::move(wish));
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
   return id;
@@ -195,7 +256,7 @@ void Host::Housekeep() {
     for (const auto& room : rooms_.CloseDue()) Forget(*room);
     const int64_t now_us = context_.clock().MonotonicMicros();
     if (now_us < next_beat_us) continue;
-    next_beat_us = now_us + absl::ToInt64Microseconds(config_.lease / 5);
+    next_beat_us = now_us + absl::ToInt64Microseconds(config_.lease / kBeatsPerLease);
     Heartbeats();
     UpdateGauges();
   }
@@ -224,12 +285,7 @@ void Host::Heartbeats() {
 
 void Host::Heartbeat(room_redis::Directory& directory, const std::string& project) {
   std::map<std::string, std::string> summaries;
-  const std::string url = media_url();
-  for (const auto& room : rooms_.List(project)) {
-    pb::Room summary;
-    ToProto(room->info(), url, &summary);
-    summaries[room->name()] = summary.SerializeAsString();
-  }
+  for (const auto& room : rooms_.List(project)) summaries[room->name()] = Summary(room->info());
   if (summaries.empty()) {
     MutexLock lock(&mutex_);
     if (rooms_.List(project).empty()) projects_.erase(project);
@@ -244,6 +300,7 @@ void Host::Heartbeat(room_redis::Directory& directory, const std::string& projec
     context_.log().Error("another room server holds this room; closing ours",
                          {{"room", name}, {"project", project}});
     metrics_.rooms_lost.Increment();
+    if (const auto room = rooms_.Find(project, name)) presence_.GoesOnElsewhere(room->sid());
     if (const auto room = rooms_.Close(project, name, room::LeaveReason::kConnectionLost,
                                        "the room moved to another server")) {
       dispatcher_.RoomClosed(room->sid());
@@ -278,19 +335,36 @@ void Host::Drain(absl::Duration drain) {
   }
   presence_.Stop();
   for (const auto& room : rooms_.ListAll()) {
+    if (const room::RoomInfo info = room->info(); info.num_participants + info.num_agents > 0) {
+      MutexLock lock(&mutex_);
+      left_behind_[room->project()].push_back(room->name());
+    }
     rooms_.Close(room->project(), room->name(), room::LeaveReason::kServerShutdown,
                  "the room server is stopping");
     dispatcher_.RoomClosed(room->sid());
   }
+  LeaveDirectory();  // now: who was in them is on its way to another server
+}
+
+void Host::LeaveDirectory() {
+  std::map<std::string, std::vector<std::string>> left_behind;
+  {
+    MutexLock lock(&mutex_);
+    left_behind = left_behind_;
+    for (const std::string& project : projects_) left_behind[project];
+  }
+  const auto directory = this->directory();
+  if (!directory.ok()) return;
+  for (const auto& [project, rooms] : left_behind) {
+    if (!(*directory)->Leave(project, rooms).ok()) return;  // the lease ends by itself
+  }
 }
 
 void Host::Stop() {
-  std::set<std::string> projects;
   {
     MutexLock lock(&mutex_);
     if (std::exchange(stopped_, true)) return;
     wake_.SignalAll();
-    projects = projects_;
   }
   if (housekeeper_.joinable()) housekeeper_.join();
   dispatcher_.Stop();
@@ -298,11 +372,7 @@ void Host::Stop() {
   control_.Stop();
   admissions_.Stop();
   ticker_.Stop();
-  if (const auto directory = this->directory(); directory.ok()) {
-    for (const std::string& project : projects) {
-      if (!(*directory)->Leave(project).ok()) break;  // the lease ends by itself
-    }
-  }
+  LeaveDirectory();
 }
 
 }  // namespace parley::room_server

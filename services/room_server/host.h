@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -53,7 +54,8 @@ class Host {
 
   // The listener is open; from now on rooms can be opened.
   void Start(std::string media_url);
-  // Refuses new rooms, waits until people have left or `drain` passed, closes what is left.
+  // Refuses new rooms, waits until people have left or `drain` passed, and closes what is left,
+  // which goes on at another server.
   void Drain(absl::Duration drain);
   // Ends the background threads. Idempotent.
   void Stop();
@@ -69,6 +71,11 @@ class Host {
   void Admit(Ticket ticket, std::shared_ptr<room::ParticipantSink> sink, Admitted done);
 
   // The calls below may block for a round trip to the store.
+
+  // The room of this name: the one here, a new one, or one whose server died, as far as the
+  // directory knows it: `created` means that nobody has asked for its agents yet.
+  //   as Rooms::Open, and FailedPrecondition (ROOM_ELSEWHERE), Unavailable (STORE_UNAVAILABLE, or
+  //   DRAINING: another server takes it)
   absl::StatusOr<room::Rooms::Opened> Open(const room::RoomOptions& options);
   // The room, if this replica has it. NotFound: nobody has; FailedPrecondition: ROOM_ELSEWHERE.
   absl::StatusOr<std::shared_ptr<room::Room>> Require(const std::string& project,
@@ -79,10 +86,10 @@ class Host {
                      uint64_t lowest_token);
 
   // Wishes for each agent, for the calling thread's trace; drops them when the room closed
-  // meanwhile. Does not block.
-  void WantAgents(const room::Room& room, const std::vector<Wish>& wishes);
+  // meanwhile. Does not block. Until they are there the room keeps what is said.
+  void WantAgents(room::Room& room, const std::vector<Wish>& wishes);
   // The same, waiting for the broker; the dispatch's id.
-  absl::StatusOr<std::string> WantAgentNow(const room::Room& room, Wish wish);
+  absl::StatusOr<std::string> WantAgentNow(room::Room& room, Wish wish);
 
   room::Rooms& rooms() { return rooms_; }
   std::string media_url() const;
@@ -103,11 +110,18 @@ class Host {
       const std::shared_ptr<room::ParticipantSink>& sink);
   absl::StatusOr<std::shared_ptr<room::Participant>> OpenAndJoin(
       const Ticket& ticket, const std::shared_ptr<room::ParticipantSink>& sink);
+  void Want(room::Room& room, Wish wish);
   absl::StatusOr<std::shared_ptr<room_redis::Directory>> directory() const;
   absl::Status Elsewhere(std::string_view name, const std::string& media_url) const;
+  // What the directory is to know of a room, for this server's successor.
+  std::string Summary(const room::RoomInfo& info) const;
+  // `options`, or as the heritage says if that can be read.
+  absl::StatusOr<room::Rooms::Opened> OpenTaken(const room::RoomOptions& options,
+                                                const std::string& heritage);
   Mutex& StripeOf(const std::string& project, const std::string& name);
   // A room of ours is over: tell the dispatcher and the directory.
   void Forget(const room::Room& room);
+  void LeaveDirectory();
   void Housekeep();
   void Heartbeats();
   void Heartbeat(room_redis::Directory& directory, const std::string& project);
@@ -137,6 +151,8 @@ class Host {
   std::string media_url_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<room_redis::Directory> directory_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> projects_ ABSL_GUARDED_BY(mutex_);  // with rooms of ours since the start
+  // Rooms, by project, in which somebody was when the drain was over.
+  std::map<std::string, std::vector<std::string>> left_behind_ ABSL_GUARDED_BY(mutex_);
   // Rooms that are over but could not be freed in the directory: (project, name).
   std::set<std::pair<std::string, std::string>> to_free_ ABSL_GUARDED_BY(mutex_);
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

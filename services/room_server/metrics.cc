@@ -49,6 +49,8 @@ RoomServerMetrics::RoomServerMetrics(prometheus::Registry& registry)
                                         "Failed calls to the directory of rooms")),
       rooms_lost(metrics::Counter(registry, "parley_room_rooms_lost_total",
                                   "Rooms closed because another replica holds them")),
+      rooms_taken_over(metrics::Counter(registry, "parley_room_rooms_taken_over_total",
+                                        "Rooms that go on here after their replica died")),
       admission_wait_seconds(metrics::Histogram(registry, "parley_room_admission_seconds",
                                                 "From a join's arrival to its answer")) {}
 

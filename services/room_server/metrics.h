@@ -28,6 +28,7 @@ struct RoomServerMetrics {  // every metric of the service, in one place
   prometheus::Counter& presence_failures;    // …{outcome="failed"}
   prometheus::Counter& directory_errors;     // parley_room_directory_errors_total
   prometheus::Counter& rooms_lost;           // parley_room_rooms_lost_total
+  prometheus::Counter& rooms_taken_over;     // parley_room_rooms_taken_over_total
   prometheus::Histogram& admission_wait_seconds;  // parley_room_admission_seconds
 };
 

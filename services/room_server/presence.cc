@@ -47,6 +47,11 @@ void PresenceReporter::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+void PresenceReporter::GoesOnElsewhere(const std::string& room_sid) {
+  MutexLock lock(&mutex_);
+  elsewhere_.insert(room_sid);
+}
+
 void PresenceReporter::Loop() {
   while (true) {
     const int64_t start_us = NowUs();
@@ -93,6 +98,14 @@ bool PresenceReporter::Look() {
     *report.add_rooms() = std::move(now);
     people[room->sid()] = text;
     if (report.rooms_size() >= kRoomsPerReport) flush();
+  }
+  {
+    MutexLock lock(&mutex_);
+    std::erase_if(elsewhere_, [&](const std::string& sid) {
+      if (there.contains(sid)) return false;  // it closes in a moment
+      known_.erase(sid);
+      return true;
+    });
   }
   for (const auto& [sid, known] : known_) {
     if (there.contains(sid)) continue;

@@ -28,6 +28,8 @@ class PresenceReporter {
   PresenceReporter(std::shared_ptr<grpc::Channel> channel, TokenSource tokens, room::Rooms& rooms,
                    RoomServerMetrics& metrics, log::Logger log);
   ~PresenceReporter();  // as Stop()
+  // This room is closed here, now or soon, but goes on at another server: its end is not reported.
+  void GoesOnElsewhere(const std::string& room_sid);
   // Waits for a call under way (at most 2 s). Idempotent. Stop it before rooms are closed because
   // the server stops: they go on elsewhere, and what waits for them must not end.
   void Stop();
@@ -56,6 +58,7 @@ class PresenceReporter {
   std::map<std::string, Known> known_;  // by room sid; the loop's only
   Mutex mutex_;
   CondVar wake_;
+  std::set<std::string> elsewhere_ ABSL_GUARDED_BY(mutex_);  // rooms, by sid
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "redis/redis.h"
+#include "room_redis/directory.h"
 #include "service/service.h"
 
 namespace parley {
@@ -17,7 +18,7 @@ struct RoomServerConfig {
   std::string dispatch_address = "127.0.0.1:7100";
   absl::Duration empty_timeout = absl::Seconds(300);
   absl::Duration departure_timeout = absl::Seconds(20);
-  absl::Duration lease = absl::Seconds(15);
+  absl::Duration lease = room_redis::kDefaultLease;
   absl::Duration batch_tick = absl::Milliseconds(10);
   int max_rooms = 100'000;
   std::string admission_log;

@@ -50,7 +50,7 @@ void RtcSession::SendJoin(const room::Joined& joined) {
   join.set_subscriber_primary(two_connections_);
   join.set_ping_timeout(kPingTimeoutSeconds);
   join.set_ping_interval(kPingIntervalSeconds);
-  for (const char* mime : {"audio/opus", "video/VP8"}) {
+  for (const char* mime : {"audio/opus", "video/VP8", "video/VP9", "video/H264"}) {
     join.add_enabled_publish_codecs()->set_mime(mime);
   }
   Send(response);
@@ -224,6 +224,7 @@ void RtcSession::TellData(const room::DataPacket& event) {
     packet.set_encrypted_packet(event.payload);
     return SendPacket(packet, event.reliable);
   }
+  if (const auto key = KeyToClient(event)) return SendPacket(*key, true);
   lk::UserPacket& user = *packet.mutable_user();
   user.set_payload(event.payload);
   user.set_participant_identity(event.from_identity);

@@ -163,7 +163,9 @@ void RtcSession::OnAdmitted(absl::StatusOr<std::shared_ptr<room::Participant>> p
   if (!participant.ok()) {
     over_ = true;
     if (stream_ == nullptr) return;
-    if (ReasonOf(participant.status()).reason == "ROOM_ELSEWHERE") {
+    // Another server has the room, or will: the edge goes on there, or the client tries again.
+    if (ReasonOf(participant.status()).reason == "ROOM_ELSEWHERE" ||
+        participant.status().code() == absl::StatusCode::kUnavailable) {
       return stream_->Close(rpc::ToGrpcStatus(participant.status()));
     }
     return stream_->Dismiss(lk::JOIN_FAILURE, lk::LeaveRequest::DISCONNECT);
@@ -280,6 +282,10 @@ void RtcSession::AddTrack(const lk::AddTrackRequest& request) {
     return Send(response);
   }
   if (const auto index = participant_->TrackIndex(track->sid)) own_by_cid_[request.cid()] = *index;
+  // Browsers offer every codec they have in any order; others are told of this one.
+  if (publish.kind == room::TrackKind::kVideo) {
+    negotiation_.ExpectVideo(request.cid(), SdpName(publish.codec));
+  }
   if (!request.muted()) return;
   own_muted_[track->sid] = true;
   (void)participant_->SetMuted(track->sid, true);
@@ -423,6 +429,9 @@ void RtcSession::OnData(const std::string& label, const std::string& message) {
   if (participant_ == nullptr || over_ || !packet.ParseFromString(message)) return;
   if (auto call = RpcFromClient(packet)) {
     return (void)participant_->SendRpc(*std::move(call));
+  }
+  if (auto key = KeyFromClient(packet)) {
+    return (void)participant_->SendData(*std::move(key));
   }
   const auto send = [&](room::DataPacket data, const auto& destinations) {
     data.reliable = label == kReliable;

@@ -47,6 +47,14 @@ void Fill(speech::SttTranscript from, speech::v1::Transcript* to) {
   }
 }
 
+speech::v1::RecognizeResponse Fill(const speech::SttActivity& from) {
+  speech::v1::RecognizeResponse response;
+  response.mutable_activity()->set_kind(from.speech ? speech::v1::Activity::KIND_SPEECH_STARTED
+                                                    : speech::v1::Activity::KIND_SPEECH_ENDED);
+  response.mutable_activity()->set_at_ms(from.at_ms);
+  return response;
+}
+
 }  // namespace
 
 RecognizeSession::RecognizeSession(SttGatewayParts& parts, std::string bearer)
@@ -84,6 +92,7 @@ absl::Status RecognizeSession::Handle(const speech::v1::RecognizeRequest& reques
     case Request::kReset:
       first_audio_us_ = 0;
       heard_since_final_ = false;
+      partial_.clear();
       return chain_->Reset();
     default:
       return InvalidArgument("a message without content");
@@ -200,6 +209,7 @@ absl::Status RecognizeSession::EndUtterance(uint64_t utterance) {
   asked_spans_.back().Set("engine", chain_->engine());
   const TraceScope scope(asked_spans_.back().context());
   heard_since_final_ = false;
+  partial_.clear();
   PARLEY_RETURN_IF_ERROR(chain_->EndUtterance(utterance));
   CheckSoon();
   return absl::OkStatus();
@@ -212,6 +222,7 @@ void RecognizeSession::CheckSoon() {
 
 void RecognizeSession::OnEvent(speech::SttEvent event) {
   if (auto* failed = std::get_if<speech::SttFailed>(&event)) return Fail(failed->status);
+  if (const auto* activity = std::get_if<speech::SttActivity>(&event)) return Tell(Fill(*activity));
   if (auto* partial = std::get_if<speech::SttPartial>(&event))
     return OnTranscript(std::move(partial->transcript), false);
   OnTranscript(std::move(std::get<speech::SttFinal>(event).transcript), true);
@@ -223,6 +234,7 @@ void RecognizeSession::OnTranscript(speech::SttTranscript transcript, bool final
     metrics.first_result_seconds->Observe(SecondsSince(first_audio_us_));
     first_audio_us_ = 0;
   }
+  if (!final && transcript.text == std::exchange(partial_, transcript.text)) return;
   speech::v1::RecognizeResponse response;
   Fill(std::move(transcript), final ? response.mutable_final() : response.mutable_partial());
   Tell(std::move(response));

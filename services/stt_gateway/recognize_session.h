@@ -76,6 +76,7 @@ class RecognizeSession
   std::deque<int64_t> asked_us_;         // when they were asked for
   int64_t first_audio_us_ = 0;  // of this utterance; 0 = none yet, or its first result came
   bool heard_since_final_ = false;
+  std::string partial_;  // the last one of the utterance: engines repeat them, clients hear news
   bool half_closed_ = false;
   absl::Time last_audio_;
   absl::Time deadline_ = absl::InfiniteFuture();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "engines/deepgram/deepgram.h"
 #include "engines/openai/speech_to_text.h"
 #include "engines/pocketsphinx/engine.h"
 #include "engines/scripted/scripted.h"
@@ -51,6 +52,20 @@ class Service final : public speech::v1::SpeechToTextService::CallbackService {
   SttGatewayParts& parts_;
 };
 
+absl::Status AddDeepgram(const SttGatewayConfig& config, gateway::Shared& shared,
+                         speech::EngineTable<speech::SttEngine>& engines) {
+  PARLEY_ASSIGN_OR_RETURN(const gateway::ProviderConfig provider, config.deepgram.Resolve("stt"));
+  if (provider.base_url.empty()) return absl::OkStatus();
+  engines::DeepgramOptions remote;
+  remote.base_url = provider.base_url;
+  remote.key = provider.key;
+  if (!provider.model.empty()) remote.default_model = provider.model;
+  PARLEY_ASSIGN_OR_RETURN(const gateway::Meter meter, shared.MeterOf("deepgram", provider));
+  PARLEY_ASSIGN_OR_RETURN(auto engine, engines::DeepgramStt::Create(std::move(remote)));
+  engines.Add("deepgram", gateway::Metered(std::move(engine), meter));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void SttGatewayConfig::Bind(config::Table& table) {
@@ -76,6 +91,7 @@ void SttGatewayConfig::Bind(config::Table& table) {
   openai.Bind(table, "stt");
   table.Duration("stt.openai.timeout", &openai_timeout, absl::Milliseconds(100), absl::Minutes(1),
                  "How long it may take over one utterance before the chain goes on");
+  deepgram.Bind(table, "stt", gateway::kDeepgram);
   wyoming.Bind(table, "stt");
   table.Duration("stt.wyoming.timeout", &wyoming_timeout, absl::Milliseconds(100), absl::Minutes(1),
                  "How long it may take over one utterance before the chain goes on");
@@ -120,6 +136,8 @@ int Run(const SttGatewayConfig& config, service::Context& context,
     engines.Add("openai",
                 gateway::Metered(std::make_unique<engines::OpenAiStt>(std::move(remote)), *meter));
   }
+  if (const absl::Status added = AddDeepgram(config, **shared, engines); !added.ok())
+    return service::FailStart("stt-gateway", added);
   if (!config.wyoming.address.empty()) {
     engines::WyomingSttOptions remote;
     remote.address = config.wyoming.address;
@@ -141,7 +159,7 @@ int Run(const SttGatewayConfig& config, service::Context& context,
   SttGatewayParts parts{config, context, engines, breakers, pace, metrics, streams};
   Service service(parts);
   Service inner(parts);
-  gateway::UsageService usage(context, (*shared)->ledger());
+  gateway::UsageService usage(context, **shared);
   service::Context::Hooks hooks;
   hooks.started = std::move(started);
   if (config.preload) {

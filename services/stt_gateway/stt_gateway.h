@@ -26,6 +26,7 @@ struct SttGatewayConfig {
   gateway::SharedConfig shared;
   gateway::ProviderConfig openai;
   absl::Duration openai_timeout = absl::Seconds(4);
+  gateway::ProviderConfig deepgram;
   gateway::WyomingConfig wyoming;
   absl::Duration wyoming_timeout = absl::Seconds(4);
   std::string script;

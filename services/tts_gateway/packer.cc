@@ -6,6 +6,7 @@
 
 #include "audio/level.h"
 #include "audio/pcm.h"
+#include "base/clock.h"
 #include "base/status.h"
 
 namespace parley {
@@ -13,7 +14,7 @@ namespace {
 
 constexpr int kFirstMs = 20;
 constexpr int kLaterMs = 60;
-constexpr int kMostMs = 100;
+constexpr int kMostMs = 200;
 
 }  // namespace
 
@@ -47,6 +48,18 @@ int AudioPacker::MsSoFar() const {
   return static_cast<int>(total_samples_ * 1000 / static_cast<size_t>(rate_hz_));
 }
 
+// How much makes a message. Whoever has twice as much still to play can wait for it.
+size_t AudioPacker::Enough() const {
+  int64_t ms = kFirstMs;
+  if (sent_) {
+    const auto sent_ms = static_cast<int64_t>((total_samples_ - pending_.size()) * 1000 /
+                                              static_cast<size_t>(rate_hz_));
+    const int64_t played_ms = (Clock::Real().MonotonicMicros() - first_us_) / 1000;
+    ms = std::clamp<int64_t>((sent_ms - played_ms) / 2, kLaterMs, kMostMs);
+  }
+  return static_cast<size_t>(rate_hz_ * ms / 1000);
+}
+
 void AudioPacker::Take(size_t samples, std::vector<speech::v1::SynthesizedAudio>& out) {
   const std::span<const int16_t> piece(pending_.data(), samples);
   std::string data;
@@ -77,7 +90,7 @@ void AudioPacker::Emit(speech::v1::SynthesizedAudio message,
     timing->set_end_ms(word.end_ms);
   }
   words_.clear();
-  sent_ = true;
+  if (!std::exchange(sent_, true)) first_us_ = Clock::Real().MonotonicMicros();
   out.push_back(std::move(message));
 }
 
@@ -88,13 +101,14 @@ std::vector<speech::v1::SynthesizedAudio> AudioPacker::Add(
   resampler_.Append(samples, pending_);
   total_samples_ += pending_.size() - before;
   AddWords(words);
-  const auto of_ms = [this](int ms) { return static_cast<size_t>(rate_hz_) * ms / 1000; };
   if (encoder_.has_value()) {
     while (pending_.size() >= audio::kRoomFrameSamples) Take(audio::kRoomFrameSamples, out);
     return out;
   }
-  while (pending_.size() >= of_ms(sent_ ? kLaterMs : kFirstMs))
-    Take(std::min(pending_.size(), of_ms(sent_ ? kMostMs : kLaterMs)), out);
+  while (pending_.size() >= Enough()) {
+    const auto most = static_cast<size_t>(rate_hz_) * (sent_ ? kMostMs : kLaterMs) / 1000;
+    Take(std::min(pending_.size(), most), out);
+  }
   return out;
 }
 

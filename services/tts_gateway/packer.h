@@ -14,8 +14,9 @@
 namespace parley {
 
 // Brings an engine's audio to the rate and the encoding that were asked for, in messages of 20 to
-// 100 ms (the first of a segment as short as may be; Opus: one packet of 20 ms each). Belongs to
-// one thread at a time.
+// 200 ms: the first of a segment as short as may be, the later ones the longer the further the
+// engine is ahead of the listener (Opus: one packet of 20 ms each). Belongs to one thread at a
+// time.
 class AudioPacker {
  public:
   // InvalidArgument: the rate or the encoding.
@@ -44,6 +45,7 @@ class AudioPacker {
         ready_opus_(ready_opus) {}
   void AddWords(const std::vector<speech::WordTime>& words);
   std::vector<speech::v1::SynthesizedAudio> AddReady(const speech::Phrase& phrase);
+  size_t Enough() const;  // samples
   void Take(size_t samples, std::vector<speech::v1::SynthesizedAudio>& out);
   void Emit(std::string data, std::vector<speech::v1::SynthesizedAudio>& out);
   void Emit(speech::v1::SynthesizedAudio message, std::vector<speech::v1::SynthesizedAudio>& out);
@@ -57,6 +59,7 @@ class AudioPacker {
   std::vector<speech::WordTime> words_;
   size_t total_samples_ = 0;  // of the segment, `pending_` included
   bool sent_ = false;         // something of the segment
+  int64_t first_us_ = 0;      // when
   int sentence_start_ms_ = 0;
 };
 

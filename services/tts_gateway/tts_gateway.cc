@@ -260,7 +260,7 @@ int Run(const TtsGatewayConfig& config, service::Context& context,
                         streams, voices,  remote_voices, **shared, cache->get(), ruler};
   Service service(parts);
   Service inner(parts);
-  gateway::UsageService usage(context, (*shared)->ledger());
+  gateway::UsageService usage(context, **shared);
   CacheService cache_service(parts);
   service::Context::Hooks hooks;
   hooks.started = [&, started = std::move(started)](int grpc_port, int admin_port) {

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import hashlib
 import hmac
-import html
 import http.server
 import json
 import os
@@ -33,7 +32,6 @@ class Pages:
         self.commands = {}
         self.last_id = 0
         self.over = False
-        self.frames = []
         pages = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,10 +52,6 @@ class Pages:
                     return self.answer(CLIENT.read_bytes(), "text/javascript")
                 if url.path == "/e2ee-worker.js":
                     return self.answer(E2EE_WORKER.read_bytes(), "text/javascript")
-                if url.path == "/together":
-                    frames = "".join(f'<iframe allow="microphone; camera; autoplay" src="{html.escape(one)}"></iframe>'
-                                     for one in pages.frames)
-                    return self.answer(frames.encode(), "text/html")
                 if url.path == "/next":
                     name = urllib.parse.parse_qs(url.query)["page"][0]
                     return self.answer(json.dumps(pages.next_command(name)).encode(), "application/json")
@@ -74,11 +68,6 @@ class Pages:
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def together(self, urls):
-        """One page with all of these in it: headless Chromium opens a single tab."""
-        self.frames = urls
-        return f"http://127.0.0.1:{self.port}/together"
 
     def next_command(self, name):
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Two people in browsers and an agent in one room, over each of the two signalling paths, with a network that breaks."""
+"""Two people, each in a browser, and an agent in one room, over each of the two signalling paths, with a network that breaks."""
 import json
 import os
 import pathlib
@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.join(os.environ["PARLEY_SOURCE_DIR"], "tests", "e2e")
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import cluster  # noqa: E402
 import pages  # noqa: E402
+from browser_call import ANSWER, QUESTION, with_silence  # noqa: E402
 
 MEDIA_PORT = 7882
 
@@ -66,23 +67,28 @@ class RoomTest(unittest.TestCase):
 
     def run_room(self, single):
         room = f"people-{int(single)}"
-        words, microphone = f"{self.folder}/words.wav", f"{self.folder}/microphone.wav"
-        spoken = self.dev.run("tts", "one two three four five six seven eight nine ten", "--voice", "rms", "--out", words)
-        self.assertEqual(spoken.returncode, 0, spoken.stderr)
-        os.rename(words, microphone)  # again and again
-        both = self.pages.together([self.url("ann", room, single, "front-desk"), self.url("bob", room, single)])
-        chromium = pages.browser(both, microphone, self.folder)
-
-        def end():
-            chromium.kill()
-            chromium.wait()
-        self.addCleanup(end)
+        logs = []
+        # Each again and again: ann asks and waits for the answer, bob, whom the agent does not listen to, just speaks.
+        for name, agent, text, quiet in (("ann", "front-desk", QUESTION, 5), ("bob", None, "one two three four five six", 0)):
+            folder = f"{self.folder}/{name}-{room}"
+            os.mkdir(folder)
+            words, microphone = f"{folder}/words.wav", f"{folder}/microphone.wav"
+            spoken = self.dev.run("tts", text, "--voice", "rms", "--out", words)
+            self.assertEqual(spoken.returncode, 0, spoken.stderr)
+            with_silence(words, microphone, 0, quiet)
+            logs.append(pathlib.Path(folder, "chromium.log"))
+            self.addCleanup(self.end, pages.browser(self.url(name, room, single, agent), microphone, folder))
         try:
             for part in (self.meet, self.talk, self.call, self.stay):
                 part()
         except AssertionError as error:
-            log = pathlib.Path(self.folder, "chromium.log").read_text(errors="replace")[-2000:]
-            raise AssertionError(f"{error}\n--- chromium\n{log}\n--- cluster\n{self.dev.log()[-3000:]}") from None
+            browsers = "\n".join(log.read_text(errors="replace")[-1000:] for log in logs)
+            raise AssertionError(f"{error}\n--- chromium\n{browsers}\n--- cluster\n{self.dev.log()[-3000:]}") from None
+
+    @staticmethod
+    def end(chromium):
+        chromium.kill()
+        chromium.wait()
 
     def meet(self):
         for name in ("ann", "bob"):
@@ -115,6 +121,16 @@ class RoomTest(unittest.TestCase):
         self.pages.do("ann", "microphone", True)
         self.saw("bob", "unmuted", who="ann", since=mark)
         self.grows("bob", "ann", 50, 10)
+        self.pages.do("bob", "microphone", True)
+        self.grows("ann", "bob", 50, 10)
+        self.hear_the_agent(mark)
+
+    def hear_the_agent(self, since):
+        """What ann asks the agent answers, and both read and hear it."""
+        for name in ("ann", "bob"):
+            self.pages.wait(lambda e: e["page"] == name and e["what"] == "transcript" and e["who"] == self.agent
+                            and ANSWER in e["text"], 40, f"{name} reads the answer", since)
+            self.assertGreater(self.pages.do(name, "heard")[self.agent]["energy"], 0.001)
 
     def call(self):
         self.pages.do("ann", "text", "how do you do? " * 2000)  # several chunks
@@ -141,8 +157,9 @@ class RoomTest(unittest.TestCase):
         time.sleep(5)
         self.gate.open = True
         begin = time.monotonic()
-        self.grows("bob", "ann", 25, 30)
+        self.grows("ann", "bob", 25, 30)
         print(f"heard again {time.monotonic() - begin:.1f} s after the path was back")
+        self.hear_the_agent(self.pages.mark())
         self.assertEqual(self.pages.do("ann", "rpc", {"to": "bob", "method": "add", "payload": "[7]"}), {"result": "7"})
         self.never("disconnected", "left", since=mark)
         # The signalling connection breaks; audio never stops.

@@ -73,7 +73,8 @@ class TestJob {
     if (script == "ahead") {
       return Ahead(std::chrono::milliseconds(assignment.assignment().audio_ahead_ms()));
     }
-    if (script == "quiet") return Quiet();
+    if (script == "quiet") return Quiet(60, 85);
+    if (script == "quiet_over") return Quiet(15, 50);
     if (script == "spoken") return Spoken();
     if (script == "print") std::printf("this is the output of a job\n");
     if (script == "flood") {
@@ -269,49 +270,57 @@ class TestJob {
     Say(message);
     Next([](const auto& m) { return m.has_joined(); });
   }
-  void SayFrame(int number, int64_t due_us, uint32_t level) {
+  void SayFrame(int number, int64_t due_us, uint32_t level, uint32_t track = 0) {
     jobv1::FromJob message;
+    message.mutable_audio()->set_track_number(track);
     message.mutable_audio()->set_data(std::to_string(number));
     message.mutable_audio()->set_due_us(due_us);
     message.mutable_audio()->set_level(level);
     Say(message);
   }
   // Seven frames at once, for the next 120 ms, and then not the last two of them; one more later.
-  // Each comes back in its time.
+  // Before them seven of another track (21 to 27), which nobody takes back. Each comes in its time.
   int Ahead(std::chrono::milliseconds allowed) {
     if (allowed.count() < 120) return End("only " + std::to_string(allowed.count()) + " ms ahead");
     Join();
     const int64_t start_us = NowUs();
     const auto due_us = [start_us](int i) { return start_us + int64_t{i} * 20'000; };
+    for (int i = 0; i < 7; ++i) SayFrame(21 + i, due_us(i), 10, 1);
     for (int i = 0; i < 7; ++i) SayFrame(i, due_us(i), 10);
     jobv1::FromJob cut;
     cut.mutable_audio_cut()->set_after_us(due_us(4));
     Say(cut);
     SayFrame(8, due_us(8), 10);
     std::string heard;
-    for (const int i : {0, 1, 2, 3, 4, 8}) {
+    for (const int i : {21, 0, 22, 1, 23, 2, 24, 3, 25, 4, 26, 27, 8}) {
       const jobv1::ToJob got = Next([](const auto& m) { return m.has_audio(); });
       if (got.audio().data() != std::to_string(i)) return End("heard " + got.audio().data());
-      if (NowUs() < due_us(i) - 5'000) heard += "; " + std::to_string(i) + " came early";
+      const int64_t time_us = due_us(i > 20 ? i - 21 : i);
+      if (NowUs() < time_us - 5'000) heard += "; " + std::to_string(i) + " came early";
     }
     return End("in time" + heard);
   }
-  // A second of quiet, then more of it, then something loud; it all comes back.
-  int Quiet() {
+  // A second of quiet, then more of it, then something loud; it all comes back. How much together,
+  // after the frame `from` and up to `to`: when that is sooner than silence alone says that the
+  // utterance is over, the recogniser is told so at the tenth.
+  int Quiet(int from, int to) {
     constexpr uint32_t kQuiet = 80;
     constexpr uint32_t kLoud = 30;
     Join();
     constexpr int kFrames = 85;
     int64_t next_us = NowUs();
     int heard = 0;
-    int together = 0;  // heard within 10 ms of the one before, in the last half second of quiet
+    int together = 0;  // heard within 10 ms of the one before
     int64_t last_us = 0;
     int64_t loud_us = 0;
+    jobv1::FromJob over;
+    over.mutable_stt()->mutable_end_utterance()->set_utterance(1);
     for (int sent = 0; heard < kFrames;) {
       if (sent < kFrames && NowUs() >= next_us) {
         const bool loud = sent == 0 || sent == kFrames - 1;
         if (loud) loud_us = NowUs();
         SayFrame(sent++, 0, loud ? kLoud : kQuiet);
+        if (sent == 10 && from < 50) Say(over);
         next_us += 20'000;
       }
       pollfd watched = {fd_, POLLIN, 0};
@@ -320,7 +329,7 @@ class TestJob {
       if (!got.has_audio()) continue;
       if (got.audio().data() != std::to_string(heard++)) return End("out of order");
       const int64_t now_us = NowUs();
-      if (heard > 60 && now_us - last_us < 10'000) ++together;
+      if (heard > from && heard <= to && now_us - last_us < 10'000) ++together;
       last_us = now_us;
     }
     return End("together " + std::to_string(together) + " behind " +

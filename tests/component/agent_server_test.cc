@@ -25,6 +25,7 @@
 #include "base/ids.h"
 #include "base/status.h"
 #include "health_client.h"
+#include "http/client.h"
 
 namespace parley::agent {
 namespace {
@@ -167,6 +168,20 @@ class AgentServerTest : public ::testing::Test {
     std::ifstream file(log_path_);
     return {std::istreambuf_iterator<char>(file), {}};
   }
+  // What its health port answers: the status, and the body.
+  std::pair<int, std::string> Get(const std::string& path) const {
+    constexpr std::string_view kBefore = "health: ";
+    const std::string log = Log();
+    const size_t at = log.find(kBefore);
+    if (at == std::string::npos) return {};
+    const size_t from = at + kBefore.size();
+    http::Call call;
+    call.url = log.substr(from, log.find("/ and", from) - from) + path;
+    call.reach = http::Reach::kLoopbackToo;
+    const auto reply = http::Client().Fetch(call);
+    if (!reply.ok()) return {0, std::string(Message(reply.status()))};
+    return {reply->status, reply->body};
+  }
   // Where it serves grpc.health.v1.
   std::string HealthAddress() const {
     constexpr std::string_view kBefore = " and gRPC ";
@@ -304,6 +319,36 @@ TEST_F(AgentServerTest, IdleCostsLittle) {
               static_cast<double>(PssKib(zygote_)) / 1024);
   EXPECT_LE(percent, 2.0);  // of a debug build; the benchmarks hold the release build to 0.2
   EXPECT_LE(pss, 60 * 1024);
+}
+
+// As LiveKit's agent servers answer.
+TEST_F(AgentServerTest, HttpHealthFollowsTheBroker) {
+  broker().admit = [this](const dispatchv1::Register&) {
+    return closed_.load() ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "closed")
+                          : grpc::Status::OK;
+  };
+  closed_ = true;
+  Launch();
+  ASSERT_TRUE(Eventually([this] { return Get("/").first == 503; }));
+  EXPECT_EQ(Get("/healthz").first, 200);
+  EXPECT_EQ(Get("/readyz").first, 503);
+  closed_ = false;
+  EXPECT_TRUE(Eventually([this] { return Get("/") == std::pair<int, std::string>(200, "OK"); }));
+  EXPECT_EQ(Get("/readyz").first, 200);
+  broker().Go("AJ_1", 7, "run");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  const auto worker = [this] { return nlohmann::json::parse(Get("/worker").second); };
+  ASSERT_TRUE(Eventually([&] { return worker().at("active_jobs") == 1; }));
+  const nlohmann::json info = worker();
+  EXPECT_EQ(info.at("agent_name"), "tester");
+  EXPECT_EQ(info.at("worker_type"), "JT_ROOM");
+  EXPECT_EQ(info.at("slots"), 8);
+  EXPECT_TRUE(info.at("worker_load").is_number());
+  EXPECT_FALSE(info.at("draining").get<bool>());
+  kill(zygote_, SIGTERM);
+  EXPECT_TRUE(Eventually([this] { return Get("/readyz").first == 503; }));
+  EXPECT_TRUE(worker().at("draining").get<bool>());
+  EXPECT_EQ(Get("/").first, 200) << "it serves its jobs still";
 }
 
 // Set for the program, and for it alone.
@@ -787,6 +832,16 @@ TEST_F(AgentServerTest, QuietAudioComesTogetherUntilSomebodySpeaks) {
   int behind_ms = 0;
   ASSERT_EQ(std::sscanf(heard.c_str(), "together %d behind %d", &together, &behind_ms), 2) << heard;
   EXPECT_GE(together, 18) << "of 24, the first of each twenty apart";
+  EXPECT_LT(behind_ms, 60) << "what is loud waits for nothing";
+}
+
+TEST_F(AgentServerTest, QuietAudioComesTogetherOnceTheJobHasClosedTheUtterance) {
+  StartProgram();
+  const std::string heard = RunJob("quiet_over").error();
+  int together = 0;
+  int behind_ms = 0;
+  ASSERT_EQ(std::sscanf(heard.c_str(), "together %d behind %d", &together, &behind_ms), 2) << heard;
+  EXPECT_GE(together, 30) << "of 35, long before a second is over";
   EXPECT_LT(behind_ms, 60) << "what is loud waits for nothing";
 }
 

@@ -683,6 +683,29 @@ TEST_F(HttpTest, StreamsEndWithTheirClientOrServer) {
   EXPECT_FALSE(bodies.back()->Write("late"));
 }
 
+TEST_F(HttpTest, StopWaitsForTheEndOfAStreamedAnswer) {
+  const auto body = std::make_shared<BodyStream>(/*endless=*/false);
+  server_ = std::make_unique<Server>(ServerOptions(), executor_, log::Logger());
+  server_->Handle("GET", "/answer", [body](const Request&) {
+    Response response;
+    response.stream = body;
+    return response;
+  });
+  PARLEY_ASSERT_OK(server_->Start());
+  body->Write("first;");
+  RawClient client(server_->port());
+  client.Send("GET /answer HTTP/1.1\r\nhost: x\r\n\r\n");
+  client.ReadUntil("first;");
+  std::thread rest([this, body] {
+    while (Do("GET", "/nothing").ok()) std::this_thread::yield();  // until the listener is closed
+    body->Write("last;");
+    body->End();
+  });
+  server_->Stop(absl::Seconds(5));
+  rest.join();
+  EXPECT_EQ(client.ReadUntil(""), "last;");
+}
+
 TEST_F(HttpTest, BadCallsAreRefused) {
   Start();
   Call call;

@@ -61,12 +61,18 @@ class JobPeer {
   // What has come.
   std::vector<FromJob> messages;
   std::string stt_audio;
+  // Of a model that hears and speaks; `on_realtime` answers.
+  std::vector<parley::job::v1::RealtimeCommand> realtime;
+  std::string realtime_audio;
+  std::function<void(const parley::job::v1::RealtimeCommand&)> on_realtime;
   std::vector<std::string> states;
   std::string user_said;   // final transcripts, as shown
   std::string agent_said;  // as shown
   std::vector<int64_t> frames_us;
   std::vector<uint32_t> frame_timestamps;
   std::vector<int16_t> heard;  // the agent's voice, 16 kHz
+  std::vector<uint32_t> background_timestamps;
+  std::vector<int16_t> background;  // of its own track, 16 kHz
   std::vector<parley::llm::v1::ChatRequest> chats;
   std::vector<std::string> checkpoints;
   std::vector<parley::job::v1::TurnReport> turns;
@@ -150,7 +156,7 @@ class JobPeer {
     return nullptr;
   }
   // Plays a recording (48 kHz) into the room in real time, answering what comes meanwhile.
-  void Speak(const std::vector<int16_t>& samples) {
+  void Speak(const std::vector<int16_t>& samples, uint32_t track = 7) {
     auto encoder = audio::OpusEncoder::Create({.complexity = 0});
     std::vector<uint8_t> packet(audio::OpusEncoder::kMaxPacketBytes);
     int64_t due_us = Clock::Real().MonotonicMicros();
@@ -159,7 +165,7 @@ class JobPeer {
       const auto bytes =
           encoder->Encode(std::span(samples).subspan(at, audio::kRoomFrameSamples), packet);
       ToJob message;
-      message.mutable_audio()->set_track_number(7);
+      message.mutable_audio()->set_track_number(track);
       message.mutable_audio()->set_codec(parley::room::v1::CODEC_OPUS);
       message.mutable_audio()->set_timestamp(timestamp_ += 960);
       message.mutable_audio()->set_data(packet.data(), *bytes);
@@ -218,6 +224,12 @@ class JobPeer {
         return OnLlm(message.llm());
       case FromJob::kTts:
         return OnTts(message.tts());
+      case FromJob::kRealtime:
+        realtime_audio += message.realtime().request().audio();
+        if (message.realtime().request().has_audio()) return;
+        realtime.push_back(message.realtime());
+        if (on_realtime) on_realtime(message.realtime());
+        return;
       case FromJob::kToolCall: {
         if (message.tool_call().cancel()) return;
         ToJob result;
@@ -285,13 +297,14 @@ class JobPeer {
   }
 
   void OnAudio(const parley::job::v1::AudioOut& out) {
-    frames_us.push_back(Clock::Real().MonotonicMicros());
-    frame_timestamps.push_back(out.timestamp());
+    const bool voice = out.track_number() == 0;
+    if (voice) frames_us.push_back(Clock::Real().MonotonicMicros());
+    (voice ? frame_timestamps : background_timestamps).push_back(out.timestamp());
     std::vector<int16_t> samples(audio::OpusDecoder::MaxSamples(16'000));
-    const auto count = decoder_->Decode(out.data(), samples);
+    const auto count = (voice ? decoder_ : background_decoder_)->Decode(out.data(), samples);
     ASSERT_TRUE(count.ok());
-    heard.insert(heard.end(), samples.begin(),
-                 samples.begin() + static_cast<std::ptrdiff_t>(*count));
+    std::vector<int16_t>& to = voice ? heard : background;
+    to.insert(to.end(), samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(*count));
   }
 
   void OnStt(const parley::job::v1::SttCommand& command) {
@@ -361,6 +374,7 @@ class JobPeer {
   std::string text_;
   FrameReader reader_;
   absl::StatusOr<audio::OpusDecoder> decoder_ = audio::OpusDecoder::Create(16'000);
+  absl::StatusOr<audio::OpusDecoder> background_decoder_ = audio::OpusDecoder::Create(16'000);
 };
 
 }  // namespace parley::agent

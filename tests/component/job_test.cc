@@ -121,6 +121,93 @@ TEST(JobTest, FramesLeaveEvery20Ms) {
   }
 }
 
+TEST(JobTest, WhatIsSaidBeforeTheSessionBeginsIsHeard) {
+  if (Recording().empty()) GTEST_SKIP() << "alsa-utils is not installed";
+  JobPeer peer(Program([](JobContext& job) -> absl::Status {
+    PARLEY_RETURN_IF_ERROR(job.Connect());
+    // A program that looks something up first.
+    if (job.WaitForShutdown(absl::Seconds(2))) return absl::OkStatus();
+    PARLEY_ASSIGN_OR_RETURN(AgentSession * session, job.StartSession(Engines()));
+    return session->Wait();
+  }));
+  peer.finals = {"front center"};
+  peer.answers = {Text("There.")};
+  peer.Assign();
+  ASSERT_TRUE(peer.UntilHas(FromJob::kJoin));
+  peer.Speak(Recording());
+  EXPECT_EQ(peer.Find(FromJob::kStt), nullptr) << "nobody listens yet";
+  peer.Speak(Silence(1'500));
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "There.|"; })) << peer.agent_said;
+  EXPECT_EQ(peer.user_said, "front center|");
+  // All of it: about 0.9 s are speech.
+  EXPECT_GT(peer.stt_audio.size(), 2 * 16'000U);
+}
+
+TEST(JobTest, ABackgroundIsATrackOfItsOwn) {
+  const auto definition = registry::ParseDefinition(R"(
+id: desk
+stt: [{engine: scripted}]
+llm: [{engine: scripted}]
+tts: [{engine: scripted}]
+greeting: One two three four five.
+background: {ambient: rain}
+)",
+                                                    "test.yaml");
+  ASSERT_TRUE(definition.ok()) << definition.status();
+  JobPeer peer({.entrypoint = RunConfiguredAgent});
+  peer.Assign(registry::ToJson(*definition));
+  const int64_t begin_us = Clock::Real().MonotonicMicros();
+  ASSERT_TRUE(peer.Until([&] { return peer.background_timestamps.size() >= 100; }));
+  // At its pace, through the agent's speech and after it.
+  EXPECT_NEAR(static_cast<double>(Clock::Real().MonotonicMicros() - begin_us) / 1e6, 2, 0.3);
+  EXPECT_EQ(peer.frames_us.size(), 50U) << "five words of 200 ms";
+  for (size_t i = 1; i < peer.background_timestamps.size(); ++i) {
+    EXPECT_EQ(peer.background_timestamps[i] - peer.background_timestamps[i - 1], 960U);
+  }
+  const float level = audio::LevelDbov(std::span(peer.background).subspan(8'000));
+  EXPECT_GT(level, -60);
+  EXPECT_LT(level, -30) << "softer than speech";
+  const auto published = std::ranges::count_if(peer.messages, [](const FromJob& message) {
+    return message.room_command().publish().name() == "background_audio";
+  });
+  EXPECT_EQ(published, 1);
+  // With nobody there, nothing is played to them.
+  peer.PersonLeaves(roomv1::DISCONNECT_REASON_CONNECTION_LOST);
+  ASSERT_TRUE(peer.Until([&] { return peer.states.back() == "idle"; }));
+  peer.Until([] { return false; }, 400);  // it fades
+  const size_t by_then = peer.background_timestamps.size();
+  EXPECT_FALSE(peer.Until([&] { return peer.background_timestamps.size() > by_then; }, 300));
+}
+
+TEST(JobTest, ASoundWhileTheAgentThinks) {
+  SessionConfig config = Engines();
+  config.background.thinking.samples = std::vector<int16_t>(4'800, 3'000);
+  config.tools = {{.name = "look", .run = [](std::string_view) -> absl::StatusOr<std::string> {
+                     usleep(700'000);
+                     return "found";
+                   }}};
+  JobPeer peer(Talker(config));
+  peer.answers.emplace_back().mutable_tool_call()->set_name("look");
+  peer.answers.push_back(Text("Here it is."));
+  peer.Assign();
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  EXPECT_FALSE(peer.Until([&] { return !peer.background_timestamps.empty(); }, 300));
+  peer.Chat("find it");
+  ASSERT_TRUE(peer.Until([&] { return peer.agent_said == "Here it is.|"; })) << peer.agent_said;
+  // 700 ms of thinking, and some that fades.
+  EXPECT_NEAR(static_cast<double>(peer.background_timestamps.size()) * 20, 850, 150);
+}
+
+TEST(JobTest, ASoundThatThereIsNotIsRefused) {
+  SessionConfig config = Engines();
+  config.background.ambient.name = "/etc/passwd";
+  JobPeer peer(Program([config](JobContext& job) { return job.StartSession(config).status(); }));
+  peer.Assign();
+  const jobv1::Ended& ended = EndOf(peer);
+  EXPECT_THAT(ended.error(), HasSubstr("background: ambient: there is no sound \"/etc/passwd\""));
+}
+
 TEST(JobTest, BargeInCutsTheAgent) {
   if (Recording().empty()) GTEST_SKIP() << "alsa-utils is not installed";
   SessionConfig config = Engines();

@@ -137,9 +137,10 @@ TEST(LlmGatewayTest, ProviderErrorsAreToldFromThePromptsOwn) {
                                              llm_gateway::Run);
     return Ask(gateway, Request("openai", "hello")).status;
   };
-  const absl::Status prompt = status_for("400 Bad", R"({"error":{"message":"too long"}})");
+  const absl::Status prompt =
+      status_for("400 Bad", R"({"error":{"message":"hello is too long","code":"too_long"}})");
   EXPECT_EQ(prompt.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(Message(prompt), HasSubstr("too long"));
+  EXPECT_THAT(Message(prompt), AllOf(HasSubstr("too_long"), Not(HasSubstr("hello"))));
   const absl::Status busy = status_for("429 Slow\r\nRetry-After: 2", "");
   EXPECT_EQ(busy.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ReasonOf(busy).metadata.at("retry_after_ms"), "2000");

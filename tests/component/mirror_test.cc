@@ -312,6 +312,18 @@ TEST_F(MirrorTest, PacketsTextsCallsAndAttributesGoBothWays) {
   const auto back = AgentEvent(pb::RoomEvent::kData).data();
   EXPECT_EQ(back.payload(), "back");
   EXPECT_EQ(back.from_identity(), "bob");
+  command.Clear();
+  command.mutable_data()->set_topic("parley.dtmf");
+  command.mutable_data()->set_payload("7");
+  bob.Command(command);
+  const auto pressed = AgentEvent(pb::RoomEvent::kData).data();
+  EXPECT_EQ(pressed.payload(), "7");
+  EXPECT_EQ(pressed.from_identity(), "bob");
+  command.mutable_data()->set_topic("parley.dtmf");
+  command.mutable_data()->set_payload("#");
+  command.mutable_data()->add_destination_identities("bob");
+  agent_->Command(kSession, command);
+  EXPECT_EQ(bob.Event(pb::RoomEvent::kData).data().payload(), "#");
 
   // What ann said, told by the agent: in ann's name, and about her track as it is called there.
   command.Clear();

@@ -1,10 +1,12 @@
 // Which agents a room asks the broker for, and that no wish is lost.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <parley/room/v1/directory.pb.h>
 
 #include <fstream>
 
 #include "component/room_server_fixture.h"
+#include "room_redis/directory.h"
 #include "room_server/room_config.h"
 
 namespace parley {
@@ -68,6 +70,95 @@ TEST_F(RoomDispatchTest, NamedAgentsAreAskedForOnce) {
   Peer carl = Join(WithAgent(Joiner("carl"), "billing"));
   ASSERT_TRUE(RequestsBecome(2)) << "a room that exists gets the agents of later tokens too";
   EXPECT_EQ(broker_.requests()[1].agent_name(), "billing");
+}
+
+// What a room server that died had said of its room last.
+class HeritageTest : public RoomDispatchTest {
+ protected:
+  void DiesWith(const std::map<std::string, std::string>& agents) {
+    pb::Room room;
+    room.set_sid("RM_before");
+    room.set_name("lobby");
+    room.set_metadata("the old one's");
+    room.mutable_empty_timeout()->set_seconds(300);
+    room.mutable_departure_timeout()->set_seconds(20);
+    room.set_max_participants(2);
+    room.set_num_participants(1);
+    pb::RoomHeritage heritage;
+    heritage.mutable_agents()->insert(agents.begin(), agents.end());
+    room_redis::Directory dead(pool(), {"RS_dead", "127.0.0.1:1"}, absl::Milliseconds(300));
+    PARLEY_ASSERT_OK(
+        dead.TakeRoom("default", "lobby", room.SerializeAsString() + heritage.SerializeAsString()));
+  }
+  // Blocks until the dead one's lease is over. Until then its address is told, where nobody
+  // answers.
+  Peer JoinAfter(const auth::Claims& claims) {
+    auto peer = TryJoin(Token(claims));
+    EXPECT_TRUE(peer.ok()) << peer.status();
+    return peer.ok() ? *std::move(peer) : Peer();
+  }
+};
+
+TEST_F(HeritageTest, ARoomGoesOnUnderItsSidAndNobodyIsAskedForTwice) {
+  DiesWith({{"front-desk", "AD_before"}});
+  Peer ann = JoinAfter(WithAgent(Joiner("ann"), "front-desk"));
+  const pb::Room room = ann.connection().joined().room();
+  EXPECT_EQ(room.sid(), "RM_before");
+  EXPECT_EQ(room.metadata(), "the old one's");
+  EXPECT_EQ(room.max_participants(), 2);
+  EXPECT_EQ(room.media_url(), server().url());
+  Peer bob = Join(WithAgent(Joiner("bob"), "billing"));
+  ASSERT_TRUE(RequestsBecome(1)) << "another agent is asked for";
+  EXPECT_EQ(broker_.requests()[0].agent_name(), "billing");
+  EXPECT_EQ(broker_.requests()[0].idempotency_key(), "RM_before/billing");
+  const auto created = CreateRoom({"front-desk"});
+  PARLEY_ASSERT_OK(created);
+  EXPECT_FALSE(created->created());
+  ASSERT_EQ(created->dispatch_ids_size(), 1);
+  EXPECT_EQ(created->dispatch_ids(0), "AD_before");
+  EXPECT_EQ(broker_.requests().size(), 1u);
+  // And so on: what this one said of it is its own successor's heritage.
+  room_redis::Directory next(pool(), {"RS_next", server().url()});
+  EXPECT_TRUE(Eventually([&] {
+    const auto listed = next.List("default");
+    pb::RoomHeritage heritage;
+    return listed.ok() && listed->size() == 1 && heritage.ParseFromString(listed->at(0).summary) &&
+           heritage.agents().size() == 2 && heritage.agents().at("front-desk") == "AD_before";
+  }));
+}
+
+TEST_F(HeritageTest, AnAgentWhomNoBrokerHadConfirmedIsAskedForUnderTheSameKey) {
+  DiesWith({});
+  Peer ann = JoinAfter(Joiner("ann"));
+  ASSERT_TRUE(RequestsBecome(1));
+  EXPECT_EQ(broker_.requests()[0].idempotency_key(), "RM_before/") << "the broker knows it, or not";
+}
+
+TEST_F(HeritageTest, WhoNamedAnAgentGetsNoOtherByComingBackWithoutAName) {
+  DiesWith({{"front-desk", "AD_before"}});
+  Peer ann = JoinAfter(Joiner("ann"));
+  Peer bob = Join(WithAgent(Joiner("bob"), "billing"));
+  ASSERT_TRUE(RequestsBecome(1));
+  EXPECT_EQ(broker_.requests()[0].agent_name(), "billing");
+}
+
+TEST_F(HeritageTest, WhomAnotherTokenNamedBeforeIsFound) {
+  broker_.Answer(WithReason(AlreadyExists("it belongs to a different request"), "KEY_REUSED",
+                            {{"dispatch_id", "AD_before"}}));
+  const auto created = CreateRoom({"front-desk"});
+  PARLEY_ASSERT_OK(created);
+  ASSERT_EQ(created->dispatch_ids_size(), 1);
+  EXPECT_EQ(created->dispatch_ids(0), "AD_before");
+  EXPECT_THAT(CreateRoom({"billing"}, "the caller's own key"),
+              HasCode(absl::StatusCode::kAlreadyExists));
+}
+
+TEST_F(HeritageTest, NonsenseMakesANewRoom) {
+  room_redis::Directory dead(pool(), {"RS_dead", "127.0.0.1:1"}, absl::Milliseconds(100));
+  PARLEY_ASSERT_OK(dead.TakeRoom("default", "lobby", std::string("\xff\xff nonsense", 11)));
+  Peer ann = JoinAfter(WithAgent(Joiner("ann"), "front-desk"));
+  EXPECT_TRUE(ann.connection().joined().room().sid().starts_with("RM_"));
+  ASSERT_TRUE(RequestsBecome(1));
 }
 
 TEST_F(RoomDispatchTest, NoNameMeansWhatServesSuchRooms) {

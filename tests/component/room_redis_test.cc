@@ -88,13 +88,63 @@ TEST_F(RoomDirectoryTest, NextRunOnTheSameAddressTakesOver) {
   Directory before = Replica("RS_a", "host:1");
   Directory after = Replica("RS_b", "host:1");
   PARLEY_ASSERT_OK(before.TakeRoom("p", "r"));
-  PARLEY_ASSERT_OK(before.TakeRoom("p", "s"));
+  PARLEY_ASSERT_OK(before.TakeRoom("p", "s", "s of a"));
   PARLEY_ASSERT_OK_AND_ASSIGN(const Claim claim, after.TakeRoom("p", "r"));
   EXPECT_TRUE(claim.mine) << "a server never sends clients to itself";
   PARLEY_ASSERT_OK(after.Heartbeat("p", {{"r", "now"}}));
   PARLEY_ASSERT_OK_AND_ASSIGN(const auto rooms, after.List("p"));
   ASSERT_EQ(rooms.size(), 1u) << "the former run's other room is forgotten";
   EXPECT_EQ(rooms[0].name, "r");
+  PARLEY_ASSERT_OK_AND_ASSIGN(const Claim other, after.TakeRoom("p", "s"));
+  EXPECT_EQ(other.heritage, "s of a") << "it goes on when somebody comes back to it";
+}
+
+TEST_F(RoomDirectoryTest, ADeadReplicasRoomIsInheritedOnceAndForAMinuteOnly) {
+  Directory dead = Replica("RS_a", "host:1", absl::Milliseconds(50));
+  Directory b = Replica("RS_b", "host:2");
+  PARLEY_ASSERT_OK_AND_ASSIGN(Claim claim, dead.TakeRoom("p", "r", "new"));
+  EXPECT_EQ(claim.heritage, "") << "nobody had it before";
+  PARLEY_ASSERT_OK_AND_ASSIGN(claim, dead.TakeRoom("p", "r", "newer"));
+  EXPECT_EQ(claim.heritage, "") << "it is there already";
+  PARLEY_ASSERT_OK(dead.TakeRoom("p", "young", "before any heartbeat"));
+  PARLEY_ASSERT_OK(dead.TakeRoom("p", "old", "summary"));
+  PARLEY_ASSERT_OK(dead.Heartbeat("p", {{"r", "at the last heartbeat"}, {"old", "summary"}}));
+  EXPECT_TRUE(Eventually([&] {
+    const auto taken = b.TakeRoom("p", "r", "of b");
+    if (taken.ok() && taken->mine) claim = *taken;
+    return taken.ok() && taken->mine;
+  }));
+  EXPECT_EQ(claim.heritage, "at the last heartbeat");
+  PARLEY_ASSERT_OK_AND_ASSIGN(claim, b.TakeRoom("p", "r", "of b"));
+  EXPECT_EQ(claim.heritage, "") << "it is its own now";
+  PARLEY_ASSERT_OK_AND_ASSIGN(claim, b.TakeRoom("p", "young", "of b"));
+  EXPECT_EQ(claim.heritage, "before any heartbeat");
+
+  // A minute and a second later nobody waits for it any more.
+  const std::string long_ago =
+      fmt::format("{} host:1", absl::ToUnixMillis(absl::Now() - absl::Seconds(61)));
+  PARLEY_ASSERT_OK(pool().Command({"HSET", ReplicasKey("p"), "RS_a", long_ago}));
+  PARLEY_ASSERT_OK_AND_ASSIGN(claim, b.TakeRoom("p", "old", "of b"));
+  EXPECT_TRUE(claim.mine);
+  EXPECT_EQ(claim.heritage, "");
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto rooms, b.List("p"));
+  ASSERT_EQ(rooms.size(), 3u);
+  EXPECT_EQ(rooms[0].summary, "of b") << "of the new room, not of the one before";
+}
+
+TEST_F(RoomDirectoryTest, WhatIsLeftBehindGoesOnElsewhereAtOnce) {
+  Directory a = Replica("RS_a", "host:1");
+  Directory b = Replica("RS_b", "host:2");
+  PARLEY_ASSERT_OK(a.TakeRoom("p", "occupied", "of a"));
+  PARLEY_ASSERT_OK(a.TakeRoom("p", "empty", "of a"));
+  PARLEY_ASSERT_OK(a.Leave("p", {"occupied", "never there"}));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const auto holder, b.HolderUrl("p", "occupied"));
+  EXPECT_EQ(holder, std::nullopt);
+  PARLEY_ASSERT_OK_AND_ASSIGN(Claim claim, b.TakeRoom("p", "occupied", "of b"));
+  EXPECT_TRUE(claim.mine);
+  EXPECT_EQ(claim.heritage, "of a");
+  PARLEY_ASSERT_OK_AND_ASSIGN(claim, b.TakeRoom("p", "empty", "of b"));
+  EXPECT_EQ(claim.heritage, "");
 }
 
 TEST_F(RoomDirectoryTest, ListsRoomsOfAllLiveReplicas) {

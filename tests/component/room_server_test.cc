@@ -398,6 +398,36 @@ TEST_F(RoomServerTest, TheOtherReplicaSaysWhereTheRoomIs) {
       << "a replica that left in good order leaves no claims behind";
 }
 
+TEST_F(RoomServerTest, ADrainingReplicaTakesNoNewRoomsAndKeepsThoseItHas) {
+  config_.common.drain = absl::Seconds(20);
+  Peer ann = Join(Joiner("ann"));
+  config_.common.drain = absl::Milliseconds(200);
+  RunningRoomServer second(config_);
+  PARLEY_ASSERT_OK(TryJoin(Token(Joiner("carl", "at the second")), {}, &second));
+  server().context().RequestStop();
+  absl::Status refused;
+  int rooms = 0;
+  EXPECT_TRUE(Eventually([&] {  // with a short timeout: our clients ask again
+    pb::JoinRoom join;
+    join.set_token(Token(Joiner("dora", fmt::format("new {}", ++rooms))));
+    refused = caller::Connection::Join(server().url(), join, absl::Milliseconds(250)).status();
+    return !refused.ok();
+  }));
+  EXPECT_THAT(refused, HasReason("DRAINING"));
+  auto bob = TryJoin(Token(Joiner("bob")));
+  PARLEY_ASSERT_OK(bob) << "its own rooms go on";
+  EXPECT_EQ(bob->connection().joined().others_size(), 1);
+  auto eve = TryJoin(Token(Joiner("eve", "at the second")));
+  PARLEY_ASSERT_OK(eve) << "and it knows where others are";
+  EXPECT_EQ(eve->connection().joined().room().media_url(), second.url());
+  bob->Cut();
+  ann.Cut();
+  EXPECT_EQ(server().Stop(), 0) << "once they have left it ends";
+  auto dora = TryJoin(Token(Joiner("dora", "lobby")), {}, &second);
+  PARLEY_ASSERT_OK(dora);
+  EXPECT_EQ(dora->connection().joined().room().media_url(), second.url());
+}
+
 TEST_F(RoomServerTest, RoomsOutliveTheStore) {
   Peer ann = Join(Joiner("ann"));
   RedisTest::server().Kill();

@@ -26,6 +26,7 @@
 #include "webrtc/srtp.h"
 #include "webrtc/stun.h"
 #include "webrtc/tcp_port.h"
+#include "webrtc/video_receiver.h"
 
 namespace parley {
 
@@ -116,6 +117,7 @@ class RtcClient final : public webrtc::RtcpReader {
     loop_.Turn();  // what SCTP sends when another's clock ticks is posted there
     dtls_->Tick();
     if (data_ != nullptr) data_->Tick();
+    if (asks_again) AskAgain(now_us);
     pollfd waiting{fd_, POLLIN, 0};
     if (poll(&waiting, 1, 2) <= 0) return;
     std::array<uint8_t, 2048> buffer;
@@ -144,6 +146,9 @@ class RtcClient final : public webrtc::RtcpReader {
     sent_[sequence].assign(reinterpret_cast<const char*>(packet.data()), size);
     if (!lose) Send({packet.data(), size});
   }
+  static uint32_t VideoSsrc(const std::string& rid) {
+    return kSsrc + 1 + static_cast<uint8_t>(rid[0]);
+  }
   // One packet of a layer of video ("q" or "h"), a whole picture; `key`: that needs no other.
   void SendVideo(const std::string& rid, uint16_t sequence, std::string_view content, bool key) {
     ASSERT_TRUE(connected());
@@ -152,7 +157,7 @@ class RtcClient final : public webrtc::RtcpReader {
                                         .marker = true,
                                         .sequence = sequence,
                                         .timestamp = sequence * 3'000u,
-                                        .ssrc = kSsrc + 1 + static_cast<uint8_t>(rid[0])},
+                                        .ssrc = VideoSsrc(rid)},
                                        packet);
     packet[0] |= 0x10;  // header extensions: mid and rid
     const std::array<uint8_t, 8> extensions = {0xBE, 0xDE, 0,    1,
@@ -163,6 +168,8 @@ class RtcClient final : public webrtc::RtcpReader {
     packet[at++] = key ? 0 : 1;
     std::memcpy(packet.data() + at, content.data(), content.size());
     const size_t size = srtp_->ProtectRtp(packet, at + content.size());
+    sent_video_[{VideoSsrc(rid), sequence}].assign(reinterpret_cast<const char*>(packet.data()),
+                                                   size);
     Send({packet.data(), size});
   }
   void AskForPicture(uint32_t ssrc) {
@@ -214,6 +221,9 @@ class RtcClient final : public webrtc::RtcpReader {
   std::vector<std::string> messages;  // of data channels
   std::vector<std::string> channels;  // that the server opened
   std::vector<uint16_t> asked_again;  // for our audio
+  int video_asked_again = 0;          // packets of our video, as often as they were asked for
+  bool asks_again = false;            // for video that it misses
+  int asked_for = 0;                  // by us
   std::string fingerprint;            // in descriptions, instead of the true one
   bool broken = false;                // the server ended the connection
   uint16_t via = 0;                   // a relay's port, instead of the server's
@@ -256,6 +266,10 @@ class RtcClient final : public webrtc::RtcpReader {
   void OnSenderReport(const webrtc::SenderReport&) override { ++reports; }
   void OnReportBlock(const webrtc::ReportBlock&) override {}
   void OnNack(uint32_t ssrc, uint16_t sequence) override {
+    if (const auto sent = sent_video_.find({ssrc, sequence}); sent != sent_video_.end()) {
+      ++video_asked_again;
+      return Send(webrtc::AsBytes(sent->second));
+    }
     EXPECT_EQ(ssrc, kSsrc);
     asked_again.push_back(sequence);
     if (answers_nacks) Send(webrtc::AsBytes(sent_[sequence]));
@@ -321,14 +335,31 @@ class RtcClient final : public webrtc::RtcpReader {
       EXPECT_TRUE(webrtc::ReadRtcp(datagram.first(size), *this));
     } else if (srtp_ != nullptr) {
       const size_t size = srtp_->UnprotectRtp(datagram);
+      if (size == 0) return;  // it came twice
       const auto packet = webrtc::ParseRtp(datagram.first(size), {.audio_level = 1});
       ASSERT_TRUE(packet);
       if (packet->payload_type == 96) {
+        auto& receiver = received_[packet->ssrc];
+        if (receiver == nullptr) receiver = std::make_unique<webrtc::VideoReceiver>(packet->ssrc);
+        if (!receiver->Add(*packet, loop_.NowMicros())) return;  // it came before
         seen.push_back({packet->sequence, packet->timestamp, packet->ssrc,
                         std::string(webrtc::Text(packet->payload.subspan(2)))});
         return;
       }
       heard.emplace_back(webrtc::Text(packet->payload));
+    }
+  }
+
+  void AskAgain(int64_t now_us) {
+    for (const auto& [ssrc, receiver] : received_) {
+      std::array<uint16_t, webrtc::kMaxNacked> missing;
+      const size_t count = receiver->Missing(now_us, &missing);
+      if (count == 0) continue;
+      asked_for += static_cast<int>(count);
+      webrtc::RtcpWriter writer;
+      writer.AddReceiverReport(1, {});
+      writer.AddNack(1, ssrc, std::span(missing).first(count));
+      SendRtcp(writer);
     }
   }
 
@@ -359,6 +390,8 @@ class RtcClient final : public webrtc::RtcpReader {
   std::unique_ptr<webrtc::Srtp> srtp_;
   std::unique_ptr<webrtc::DataTransport> data_;
   std::map<uint16_t, std::string> sent_;
+  std::map<std::pair<uint32_t, uint16_t>, std::string> sent_video_;  // by SSRC and number
+  std::map<uint32_t, std::unique_ptr<webrtc::VideoReceiver>> received_;
   webrtc::TcpFrames frames_;
 };
 

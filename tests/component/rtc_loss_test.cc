@@ -32,6 +32,8 @@ constexpr auto kGrammar =
     "#JSGF V1.0; grammar numbers; public <u> = (one | two | three | four | five | six | seven | "
     "eight | nine | ten)*;";
 constexpr uint64_t kSeed = 20'261'121;
+constexpr double kMostOutOfStep = kRate / 10;  // samples: a tenth of a second
+constexpr int64_t kLongestGap = 3;  // frames; the listener takes a longer one for a pause
 
 struct Network {
   std::string name;
@@ -54,6 +56,12 @@ std::vector<Network> Networks() {
       {"200 ms jitter", {.jitter = absl::Milliseconds(200)}, 0.05, 0.01},
       {"20 % reordered", {.reorder = 0.2}, 0.05, 0.01},
       {"20 % duplicated", {.duplicate = 0.2}, 0.05, 0},
+      {"150 ms delay", {.delay = absl::Milliseconds(150)}, 0.05, 0},
+      // What is asked for again comes too late.
+      {"5 % loss, 150 ms delay", {.loss = 0.05, .delay = absl::Milliseconds(150)}, 0.1, 0.08},
+      {"64 kbit/s", {.rate_bps = 64'000}, 0.05, 0.01},
+      {"48 kbit/s", {.rate_bps = 48'000}, 0.1, 0.1},
+      {"40 kbit/s", {.rate_bps = 40'000}, 0.3, 0.25},  // less than loud speech takes
   };
 }
 
@@ -62,6 +70,8 @@ struct Outcome {
   size_t sent = 0;                           // frames
   size_t received = 0;
   size_t out_of_order = 0;
+  int64_t last = -1;             // the frame that came last
+  int64_t paused = 0;            // frames missing in gaps too long to be concealed
   std::vector<double> delay_ms;  // from the microphone to the listener
   std::string words;
   UdpGate::Figures gate;
@@ -106,6 +116,21 @@ size_t Distance(const std::vector<std::string>& said, const std::vector<std::str
     }
   }
   return row.back();
+}
+
+// Of sorted figures, the one below which this share lies.
+double At(const std::vector<double>& sorted, double share) {
+  return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))];
+}
+
+// By how much frames took longer in the last tenth than in the first; in their order.
+double Drift(const std::vector<double>& delay_ms) {
+  const size_t tenth = std::max<size_t>(delay_ms.size() / 10, 1);
+  std::vector<double> first(delay_ms.begin(), delay_ms.begin() + static_cast<ptrdiff_t>(tenth));
+  std::vector<double> last(delay_ms.end() - static_cast<ptrdiff_t>(tenth), delay_ms.end());
+  std::ranges::sort(first);
+  std::ranges::sort(last);
+  return At(last, 0.5) - At(first, 0.5);
 }
 
 class RtcLossTest : public RtcTest {
@@ -159,7 +184,7 @@ class RtcLossTest : public RtcTest {
   static void Listen(Peer& bob, const std::vector<std::atomic<int64_t>>& sent_us,
                      Outcome* outcome) {
     agent::Listener::Sinks sinks;
-    sinks.voice = [](bool) {};
+    sinks.voice = [](bool, int64_t) {};
     sinks.recogniser = [&](std::string_view pcm) {
       audio::AppendSamples(pcm, outcome->pieces.back());
     };
@@ -167,13 +192,14 @@ class RtcLossTest : public RtcTest {
     ASSERT_TRUE(listener.ok());
     outcome->pieces.emplace_back();
     (*listener)->Feed(absl::ZeroDuration());
-    int64_t last = -1;
+    int64_t& last = outcome->last;
     while (last + 1 < static_cast<int64_t>(sent_us.size())) {
       const auto message = bob.Next([](const auto& m) { return m.has_audio(); }, absl::Seconds(2));
       if (!message) break;  // the last ones were lost for good
       const int64_t number = message->audio().timestamp() / kTicks;
       ++outcome->received;
       if (number <= last) ++outcome->out_of_order;
+      if (const int64_t gap = number - last - 1; gap > kLongestGap) outcome->paused += gap;
       last = number;
       ASSERT_LT(static_cast<size_t>(number), sent_us.size());
       outcome->delay_ms.push_back(static_cast<double>(Clock::Real().MonotonicMicros() -
@@ -240,7 +266,7 @@ TEST_F(RtcLossTest, SpeechIsUnderstoodThroughBadNetworks) {
   }
   double clean_errors = 0;
   std::cout << fmt::format(
-      "| {} s each | datagrams lost | frames never heard | delay p50, p99 | word errors |\n",
+      "| {} s each | datagrams lost | frames concealed | delay p50, p99 | drift | word errors |\n",
       Seconds());
   for (size_t i = 0; i < networks.size(); ++i) {
     Outcome& outcome = outcomes[i];
@@ -250,20 +276,25 @@ TEST_F(RtcLossTest, SpeechIsUnderstoodThroughBadNetworks) {
     if (i == 0) clean_errors = errors;
     const double concealed =
         1 - static_cast<double>(outcome.received) / static_cast<double>(outcome.sent);
+    const double drift_ms = Drift(outcome.delay_ms);
     std::ranges::sort(outcome.delay_ms);
-    const auto percentile = [&](double share) {
-      return outcome
-          .delay_ms[static_cast<size_t>(share * static_cast<double>(outcome.delay_ms.size() - 1))];
-    };
-    std::cout << fmt::format("| {} | {} of {} | {} of {} | {:.0f}, {:.0f} ms | {:.1f} % |\n",
-                             networks[i].name, outcome.gate.lost,
-                             outcome.gate.to_server + outcome.gate.to_client,
-                             outcome.sent - outcome.received, outcome.sent, percentile(0.5),
-                             percentile(0.99), errors * 100);
+    const auto percentile = [&](double share) { return At(outcome.delay_ms, share); };
+    std::cout << fmt::format(
+        "| {} | {} of {} | {} of {} | {:.0f}, {:.0f} ms | {:.0f} ms | {:.1f} % |\n",
+        networks[i].name, outcome.gate.lost, outcome.gate.to_server + outcome.gate.to_client,
+        outcome.sent - outcome.received, outcome.sent, percentile(0.5), percentile(0.99), drift_ms,
+        errors * 100);
     EXPECT_LE(errors - clean_errors, networks[i].most_word_errors) << networks[i].name;
     EXPECT_LE(concealed, networks[i].most_concealed) << networks[i].name;
     EXPECT_EQ(outcome.out_of_order, 0) << networks[i].name;
     EXPECT_LT(percentile(1), 700) << networks[i].name << ": it must not fall ever further behind";
+    EXPECT_LT(drift_ms, 150) << networks[i].name;
+    // What the recogniser got lasts as long as what was said.
+    size_t samples = 0;
+    for (const auto& piece : outcome.pieces) samples += piece.size();
+    EXPECT_NEAR(static_cast<double>(samples),
+                static_cast<double>(outcome.last + 1 - outcome.paused) * kFrame, kMostOutOfStep)
+        << networks[i].name;
   }
   EXPECT_LT(clean_errors, 0.1);
 }

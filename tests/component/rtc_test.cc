@@ -91,6 +91,38 @@ TEST_F(RtcTest, DataAndTextGoBothWays) {
   EXPECT_EQ(packets[2].stream_trailer().stream_id(), "s2");
 }
 
+TEST_F(RtcTest, KeysOfATelephoneGoBothWays) {
+  RtcClient client;
+  const auto signalling = Connect(client, "ann");
+  Peer bob = Join(Joiner("bob"));
+  const auto press = [&](const std::string& digit, uint32_t code) {
+    lk::DataPacket packet;
+    packet.mutable_sip_dtmf()->set_digit(digit);
+    packet.mutable_sip_dtmf()->set_code(code);
+    client.SendData(packet.SerializeAsString());
+  };
+  press("", 10);   // some say the code alone
+  press("x", 99);  // no key
+  press("##", 0);
+  press("5", 5);
+  client.Run([] { return false; }, absl::Milliseconds(200));
+  const auto star = bob.Event(pb::RoomEvent::kData).data();
+  EXPECT_EQ(star.payload(), "*");
+  EXPECT_EQ(star.from_identity(), "ann");
+  EXPECT_EQ(bob.Event(pb::RoomEvent::kData).data().payload(), "5");
+
+  pb::ParticipantCommand command;
+  command.mutable_data()->set_topic("parley.dtmf");
+  command.mutable_data()->set_payload("D");
+  bob.Command(command);
+  ASSERT_TRUE(client.Run([&] { return client.messages.size() == 1; }));
+  lk::DataPacket packet;
+  ASSERT_TRUE(packet.ParseFromString(client.messages[0]));
+  EXPECT_EQ(packet.sip_dtmf().digit(), "D");
+  EXPECT_EQ(packet.sip_dtmf().code(), 15u);
+  EXPECT_EQ(packet.participant_identity(), "bob");
+}
+
 TEST_F(RtcTest, TextFromBeforeTheChannelIsOpenIsNotLost) {
   Peer bob = Join(Joiner("bob"));
   RtcClient client;

@@ -1,8 +1,10 @@
 // Video and what clients encrypt among themselves: two WebRTC clients of our own, and a participant
 // who is neither, in a real room server.
 #include <algorithm>
+#include <set>
 
 #include "rtc_fixture.h"
+#include "testing/udp_gate.h"
 
 namespace parley {
 namespace {
@@ -12,7 +14,10 @@ constexpr uint32_t kHigh = RtcClient::kSsrc + 1 + 'h';
 
 class RtcVideoTest : public RtcTest {
  protected:
-  std::unique_ptr<Signalling> Enter(RtcClient& client, const std::string& identity, bool camera) {
+  // `gates`: its media goes through one more of these.
+  std::unique_ptr<Signalling> Enter(
+      RtcClient& client, const std::string& identity, bool camera,
+      std::vector<std::unique_ptr<testing::UdpGate>>* gates = nullptr) {
     lk::JoinRequest join;
     join.mutable_connection_settings()->set_auto_subscribe(true);
     if (camera) {
@@ -38,6 +43,12 @@ class RtcVideoTest : public RtcTest {
     joined_ = signalling->Next(lk::SignalResponse::kJoin).join();
     const auto answer = signalling->Next(lk::SignalResponse::kAnswer).answer();
     mids_ = {answer.mid_to_track_id().begin(), answer.mid_to_track_id().end()};
+    if (gates != nullptr) {
+      auto gate = testing::UdpGate::Start(RtcClient::PortOf(answer.sdp()), gates->size() + 1);
+      EXPECT_TRUE(gate.ok()) << gate.status();
+      client.via = (*gate)->port();
+      gates->push_back(*std::move(gate));
+    }
     client.TakeAnswer(answer.sdp());
     EXPECT_TRUE(client.Run([&] { return client.connected(); }));
     return signalling;
@@ -142,6 +153,54 @@ TEST_F(RtcVideoTest, ListenersGetTheLayerThatTheirNetworkCarries) {
         return m.has_audio() || (m.has_event() && m.event().has_subscription_started());
       },
       absl::Milliseconds(100)));
+}
+
+// Each of the two lives behind a network of its own that loses a tenth of all packets, either way:
+// those of the pictures and those that ask for them again.
+TEST_F(RtcVideoTest, LostPacketsOfPicturesAreAskedForAndSentAgainOnBothWays) {
+  constexpr uint16_t kPictures = 400;
+  std::vector<std::unique_ptr<testing::UdpGate>> gates;
+  RtcClient ann, bob;
+  bob.asks_again = true;
+  const auto from_ann = Enter(ann, "ann", true, &gates);
+  const auto from_bob = Enter(bob, "bob", false, &gates);
+  EXPECT_TRUE(Film(ann, bob, [&] { return !bob.seen.empty(); })) << "the first key picture";
+  const size_t before = bob.seen.size();
+  for (const auto& gate : gates) gate->Set({.loss = 0.1});
+  const uint16_t first = picture_;
+  for (; picture_ < first + kPictures; ++picture_) {
+    ann.SendVideo("q", picture_, fmt::format("picture {}", picture_), false);
+    for (int i = 0; i < 3; ++i) {
+      ann.Step();
+      bob.Step();
+    }
+  }
+  for (const auto& gate : gates) gate->Set({});
+  std::set<std::string> contents;
+  const auto all_seen = [&] {
+    for (const auto& seen : bob.seen) contents.insert(seen.content);
+    return std::ranges::count_if(
+               contents, [](const auto& one) { return one.starts_with("picture "); }) == kPictures;
+  };
+  // The last of them need something behind them that shows the gap.
+  const absl::Time until = absl::Now() + absl::Seconds(8);
+  while (!all_seen() && absl::Now() < until) {
+    ann.SendVideo("q", picture_++, "more", false);
+    for (int i = 0; i < 20; ++i) {
+      ann.Step();
+      bob.Step();
+    }
+  }
+  EXPECT_TRUE(all_seen());
+  EXPECT_GT(ann.video_asked_again, kPictures / 20) << "the server asks the one who films";
+  EXPECT_GT(bob.asked_for, kPictures / 20) << "and is asked by who looks";
+  std::set<uint16_t> numbers;
+  for (const auto& seen : bob.seen) numbers.insert(seen.sequence);
+  EXPECT_EQ(numbers.size(), bob.seen.size()) << "each once";
+  EXPECT_EQ(static_cast<uint16_t>(*numbers.rbegin() - *numbers.begin()) + 1u, numbers.size())
+      << "and none is missing";
+  fmt::print("{} pictures, {} asked for again by the server, {} by the viewer, {} seen before\n",
+             kPictures, ann.video_asked_again, bob.asked_for, before);
 }
 
 TEST_F(RtcVideoTest, MayOnlyBePublishedWithItsSourceAndOverWebRtc) {

@@ -43,6 +43,12 @@ FORMS = {
     "own program": {"agentServers": [POOL], "autoscaling": {"kind": "hpa"}, "maxCallSeconds": 600},
     "no pause": {"preStop": {"seconds": 0}},
     "attach": {**EVERYTHING, "services": {"api-server": {"attach": ["calls-example", "other.cloud"]}}},
+    "reach": {**EVERYTHING, "services": {"room-server": {"rtc": {
+        "tcpPort": 7881, "hostPort": True, "ipv6": True, "stunServer": "[2001:db8::5]:3478",
+        "turn": {"urls": ["turn:turn.example.com:3478?transport=udp", "turns:turn.example.com:5349"], "secret": "coturn"}}}},
+        "ingress": {"host": "talk.example.com", "className": "nginx", "tlsSecret": "talk", "annotations": {"a.example/b": "3600"}}},
+    "host network": {**EVERYTHING, "networkPolicy": {"enabled": True, "nodes": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}, "services": {
+        "room-server": {"rtc": {"hostNetwork": True, "lastPort": 7889}}, "api-server": {"tlsSecret": "edge"}}},
     "tls and tracing": {**EVERYTHING, "tls": {"enabled": True, "existingSecret": "certificates"},
                         "tracing": {"endpoint": "http://collector.telemetry:4318", "namespace": "telemetry"}},
 }
@@ -142,11 +148,19 @@ class RenderingTest(unittest.TestCase):
         for bad in ({"maxCalSeconds": 5}, {"maxCallSeconds": 5}, {"services": {"stt-gatway": {}}}, {"redis": {"mode": "cluster"}},
                     {"services": {"api-server": {"resources": {"limits": {"memory": "much"}}}}},
                     {"podSecurity": {"runAsUser": 0}}, {"agentServers": [{"name": "x"}]}, {"redis": {"password": "secret"}},
-                    {"image": {"digests": {"api-server": "latest"}}}, {"preStop": {"mode": "native", "seconds": "5"}}):
+                    {"image": {"digests": {"api-server": "latest"}}}, {"preStop": {"mode": "native", "seconds": "5"}},
+                    *({"services": {"room-server": {"rtc": rtc}}} for rtc in (
+                        {"port": 0}, {"tcpPort": 70000}, {"announce": ["rooms.example.com"]}, {"stunServer": "stun.example.com:3478"},
+                        {"turn": {"urls": ["http://x"]}}, {"turn": {"password": "p"}}, {"turn": {"ttl": "12"}})),
+                    {"ingress": {"host": "two words"}}, {"networkPolicy": {"nodes": ["10.0.0.0/8"]}}):
             with self.assertRaises(helm_python.HelmError, msg=str(bad)):
                 render.render(bad)
         for bad in ({"redis": {"tls": {"enabled": True}}}, {"redis": {"mode": "sentinel"}},
-                    {"redis": {"mode": "sentinel", "sentinels": ["a:1"], "tls": {"enabled": True}}}):
+                    {"redis": {"mode": "sentinel", "sentinels": ["a:1"], "tls": {"enabled": True}}},
+                    *({"services": {"room-server": {"rtc": rtc}}, **EVERYTHING} for rtc in (
+                        {"hostPort": True, "hostNetwork": True}, {"lastPort": 7890}, {"hostNetwork": True},
+                        {"turn": {"urls": ["turn:turn.example.com"]}})),
+                    {"services": {"room-server": {"rtc": {"hostNetwork": True, "lastPort": 7000}}}}, {"ingress": {"host": "a.example"}}):
             with self.assertRaises(helm_python.HelmRenderError, msg=str(bad)):
                 render.render(bad)
 
@@ -183,7 +197,8 @@ class RulesTest(unittest.TestCase):
                 self.assertTrue(spec["securityContext"]["runAsNonRoot"], name)
                 self.assertGreaterEqual(spec["securityContext"]["runAsUser"], 10000, name)
                 self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"}, name)
-                self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & set(spec), name)
+                asked = {"hostNetwork"} if objects is RENDERED["host network"] and name == "room-server" else set()
+                self.assertEqual({"hostNetwork", "hostPID", "hostIPC"} & set(spec), asked, name)
                 for volume in spec.get("volumes", []):
                     self.assertTrue({"secret", "emptyDir", "configMap"} & set(volume), name)
                     self.assertIn("sizeLimit", volume.get("emptyDir", {"sizeLimit": 0}), name)
@@ -202,7 +217,7 @@ class RulesTest(unittest.TestCase):
                 for container in spec["containers"]:
                     for variable in container.get("env", []):
                         if any(word in variable["name"] for word in ("PASSWORD", "SECRET", "API_KEY", "OPENAI_KEY")):
-                            self.assertTrue("secretKeyRef" in variable.get("valueFrom", {}) or variable["name"].endswith("_KEY_FILE"),
+                            self.assertTrue("secretKeyRef" in variable.get("valueFrom", {}) or variable["name"].endswith(("_KEY_FILE", "_SECRET_FILE")),
                                             f"{name}: {variable}")
 
     def test_only_brokers_have_a_token_and_may_only_patch_pods(self):
@@ -328,26 +343,96 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(sorted(users), ["agent-registry", "dispatch-broker", "llm-gateway", "room-server", "stt-gateway", "tts-gateway"])
 
     def test_media_of_browsers_reaches_room_servers(self):
-        def media(rtc):
-            objects = render.render({"services": {"room-server": {"rtc": rtc}}, **EVERYTHING})
+        def media(rtc, **more):
+            objects = render.render({"services": {"room-server": {"rtc": rtc}}, **EVERYTHING, **more})
             (spec,) = [s for n, _, s in pods(objects) if n == "room-server"]
             container = spec["containers"][0]
-            (port,) = [p for p in container["ports"] if p.get("protocol") == "UDP"]
-            told = {v["name"]: v for v in container["env"]}
-            self.assertEqual(told["PARLEY_RTC_UDP_PORT"]["value"], str(port["containerPort"]))
+            ports = {p["name"]: p for p in container["ports"] if p["name"].startswith("rtc")}
+            told = {v["name"]: v.get("value") or v["valueFrom"]["fieldRef"]["fieldPath"] for v in container["env"]
+                    if v["name"].startswith(("PARLEY_RTC", "PARLEY_TURN"))}
             (policy,) = [p for p in of_kind(objects, "NetworkPolicy") if p["metadata"]["name"] == "room-server"]
-            opened = [p for rule in policy["spec"]["ingress"] for p in rule["ports"] if p["protocol"] == "UDP"]
-            self.assertEqual(opened, [{"port": port["containerPort"], "protocol": "UDP"}])
-            return port, told["PARLEY_RTC_ANNOUNCE"]
+            opened = [(p["protocol"], p["port"], p.get("endPort")) for rule in policy["spec"]["ingress"] for p in rule["ports"]
+                      if p["port"] not in (7105, 8105)]
+            (namespace,) = of_kind(objects, "Namespace")
+            return ports, told, opened, namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
 
-        port, announced = media({})
-        self.assertNotIn("hostPort", port)
-        self.assertEqual(announced["value"], "$(POD_IP)")
-        port, announced = media({"port": 7890, "hostPort": True})
-        self.assertEqual((port["containerPort"], port["hostPort"]), (7890, 7890))
-        self.assertEqual(announced["valueFrom"]["fieldRef"]["fieldPath"], "status.hostIP")
-        _, announced = media({"hostPort": True, "announce": ["203.0.113.7", "2001:db8::7"]})
-        self.assertEqual(announced["value"], "203.0.113.7,2001:db8::7")
+        ports, told, opened, level = media({})
+        self.assertEqual(ports, {"rtc": {"name": "rtc", "containerPort": 7882, "protocol": "UDP"}})
+        self.assertEqual(told, {"PARLEY_RTC_UDP_PORT": "7882", "PARLEY_RTC_ANNOUNCE": "status.podIP"})
+        self.assertEqual((opened, level), ([("UDP", 7882, None)], "restricted"))
+
+        ports, told, opened, level = media({"port": 7890, "tcpPort": 7891, "hostPort": True})
+        self.assertEqual([(p["containerPort"], p["hostPort"]) for p in ports.values()], [(7890, 7890), (7891, 7891)])
+        self.assertEqual(told, {"PARLEY_RTC_UDP_PORT": "7890", "PARLEY_RTC_TCP_PORT": "7891", "PARLEY_RTC_ANNOUNCE": "status.hostIP"})
+        self.assertEqual((opened, level), ([("UDP", 7890, None), ("TCP", 7891, None)], "privileged"))
+
+        _, told, _, _ = media({"hostPort": True, "announce": ["203.0.113.7:5000", "2001:db8::7"]})
+        self.assertEqual(told["PARLEY_RTC_ANNOUNCE"], "203.0.113.7:5000,2001:db8::7")
+
+        for more, told_addresses in (({}, "status.podIPs"), ({"hostPort": True}, "status.hostIPs")):
+            _, told, _, _ = media({"ipv6": True, **more})
+            self.assertEqual((told["PARLEY_RTC_ADDRESS"], told["PARLEY_RTC_ANNOUNCE"]), ("::", told_addresses))
+
+        nodes = {"networkPolicy": {"enabled": True, "nodes": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}}
+        ports, told, opened, level = media({"hostNetwork": True}, **nodes)
+        self.assertEqual((list(ports), told["PARLEY_RTC_ANNOUNCE"], level), (["rtc"], "status.hostIP", "privileged"))
+        self.assertNotIn("hostPort", ports["rtc"])
+        ports, told, opened, _ = media({"hostNetwork": True, "lastPort": 7889}, **nodes)
+        self.assertEqual((ports, told["PARLEY_RTC_UDP_PORT_LAST"], opened), ({}, "7889", [("UDP", 7882, 7889)]))
+
+    def test_relays_are_told_with_a_secret_that_no_manifest_holds(self):
+        objects = RENDERED["reach"]
+        (spec,) = [s for n, _, s in pods(objects) if n == "room-server"]
+        container = spec["containers"][0]
+        told = {v["name"]: v.get("value") for v in container["env"]}
+        self.assertEqual(told["PARLEY_TURN_URLS"], "turn:turn.example.com:3478?transport=udp,turns:turn.example.com:5349")
+        self.assertEqual((told["PARLEY_TURN_SECRET_FILE"], told["PARLEY_TURN_TTL"]), ("/etc/parley-turn/static-auth-secret", "12h"))
+        (mount,) = [m for m in container["volumeMounts"] if m["name"] == "turn"]
+        (volume,) = [v for v in spec["volumes"] if v["name"] == "turn"]
+        self.assertEqual((mount["mountPath"], mount["readOnly"], volume["secret"]["secretName"]), ("/etc/parley-turn", True, "coturn"))
+        egress = by_name(of_kind(objects, "NetworkPolicy"))["room-server"]["spec"]["egress"]
+        self.assertIn({"to": [{"ipBlock": {"cidr": "2001:db8::5/128"}}], "ports": [{"port": 3478, "protocol": "UDP"}]}, egress)
+        plain = render.render({"services": {"room-server": {"rtc": {"turn": {"urls": ["stun:stun.example.com:3478"]}}}}})
+        (spec,) = [s for n, _, s in pods(plain) if n == "room-server"]
+        self.assertNotIn("parley-turn", json.dumps(spec))
+
+    def test_policies_know_a_room_server_on_the_hosts_network_by_its_node(self):
+        objects = RENDERED["host network"]
+        (spec,) = [s for n, _, s in pods(objects) if n == "room-server"]
+        self.assertEqual((spec["hostNetwork"], spec["dnsPolicy"]), (True, "ClusterFirstWithHostNet"))
+        policies = by_name(of_kind(objects, "NetworkPolicy"))
+        node = {"ipBlock": {"cidr": "10.1.0.0/16"}}
+
+        def ports(name, side, direction):
+            rules = policies[name]["spec"].get(direction, [])
+            return {p["port"] for rule in rules if node in rule.get(side, []) for p in rule["ports"]}
+        self.assertEqual({n: ports(n, "to", "egress") for n in policies if ports(n, "to", "egress")},
+                         {"api-server": {7105}, "agent-server": {7105}})
+        self.assertEqual({n: ports(n, "from", "ingress") for n in policies if ports(n, "from", "ingress")},
+                         {"dispatch-broker": {7100}, "redis": {6379}})
+        self.assertNotIn("10.1.0.0", json.dumps(RENDERED["everything"]))
+
+    def test_signalling_has_tls_from_an_ingress_or_from_the_server_itself(self):
+        (ingress,) = of_kind(RENDERED["reach"], "Ingress")
+        spec = ingress["spec"]
+        self.assertEqual(spec["tls"], [{"hosts": ["talk.example.com"], "secretName": "talk"}])
+        (path,) = spec["rules"][0]["http"]["paths"]
+        service = by_name(of_kind(RENDERED["reach"], "Service"))[path["backend"]["service"]["name"]]
+        self.assertIn(path["backend"]["service"]["port"]["name"], [p["name"] for p in service["spec"]["ports"]])
+        self.assertEqual((spec["ingressClassName"], ingress["metadata"]["annotations"]), ("nginx", {"a.example/b": "3600"}))
+        self.assertEqual(of_kind(RENDERED["everything"], "Ingress"), [])
+
+        def edge(form):
+            (pod,) = [s for n, _, s in pods(RENDERED[form]) if n == "api-server"]
+            return {v["name"]: v.get("value") for v in pod["containers"][0]["env"]}, pod
+        told, _ = edge("reach")
+        self.assertEqual(told["PARLEY_PUBLIC_URL"], "wss://talk.example.com")
+        self.assertNotIn("PARLEY_HTTP_CERTIFICATE", told)
+        told, pod = edge("host network")
+        self.assertEqual((told["PARLEY_HTTP_CERTIFICATE"], told["PARLEY_HTTP_KEY"]), ("/etc/parley-http/tls.crt", "/etc/parley-http/tls.key"))
+        (volume,) = [v for v in pod["volumes"] if v["name"] == "http"]
+        self.assertEqual(volume["secret"]["secretName"], "edge")
+        self.assertIn("/etc/parley-http", [m["mountPath"] for m in pod["containers"][0]["volumeMounts"]])
 
     def test_tls_and_tracing_reach_every_process(self):
         objects = RENDERED["tls and tracing"]

@@ -136,6 +136,24 @@ class KubernetesTest(unittest.TestCase):
                     derived = number - 1000 if port["name"] in ("admin", "health-grpc") and number != 9080 else number
                     self.assertIn(str(derived), help_text, f"{file}: {binary} has no default port {number}")
 
+    def test_ways_to_a_room_are_variables_that_the_binaries_have(self):
+        sys.path.insert(0, os.path.join(SOURCE, "k8s"))
+        import render  # pylint: disable=import-outside-toplevel
+        nodes = {"networkPolicy": {"nodes": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}}
+        rtc = {"hostNetwork": True, "lastPort": 7889, "tcpPort": 7881, "ipv6": True, "stunServer": "192.0.2.1:3478",
+               "turn": {"urls": ["turn:turn.example.com"], "secret": "coturn"}}
+        objects = render.render({**nodes, "services": {"room-server": {"rtc": rtc}, "api-server": {"tlsSecret": "edge", "publicUrl": "wss://a"}}})
+        seen = set()
+        for thing in objects:
+            name = thing["metadata"]["name"]
+            if thing["kind"] == "Deployment" and name in ("room-server", "api-server"):
+                for variable in thing["spec"]["template"]["spec"]["containers"][0]["env"]:
+                    if variable["name"].startswith("PARLEY_"):
+                        seen.add(variable["name"])
+                        self.assertTrue(knows_variable("parley-" + name, variable["name"]), variable["name"])
+        self.assertLessEqual({"PARLEY_RTC_UDP_PORT_LAST", "PARLEY_RTC_TCP_PORT", "PARLEY_RTC_ADDRESS", "PARLEY_RTC_STUN_SERVER",
+                              "PARLEY_TURN_URLS", "PARLEY_TURN_SECRET_FILE", "PARLEY_TURN_TTL", "PARLEY_HTTP_KEY"}, seen)
+
 
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0]], verbosity=2)

@@ -95,6 +95,8 @@ class ToolsTest(unittest.TestCase):
         yield "defaults", render.render()
         for name in render.OVERLAYS:
             yield name, render.render(render.values_of(name))
+        yield "reach", render.render({**everything, "services": {"room-server": {"rtc": {"hostPort": True, "tcpPort": 7881, "ipv6": True}}},
+                                      "ingress": {"host": "talk.example.com", "tlsSecret": "talk"}})
         yield "hpa", render.render({**everything, "autoscaling": {"kind": "hpa"}})
         yield "keda", render.render({**everything, "autoscaling": {"kind": "keda"}})
 

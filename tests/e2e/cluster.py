@@ -45,7 +45,7 @@ class Dev:
         self.log_path = pathlib.Path(self.folder.name) / "dev.log"
         self.process = None
 
-    def start(self, *arguments, examples=True):
+    def start(self, *arguments, examples=True, env=None):
         agents = pathlib.Path(self.folder.name) / "agents"
         agents.mkdir(exist_ok=True)
         for path in (SOURCE / "examples").glob("*.yaml") if examples else ():
@@ -53,7 +53,7 @@ class Dev:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [PARLEY, "dev", "--port-offset", str(self.offset), "--agents", str(agents), *map(str, arguments)],
-                stdout=log, stderr=log, cwd=self.folder.name, env=clean_environment())
+                stdout=log, stderr=log, cwd=self.folder.name, env=clean_environment(env))
         deadline = time.monotonic() + 30
         starts = self.log().count("Parley is up") + 1
         while self.log().count("Parley is up") < starts:

@@ -387,6 +387,23 @@ TEST_F(ConversationTest, ToolsOfMcpServersRunAndAreNamedWhenTheyStandStill) {
   EXPECT_LT(static_cast<double>(caller_->NowMicros() - asked_us) / 1e6, 6);
 }
 
+TEST_F(ConversationTest, ABackgroundIsHeardBesideTheVoice) {
+  std::string definition = kDesk;
+  definition.replace(definition.find("desk"), 4, "lobby");
+  definition.insert(definition.rfind('}'),
+                    R"(, "background": {"ambient": "office", "thinking": "keyboard"})");
+  ASSERT_OK(api_->Register(definition));
+  ASSERT_OK(Place("lobby"));
+  const auto ms = AskAloud();
+  ASSERT_TRUE(ms.ok()) << ms.status() << Log();
+  EXPECT_NEAR(*ms, 600, 150) << "nothing of the voice waits for it";
+  const int64_t before = caller_->counters().frames_background;
+  const int64_t since_us = caller_->NowMicros();
+  ASSERT_TRUE(Eventually([&] { return caller_->counters().frames_background >= before + 100; }));
+  EXPECT_NEAR(static_cast<double>(caller_->NowMicros() - since_us) / 1e6, 2, 0.5);
+  EXPECT_EQ(caller_->counters().frames_undecodable, 0);
+}
+
 TEST_F(ConversationTest, SilerosDetectorHearsWhereItsFileIs) {
   std::string definition = kDesk;
   definition.replace(definition.find("desk"), 4, "keen");

@@ -73,6 +73,16 @@ session: {record: true}
         self.assertIn("decisions, identical", replay.stdout)
         self.assertIn("Today soup.", replay.stdout)
 
+    def test_what_is_used_is_added_up(self):
+        self.ok("tts", "good day", "--out", pathlib.Path(self.dev.folder.name) / "day.wav")
+        deadline = time.monotonic() + 10
+        while not (usage := data(self.ok("--json", "usage")))["day"]["engines"].get("flite") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.assertGreaterEqual(usage["day"]["engines"]["flite"]["ttsCharacters"], len("good day"))
+        self.assertEqual((usage["project"], usage["caps"], usage["silentGateways"]), ("default", [], []))
+        self.assertIn("flite", self.ok("usage").stdout)
+        self.assertEqual(data(self.ok("--json", "usage", "--session", "AS_none"))["session"], {"engines": {}})
+
     def test_versions_are_deployed_by_share_and_rolled_back(self):
         path = pathlib.Path(self.dev.folder.name) / "shop.yaml"
         text = "id: shop\ngreeting: One.\nllm: [{engine: rules, rules: r}]\nrules: {r: [{otherwise: Yes.}]}\n"

@@ -1,4 +1,6 @@
 // Recorded speech from disk and from other replicas: it is what was written, or an error.
+#include <zlib.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -11,14 +13,11 @@ namespace {
 
 // As phrase.cc: a checksum that is right lets the rest be looked at.
 std::string Sealed(std::string_view body) {
-  uint64_t hash = 14695981039346656037ULL;
-  for (const char c : body) {
-    hash ^= static_cast<unsigned char>(c);
-    hash *= 1099511628211ULL;
-  }
-  char bytes[sizeof(hash)];
-  std::memcpy(bytes, &hash, sizeof(hash));
-  return "PLPH1" + std::string(bytes, sizeof(bytes)) + std::string(body);
+  const auto crc =
+      static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(body.data()), body.size()));
+  char bytes[sizeof(crc)];
+  std::memcpy(bytes, &crc, sizeof(crc));
+  return "PLPH2" + std::string(bytes, sizeof(bytes)) + std::string(body);
 }
 
 }  // namespace

@@ -2,12 +2,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <span>
+
 #include "agent/job/convert.h"
 #include "agent/job/frame.h"
+#include "agent/job/lateness.h"
 #include "agent/job/listener.h"
 #include "agent/job/room_view.h"
 #include "audio/opus.h"
 #include "audio/pcm.h"
+#include "audio/sounds.h"
+#include "registry/definition.h"
 
 namespace parley::agent {
 namespace {
@@ -147,6 +153,10 @@ TEST(ConvertTest, PeopleWhoseConnectionBrokeMayComeBack) {
   EXPECT_FALSE(LeftForGood(roomv1::DISCONNECT_REASON_CONNECTION_LOST));
 }
 
+TEST(BackgroundTest, EverySoundThatADefinitionMayNameIsMade) {
+  EXPECT_EQ(registry::kSounds, audio::kSoundNames);
+}
+
 TEST(FrameTest, WhatWasParsedBeforeLeavesNothingBehind) {
   jobv1::ToJob first;
   first.set_seq(1);
@@ -177,7 +187,11 @@ TEST(FrameTest, TooLongAFrameIsRefused) {
 class ListenerTest : public ::testing::Test {
  protected:
   ListenerTest() {
-    auto made = Listener::Create({.voice = [this](bool) { ++frames_; },
+    auto made = Listener::Create({.voice =
+                                      [this](bool speech, int64_t quiet_us) {
+                                        ++frames_;
+                                        if (speech) quiet_us_ = quiet_us;
+                                      },
                                   .recogniser = [this](std::string_view pcm) { fed_ += pcm; }},
                                  audio::NewWebrtcVad());
     listener_ = *std::move(made);
@@ -211,32 +225,80 @@ class ListenerTest : public ::testing::Test {
   uint32_t timestamp_ = 0;
   std::unique_ptr<Listener> listener_;
   int frames_ = 0;
+  int64_t quiet_us_ = -1;  // of the last frame of speech
   std::string fed_;
 };
+
+TEST_F(ListenerTest, TheEndOfSpeechIsNotTheEndOfItsFrame) {
+  // A buzz with syllables, as the detector wants it, that ends 5 ms into a frame of raw samples.
+  constexpr size_t kEnd = size_t{48} * 1'005;
+  std::vector<int16_t> samples(size_t{48} * 1'200);
+  for (size_t i = 0; i < kEnd; ++i) {
+    const double loud = 0.55 + 0.45 * std::sin(static_cast<double>(i) / 48'000 * 2 * M_PI * 4);
+    samples[i] = static_cast<int16_t>((i % 400 < 40 ? 16'000 : -1'600) * loud);
+  }
+  for (size_t at = 0; at < samples.size(); at += 960) {
+    const auto frame = std::span(samples).subspan(at, 960);
+    listener_->OnPcm({reinterpret_cast<const char*>(frame.data()), frame.size_bytes()});
+  }
+  // The resampler moves it by about a millisecond.
+  EXPECT_GE(quiet_us_, 10'000);
+  EXPECT_LE(quiet_us_, 15'000);
+}
+
+TEST(LatenessTest, IsWhatTheWayAddsToTheQuickest) {
+  Lateness lateness;
+  int64_t sent_us = 5'000'000;
+  uint32_t timestamp = 4'294'900'000U;  // it wraps
+  const auto after = [&](int64_t way_us) {
+    sent_us += 20'000;
+    return lateness.Of(timestamp += 960, sent_us + way_us);
+  };
+  EXPECT_EQ(after(7'000), 0);
+  EXPECT_EQ(after(9'000), 2'000);
+  EXPECT_EQ(after(4'000), 0);
+  EXPECT_EQ(after(9'000), 5'000);
+  EXPECT_EQ(after(90'000), Lateness::kMostUs);
+  // A way that has become longer is the way, after some seconds.
+  int64_t last = 0;
+  for (int i = 0; i < 250; ++i) last = after(20'000);
+  EXPECT_EQ(last, 0);
+  // Another clock is no lateness, nor is what came in one go.
+  timestamp += 12'345'678;
+  sent_us += 60'000'000;
+  EXPECT_EQ(after(0), 0);
+  for (int i = 0; i < 500; ++i) EXPECT_EQ(lateness.Of(timestamp += 960, sent_us), 0);
+}
 
 TEST_F(ListenerTest, SilenceIsKeptAndNotDecoded) {
   constexpr int16_t kSoft = 8;  // -72 dBov
   HearLevel(20, 4'000, 18);
-  HearLevel(50, kSoft, 72);
-  EXPECT_EQ(frames_, 70) << "a second of it is decoded: the end of speech shows in it";
-  HearLevel(49, kSoft, 72);
-  EXPECT_EQ(frames_, 70);
-  HearLevel(1, kSoft, 72);
-  EXPECT_EQ(frames_, 75) << "the last of it, to see whether it is true";
   HearLevel(30, kSoft, 72);
-  EXPECT_EQ(frames_, 75);
+  EXPECT_EQ(frames_, 50) << "600 ms of it are decoded: the end of speech shows in it";
+  HearLevel(219, kSoft, 72);
+  EXPECT_EQ(frames_, 50);
+  HearLevel(1, kSoft, 72);
+  EXPECT_EQ(frames_, 56) << "the last of it, to see whether it is true";
+  HearLevel(30, kSoft, 72);
+  EXPECT_EQ(frames_, 56);
   HearLevel(1, 4'000, 18);
-  EXPECT_EQ(frames_, 81) << "the last five and the louder one";
+  EXPECT_EQ(frames_, 62) << "the last five and the louder one";
   listener_->Feed(absl::Milliseconds(400));
   EXPECT_EQ(fed_.size(), 400U * 32);
 }
 
 TEST_F(ListenerTest, SilenceThatIsNoneIsHeard) {
   HearLevel(1, 4'000, 18);
-  HearLevel(100, 4'000, 70);
-  EXPECT_EQ(frames_, 1 + 50 + 5) << "one look a second";
-  HearLevel(100, 4'000, 70);
-  EXPECT_EQ(frames_, 1 + 50 + 5 + 100) << "the sender's levels are not believed any more";
+  HearLevel(200, 4'000, 70);
+  EXPECT_EQ(frames_, 201) << "the sender's levels are not believed once the first have been heard";
+}
+
+TEST_F(ListenerTest, SilenceThatIsNoneAnyMoreIsHeard) {
+  HearLevel(1, 4'000, 18);
+  HearLevel(100, 8, 72);
+  EXPECT_EQ(frames_, 31);
+  HearLevel(200, 4'000, 72);
+  EXPECT_EQ(frames_, 31 + 6 + 50) << "within 5 s, and from then on";
 }
 
 TEST_F(ListenerTest, SendersWithoutLevelsAreHeard) {
@@ -249,6 +311,9 @@ TEST_F(ListenerTest, WhatTheRecogniserGetsIsDecoded) {
   listener_->Feed(absl::ZeroDuration());
   HearLevel(200, 8, 72);
   EXPECT_EQ(frames_, 201);
+  listener_->StopFeeding();
+  HearLevel(40, 8, 72);
+  EXPECT_EQ(frames_, 201) << "it has been soft for long enough";
 }
 
 TEST_F(ListenerTest, JudgesEachFrameAndConcealsShortLoss) {

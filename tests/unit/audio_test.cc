@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <numbers>
 #include <random>
 
@@ -17,6 +18,7 @@
 #include "audio/opus.h"
 #include "audio/pcm.h"
 #include "audio/resample.h"
+#include "audio/sounds.h"
 #include "audio/vad.h"
 #include "audio/wav.h"
 
@@ -234,6 +236,46 @@ TEST(WavTest, EachKindOfBadFileHasItsWord) {
   EXPECT_THAT(ReadWav("/nonexistent.wav").status().message(), HasSubstr("cannot open"));
   EXPECT_FALSE(ReadWav("/tmp").ok());
   EXPECT_FALSE(WriteWav("/nonexistent/x.wav", {.rate_hz = 16'000, .channels = 1}).ok());
+}
+
+TEST(SoundsTest, EachIsItsOwnSofterThanSpeechAndNeverTheSame) {
+  constexpr size_t kSamples = size_t{20} * kSoundRateHz;
+  std::map<std::string, float> levels;
+  for (const std::string_view name : kSoundNames) {
+    const auto sound = MakeSound(name, 1);
+    const auto same = MakeSound(name, 1);
+    const auto other = MakeSound(name, 2);
+    ASSERT_NE(sound, nullptr) << name;
+    std::vector<int16_t> samples(kSamples);
+    bool differs = false;
+    for (int16_t& sample : samples) {
+      const float value = sound->Next();
+      ASSERT_EQ(value, same->Next()) << name;
+      ASSERT_LT(std::abs(value), 0.5F) << name << " at its loudest";
+      differs = differs || value != other->Next();
+      sample = static_cast<int16_t>(value * 32'767);
+    }
+    EXPECT_EQ(differs, name != "pulse") << name;
+    levels[std::string(name)] = LevelDbov(samples);
+    fmt::print("{}: {:.1f} dBov\n", name, levels[std::string(name)]);
+    EXPECT_GT(levels[std::string(name)], -65) << name;
+    EXPECT_LT(levels[std::string(name)], -28) << name;
+    // No hole, and no step: it may be played for hours.
+    for (size_t second = 0; second < 20; second += 5) {
+      const auto part = std::span(samples).subspan(second * kSoundRateHz, size_t{5} * kSoundRateHz);
+      EXPECT_NEAR(LevelDbov(part), levels[std::string(name)], 6) << name;
+    }
+  }
+  EXPECT_GT(levels["keyboard"], levels["office"]) << "the office's keys are far away";
+  EXPECT_EQ(MakeSound("casino", 1), nullptr);
+}
+
+TEST(SoundsTest, ALoopGoesRoundAndAnEmptyOneIsSilent) {
+  const auto loop = LoopOf({16'384, -16'384});
+  EXPECT_FLOAT_EQ(loop->Next(), 0.5F);
+  EXPECT_FLOAT_EQ(loop->Next(), -0.5F);
+  EXPECT_FLOAT_EQ(loop->Next(), 0.5F);
+  EXPECT_EQ(LoopOf({})->Next(), 0);
 }
 
 TEST(VadTest, SteadySoundsAreNotSpeech) {

@@ -97,8 +97,11 @@ TEST(ChatAssemblerTest, BrokenAnswersAreTheProvidersFault) {
   EXPECT_EQ(bad.Finish().status().code(), absl::StatusCode::kUnavailable);
   ChatAssembler odd;
   EXPECT_FALSE(odd.OnChunk("[]").ok());
-  EXPECT_THAT(Message(odd.OnChunk(R"({"error":{"message":"overloaded"}})").status()),
-              HasSubstr("overloaded"));
+  const std::string failed(
+      Message(odd.OnChunk(R"({"error":{"message":"no answer to 4111","type":"overloaded_error"}})")
+                  .status()));
+  EXPECT_THAT(failed, HasSubstr("overloaded_error"));
+  EXPECT_THAT(failed, Not(HasSubstr("4111"))) << "what people say goes into no error";
   for (const char* chunk : {R"({"choices":[1]})", R"({"choices":[{"delta":{"tool_calls":[1]}}]})",
                             R"({"choices":{},"usage":3})"}) {
     odd.OnChunk(chunk).status().IgnoreError();
@@ -129,8 +132,15 @@ TEST(ChatCodecTest, HistoryAndToolsAreEncoded) {
 }
 
 TEST(ChatCodecTest, StatusesSayWhoseFaultItIs) {
-  EXPECT_EQ(ChatError(400, R"({"error":{"message":"too long"}})", "").code(),
-            absl::StatusCode::kInvalidArgument);
+  const absl::Status prompt = ChatError(
+      400,
+      R"({"error":{"message":"cannot say 4111","code":"too_long","param":"messages[2].content"}})",
+      "");
+  EXPECT_EQ(prompt.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(prompt), HasSubstr("too_long, messages[2].content"));
+  EXPECT_THAT(Message(prompt), Not(HasSubstr("4111")));
+  EXPECT_THAT(Message(ChatError(400, R"({"error":{"code":"my number is 1"}})", "")),
+              HasSubstr("no reason given"));
   EXPECT_EQ(ChatError(401, "", "").code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(ReasonOf(ChatError(429, "", "3")).metadata.at("retry_after_ms"), "3000");
   EXPECT_EQ(ChatError(503, "<html>", "").code(), absl::StatusCode::kUnavailable);

@@ -315,7 +315,7 @@ class AheadTest : public ::testing::Test {
             {.frame =
                  [this](const Playout::Frame& frame) {
                    const int64_t now_us = loop_.NowMicros();
-                   EXPECT_LE(frame.due_us, now_us + 140'000);
+                   EXPECT_LE(frame.due_us, now_us + absl::ToInt64Microseconds(Playout::kMostAhead));
                    given_.push_back({frame.timestamp, frame.due_us == 0 ? now_us : frame.due_us,
                                      frame.due_us != 0});
                    messages_ += frame.more ? 0 : 1;
@@ -372,7 +372,7 @@ TEST_F(AheadTest, WakesUpOnceForSeveralFrames) {
   loop_.Run();
   EXPECT_GE(loop_.NowMicros() - start_us_, 1'000'000) << "it is over when it has been heard";
   ExpectSteady(51);
-  EXPECT_LE(messages_, 13) << "51 frames, five at a time";
+  EXPECT_LE(messages_, 8) << "51 frames, eleven at a time";
   EXPECT_EQ(cuts_, 0);
 }
 

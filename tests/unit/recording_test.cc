@@ -5,10 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "rehearsal/stage.h"
@@ -61,6 +64,8 @@ Scenario RandomCall(uint32_t seed) {
   scenario.tools["look"] = {.output = "found", .after_us = between(5, 3'000) * kMs};
   scenario.recogniser.final_after_us = between(5, 700) * kMs;
   scenario.voice.after_us = between(5, 400) * kMs;
+  scenario.jitter_us = between(0, 80) * kMs;
+  scenario.jitter_seed = seed;
   scenario.end_us = 65'000 * kMs;
   return scenario;
 }
@@ -190,6 +195,131 @@ TEST(WatchdogTest, WhateverHangsIsNamedAndTheCallGoesOn) {
     fmt::print("{}: {} stalls\n", stage, count);
     EXPECT_GT(count, static_cast<int>(kStalls / 10)) << stage;
   }
+}
+
+// A call in which a stage stands still the first time it is needed: the caller asks, and asks again
+// at `again_us`.
+constexpr const char* kAllStages[] = {"recogniser", "model", "tool", "voice", "playout", "program"};
+struct StalledCall {
+  std::string stage;
+  Scenario scenario;
+  Cast cast;
+  int64_t asked_us = 0;  // the end of the first question
+
+  explicit StalledCall(uint32_t seed) : random_(seed) {
+    stage = kAllStages[Between(0, 5)];
+    scenario.steps = {{0, session::event::PersonJoined{{.identity = "caller"}}},
+                      {0, session::event::OutputSubscribed{}}};
+    Speak(Between(500, 3'000) * kMs);
+    asked_us = scenario.sounds.back().end_us;
+    scenario.model = {
+        {.text = "one two three four five six seven.", .after_us = Between(5, 300) * kMs},
+        {.text = "eight nine.", .after_us = Between(5, 300) * kMs, .again = true}};
+    scenario.voice.after_us = Between(5, 200) * kMs;
+    scenario.recogniser.final_after_us = Between(5, 300) * kMs;
+    scenario.recogniser.partials = Between(0, 1) == 1;
+    if (stage == "recogniser") scenario.recogniser.silent_times = 1;
+    if (stage == "model") scenario.model[0].silent = true;
+    if (stage == "tool") {
+      scenario.model[0].calls = {{"look", "{}"}};
+      scenario.tools["look"].silent = true;
+    }
+    if (stage == "voice") scenario.voice.silent_times = 1;
+    if (stage == "playout") scenario.voice.played_us = Between(1, 1'500) * kMs;
+    if (stage == "program") scenario.silent_reviews = 1;
+    cast.character.tools = {{.name = "look"}};
+    if (stage == "program") cast.options.review_timeout = absl::Seconds(5);
+  }
+  int Between(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+  void Speak(int64_t at_us) {
+    Sound sound{.start_us = at_us, .end_us = at_us + Between(700, 2'000) * kMs};
+    for (int n = Between(1, 5); n > 0; --n) sound.words.push_back("word");
+    scenario.sounds.push_back(std::move(sound));
+    scenario.end_us = scenario.sounds.back().end_us + 5'000 * kMs;
+  }
+
+ private:
+  std::mt19937 random_;
+};
+
+// The first line from then on that begins so; null: there is none.
+const Outcome::Line* LineFrom(const Outcome& outcome, int64_t from_us, const std::string& begin) {
+  for (const Outcome::Line& line : outcome.log) {
+    if (line.at_us >= from_us && line.text.starts_with(begin)) return &line;
+  }
+  return nullptr;
+}
+
+// With a second at most for whatever stands still: from then on when it stood still it is named
+// within a second, its turn is given up, and within two seconds the caller hears the agent or has
+// the word; and what they then ask is answered within two seconds of its end.
+TEST(WatchdogTest, ASecondAtMostForWhateverStandsStill) {
+  std::map<std::string, std::vector<int64_t>> back_ms;
+  int64_t answer_us = 0;
+  for (uint32_t seed = 1; seed <= kStalls; ++seed) {
+    StalledCall call(seed);
+    call.cast.options.max_stall = absl::Seconds(1);
+    const Outcome first = Perform(call.scenario, call.cast);
+    const Outcome::Line* slow = LineFrom(first, 0, "slow " + call.stage);
+    ASSERT_NE(slow, nullptr) << seed << "\n" << first.LogText();
+    const int waited_ms = std::stoi(slow->text.substr(slow->text.rfind("after ") + 6));
+    const int64_t since_us = slow->at_us - waited_ms * kMs;
+    EXPECT_GE(since_us, call.asked_us - 2 * kMs) << seed;
+    EXPECT_LE(slow->at_us - since_us, 1'000 * kMs) << seed;
+    const Outcome::Line* gave_up = LineFrom(first, slow->at_us, "gave up " + call.stage);
+    ASSERT_NE(gave_up, nullptr) << seed << "\n" << first.LogText();
+    EXPECT_LE(gave_up->at_us - since_us, 1'020 * kMs) << seed;
+    const Outcome::Line* play = LineFrom(first, gave_up->at_us, "play ");
+    const Outcome::Line* listening = LineFrom(first, gave_up->at_us, "agent listening");
+    // An answer that goes on after a tool is no new one.
+    const Outcome::Line* speaking = LineFrom(first, gave_up->at_us, "agent speaking");
+    int64_t back_us = INT64_MAX;
+    for (const Outcome::Line* one : {play, listening, speaking}) {
+      if (one != nullptr) back_us = std::min(back_us, one->at_us);
+    }
+    EXPECT_LE(back_us - since_us, 2'000 * kMs) << seed << "\n" << first.LogText();
+    back_ms[call.stage].push_back((back_us - since_us) / kMs);
+
+    // The same call up to there, and then another question.
+    call.Speak(back_us + call.Between(0, 2'000) * kMs);
+    const int64_t again_us = call.scenario.sounds.back().end_us;
+    std::string recording;
+    session::Recorder recorder([&](std::string_view line) { recording += line; });
+    const Outcome second = Perform(call.scenario, call.cast, &recorder);
+    const Outcome::Line* answer = LineFrom(second, again_us, "play ");
+    ASSERT_NE(answer, nullptr) << seed << "\n" << second.LogText();
+    EXPECT_LE(answer->at_us - again_us, 2'000 * kMs) << seed << "\n" << second.LogText();
+    answer_us = std::max(answer_us, answer->at_us - again_us);
+    EXPECT_EQ(LineFrom(second, 0, "end error"), nullptr) << seed;
+    const auto replayed = session::Replay(recording);
+    ASSERT_TRUE(replayed.ok()) << replayed.status();
+    EXPECT_TRUE(replayed->identical) << seed;
+  }
+  for (auto& [stage, all] : back_ms) {
+    std::sort(all.begin(), all.end());
+    fmt::print("{}: {} stalls; back after p50 {}, max {} ms\n", stage, all.size(),
+               all[all.size() / 2], all.back());
+    EXPECT_GT(all.size(), kStalls / 12) << stage;
+  }
+  fmt::print("the next question was answered within {} ms\n", answer_us / kMs);
+}
+
+// With the limits that stages have by themselves (up to 15 s): whoever asks again while one stands
+// still does not wait for it.
+TEST(WatchdogTest, WhoAsksAgainDoesNotWaitForWhatStandsStill) {
+  int64_t answer_us = 0;
+  for (uint32_t seed = 1; seed <= kStalls; ++seed) {
+    StalledCall call(seed);
+    call.Speak(call.asked_us + call.Between(1'700, 2'900) * kMs);
+    const int64_t again_us = call.scenario.sounds.back().end_us;
+    const Outcome outcome = Perform(call.scenario, call.cast);
+    const Outcome::Line* answer = LineFrom(outcome, again_us, "play ");
+    ASSERT_NE(answer, nullptr) << seed << " " << call.stage << "\n" << outcome.LogText();
+    EXPECT_LE(answer->at_us - again_us, 2'000 * kMs) << seed << " " << call.stage << "\n"
+                                                     << outcome.LogText();
+    answer_us = std::max(answer_us, answer->at_us - again_us);
+  }
+  fmt::print("answered within {} ms\n", answer_us / kMs);
 }
 
 std::string OneCall() {

@@ -276,6 +276,26 @@ TEST(DefinitionTest, AgentsThatCannotWorkAreRefused) {
   EXPECT_THAT(refusal("name: refund", "name: transfer_to_x"), HasSubstr("there is no tool refund"));
 }
 
+TEST(DefinitionTest, BackgroundSoundsAreThoseThatAreMade) {
+  const auto d = ParseDefinition(
+      With("background: {ambient: office, ambientVolume: 0.5, thinking: keyboard}\n"), "a.yaml");
+  ASSERT_TRUE(d.ok()) << Message(d.status());
+  EXPECT_EQ(d->background.ambient, "office");
+  EXPECT_EQ(d->background.ambient_volume, 0.5);
+  EXPECT_EQ(d->background.thinking, "keyboard");
+  const std::string json = ToJson(*d);
+  EXPECT_EQ(SchemaProblem(Json::parse(json)), "");
+  EXPECT_EQ(ToJson(*FromJson(json)), json);
+  // No file of the server's, whatever its name.
+  EXPECT_THAT(
+      std::string(Message(
+          ParseDefinition(With("background: {thinking: /etc/passwd}\n"), "a.yaml").status())),
+      HasSubstr("background.thinking: \"/etc/passwd\" is none of room, office, rain"));
+  EXPECT_THAT(std::string(Message(
+                  ParseDefinition(With("background: {ambient_volume: 5}\n"), "a.yaml").status())),
+              HasSubstr("background.ambient_volume"));
+}
+
 TEST(DefinitionTest, McpServersRecordingsAndDetectors) {
   const std::string text = With(R"(session: {record: true, recordSound: true}
 turn_detection: {vad: silero}
@@ -429,17 +449,16 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     NotBuilt, RefusalTest,
     ::testing::Values(
-        Refusal{With("realtime: {engine: r}\n"), "a.yaml:3: realtime: not built yet"},
+        Refusal{With("realtime: {engine: r}\n"),
+                "a.yaml:3: realtime.engine: engine r is not built yet in this version; there are: "
+                "openai-realtime"},
         Refusal{With("vision: {enabled: true}\n"), "a.yaml:3: vision.enabled: not built yet"},
         Refusal{With("avatar: bob\n"), "a.yaml:3: avatar: not built yet"},
         Refusal{With("avatar: {enabled: true, model: bob}\n"),
                 "a.yaml:3: avatar.enabled: not built yet"},
         Refusal{With("secrets: [KEY]\n"), "a.yaml:3: secrets: not built yet"},
-        Refusal{With("transcription: {translate_to: de}\n"),
-                "a.yaml:3: transcription.translate_to: not built yet"},
-        Refusal{
-            With("turn_detection: {mode: realtime}\n"),
-            "a.yaml:3: turn_detection.mode: \"realtime\" is none of vad, stt, semantic, manual"},
+        Refusal{With("turn_detection: {mode: realtime}\n"),
+                "a.yaml:3: turn_detection: realtime needs `realtime`: a model that hears"},
         Refusal{With("stt: [{engine: deepgram}]\n"),
                 "a.yaml:3: stt[0].engine: engine deepgram is not built yet in this version; there "
                 "are: pocketsphinx"},
@@ -569,6 +588,54 @@ TEST(DefinitionTest, ErrorsCarryLineAndFieldForPrograms) {
   EXPECT_EQ(reason.metadata.at("field"), "limits.memory");
 }
 
+// A model that hears and speaks takes the place of three chains, and of what counts words.
+TEST(DefinitionTest, RealtimeStandsAlone) {
+  const std::string head = "id: x\nrealtime: {engine: openai-realtime, model: m, voice: v}\n";
+  PARLEY_ASSERT_OK_AND_ASSIGN(
+      AgentDefinition d, ParseDefinition(head + "turn_detection: {mode: realtime}\n"
+                                                "agents: {b: {context: fresh}}\nhandoffs: [b]\n",
+                                         "a"));
+  EXPECT_EQ(d.realtime->voice, "v");
+  EXPECT_TRUE(d.stt.empty() && d.llm.empty() && d.tts.empty());
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition again, FromJson(ToJson(d)));
+  EXPECT_EQ(ToJson(again), ToJson(d));
+  EXPECT_EQ(again.turn_detection.mode, TurnMode::kRealtime);
+  for (const char* rest : {"llm: [{engine: openai, model: m}]\n", "stt: [{engine: pocketsphinx}]\n",
+                           "tts: [{engine: flite}]\n", "turn_detection: {mode: semantic}\n",
+                           "turn_detection: {mode: stt}\n", "interruption: {min_words: 1}\n",
+                           "agents: {b: {context: summary}}\nhandoffs: [b]\n",
+                           "agents: {b: {tts: [{engine: flite}]}}\nhandoffs: [b]\n"}) {
+    EXPECT_THAT(ParseDefinition(head + rest, "a"), HasReason("DEFINITION_INVALID")) << rest;
+  }
+}
+
+TEST(DefinitionTest, WhoIsWrittenDownAndWhoInterprets) {
+  const std::string head = "id: x\nllm: [{engine: openai, model: m}]\ntranscription: ";
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition writer,
+                              ParseDefinition(head + "{only: true, speakers: all}\n", "a"));
+  EXPECT_TRUE(writer.transcription_only);
+  EXPECT_TRUE(writer.transcribe_everybody);
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition thoughtless,
+                              ParseDefinition("id: x\ntranscription: {only: true}\n", "a"));
+  EXPECT_TRUE(thoughtless.llm.empty());
+  PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition interpreter,
+                              ParseDefinition(head + "{translate_to: German}\n", "a"));
+  EXPECT_EQ(interpreter.translate_to, "German");
+  for (const AgentDefinition& one : {writer, interpreter, thoughtless}) {
+    PARLEY_ASSERT_OK_AND_ASSIGN(const AgentDefinition again, FromJson(ToJson(one)));
+    EXPECT_EQ(ToJson(again), ToJson(one));
+    EXPECT_EQ(SchemaProblem(Json::parse(ToJson(one))), "");
+  }
+  for (const char* bad :
+       {"{only: true, enabled: false}", "{only: true, translate_to: German}", "{speakers: some}"}) {
+    EXPECT_THAT(ParseDefinition(head + bad + "\n", "a"), HasReason("DEFINITION_INVALID")) << bad;
+  }
+  EXPECT_THAT(ParseDefinition("id: x\nrules: {r: [{otherwise: What?}]}\n"
+                              "transcription: {translate_to: German}\n",
+                              "a"),
+              HasReason("DEFINITION_INVALID"));
+}
+
 TEST(DefinitionTest, LoopbackToolsOnlyWhenAllowed) {
   const std::string text = Tool("{url: \"http://127.0.0.1:8080/demo\"}");
   ParseOptions options;
@@ -581,8 +648,8 @@ TEST(DefinitionTest, WhatIsNotBuiltIsUnsupportedAndItsModelIsKept) {
   const auto parse = [](std::string_view rest) {
     return ParseDefinition("id: x\nllm: [{engine: openai, model: m}]\n" + std::string(rest), "a");
   };
-  for (const char* on : {"avatar: {enabled: true, model: bob}", "vision: {enabled: true}",
-                         "avatar: bob", "realtime: {engine: r}"}) {
+  for (const char* on :
+       {"avatar: {enabled: true, model: bob}", "vision: {enabled: true}", "avatar: bob"}) {
     EXPECT_THAT(parse(on), HasReason("UNSUPPORTED")) << on;
   }
   PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition kept,
@@ -673,7 +740,8 @@ TEST(SchemaTest, AgreesWithTheParser) {
       {R"({"id": "x", "nope": 1})", false},
       {R"({"id": "x", "stt": [{"engine": "deepgram"}]})", false},
       {R"({"id": "x", "tts": [{"engine": "flite", "rate": 2.5}]})", false},
-      {R"({"id": "x", "realtime": {}, "name": "y"})", true},  // {} is empty for the parser
+      {R"({"id": "x", "realtime": {"engine": "openai-realtime"}})", false},
+      {R"({"id": "x", "realtime": {"engine": "mine", "model": "m"}})", false},
       {R"({"id": "x", "mcp_servers": [{}]})", false},
       {R"({"id": "x", "mcp_servers": [{"name": "a"}, {"url": "https://b.example/"}]})", true},
       {R"({"id": "x", "mcp_servers": [{"name": "a", "url": "https://b.example/"}]})", false},
@@ -682,7 +750,6 @@ TEST(SchemaTest, AgreesWithTheParser) {
       {R"({"id": "x", "session": {"away_after": "0"}})", true},
       {R"({"id": "x", "session": {"away_after": "1 s"}})", false},
       {R"({"id": "x", "turn_detection": {"mode": "stt"}, "preemptive_generation": true})", true},
-      {R"({"id": "x", "turn_detection": {"mode": "realtime"}})", false},
       {R"({"id": "x", "turn_detection": {"endpointing": {"mode": "quick"}}})", false},
       {R"({"id": "x", "tools": [{"name": "t"}]})", false},
       {R"({"id": "x", "tools": [{"name": "t", "http": {"url": "ftp://a.example"}}]})", false},
@@ -698,7 +765,6 @@ TEST(SchemaTest, AgreesWithTheParser) {
     Json json = Json::parse(text);
     json["llm"] = Json::parse(R"([{"engine": "openai", "model": "m"}])");
     EXPECT_EQ(ParseDefinition(json.dump(), "a").ok(), good) << text << ErrorOf(json.dump());
-    if (json.contains("realtime")) continue;
     EXPECT_EQ(SchemaProblem(json).empty(), good) << text << SchemaProblem(json);
   }
 }

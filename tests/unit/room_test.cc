@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "room/early_speech.h"
 #include "room/rooms.h"
 #include "testing/fake_clock.h"
 #include "testing/matchers.h"
@@ -24,6 +25,7 @@ using ::testing::IsEmpty;
 // Remembers what it was told.
 class RecordingSink : public ParticipantSink {
  public:
+  bool TakesEarlySpeech() const override { return takes_early_speech_; }
   void OnJoined(const Joined& joined) override { joined_ = joined; }
   void OnEvent(const Event& event) override { events_.push_back(event); }
   void OnFrame(uint32_t track_number, const Frame& frame) override {
@@ -45,6 +47,7 @@ class RecordingSink : public ParticipantSink {
     return all.empty() ? T{} : all.back();
   }
 
+  bool takes_early_speech_ = true;
   Joined joined_;
   std::vector<Event> events_;
   std::vector<std::pair<uint32_t, std::string>> frames_;
@@ -506,6 +509,16 @@ TEST_F(RoomTest, RoomClosesAfterTheLastPersonLeft) {
   EXPECT_EQ(agent.reason(), LeaveReason::kRoomClosed);
 }
 
+TEST_F(RoomTest, OneThatGoesOnKeepsItsSidAndWaitsAsAfterADeparture) {
+  Make({.project = "p", .name = "r", .sid = "RM_before", .had_people = true});
+  EXPECT_EQ(room_->info().sid, "RM_before");
+  const Guest agent = Join(Agent("agent", "AJ_1", 1));
+  clock_.Advance(absl::Seconds(19));
+  EXPECT_FALSE(room_->CloseIfDue());
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_TRUE(room_->CloseIfDue());
+}
+
 TEST_F(RoomTest, HigherTokenReplacesLowerIsRefused) {
   const Guest ann = Join(Person("ann"));
   const Guest old = Join(Agent("agent", "AJ_1", 3, "AW_1"));
@@ -549,6 +562,105 @@ TEST_F(RoomTest, FenceRemovesAndRefuses) {
   room_->Fence("AJ_1", 2);  // an older word changes nothing
   EXPECT_THAT(TryJoin(Agent("agent", "AJ_1", 3)), HasReason("STALE_TOKEN"));
   Join(Agent("agent", "AJ_1", 4));
+}
+
+// ---- what is said before an agent is there ----
+
+class EarlySpeechTest : public RoomTest {
+ protected:
+  void SetUp() override {
+    RoomTest::SetUp();
+    ann_ = Join(Person("ann"));
+    PARLEY_ASSERT_OK(ann_.seat->Publish({.cid = "mic"}));
+  }
+  void Say(const std::string& word) {
+    ann_.seat->SendFrame(0, {.timestamp = 960 * ++said_, .level = 30, .data = word});
+  }
+  std::vector<std::string> HeardBy(const Guest& guest) {
+    std::vector<std::string> words;
+    for (const auto& [track, word] : guest.sink->frames_) words.push_back(word);
+    return words;
+  }
+  Guest ann_;
+  uint32_t said_ = 0;
+};
+
+TEST_F(EarlySpeechTest, AnExpectedAgentHearsItFirstOfAll) {
+  Say("unheard");  // nobody is asked for yet
+  room_->ExpectAgents(1);
+  Say("how");
+  Say("much");
+  const Guest agent = Join(Agent("agent", "AJ_1", 1));
+  Say("is it");
+  EXPECT_THAT(HeardBy(agent), ElementsAre("how", "much", "is it"));
+  EXPECT_EQ(agent.sink->frames_[0].first, agent.sink->All<SubscriptionStarted>()[0].track_number);
+  // It is there: nothing is kept for whoever comes next.
+  EXPECT_THAT(HeardBy(Join(Agent("other", "AJ_2", 1))), IsEmpty());
+}
+
+TEST_F(EarlySpeechTest, EachOfSeveralHearsAllOfIt) {
+  room_->ExpectAgents(2);
+  Say("one");
+  const Guest first = Join(Agent("first", "AJ_1", 1));
+  Say("two");
+  EXPECT_THAT(HeardBy(first), ElementsAre("one", "two"));
+  EXPECT_THAT(HeardBy(Join(Agent("again", "AJ_1", 2))), ElementsAre("one", "two"))
+      << "the same job: the other agent is still to come";
+  EXPECT_THAT(HeardBy(Join(Agent("second", "AJ_2", 1))), ElementsAre("one", "two"));
+  EXPECT_THAT(HeardBy(Join(Agent("third", "AJ_3", 1))), IsEmpty());
+}
+
+TEST_F(EarlySpeechTest, IsForgottenWhenNobodyComes) {
+  room_->ExpectAgents(1);
+  Say("hello");
+  room_->ExpectAgents(-1);
+  EXPECT_THAT(HeardBy(Join(Agent("agent", "AJ_1", 1))), IsEmpty());
+}
+
+TEST_F(EarlySpeechTest, TheLastTenSecondsOfFourPeople) {
+  room_->ExpectAgents(1);
+  for (int i = 0; i < 700; ++i) Say(std::to_string(i));
+  std::vector<Guest> others;
+  for (int i = 0; i < 5; ++i) {
+    others.push_back(Join(Person("p" + std::to_string(i))));
+    PARLEY_ASSERT_OK(others.back().seat->Publish({.cid = "mic"}));
+    others.back().seat->SendFrame(0, {.data = "other"});
+  }
+  const std::vector<std::string> heard = HeardBy(Join(Agent("agent", "AJ_1", 1)));
+  ASSERT_EQ(heard.size(), EarlySpeech::kMostFrames + EarlySpeech::kMostTracks - 1);
+  EXPECT_EQ(heard.front(), "200");
+}
+
+TEST_F(EarlySpeechTest, OnlyPeopleInTheClearAndOnlyForThoseWhoTakeIt) {
+  room_->ExpectAgents(2);
+  const Guest machine = Join(Agent("machine", "AJ_9", 1));
+  PARLEY_ASSERT_OK(machine.seat->Publish({.cid = "voice"}));
+  machine.seat->SendFrame(0, {.data = "beep"});
+  Guest secret = Join(Person("secret"));
+  PARLEY_ASSERT_OK(secret.seat->Publish({.cid = "mic", .encryption = Encryption::kGcm}));
+  secret.seat->SendFrame(0, {.data = "cipher"});
+  Say("hello");
+  EXPECT_THAT(HeardBy(Join(Person("listener"))), IsEmpty());
+  Guest wants_none;
+  wants_none.sink->takes_early_speech_ = false;
+  PARLEY_ASSERT_OK(room_->Join(Agent("none", "AJ_1", 1), wants_none.sink));
+  EXPECT_THAT(HeardBy(wants_none), IsEmpty());
+}
+
+TEST_F(EarlySpeechTest, WhatIsSaidWhileAnAgentIsLostIsForItsSuccessor) {
+  const Guest agent = Join(Agent("agent", "AJ_1", 1));
+  Say("before");
+  agent.seat->Leave(LeaveReason::kConnectionLost);
+  Say("meanwhile");
+  EXPECT_THAT(HeardBy(Join(Agent("agent", "AJ_1", 2))), ElementsAre("meanwhile"));
+  PARLEY_ASSERT_OK(room_->Remove("agent", LeaveReason::kAgentError));
+  Say("later");
+  clock_.Advance(absl::Seconds(61));
+  Say("much later");
+  EXPECT_THAT(HeardBy(Join(Agent("agent", "AJ_1", 3))), IsEmpty());
+  PARLEY_ASSERT_OK(room_->Remove("agent", LeaveReason::kClientInitiated));
+  Say("it has said goodbye");
+  EXPECT_THAT(HeardBy(Join(Agent("agent", "AJ_1", 4))), IsEmpty());
 }
 
 TEST_F(RoomTest, NamesAndSizesAreChecked) {

@@ -79,6 +79,7 @@ class Hearing : public SttEngine {
     sink_ = std::move(sink);
     return std::make_unique<Stream>(*this);
   }
+  void Start(int32_t at_ms) { sink_(SttActivity{true, at_ms}); }
   void Break() { sink_(SttFailed{Unavailable("{} broke", info_.name)}); }
 
   bool down = false;
@@ -145,6 +146,7 @@ class SttChainTest : public ::testing::Test {
         finals_.push_back(final->transcript.text);
         last_end_ms_ = final->transcript.words.at(0).end_ms;
       }
+      if (auto* activity = std::get_if<SttActivity>(&event)) started_ms_ = activity->at_ms;
       if (auto* failed = std::get_if<SttFailed>(&event)) failed_ = failed->status;
     };
     listener.deliver = [this](uint64_t generation, SttEvent event) {
@@ -174,6 +176,7 @@ class SttChainTest : public ::testing::Test {
   std::vector<std::string> served_;
   std::vector<std::string> finals_;
   int32_t last_end_ms_ = 0;
+  int32_t started_ms_ = 0;
   absl::Status failed_;
 };
 
@@ -334,9 +337,11 @@ TEST_F(SttChainTest, WordTimesGoOnFromTheStreamsStart) {
   Hear(std::vector<int16_t>(1'600, 6));
   first_->Break();
   Deliver();
+  second_->Start(20);
   End(2);
   Deliver();
   EXPECT_EQ(last_end_ms_, 1'100);
+  EXPECT_EQ(started_ms_, 1'020);
 }
 
 TEST_F(SttChainTest, PreferredEngineIsBackAtTheNextUtterance) {

@@ -204,6 +204,28 @@ TEST_F(ReceiveStreamTest, MissingIsAskedForAgainAndThenGivenUp) {
   EXPECT_EQ(collected_.order.size(), 3);
 }
 
+TEST_F(ReceiveStreamTest, WhatComesTooLateIsNotAskedFor) {
+  const auto lose = [this](uint16_t sequence, int64_t now_us) {
+    Add(sequence + 1, now_us);
+    return Missing(now_us);
+  };
+  Add(9, 1'000'000);
+  EXPECT_EQ(lose(10, 1'000'000), (std::vector<uint16_t>{10}));
+  stream_.Tick(1'100'000, collected_);
+  Add(10, 1'300'000);  // 300 ms: a slow network
+  EXPECT_TRUE(lose(12, 1'400'000).empty());
+  stream_.Tick(1'900'000, collected_);
+  EXPECT_EQ(lose(14, 2'000'000), (std::vector<uint16_t>{14}));  // a try
+  EXPECT_TRUE(Missing(2'000'000 + ReceiveStream::kNackEveryUs).empty());
+  Add(14, 2'030'000);  // it is quicker now
+  EXPECT_EQ(lose(16, 2'040'000), (std::vector<uint16_t>{16}));
+  EXPECT_EQ(Missing(2'060'000), (std::vector<uint16_t>{16}));
+  EXPECT_EQ(Missing(2'080'000), (std::vector<uint16_t>{16}));
+  EXPECT_EQ(Missing(2'100'000),
+            (std::vector<uint16_t>{16}));  // the rest of the hold and a round more
+  EXPECT_TRUE(Missing(2'120'000).empty());
+}
+
 TEST_F(ReceiveStreamTest, DuplicatesAndLongGapsDoNoHarm) {
   Add(1);
   Add(1);

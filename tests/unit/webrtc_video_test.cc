@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -156,6 +157,48 @@ TEST_F(VideoSenderTest, NothingIsSentWhileNobodyLooks) {
   EXPECT_EQ(sent->sequence, 101) << "no gap";
 }
 
+// From one who films to one who looks, over a path that loses every seventh packet: what the one
+// asks for the other has kept as it went out, down to the bytes.
+TEST_F(VideoSenderTest, WhatAListenerMissesIsKeptAsItWentOut) {
+  VideoReceiver listener(7);
+  std::map<uint16_t, std::string> out;  // by number
+  std::map<uint16_t, std::string> in;
+  const auto arrives = [&](Bytes packet, int64_t now_us) {
+    const auto parsed = ParseRtp(packet, {});
+    ASSERT_TRUE(parsed);
+    if (listener.Add(*parsed, now_us)) in[parsed->sequence] = Text(packet);
+  };
+  int resent = 0;
+  const auto ask_again = [&](int64_t now_us) {
+    std::array<uint16_t, kMaxNacked> missing;
+    const size_t count = listener.Missing(now_us, &missing);
+    for (size_t i = 0; i < count; ++i) {
+      const Bytes kept = sender_.Kept(missing[i]);
+      ASSERT_FALSE(kept.empty()) << missing[i];
+      if (++resent % 5 != 0) arrives(kept, now_us);  // what is sent again may be lost, too
+    }
+  };
+  int64_t now_us = kSecond;
+  for (uint16_t number = 0; number < 600; ++number, now_us += 10 * kMs) {
+    VideoPacket packet = Picture(0, number, number == 0);
+    const std::string content = fmt::format("{}", number);
+    packet.payload = content;
+    std::array<uint8_t, 64> bytes{};
+    const size_t header = sender_.NextHeader(packet, now_us, bytes);
+    ASSERT_GT(header, 0);
+    std::memcpy(bytes.data() + header, content.data(), content.size());
+    const auto sent = Bytes(bytes).first(header + content.size());
+    sender_.OnSent(sent, content.size());
+    out[static_cast<uint16_t>(100 + number)] = Text(sent);
+    if (number % 7 != 3) arrives(sent, now_us);
+    ask_again(now_us);
+  }
+  for (int i = 0; i < 5; ++i) ask_again(now_us += 40 * kMs);
+  EXPECT_GT(resent, 600 / 7);
+  EXPECT_EQ(in, out);
+  EXPECT_TRUE(sender_.Kept(100).empty()) << "not for ever";
+}
+
 // A network that carries so much, tried by a chooser once a second: what it sends and when.
 struct Network {
   int64_t bps;
@@ -295,6 +338,21 @@ TEST(VideoNegotiationTest, LayersAreTakenAndTracksGoOutInTheirOwnCodec) {
   EXPECT_THAT(answer->sdp, Not(HasSubstr("rtx")));
   EXPECT_EQ(negotiation.MissingSections(), 1) << "a section of video is none for a voice";
   EXPECT_EQ(negotiation.MissingSections(true), 0);
+}
+
+TEST(VideoNegotiationTest, ATrackIsTakenInTheCodecThatOthersAreToldOf) {
+  const auto taken = [](const std::string& expected) -> std::optional<VideoCodec> {
+    Negotiation negotiation("12:34", {*Endpoint::Parse("192.0.2.1", 7882)});
+    if (!expected.empty()) negotiation.ExpectVideo("cam", expected);
+    const auto answer =
+        negotiation.Accept(*ParseSdp(Offer(Video("0", "a=sendonly\r\na=msid:- cam\r\n"))));
+    PARLEY_EXPECT_OK(answer.status());
+    return answer->plan.receive.empty() ? std::nullopt : answer->plan.receive[0].video;
+  };
+  EXPECT_EQ(taken("vp9"), VideoCodec::kVp9);
+  EXPECT_EQ(taken("h264"), VideoCodec::kH264);
+  EXPECT_EQ(taken(""), VideoCodec::kVp8) << "the first that is carried";
+  EXPECT_EQ(taken("av1"), std::nullopt) << "nothing passes under another's name";
 }
 
 TEST(VideoNegotiationTest, ServerOffersVideoAndKeepsKindsApart) {

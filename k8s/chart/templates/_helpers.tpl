@@ -7,7 +7,7 @@ stt-gateway: {grpc: 7102, admin: 8102, redis: true, peers: {}, calls: true, prov
 tts-gateway: {grpc: 7103, admin: 8103, redis: true, peers: {}, calls: true, provider: tts, priority: calls}
 llm-gateway: {grpc: 7104, admin: 8104, redis: true, peers: {}, calls: true, provider: llm, priority: calls}
 api-server: {grpc: 7106, admin: 9080, http: 8080, livekit: 7880, redis: false, calls: false, priority: edge,
-  peers: {registry: agent-registry, dispatch: dispatch-broker, rooms: room-server, stt: stt-gateway, tts: tts-gateway}}
+  peers: {registry: agent-registry, dispatch: dispatch-broker, rooms: room-server, stt: stt-gateway, tts: tts-gateway, llm: llm-gateway}}
 {{- end }}
 
 {{- define "parley.labels" -}}
@@ -123,6 +123,35 @@ affinity:
     - {name: tmp, mountPath: /tmp}
 {{- end }}
 
+{{/* Where a room server takes browsers' media, what it tells them, and the relays. */}}
+{{- define "parley.rtcEnv" -}}
+- {name: PARLEY_RTC_UDP_PORT, value: {{ .port | quote }}}
+{{- if .lastPort }}
+- {name: PARLEY_RTC_UDP_PORT_LAST, value: {{ .lastPort | quote }}}
+{{- end }}
+{{- if .tcpPort }}
+- {name: PARLEY_RTC_TCP_PORT, value: {{ .tcpPort | quote }}}
+{{- end }}
+{{- if .ipv6 }}
+- {name: PARLEY_RTC_ADDRESS, value: "::"}
+{{- end }}
+{{- if .announce }}
+- {name: PARLEY_RTC_ANNOUNCE, value: {{ join "," .announce | quote }}}
+{{- else }}
+- {name: PARLEY_RTC_ANNOUNCE, valueFrom: {fieldRef: {fieldPath: status.{{ ternary "host" "pod" (or .hostPort .hostNetwork) }}{{ ternary "IPs" "IP" .ipv6 }}}}}
+{{- end }}
+{{- with .stunServer }}
+- {name: PARLEY_RTC_STUN_SERVER, value: {{ . | quote }}}
+{{- end }}
+{{- if .turn.urls }}
+- {name: PARLEY_TURN_URLS, value: {{ join "," .turn.urls | quote }}}
+- {name: PARLEY_TURN_TTL, value: {{ .turn.ttl | quote }}}
+{{- end }}
+{{- if .turn.secret }}
+- {name: PARLEY_TURN_SECRET_FILE, value: /etc/parley-turn/{{ .turn.key }}}
+{{- end }}
+{{- end }}
+
 {{/* What every process of ours is told: keys, certificates, where spans go. */}}
 {{- define "parley.commonEnv" -}}
 - {name: PARLEY_KEYS_FILE, value: /etc/parley/keys.yaml}
@@ -136,6 +165,11 @@ affinity:
 {{- with .Values.tracing.endpoint }}
 - {name: PARLEY_TRACE_ENDPOINT, value: {{ . | quote }}}
 {{- end }}
+{{- end }}
+
+{{/* A service as the peer of a policy: its pods, or the nodes where it is on their network. */}}
+{{- define "parley.peer" -}}
+{{- if and .nodes (eq .name "room-server") }}{{ toJson .nodes }}{{ else }}[{podSelector: {matchLabels: {app.kubernetes.io/name: {{ .name }}}}}]{{ end }}
 {{- end }}
 
 {{- define "parley.collectorEgress" -}}
@@ -164,4 +198,11 @@ readinessProbe: { {{- if $http }}httpGet: {path: /readyz, port: {{ .admin }}}{{ 
 {{- $redis := .Values.redis -}}
 {{- if and $redis.tls.enabled (ne $redis.mode "external") }}{{ fail "redis.tls is for redis.mode external: Sentinels name addresses that a tunnel cannot know, and the internal Redis has no certificate" }}{{ end -}}
 {{- if and (eq $redis.mode "sentinel") (empty $redis.sentinels) }}{{ fail "redis.mode sentinel needs redis.sentinels" }}{{ end -}}
+{{- $rtc := (index .Values.services "room-server").rtc -}}
+{{- if and $rtc.hostPort $rtc.hostNetwork }}{{ fail "rtc.hostPort opens a port of the pod on the node, rtc.hostNetwork puts the pod there: choose one" }}{{ end -}}
+{{- if and $rtc.lastPort (not $rtc.hostNetwork) }}{{ fail "rtc.lastPort is for rtc.hostNetwork: in a pod's own network nobody else takes rtc.port" }}{{ end -}}
+{{- if and $rtc.lastPort (lt (int $rtc.lastPort) (int $rtc.port)) }}{{ fail "rtc.lastPort is before rtc.port" }}{{ end -}}
+{{- if and $rtc.hostNetwork .Values.networkPolicy.enabled (empty .Values.networkPolicy.nodes) }}{{ fail "rtc.hostNetwork with network policies needs networkPolicy.nodes: who speaks from a node has no pod's address" }}{{ end -}}
+{{- range $rtc.turn.urls }}{{ if and (not (hasPrefix "stun:" .)) (empty $rtc.turn.secret) }}{{ fail (printf "rtc.turn.urls names the relay %s: rtc.turn.secret must name the secret with its static-auth-secret" .) }}{{ end }}{{ end -}}
+{{- if and .Values.ingress.host (empty .Values.ingress.tlsSecret) }}{{ fail "ingress.tlsSecret must name the certificate of ingress.host: browsers give no microphone to pages without TLS" }}{{ end -}}
 {{- end }}

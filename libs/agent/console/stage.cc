@@ -149,6 +149,8 @@ void Stage::OnMessage(const jobv1::FromJob& message) {
       return OnTts(message.tts());
     case Message::kLlm:
       return streams_->OnLlm(message.llm());
+    case Message::kRealtime:
+      return streams_->OnRealtime(message.realtime());
     case Message::kToolCall: {
       if (message.tool_call().cancel()) return;
       jobv1::ToJob result;
@@ -221,7 +223,8 @@ void Stage::OnText(const roomv1::TextPacket& packet) {
 }
 
 void Stage::OnAudio(const jobv1::AudioOut& audio) {
-  if (!decoder_.ok()) return;
+  // Of the voice; a terminal plays no background.
+  if (!decoder_.ok() || audio.track_number() != 0) return;
   const auto count = decoder_->Decode(audio.data(), decoded_);
   if (count.ok()) callbacks_.audio(std::span(decoded_).first(*count));
 }

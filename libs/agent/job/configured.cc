@@ -100,18 +100,28 @@ absl::StatusOr<SessionConfig> ConfigOf(const JobInfo& job) {
   const auto json = nlohmann::json::parse(definition_json, nullptr, false);
   SessionConfig config;
   config.name = definition.id;
-  config.instructions = definition.instructions;
+  config.instructions = session::InstructionsOf(definition, definition.instructions);
   config.greeting = definition.greeting;
   config.farewell = definition.farewell;
   config.handoffs = definition.handoffs;
-  PARLEY_ASSIGN_OR_RETURN(config.stt, SttOf(definition));
-  PARLEY_ASSIGN_OR_RETURN(config.llm, LlmOf(definition.llm, json));
-  config.tts = TtsOf(definition.tts);
+  if (definition.realtime) {
+    const registry::RealtimeConfig& realtime = *definition.realtime;
+    config.realtime = {.engine = realtime.engine,
+                       .model = realtime.model,
+                       .voice = realtime.voice,
+                       .language = realtime.language,
+                       .max_tokens = realtime.max_tokens,
+                       .options = realtime.options};
+  } else {
+    PARLEY_ASSIGN_OR_RETURN(config.stt, SttOf(definition));
+    PARLEY_ASSIGN_OR_RETURN(config.llm, LlmOf(definition.llm, json));
+    config.tts = TtsOf(definition.tts);
+  }
   config.tools = ToolsOf(definition, job.server_tools, definition.id);
   for (const auto& [id, part] : definition.agents) {
     AgentConfig agent{.name = id,
                       .description = part.description,
-                      .instructions = part.instructions,
+                      .instructions = session::InstructionsOf(definition, part.instructions),
                       .greeting = part.greeting,
                       .farewell = part.farewell,
                       .tts = TtsOf(part.tts),
@@ -125,7 +135,12 @@ absl::StatusOr<SessionConfig> ConfigOf(const JobInfo& job) {
   if (definition.turn_detection.vad == registry::VadEngine::kSilero) {
     config.vad = VoiceDetector::kSilero;
   }
+  config.background.ambient = {.name = definition.background.ambient,
+                               .volume = definition.background.ambient_volume};
+  config.background.thinking = {.name = definition.background.thinking,
+                                .volume = definition.background.thinking_volume};
   config.publish_transcripts = definition.transcription_enabled;
+  config.transcribe_everybody = definition.transcribe_everybody;
   config.keep_transcript = definition.session.transcript;
   config.record = definition.session.record;
   config.record_sound = definition.session.record_sound;

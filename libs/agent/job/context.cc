@@ -1,6 +1,7 @@
 #include "agent/job/context.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "agent/job/convert.h"
@@ -115,6 +116,51 @@ absl::Status Context::SendData(std::string payload, std::string topic, bool reli
                 : ResourceExhausted("the job is ending, or sends faster than it can");
 }
 
+absl::Status Context::SendDtmf(std::string_view keys, std::vector<std::string> destinations) {
+  constexpr size_t kMaxKeys = 64;
+  if (keys.size() > kMaxKeys || keys.find_first_not_of(session::event::kDtmfKeys) != keys.npos) {
+    return InvalidArgument("keys are 0 to 9, *, #, A to D, and {} at most", kMaxKeys);
+  }
+  for (const char key : keys) {
+    if (!mailbox_->Post([this, key, destinations] { control_.SendDtmf(key, destinations); }))
+      return ResourceExhausted("the job is ending, or sends faster than it can");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Context::PerformRpc(std::string identity, std::string method,
+                                                std::string payload, absl::Duration timeout) {
+  if (identity.empty() || method.empty()) return InvalidArgument("name a participant and a method");
+  if (payload.size() > kMaxDataBytes) {
+    return InvalidArgument("a payload of {} bytes; at most {} are sent", payload.size(),
+                           kMaxDataBytes);
+  }
+  PARLEY_RETURN_IF_ERROR(Connect(Subscribe::kAudio));
+  auto answer = std::make_shared<std::optional<absl::StatusOr<std::string>>>();
+  const bool posted =
+      mailbox_->Post([this, identity = std::move(identity), method = std::move(method),
+                      payload = std::move(payload), timeout, answer, state = state_]() mutable {
+        control_.PerformRpc(std::move(identity), std::move(method), std::move(payload), timeout,
+                            [answer, state](absl::StatusOr<std::string> result) {
+                              MutexLock lock(&state->mutex);
+                              *answer = std::move(result);
+                              state->changed.SignalAll();
+                            });
+      });
+  if (!posted) return Aborted("the job is ending");
+  MutexLock lock(&state_->mutex);
+  while (!answer->has_value() && !state_->stopping)
+    state_->changed.WaitFor(&state_->mutex, absl::Hours(1));
+  if (!answer->has_value()) return Aborted("the job is ending");
+  return std::move(**answer);
+}
+
+void Context::RegisterRpc(std::string method, RpcHandler handler) {
+  mailbox_->Post([this, method = std::move(method), handler = std::move(handler)]() mutable {
+    control_.RegisterRpc(std::move(method), std::move(handler));
+  });
+}
+
 absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
   HooksByName hooks;
   if (config.agent != nullptr) {
@@ -128,6 +174,7 @@ absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
     one.tools = one.agent->tools();
     hooks[one.name] = HooksOf(one.agent);
   }
+  config.options.realtime = config.realtime.has_value() || config.options.realtime;
   if (!hooks.empty() && config.options.review_timeout <= absl::ZeroDuration()) {
     config.options.review_timeout = kReviewTimeout;
   }

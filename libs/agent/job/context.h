@@ -10,6 +10,7 @@
 #include "agent/agent.h"
 #include "agent/job/hooks.h"
 #include "agent/job/mailbox.h"
+#include "agent/job/rpc_calls.h"
 #include "base/mutex.h"
 #include "session/commands.h"
 #include "session/events.h"
@@ -67,6 +68,11 @@ class JobControl {
   virtual void SetAttributes(std::map<std::string, std::string> attributes) = 0;
   virtual void SendData(std::string payload, std::string topic, bool reliable,
                         std::vector<std::string> destinations) = 0;
+  virtual void SendDtmf(char key, std::vector<std::string> destinations) = 0;
+  // `done` is called once, on the loop's thread.
+  virtual void PerformRpc(std::string identity, std::string method, std::string payload,
+                          absl::Duration timeout, RpcCalls::Done done) = 0;
+  virtual void RegisterRpc(std::string method, JobContext::RpcHandler handler) = 0;
   // `hooks`: of the agents that have any, by name.
   virtual void StartConversation(SessionConfig config, HooksByName hooks) = 0;
   // `hooks` may be null.
@@ -99,6 +105,10 @@ class Context final : public JobContext,
   void SetAttributes(std::map<std::string, std::string> attributes) override;
   absl::Status SendData(std::string payload, std::string topic, bool reliable,
                         std::vector<std::string> destinations) override;
+  absl::Status SendDtmf(std::string_view keys, std::vector<std::string> destinations) override;
+  absl::StatusOr<std::string> PerformRpc(std::string identity, std::string method,
+                                         std::string payload, absl::Duration timeout) override;
+  void RegisterRpc(std::string method, RpcHandler handler) override;
   absl::StatusOr<AgentSession*> StartSession(SessionConfig config) override;
   void Shutdown(std::string_view reason) override;
   void FailDefinition(std::string_view error) override;

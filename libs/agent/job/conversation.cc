@@ -24,12 +24,17 @@ constexpr char kChatTopic[] = "lk.chat";
 constexpr char kTurnTopic[] = "parley.turn";
 constexpr char kStalledTopic[] = "parley.stalled";
 constexpr char kTurnReportTopic[] = "parley.turn_report";
+constexpr char kBackgroundCid[] = "agent-background";
+constexpr uint32_t kBackgroundTrack = 1;  // its own tracks, by number: the voice is 0
 constexpr size_t kMaxChats = 16;
 constexpr size_t kMaxWaitingEvents = 4096;  // while paused: some seconds of engines' answers
 constexpr size_t kMaxChatBytes = size_t{16} * 1024;
 constexpr size_t kMaxTranscriptItems = 2'000;
 constexpr int64_t kFrameUs = 20'000;
 constexpr uint32_t kUnknownLevel = 127;
+constexpr size_t kMaxScribes = 16;
+// Beyond any number that a session gives.
+constexpr uint32_t kFirstScribeStream = 1U << 30;
 constexpr absl::Duration kToolMargin = absl::Milliseconds(500);
 
 std::vector<session::ToolSpec> SpecsOf(const std::vector<Tool>& tools) {
@@ -62,6 +67,14 @@ std::vector<session::Character> CharactersOf(const SessionConfig& config) {
   return agents;
 }
 
+void Give(const jobv1::AudioIn& audio, Listener& listener) {
+  if (audio.codec() == roomv1::CODEC_PCM16) {
+    listener.OnPcm(audio.data());
+  } else {
+    listener.OnOpus(audio.data(), audio.timestamp(), audio.level());
+  }
+}
+
 std::string ErrorText(const jobv1::StreamFailed& failed) {
   return failed.reason().empty() ? failed.message() : failed.reason() + ": " + failed.message();
 }
@@ -78,13 +91,19 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                                                       std::move(hooks)));
   Conversation* self = made.get();
   Listener::Sinks ears = {.voice =
-                              [self](bool speech) {
+                              [self](bool speech, int64_t quiet_us) {
                                 // Whoever is interrupted is to know what was heard.
                                 self->playout_->TellProgress();
-                                self->Handle(event_::Voice{speech}, self->heard_us_);
+                                if (speech) quiet_us += self->late_us_;
+                                self->Handle(event_::Voice{speech, quiet_us}, self->heard_us_);
                               },
                           .recogniser =
                               [self](std::string_view pcm16) {
+                                if (self->config_.realtime) {
+                                  parley::llm::v1::RealtimeRequest request;
+                                  request.mutable_audio()->assign(pcm16);
+                                  return self->SendRealtime(self->stt_stream_, std::move(request));
+                                }
                                 jobv1::SttCommand& stt = *self->stt_audio_.mutable_stt();
                                 stt.set_stream(self->stt_stream_);
                                 stt.mutable_audio()->assign(pcm16);
@@ -126,8 +145,39 @@ absl::StatusOr<std::unique_ptr<Conversation>> Conversation::Create(
                            self->Handle(event_::Played{speech, position_us});
                          }},
       absl::Milliseconds(assignment.audio_ahead_ms()));
+  PARLEY_RETURN_IF_ERROR(made->MakeBackground(absl::Milliseconds(assignment.audio_ahead_ms())));
   PARLEY_RETURN_IF_ERROR(made->StartRecording());
   return made;
+}
+
+absl::Status Conversation::MakeBackground(absl::Duration ahead) {
+  const auto silent = [](const BackgroundSound& one) {
+    return one.name.empty() && one.samples.empty();
+  };
+  if (silent(config_.background.ambient) && silent(config_.background.thinking)) {
+    return absl::OkStatus();
+  }
+  const auto send = [this](const BackgroundPlayer::Frame& frame) {
+    jobv1::AudioOut& audio = *background_out_.mutable_audio();
+    audio.set_track_number(kBackgroundTrack);
+    audio.set_codec(roomv1::CODEC_OPUS);
+    audio.set_timestamp(frame.timestamp);
+    audio.set_level(kUnknownLevel);  // nobody is to be shown as speaking for it
+    audio.mutable_data()->assign(frame.packet);
+    audio.set_due_us(frame.due_us);
+    host_.send_fresh(background_out_, frame.more);
+  };
+  PARLEY_ASSIGN_OR_RETURN(background_,
+                          BackgroundPlayer::Create(loop_, config_.background, send, ahead));
+  return absl::OkStatus();
+}
+
+void Conversation::UpdateBackground() {
+  if (background_ == nullptr) return;
+  const session::AgentState state = session_.state();
+  const bool present = state != session::AgentState::kInitializing &&
+                       state != session::AgentState::kIdle && !paused_ && !ended_;
+  background_->Play(present, present && state == session::AgentState::kThinking);
 }
 
 Conversation::Conversation(event::Loop& loop, std::shared_ptr<Mailbox> mailbox, Host host,
@@ -237,6 +287,12 @@ void Conversation::Start() {
   track.set_source(roomv1::TRACK_SOURCE_MICROPHONE);
   track.set_codec(roomv1::CODEC_OPUS);
   host_.send(publish);
+  if (background_ != nullptr) {
+    track.set_cid(kBackgroundCid);
+    track.set_name("background_audio");
+    track.set_source(roomv1::TRACK_SOURCE_UNSPECIFIED);
+    host_.send(publish);
+  }
   session_.Start(loop_.NowMicros());
   event_::Joined joined;
   for (session::Person& person : room_.people()) {
@@ -310,6 +366,8 @@ void Conversation::OnMessage(const jobv1::ToJob& message, int64_t now_us) {
       return OnLlm(message.llm(), now_us);
     case jobv1::ToJob::kTts:
       return OnTts(message.tts(), now_us);
+    case jobv1::ToJob::kRealtime:
+      return OnRealtime(message.realtime(), now_us);
     case jobv1::ToJob::kToolResult: {
       const jobv1::ToolResult& result = message.tool_result();
       return Handle(event_::ToolDone{result.call(), result.output(), result.is_error()}, now_us);
@@ -330,6 +388,7 @@ void Conversation::OnRoomEvent(const roomv1::RoomEvent& event, int64_t now_us) {
     case roomv1::RoomEvent::kParticipantLeft: {
       const roomv1::ParticipantLeft& left = event.participant_left();
       if (room_.Has(left.identity())) return;  // an older connection of somebody who is back
+      scribes_.erase(left.identity());
       return Handle(event_::PersonLeft{left.identity(), LeftForGood(left.reason())}, now_us);
     }
     case roomv1::RoomEvent::kTrackSubscribed:
@@ -363,6 +422,13 @@ void Conversation::OnText(const roomv1::TextPacket& packet, int64_t now_us) {
 
 // The caller's own button, where turns are taken by hand.
 void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
+  if (packet.topic() == kDtmfTopic) {
+    const std::string& keys = packet.payload();
+    if (keys.size() != 1 || event_::kDtmfKeys.find(keys) == std::string_view::npos) return;
+    const char key = keys.front();
+    if (config_.on_dtmf) config_.on_dtmf(packet.from_identity(), key);
+    return Handle(event_::Dtmf{packet.from_identity(), key}, now_us);
+  }
   if (config_.on_data) config_.on_data(packet.from_identity(), packet.topic(), packet.payload());
   if (packet.topic() != kTurnTopic || packet.from_identity() != linked_) return;
   if (packet.payload() == "commit") return Handle(event_::CommitTurn{}, now_us);
@@ -377,17 +443,57 @@ void Conversation::OnData(const roomv1::DataPacket& packet, int64_t now_us) {
 }
 
 void Conversation::OnAudio(const jobv1::AudioIn& audio, int64_t now_us) {
-  if (paused_ || linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number())) return;
+  if (paused_) return;
+  if (linked_.empty() || !room_.IsVoiceOf(linked_, audio.track_number()))
+    return OnOtherAudio(audio);
   heard_us_ = now_us;
-  if (audio.codec() == roomv1::CODEC_PCM16) {
-    listener_->OnPcm(audio.data());
-  } else {
-    listener_->OnOpus(audio.data(), audio.timestamp(), audio.level());
+  late_us_ = lateness_.Of(audio.timestamp(), now_us);
+  Give(audio, *listener_);
+}
+
+void Conversation::OnOtherAudio(const jobv1::AudioIn& audio) {
+  if (!config_.transcribe_everybody || ended_) return;
+  const std::string identity = room_.SpeakerOf(audio.track_number());
+  if (identity.empty() || identity == linked_ || !room_.IsPerson(identity)) return;
+  auto found = scribes_.find(identity);
+  if (found == scribes_.end()) {
+    if (scribes_.size() >= kMaxScribes) return;
+    speechv1::RecognizeConfig config = RecognizeConfigOf(config_);
+    *config.mutable_context() = ContextOf("");
+    auto made = Scribe::Create(
+        loop_, NewVad(), std::move(config), config_.options,
+        {.send = host_.send,
+         .text = [this, identity](uint64_t utterance, std::string_view text,
+                                  bool final) { Overhear(identity, utterance, text, final); },
+         .new_stream = [this] { return kFirstScribeStream + ++scribe_streams_; }});
+    if (!made.ok())
+      return Warn("somebody cannot be transcribed", std::string(Message(made.status())));
+    found = scribes_.emplace(identity, *std::move(made)).first;
   }
+  Give(audio, found->second->listener());
+}
+
+void Conversation::Overhear(const std::string& identity, uint64_t utterance, std::string_view text,
+                            bool final) {
+  if (config_.publish_transcripts) {
+    const std::string segment = segment_prefix_ + identity + "_" + std::to_string(utterance);
+    SendText(segment + "." + std::to_string(++user_texts_), segment, text, true, final, identity);
+  }
+  if (!final || text.empty()) return;
+  if (config_.on_overheard) config_.on_overheard(identity, text);
+  session::Person person{.identity = identity};
+  for (const session::Person& one : room_.people()) {
+    if (one.identity == identity) person = one;
+  }
+  Handle(event_::Overheard{std::move(person), std::string(text)});
 }
 
 void Conversation::OnStt(const jobv1::SttEvent& event, int64_t now_us) {
   const uint32_t stream = event.stream();
+  for (const auto& [identity, scribe] : scribes_) {
+    const std::shared_ptr<Scribe> held = scribe;  // its words may end the session
+    if (held->OnStt(event)) return;
+  }
   if (event.has_failed())
     return Handle(event_::SttFailed{stream, ErrorText(event.failed())}, now_us);
   if (event.has_closed()) return Handle(event_::SttFailed{stream, "the stream ended"}, now_us);
@@ -463,11 +569,15 @@ parley::common::v1::CallContext Conversation::ContextOf(const std::string& turn_
 
 void Conversation::Do(const command::Link& link) {
   linked_ = link.identity;
+  scribes_.erase(linked_);
   listener_->Reset();
+  lateness_.Reset();
+  if (ServerTurns()) listener_->Feed(absl::ZeroDuration());
 }
 
 void Conversation::Do(const command::SttOpen& open) {
   stt_stream_ = open.stream;
+  if (config_.realtime) return OpenRealtime(open);
   jobv1::FromJob message;
   message.mutable_stt()->set_stream(open.stream);
   *message.mutable_stt()->mutable_open() = RecognizeConfigOf(config_);
@@ -479,6 +589,11 @@ void Conversation::Do(const command::SttStart& start) { listener_->Feed(start.pr
 
 void Conversation::Do(const command::SttEnd& end) {
   listener_->StopFeeding();
+  if (config_.realtime) {
+    parley::llm::v1::RealtimeRequest request;
+    request.mutable_commit()->set_utterance(end.utterance);
+    return SendRealtime(end.stream, std::move(request));
+  }
   jobv1::FromJob message;
   message.mutable_stt()->set_stream(end.stream);
   message.mutable_stt()->mutable_end_utterance()->set_utterance(end.utterance);
@@ -487,6 +602,11 @@ void Conversation::Do(const command::SttEnd& end) {
 
 void Conversation::Do(const command::SttClose& close) {
   jobv1::FromJob message;
+  if (config_.realtime) {
+    message.mutable_realtime()->set_stream(close.stream);
+    message.mutable_realtime()->mutable_close();
+    return host_.send(message);
+  }
   message.mutable_stt()->set_stream(close.stream);
   message.mutable_stt()->mutable_close();
   host_.send(message);
@@ -516,6 +636,12 @@ void Conversation::Do(const command::LlmChat& chat) {
 }
 
 void Conversation::Do(const command::LlmCancel& cancel) {
+  if (config_.realtime) {
+    if (response_ == cancel.stream) response_ = 0;
+    parley::llm::v1::RealtimeRequest request;
+    request.mutable_cancel()->set_response(cancel.stream);
+    return SendRealtime(stt_stream_, std::move(request));
+  }
   jobv1::FromJob message;
   message.mutable_llm()->set_stream(cancel.stream);
   message.mutable_llm()->mutable_cancel();
@@ -623,6 +749,7 @@ void Conversation::Do(const command::SetState& state) {
   auto& attributes = *message.mutable_room_command()->mutable_update()->mutable_attributes();
   attributes["lk.agent.state"] = std::string(session::Name(state.state));
   host_.send(message);
+  UpdateBackground();
   if (config_.on_agent_state) config_.on_agent_state(state.state);
 }
 
@@ -777,8 +904,10 @@ void Conversation::Warn(std::string message, std::string detail) {
 
 void Conversation::Do(const command::End& end) {
   ended_ = true;
+  scribes_.clear();
   timer_.Stop();
   playout_->Clear();
+  UpdateBackground();
   EndRecording();
   for (const auto& [name, hooks] : hooks_) hooks->SessionOver();
   host_.ended(end.reason, end.error);

@@ -16,12 +16,15 @@
 #include <vector>
 
 #include "agent/agent.h"
+#include "agent/job/background.h"
 #include "agent/job/call_sound.h"
 #include "agent/job/hooks.h"
+#include "agent/job/lateness.h"
 #include "agent/job/listener.h"
 #include "agent/job/mailbox.h"
 #include "agent/job/playout.h"
 #include "agent/job/room_view.h"
+#include "agent/job/scribe.h"
 #include "event/loop.h"
 #include "parley/dispatch/v1/worker.pb.h"
 #include "parley/job/v1/job.pb.h"
@@ -87,19 +90,32 @@ class Conversation {
   void OnText(const parley::room::v1::TextPacket& packet, int64_t now_us);
   void OnData(const parley::room::v1::DataPacket& packet, int64_t now_us);
   void OnAudio(const parley::job::v1::AudioIn& audio, int64_t now_us);
+  void OnOtherAudio(const parley::job::v1::AudioIn& audio);
+  void Overhear(const std::string& identity, uint64_t utterance, std::string_view text, bool final);
   void OnStt(const parley::job::v1::SttEvent& event, int64_t now_us);
   void OnLlm(const parley::job::v1::LlmEvent& event, int64_t now_us);
   void OnTts(const parley::job::v1::TtsEvent& event, int64_t now_us);
   void OnTtsAudio(uint32_t stream, const parley::speech::v1::SynthesizedAudio& audio,
                   int64_t now_us);
 
+  // With a model that hears and speaks (conversation_realtime.cc).
+  void OnRealtime(const parley::job::v1::RealtimeEvent& event, int64_t now_us);
+  void OnRealtime(const parley::llm::v1::RealtimeResponse& response, int64_t now_us);
+  void OnRealtimeAudio(const parley::llm::v1::RealtimeAudio& audio, int64_t now_us);
+  void OpenRealtime(const session::command::SttOpen& open);
+  void SendRealtime(uint32_t stream, parley::llm::v1::RealtimeRequest request);
+  bool ServerTurns() const;
+
   void Do(const session::command::Link& link);
   void Do(const session::command::SttOpen& open);
   void Do(const session::command::SttStart& start);
   void Do(const session::command::SttEnd& end);
+  void Do(const session::command::SttForget& forget);
   void Do(const session::command::SttClose& close);
   void Do(const session::command::ReviewTurn& turn);
   void Do(const session::command::LlmChat& chat);
+  void Do(const session::command::Respond& respond);
+  void Do(const session::command::Truncate& truncate);
   void Do(const session::command::LlmCancel& cancel);
   void Do(const session::command::CallTool& call);
   void Do(const session::command::CancelTool& cancel);
@@ -138,6 +154,8 @@ class Conversation {
   void SendText(const std::string& stream_id, const std::string& segment_id, std::string_view text,
                 bool stream_over, bool final, const std::string& identity);
   void SendData(const char* topic, std::string payload);  // to everybody in the room
+  absl::Status MakeBackground(absl::Duration ahead);
+  void UpdateBackground();
   void Warn(std::string message, std::string detail);
 
   event::Loop& loop_;
@@ -171,9 +189,12 @@ class Conversation {
   session::Session session_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<Playout> playout_;
+  std::unique_ptr<BackgroundPlayer> background_;  // null: there is none
   event::Timer timer_;
   int64_t armed_us_ = std::numeric_limits<int64_t>::max();  // when it rings
   int64_t heard_us_ = 0;  // when the frame that is being heard came
+  int64_t late_us_ = 0;   // … and how late that was
+  Lateness lateness_;
   std::deque<std::pair<session::Event, int64_t>> events_;
   bool driving_ = false;
   bool ended_ = false;
@@ -185,6 +206,10 @@ class Conversation {
   std::string linked_;
   uint32_t stt_stream_ = 0;
   uint32_t tts_stream_ = 0;
+  uint32_t response_ = 0;  // of a model that hears and speaks: whose audio is played
+  // Who is transcribed beside who is talked to.
+  std::map<std::string, std::shared_ptr<Scribe>> scribes_;  // by identity
+  uint32_t scribe_streams_ = 0;
   std::vector<int16_t> samples_;
   std::map<uint64_t, std::vector<int16_t>> clips_;
   std::map<std::string, std::string> chats_;  // unfinished texts, by stream id
@@ -194,6 +219,7 @@ class Conversation {
   std::vector<parley::dispatch::v1::TranscriptItem> transcript_;
   parley::job::v1::FromJob audio_out_;  // reused for each frame,
   parley::job::v1::FromJob stt_audio_;  // and this one too
+  parley::job::v1::FromJob background_out_;
   std::shared_ptr<Conversation*> self_ = std::make_shared<Conversation*>(this);
 };
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "agent/job/background.h"
 #include "base/status.h"
 
 namespace parley::agent {
@@ -148,6 +149,25 @@ llmv1::ChatRequest ChatRequestOf(const SessionConfig& config, const AgentConfig&
   return out;
 }
 
+llmv1::RealtimeConfig RealtimeConfigOf(const SessionConfig& config, int rate_hz) {
+  llmv1::RealtimeConfig out;
+  const RealtimeEngine& realtime = *config.realtime;
+  out.mutable_model()->set_engine(realtime.engine);
+  out.mutable_model()->set_model(realtime.model);
+  if (realtime.max_tokens) out.mutable_model()->set_max_tokens(*realtime.max_tokens);
+  out.mutable_model()->mutable_options()->insert(realtime.options.begin(), realtime.options.end());
+  out.set_voice(realtime.voice);
+  out.set_language(realtime.language);
+  out.set_input_rate_hz(16'000);
+  out.set_output_rate_hz(rate_hz);
+  out.set_server_turns(config.options.turn_detection == session::TurnDetection::kRealtime);
+  if (out.server_turns()) {
+    out.set_silence_ms(
+        static_cast<int32_t>(absl::ToInt64Milliseconds(config.options.min_endpointing_delay)));
+  }
+  return out;
+}
+
 void AddItems(const std::vector<session::ChatItem>& items, llmv1::ChatRequest& request) {
   for (const session::ChatItem& item : items) {
     llmv1::ChatItem& out = *request.add_items();
@@ -250,16 +270,44 @@ bool LeftForGood(roomv1::DisconnectReason reason) {
          reason != roomv1::DISCONNECT_REASON_SERVER_SHUTDOWN;
 }
 
+namespace {
+
+absl::Status CheckRealtime(const SessionConfig& config) {
+  const bool alone =
+      config.stt.empty() && config.llm.empty() && config.tts.empty() &&
+      std::all_of(config.agents.begin(), config.agents.end(),
+                  [](const AgentConfig& one) { return one.llm.empty() && one.tts.empty(); });
+  if (!alone) return InvalidArgument("realtime: stands in place of stt, llm and tts");
+  if (config.realtime->engine.empty()) return InvalidArgument("realtime: name an engine");
+  const session::TurnDetection turns = config.options.turn_detection;
+  if (turns == session::TurnDetection::kStt || turns == session::TurnDetection::kSemantic ||
+      config.options.min_interruption_words > 0) {
+    return InvalidArgument("realtime: turns and interruptions that count words need stt");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status CheckConfig(const SessionConfig& config) {
-  if (config.stt.empty())
+  if (config.realtime) {
+    PARLEY_RETURN_IF_ERROR(CheckRealtime(config));
+  } else if (config.options.realtime ||
+             config.options.turn_detection == session::TurnDetection::kRealtime) {
+    return InvalidArgument("realtime: name the model that hears and speaks");
+  } else if (config.stt.empty()) {
     return InvalidArgument("stt: name at least one engine, e.g. pocketsphinx");
-  if (config.llm.empty()) return InvalidArgument("llm: name at least one engine, e.g. rules");
-  if (config.tts.empty()) return InvalidArgument("tts: name at least one engine, e.g. flite");
+  } else if (config.llm.empty() && !config.options.listen_only) {
+    return InvalidArgument("llm: name at least one engine, e.g. rules");
+  } else if (config.tts.empty()) {
+    return InvalidArgument("tts: name at least one engine, e.g. flite");
+  }
   const session::Options& options = config.options;
   if (options.min_endpointing_delay < absl::ZeroDuration() ||
       options.max_endpointing_delay < options.min_endpointing_delay) {
     return InvalidArgument("options: max_endpointing_delay is below min_endpointing_delay");
   }
+  PARLEY_RETURN_IF_ERROR(BackgroundPlayer::Check(config.background));
   std::set<std::string> agents = {config.name};
   for (const AgentConfig& one : config.agents) {
     if (!agents.insert(one.name).second || one.name.empty()) {

@@ -13,6 +13,9 @@
 
 namespace parley::agent {
 
+// Data packets on this topic are keys of a telephone, one each (LiveKit's SipDTMF to its clients).
+inline constexpr char kDtmfTopic[] = "parley.dtmf";
+
 JobInfo InfoOf(const parley::job::v1::Assignment& assignment);
 parley::speech::v1::RecognizeConfig RecognizeConfigOf(const SessionConfig& config);
 // `ready_opus`: recorded speech may come as Opus.
@@ -20,6 +23,8 @@ parley::speech::v1::SynthesizeConfig SynthesizeConfigOf(const std::vector<TtsEng
                                                         int rate_hz, bool ready_opus);
 // Models, tools and handoffs of one of the session's agents; the items are added for each request.
 parley::llm::v1::ChatRequest ChatRequestOf(const SessionConfig& config, const AgentConfig& agent);
+// Of a model that hears and speaks, without its tools; `rate_hz` is that of its audio.
+parley::llm::v1::RealtimeConfig RealtimeConfigOf(const SessionConfig& config, int rate_hz);
 void AddItems(const std::vector<session::ChatItem>& items, parley::llm::v1::ChatRequest& request);
 parley::job::v1::TurnReport ReportOf(const session::TurnReport& report);
 parley::dispatch::v1::JobReason ReasonOf(session::EndReason reason);

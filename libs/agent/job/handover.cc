@@ -12,12 +12,14 @@ void Conversation::Pause() {
   armed_us_ = std::numeric_limits<int64_t>::max();
   was_playing_ = playout_->running();
   playout_->Pause();
+  UpdateBackground();
 }
 
 void Conversation::Resume() {
   hand_over_ = nullptr;
   hand_over_timer_.Stop();
   if (!std::exchange(paused_, false) || ended_) return;
+  UpdateBackground();
   if (was_playing_) playout_->Resume();
   Drive();
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "audio/level.h"
 #include "audio/pcm.h"
 #include "base/status.h"
 
@@ -22,13 +23,21 @@ constexpr uint32_t kTicksPerSample = kRoomRateHz / kVoiceRateHz;
 constexpr size_t kMaxConcealedSamples = 3 * kVoiceFrameSamples;
 // Softer than this is below where the detector of voices begins (-52 dBov), and some.
 constexpr uint32_t kSoftLevel = 60;  // -dBov
-// Decoded after the last louder frame: longer than any silence that means something, and all that
-// Feed() can ask for.
-constexpr int kSoftDecoded = 50;
-constexpr int kSoftProbe = 50;  // frames from one look at whether it is soft to the next
+// Decoded after the last louder frame, in what ends an utterance or after it: with what is kept,
+// all that Feed() asks for at the beginning of the next (400 ms and what it took to be sure).
+constexpr int kSoftDecoded = 30;
+constexpr int kSoftTail = 20;    // of them; what was loud before no longer rings in the decoder
+constexpr int kSoftProbe = 250;  // frames from one look at whether it is soft to the next
 constexpr float kNotSoftDbov = -54;
 constexpr size_t kMaxPcmSamples = size_t{kRoomRateHz} * 120 / 1000;  // of one message
 constexpr size_t kMaxPcmBytes = kMaxPcmSamples * sizeof(int16_t);
+// A frame is speech as a whole, but its end may not be: in pieces of 2.5 ms, below where the
+// detector of voices begins.
+constexpr size_t kPieceSamples = kVoiceRateHz / 400;
+constexpr int64_t kPieceUs = 2'500;
+constexpr float kNoSpeechDbov = -52;
+// What Opus, as people's clients use it, moves sound back by.
+constexpr int64_t kOpusDelayUs = 6'500;
 
 }  // namespace
 
@@ -68,20 +77,17 @@ Listener::Listener(Sinks sinks, std::unique_ptr<audio::Vad> vad, audio::OpusDeco
 void Listener::OnOpus(std::string_view packet, uint32_t timestamp, uint32_t level) {
   // Who keeps the sound keeps all of it.
   soft_frames_ = !sinks_.heard && Softer(level) ? soft_frames_ + 1 : 0;
-  if (soft_frames_ <= kSoftDecoded) {
-    DecodeKept();
-    return Decode(packet, timestamp);
-  }
-  Keep(packet, timestamp);
-  if (soft_frames_ % kSoftProbe != 0) return;
-  loudest_dbov_ = -127;
+  const bool probe = soft_frames_ > 0 && soft_frames_ % kSoftProbe == 0;
+  if (soft_frames_ == kSoftTail || probe) loudest_dbov_ = -127;
+  if (soft_frames_ > kSoftDecoded && !feeding_ && !probe) return Keep(packet, timestamp);
   DecodeKept();
-  level_false_ = loudest_dbov_ > kNotSoftDbov;
+  Decode(packet, timestamp);
+  if (soft_frames_ == kSoftDecoded || probe) level_false_ = loudest_dbov_ > kNotSoftDbov;
 }
 
 bool Listener::Softer(uint32_t level) {
   if (level > 0 && level < kLevelUnknown) level_known_ = true;
-  return level_known_ && !level_false_ && !feeding_ && level >= kSoftLevel;
+  return level_known_ && !level_false_ && level >= kSoftLevel;
 }
 
 void Listener::Keep(std::string_view packet, uint32_t timestamp) {
@@ -108,6 +114,7 @@ void Listener::Decode(std::string_view packet, uint32_t timestamp) {
   if (!count.ok()) return;  // the sender's fault; the next packet may be good
   has_timestamp_ = true;
   next_timestamp_ = timestamp + static_cast<uint32_t>(*count) * kTicksPerSample;
+  codec_delay_us_ = kOpusDelayUs;
   Take(std::span(decoded_).first(*count));
 }
 
@@ -128,6 +135,7 @@ void Listener::OnPcm(std::string_view bytes) {
   wide_.clear();
   audio::AppendSamples(bytes.substr(0, kMaxPcmBytes), wide_);
   const size_t count = resampler_.Process(wide_, narrow_);
+  codec_delay_us_ = 0;
   Take(std::span(narrow_).first(count));
 }
 
@@ -182,9 +190,20 @@ void Listener::OnFrame() {
   if (sinks_.heard) sinks_.heard(frame_);
   const audio::VadFrame judged = vad_->Process(frame_);
   loudest_dbov_ = std::max(loudest_dbov_, judged.level_dbov);
+  const int64_t quiet_us = judged.speech ? QuietUs() : 0;
   frame_.clear();
   if (fed_.size() >= kFeedSamples) GiveFed();
-  sinks_.voice(judged.speech);
+  sinks_.voice(judged.speech, quiet_us);
+}
+
+int64_t Listener::QuietUs() const {
+  int64_t quiet_us = codec_delay_us_;
+  for (size_t end = frame_.size(); end >= kPieceSamples; end -= kPieceSamples) {
+    const auto piece = std::span(frame_).subspan(end - kPieceSamples, kPieceSamples);
+    if (audio::LevelDbov(piece) > kNoSpeechDbov) break;
+    quiet_us += kPieceUs;
+  }
+  return quiet_us;
 }
 
 void Listener::GiveFed() {

@@ -26,16 +26,17 @@ class Listener {
   static constexpr uint32_t kLevelUnknown = 127;
 
   struct Sinks {
-    std::function<void(bool speech)> voice;                     // each 20 ms
+    // Each 20 ms; `quiet_us`: the speech in it was over so long before its end.
+    std::function<void(bool speech, int64_t quiet_us)> voice;
     std::function<void(std::string_view pcm16)> recogniser;     // 16 kHz, while feeding
     std::function<void(std::span<const int16_t> frame)> heard;  // 16 kHz, each 20 ms; may be empty
   };
   static absl::StatusOr<std::unique_ptr<Listener>> Create(Sinks sinks,
                                                           std::unique_ptr<audio::Vad> vad);
 
-  // `level`: how loud the sender says it is, -dBov; 127: it does not say. What is softer than
-  // speech ever is for more than a second is kept, not decoded: the last of it is once something
-  // louder follows, and now and then, to see whether the sender says the truth.
+  // `level`: how loud the sender says it is, -dBov; 127: it does not say. What has been softer than
+  // speech ever is for more than 600 ms, and is not fed, is kept, not decoded: the last of it is
+  // once something louder follows, and every 5 s, to see whether the sender says the truth.
   void OnOpus(std::string_view packet, uint32_t timestamp, uint32_t level = kLevelUnknown);
   // 48 kHz mono PCM16.
   void OnPcm(std::string_view bytes);
@@ -56,6 +57,7 @@ class Listener {
   void ConcealUntil(uint32_t timestamp, std::string_view next);
   void Take(std::span<const int16_t> samples);
   void OnFrame();
+  int64_t QuietUs() const;
   void GiveFed();
 
   Sinks sinks_;
@@ -71,6 +73,7 @@ class Listener {
   size_t ring_filled_ = 0;
   std::vector<int16_t> fed_;  // waits to be sent in larger pieces
   bool feeding_ = false;
+  int64_t codec_delay_us_ = 0;
   bool has_timestamp_ = false;
   uint32_t next_timestamp_ = 0;
 

@@ -22,7 +22,7 @@ class Playout {
  public:
   static constexpr int kRateHz = 24'000;
   static constexpr size_t kFrameSamples = kRateHz / 50;
-  static constexpr absl::Duration kMostAhead = absl::Milliseconds(140);
+  static constexpr absl::Duration kMostAhead = absl::Milliseconds(240);
 
   struct Frame {
     std::string_view packet;  // 20 ms
@@ -65,7 +65,7 @@ class Playout {
   bool running() const { return running_; }
 
  private:
-  static constexpr size_t kMostFrames = 8;
+  static constexpr size_t kMostFrames = 13;  // of kMostAhead, and the one due now
   struct Encoded {
     std::array<uint8_t, audio::OpusEncoder::kMaxPacketBytes> packet;
     size_t bytes = 0;

@@ -115,6 +115,12 @@ bool RoomView::IsVoiceOf(const std::string& identity, uint32_t track_number) con
   return voice != nullptr && voice->first == track_number;
 }
 
+std::string RoomView::SpeakerOf(uint32_t track_number) const {
+  const auto track = tracks_.find(track_number);
+  if (track == tracks_.end() || !IsVoiceOf(track->second.identity, track_number)) return {};
+  return track->second.identity;
+}
+
 std::string RoomView::TrackOf(const std::string& identity) const {
   const auto* voice = VoiceOf(identity);
   return voice == nullptr ? "" : voice->second.sid;

@@ -30,6 +30,8 @@ class RoomView {
   // Whether this number stands for the voice of `identity`: the microphone, where there is more
   // than one track.
   bool IsVoiceOf(const std::string& identity, uint32_t track_number) const;
+  // Whose voice this number stands for; empty: nobody's.
+  std::string SpeakerOf(uint32_t track_number) const;
   // The sid of that track; empty: none is received.
   std::string TrackOf(const std::string& identity) const;
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -31,6 +32,10 @@ constexpr absl::Duration kDefaultGrace = absl::Seconds(8);
 // Left of the server's grace for the goodbye itself.
 constexpr absl::Duration kGraceMargin = absl::Milliseconds(500);
 constexpr absl::Duration kFlushTimeout = absl::Seconds(2);
+// What people say before the program has begun its session: the last of it, and not for ever.
+constexpr absl::Duration kEarlyFor = absl::Seconds(30);
+constexpr size_t kMostEarlyFrames = 2'000;  // ten seconds of four people
+constexpr size_t kMostEarlyBytes = 2 << 20;
 
 // The entrypoint on its thread, then the hooks. What it needs outlives the loop.
 struct UserThread {
@@ -91,6 +96,8 @@ class Job final : private JobControl {
   void OnJoined(const roomv1::Joined& joined);
   void OnJoinFailed(const jobv1::JoinFailed& failed);
   void OnRoomEvent(const jobv1::ToJob& message);
+  void KeepEarly(const jobv1::ToJob& message, int64_t now_us);
+  void ForgetEarly();
   void OnShutdown(const jobv1::Shutdown& shutdown);
   void OnHandOver(const jobv1::HandOver& hand_over);
   void OnLinkClosed(const std::string& error);
@@ -103,6 +110,10 @@ class Job final : private JobControl {
   void SetAttributes(std::map<std::string, std::string> attributes) override;
   void SendData(std::string payload, std::string topic, bool reliable,
                 std::vector<std::string> destinations) override;
+  void SendDtmf(char key, std::vector<std::string> destinations) override;
+  void PerformRpc(std::string identity, std::string method, std::string payload,
+                  absl::Duration timeout, RpcCalls::Done done) override;
+  void RegisterRpc(std::string method, JobContext::RpcHandler handler) override;
   void StartConversation(SessionConfig config, HooksByName hooks) override;
   void AddAgent(AgentConfig agent, std::shared_ptr<AgentHooks> hooks,
                 session::SwitchKind how) override;
@@ -117,6 +128,7 @@ class Job final : private JobControl {
            absl::Duration grace = kDefaultGrace);
   void Finish();
   void ShareParticipants();
+  RpcCalls& Rpc();
 
   const AgentOptions& options_;
   event::Loop loop_;
@@ -127,9 +139,13 @@ class Job final : private JobControl {
   RoomView room_;
   std::optional<jobv1::Assignment> assignment_;
   std::shared_ptr<UserThread> user_;
+  std::unique_ptr<RpcCalls> rpc_;
   uint64_t clips_ = 0;  // of the program's own audio
   std::unique_ptr<Conversation> conversation_;
   std::optional<std::string> saved_state_;  // before there was a conversation
+  std::deque<jobv1::ToJob> early_;          // audio, likewise
+  size_t early_bytes_ = 0;
+  int64_t joined_us_ = 0;  // 0: not yet
   std::optional<jobv1::Ended> ended_;
   bool user_done_ = false;
   bool quiet_ = false;  // replaced: say nothing more
@@ -168,7 +184,24 @@ void Job::OnMessage(const jobv1::ToJob& message) {
     default:
       break;
   }
-  if (conversation_ != nullptr) conversation_->OnMessage(message, now_us);
+  if (conversation_ != nullptr) return conversation_->OnMessage(message, now_us);
+  if (message.has_audio()) KeepEarly(message, now_us);
+}
+
+void Job::KeepEarly(const jobv1::ToJob& message, int64_t now_us) {
+  if (now_us - joined_us_ > absl::ToInt64Microseconds(kEarlyFor)) return ForgetEarly();
+  early_bytes_ += message.audio().data().size();
+  early_.push_back(message);
+  while (early_.size() > kMostEarlyFrames || early_bytes_ > kMostEarlyBytes) {
+    early_bytes_ -= early_.front().audio().data().size();
+    early_.pop_front();
+  }
+}
+
+void Job::ForgetEarly() {
+  if (early_.empty()) return;
+  std::deque<jobv1::ToJob>().swap(early_);
+  early_bytes_ = 0;
 }
 
 void Job::OnAssignment(const jobv1::Assignment& assignment) {
@@ -207,6 +240,7 @@ void Job::OnAssignment(const jobv1::Assignment& assignment) {
 }
 
 void Job::OnJoined(const roomv1::Joined& joined) {
+  joined_us_ = loop_.NowMicros();
   room_.OnJoined(joined);
   ShareParticipants();
   MutexLock lock(&state_->mutex);
@@ -239,6 +273,8 @@ void Job::OnRoomEvent(const jobv1::ToJob& message) {
       const session::EndReason reason = EndOf(event.disconnected(), error);
       return OnConversationEnded(reason, error);
     }
+    case roomv1::RoomEvent::kRpc:
+      return Rpc().OnPacket(event.rpc());
     default:
       return;
   }
@@ -345,6 +381,41 @@ void Job::SendData(std::string payload, std::string topic, bool reliable,
   link_.Send(message);
 }
 
+void Job::SendDtmf(char key, std::vector<std::string> destinations) {
+  jobv1::FromJob message;
+  roomv1::DataPacket& packet = *message.mutable_room_command()->mutable_data();
+  packet.set_topic(kDtmfTopic);
+  packet.set_payload(std::string(1, key));
+  packet.set_reliable(true);
+  for (std::string& one : destinations) packet.add_destination_identities(std::move(one));
+  link_.Send(message);
+}
+
+// Its requests are told from those of an attempt before this one.
+RpcCalls& Job::Rpc() {
+  if (rpc_ == nullptr) {
+    const dispatchv1::Assignment& job = assignment_->job();
+    rpc_ = std::make_unique<RpcCalls>(
+        loop_, mailbox_, job.job_id() + "_" + std::to_string(job.fencing_token()) + "_",
+        [this](const roomv1::RpcPacket& packet) {
+          jobv1::FromJob message;
+          *message.mutable_room_command()->mutable_rpc() = packet;
+          link_.Send(message);
+        });
+  }
+  return *rpc_;
+}
+
+void Job::PerformRpc(std::string identity, std::string method, std::string payload,
+                     absl::Duration timeout, RpcCalls::Done done) {
+  Rpc().Perform(std::move(identity), std::move(method), std::move(payload), timeout,
+                std::move(done));
+}
+
+void Job::RegisterRpc(std::string method, JobContext::RpcHandler handler) {
+  Rpc().Register(std::move(method), std::move(handler));
+}
+
 void Job::StartConversation(SessionConfig config, HooksByName hooks) {
   if (ended_) return;
   auto made = Conversation::Create(
@@ -370,6 +441,10 @@ void Job::StartConversation(SessionConfig config, HooksByName hooks) {
   if (!made.ok()) return;
   conversation_ = *std::move(made);
   conversation_->Start();
+  for (const jobv1::ToJob& message : early_) {
+    conversation_->OnMessage(message, loop_.NowMicros());
+  }
+  ForgetEarly();
   if (saved_state_) ToConversation(session::event::SetUserData{*std::move(saved_state_)});
 }
 

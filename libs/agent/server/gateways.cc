@@ -11,12 +11,15 @@ namespace {
 
 using parley::common::v1::CallContext;
 using parley::job::v1::LlmCommand;
+using parley::job::v1::RealtimeCommand;
 using parley::job::v1::StreamFailed;
 using parley::job::v1::SttCommand;
 using parley::job::v1::ToJob;
 using parley::job::v1::TtsCommand;
 using parley::llm::v1::ChatRequest;
 using parley::llm::v1::ChatResponse;
+using parley::llm::v1::RealtimeRequest;
+using parley::llm::v1::RealtimeResponse;
 using parley::speech::v1::RecognizeConfig;
 using parley::speech::v1::RecognizeRequest;
 using parley::speech::v1::RecognizeResponse;
@@ -96,6 +99,7 @@ GatewayStreams::~GatewayStreams() {
   for (auto& [id, stream] : stt_) stream->Cancel();
   for (auto& [id, stream] : tts_) stream->Cancel();
   for (auto& [id, call] : llm_) call->Cancel();
+  for (auto& [id, stream] : realtime_) stream->Cancel();
 }
 
 // Only the loop's thread ever holds more than a weak reference: it alone destroys.
@@ -122,11 +126,11 @@ void GatewayStreams::OpenStt(uint32_t id, const RecognizeConfig& config) {
   if (stt_.size() >= kStreamsPerKind) return SttOver(id, TooMany("speech-to-text"));
   SttStream::Options options;
   options.bearer = gateways_.Token(identity_.project());
-  options.on_message = [post = MakePoster(), id](const RecognizeResponse& response) {
-    post([id, response](GatewayStreams& streams) {
+  options.on_message = [post = MakePoster(), id](RecognizeResponse& response) {
+    post([id, response = std::move(response)](GatewayStreams& streams) mutable {
       ToJob message;
       message.mutable_stt()->set_stream(id);
-      *message.mutable_stt()->mutable_response() = response;
+      *message.mutable_stt()->mutable_response() = std::move(response);
       streams.emit_(message);
     });
   };
@@ -193,12 +197,12 @@ void GatewayStreams::OpenTts(uint32_t id, const SynthesizeConfig& config) {
   if (tts_.size() >= kStreamsPerKind) return TtsOver(id, TooMany("text-to-speech"));
   TtsStream::Options options;
   options.bearer = gateways_.Token(identity_.project());
-  options.on_message = [post = MakePoster(), id](const SynthesizeResponse& response) {
-    post([id, response](GatewayStreams& streams) {
+  options.on_message = [post = MakePoster(), id](SynthesizeResponse& response) {
+    post([id, response = std::move(response)](GatewayStreams& streams) mutable {
       if (!streams.tts_.contains(id)) return;  // cancelled by the job
       ToJob message;
       message.mutable_tts()->set_stream(id);
-      *message.mutable_tts()->mutable_response() = response;
+      *message.mutable_tts()->mutable_response() = std::move(response);
       streams.emit_(message);
     });
   };
@@ -295,6 +299,64 @@ void GatewayStreams::LlmOver(uint32_t id, const absl::Status& status) {
   ToJob message;
   message.mutable_llm()->set_stream(id);
   Fill(message.mutable_llm()->mutable_failed(), status);
+  emit_(message);
+}
+
+// ---- models that hear and speak ----
+
+void GatewayStreams::OpenRealtime(uint32_t id, const RealtimeRequest& request) {
+  if (realtime_.size() >= kStreamsPerKind) return RealtimeOver(id, TooMany("realtime"));
+  RealtimeStream::Options options;
+  options.bearer = gateways_.Token(identity_.project());
+  options.on_message = [post = MakePoster(), id](RealtimeResponse& response) {
+    post([id, response = std::move(response)](GatewayStreams& streams) {
+      if (!streams.realtime_.contains(id)) return;  // closed by the job
+      ToJob message;
+      message.mutable_realtime()->set_stream(id);
+      *message.mutable_realtime()->mutable_response() = response;
+      streams.emit_(message);
+    });
+  };
+  options.on_done = [post = MakePoster(), id](const absl::Status& status) {
+    post([id, status](GatewayStreams& streams) { streams.RealtimeOver(id, status); });
+  };
+  const auto stream = RealtimeStream::Open(
+      [this](auto* context, auto* reactor) { gateways_.llm().async()->Realtime(context, reactor); },
+      std::move(options));
+  realtime_[id] = stream;
+  RealtimeRequest first = request;
+  FillContext(first.mutable_config()->mutable_context());
+  stream->Send(std::move(first));
+}
+
+void GatewayStreams::OnRealtime(const RealtimeCommand& command) {
+  const uint32_t id = command.stream();
+  const auto it = realtime_.find(id);
+  if (it == realtime_.end()) {
+    if (command.request().has_config()) OpenRealtime(id, command.request());
+    return;  // else it is over; the job has been told
+  }
+  if (command.has_close()) {
+    it->second->Cancel();
+    realtime_.erase(it);  // whatever still comes is dropped
+    return;
+  }
+  if (command.request().has_config() || it->second->Send(command.request())) return;
+  // Its 1,024 messages are 20 s of audio: the gateway has stopped reading.
+  it->second->Cancel();
+  RealtimeOver(id, ResourceExhausted("the realtime gateway does not keep up"));
+}
+
+void GatewayStreams::RealtimeOver(uint32_t id, const absl::Status& status) {
+  const bool was_open = realtime_.erase(id) > 0;
+  if (!was_open && (status.ok() || absl::IsCancelled(status))) return;
+  ToJob message;
+  message.mutable_realtime()->set_stream(id);
+  if (status.ok()) {
+    message.mutable_realtime()->mutable_closed();
+  } else {
+    Fill(message.mutable_realtime()->mutable_failed(), status);
+  }
   emit_(message);
 }
 

@@ -55,23 +55,28 @@ class GatewayStreams : public std::enable_shared_from_this<GatewayStreams> {
   void OnStt(const parley::job::v1::SttCommand& command);
   void OnTts(const parley::job::v1::TtsCommand& command);
   void OnLlm(const parley::job::v1::LlmCommand& command);
-  size_t open_streams() const { return stt_.size() + tts_.size() + llm_.size(); }
+  void OnRealtime(const parley::job::v1::RealtimeCommand& command);
+  size_t open_streams() const { return stt_.size() + tts_.size() + llm_.size() + realtime_.size(); }
 
  private:
   using SttStream =
       rpc::ClientBidi<parley::speech::v1::RecognizeRequest, parley::speech::v1::RecognizeResponse>;
   using TtsStream = rpc::ClientBidi<parley::speech::v1::SynthesizeRequest,
                                     parley::speech::v1::SynthesizeResponse>;
+  using RealtimeStream =
+      rpc::ClientBidi<parley::llm::v1::RealtimeRequest, parley::llm::v1::RealtimeResponse>;
   class LlmCall;
 
   void OpenStt(uint32_t id, const parley::speech::v1::RecognizeConfig& config);
   void OpenTts(uint32_t id, const parley::speech::v1::SynthesizeConfig& config);
   void OpenLlm(uint32_t id, const parley::llm::v1::ChatRequest& request);
+  void OpenRealtime(uint32_t id, const parley::llm::v1::RealtimeRequest& request);
   void FillContext(parley::common::v1::CallContext* context) const;
   // Says how a stream ended.
   void SttOver(uint32_t id, const absl::Status& status);
   void TtsOver(uint32_t id, const absl::Status& status);
   void LlmOver(uint32_t id, const absl::Status& status);
+  void RealtimeOver(uint32_t id, const absl::Status& status);
   // From any thread, and after this is gone: runs its argument on the loop if this exists then.
   using Poster = std::function<void(std::function<void(GatewayStreams&)>)>;
   Poster MakePoster();
@@ -83,6 +88,7 @@ class GatewayStreams : public std::enable_shared_from_this<GatewayStreams> {
   std::map<uint32_t, std::shared_ptr<SttStream>> stt_;
   std::map<uint32_t, std::shared_ptr<TtsStream>> tts_;
   std::map<uint32_t, std::shared_ptr<LlmCall>> llm_;
+  std::map<uint32_t, std::shared_ptr<RealtimeStream>> realtime_;
 };
 
 }  // namespace parley::agent

@@ -24,8 +24,9 @@ using parley::dispatch::v1::JobReason;
 
 constexpr uint32_t kProtocol = 1;
 // Audio that nobody can hear waits for more of its kind: softer than speech ever is (the detector
-// of voices begins at -52 dBov), after a second of nothing louder. What a caller says goes on to
-// the job in threes, once it is clear that somebody speaks: its frames know when they came.
+// of voices begins at -52 dBov), after a second of nothing louder, or once the job has closed the
+// utterance: silence tells it nothing more then. What a caller says goes on to the job in threes,
+// once it is clear that somebody speaks: its frames know when they came.
 constexpr uint32_t kQuietLevel = 60;  // -dBov
 constexpr uint32_t kLevelUnknown = 127;
 constexpr absl::Duration kQuietFor = absl::Seconds(1);
@@ -33,6 +34,7 @@ constexpr int kQuietFrames = 20;
 constexpr int kSpokenFrames = 3;
 constexpr int kFirstSpoken = 10;  // each at once: speech begins
 constexpr absl::Duration kFrame = absl::Milliseconds(20);
+constexpr absl::Duration kEarlyFor = absl::Seconds(1);  // since the job is in its room
 constexpr size_t kMaxTracksWithLevels = 64;
 constexpr absl::Duration kExitAfterEnded = absl::Seconds(10);
 constexpr absl::Duration kExitAfterClose = absl::Seconds(2);
@@ -580,13 +582,17 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
     case jobv1::FromJob::kAudio:
       return OnAudio(message.audio());
     case jobv1::FromJob::kAudioCut:
-      return around_.media.CutAudio(room_, message.audio_cut().after_us());
+      return around_.media.CutAudio(room_, message.audio_cut().track_number(),
+                                    message.audio_cut().after_us());
     case jobv1::FromJob::kStt:
+      if (message.stt().has_end_utterance()) utterance_over_ = true;
       return streams_->OnStt(message.stt());
     case jobv1::FromJob::kLlm:
       return streams_->OnLlm(message.llm());
     case jobv1::FromJob::kTts:
       return streams_->OnTts(message.tts());
+    case jobv1::FromJob::kRealtime:
+      return streams_->OnRealtime(message.realtime());
     case jobv1::FromJob::kToolCall:
       return OnToolCall(message.tool_call());
     case jobv1::FromJob::kCheckpoint:
@@ -823,6 +829,7 @@ void JobProcess::OnJoin(const jobv1::Join& join) {
 }
 
 void JobProcess::OnJoined(const roomv1::Joined& joined) {
+  joined_us_ = around_.loop->NowMicros();
   OnTakenOver();
   jobv1::ToJob message;
   *message.mutable_joined() = joined;
@@ -858,7 +865,10 @@ void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
   audio.set_timestamp(frame.timestamp());
   audio.set_level(frame.level());
   audio.mutable_data()->assign(frame.data());
-  if (!socket_->SendFresh(audio_in_, MayWait(frame))) around_.metrics.late_in.Increment();
+  const bool wait = MayWait(frame);
+  // What was said before the job was there comes in one go, and none of it is late.
+  const bool early = around_.loop->NowMicros() - joined_us_ < Micros(kEarlyFor);
+  if (!socket_->SendFresh(audio_in_, wait, early)) around_.metrics.late_in.Increment();
 }
 
 // How many frames a job wakes up for. One that is not of the kind that waits takes along what does.
@@ -871,12 +881,14 @@ bool JobProcess::MayWait(const roomv1::SessionFrame& frame) {
     levels_of_.insert(track);
   }
   const bool known = levels_of_.contains(track);
+  const bool silent = utterance_over_ || now_us - loud_us_ >= Micros(kQuietFor);
   int together = 1;
   if (!known || frame.level() < kQuietLevel) {
-    if (now_us - loud_us_ > Micros(kQuietFor)) loud_frames_ = 0;
+    if (silent) loud_frames_ = 0;
+    utterance_over_ = false;
     loud_us_ = now_us;
     if (known && ++loud_frames_ > kFirstSpoken) together = kSpokenFrames;
-  } else if (now_us - loud_us_ >= Micros(kQuietFor)) {
+  } else if (silent) {
     together = kQuietFrames;
   }
   if (waiting_frames_ == 0) waiting_since_us_ = now_us;

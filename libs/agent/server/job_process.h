@@ -181,8 +181,10 @@ class JobProcess final : public RoomSink {
   std::unique_ptr<JobSocket> socket_;
   parley::job::v1::ToJob audio_in_;  // reused for each frame
   std::set<uint32_t> levels_of_;     // tracks whose sender says how loud it is
+  int64_t joined_us_ = 0;            // it came into its room; 0: never
   int64_t loud_us_ = 0;              // the last frame that can be heard
   int loud_frames_ = 0;              // since the caller last fell silent
+  bool utterance_over_ = false;      // … by the job's own judgement
   int64_t waiting_since_us_ = 0;     // the first frame that waits
   int waiting_frames_ = 0;
   log::Logger log_;

@@ -94,8 +94,8 @@ bool JobSocket::Send(parley::job::v1::ToJob& message) {
   return !closed_;
 }
 
-bool JobSocket::SendFresh(parley::job::v1::ToJob& message, bool wait) {
-  if (backlog() > kAudioBacklogBytes || !Append(message)) return false;
+bool JobSocket::SendFresh(parley::job::v1::ToJob& message, bool wait, bool any_case) {
+  if ((backlog() > kAudioBacklogBytes && !any_case) || !Append(message)) return false;
   if (!wait && !watching_writes_) Flush();
   return !closed_;
 }

@@ -24,9 +24,9 @@ class JobSocket {
 
   // Numbers, stamps and sends. False when the job is gone or has left 8 MiB unread: it hangs.
   bool Send(parley::job::v1::ToJob& message);
-  // For audio: also false, and nothing is sent, when more than half a second waits already. `wait`:
-  // it may wait for the next message that may not.
-  bool SendFresh(parley::job::v1::ToJob& message, bool wait);
+  // For audio: also false, and nothing is sent, when more than half a second waits already, unless
+  // it is to go in `any_case`. `wait`: it may wait for the next message that may not.
+  bool SendFresh(parley::job::v1::ToJob& message, bool wait, bool any_case = false);
   // What waits goes now.
   void SendWaiting();
   // Reads what is there, to the end: for a job that has exited.

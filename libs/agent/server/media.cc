@@ -24,12 +24,19 @@ using parley::room::v1::SessionFrame;
 constexpr int kMaxRedirects = 3;
 constexpr size_t kLateBatches = 50;      // half a second behind: newest audio first
 constexpr int kMaxBatchesToLoop = 200;   // posted and not yet handled
-constexpr size_t kMaxAhead = 16;         // frames of one session that wait for their time
+constexpr int64_t kPauseUs = 100'000;    // without audio of a session's: what follows is new
+constexpr size_t kMaxAhead = 32;         // frames of one session that wait for their time
 constexpr size_t kStreamOutbox = 16384;  // commands of all jobs; each is answered in a round trip
 
 absl::Duration Jitter() {  // 0.2 to 2 s
   thread_local std::minstd_rand random(std::random_device{}());
   return absl::Milliseconds(std::uniform_int_distribution<int>(200, 2000)(random));
+}
+
+// The server was lost or stops, not the room: another one has it.
+bool GoesOnElsewhere(parley::room::v1::DisconnectReason reason) {
+  return reason == parley::room::v1::DISCONNECT_REASON_SERVER_SHUTDOWN ||
+         reason == parley::room::v1::DISCONNECT_REASON_CONNECTION_LOST;
 }
 
 }  // namespace
@@ -75,6 +82,7 @@ struct MediaHub::Session {
     SessionFrame frame;
   };
   std::deque<Ahead> ahead;  // in the order of their times
+  int64_t audio_us = 0;     // when it last sent any
 };
 
 MediaHub::MediaHub(std::shared_ptr<event::Loop> loop, Options options, AgentServerMetrics& metrics,
@@ -176,14 +184,22 @@ void MediaHub::OnBroken(const std::string& url, uint64_t generation, const absl:
     any = true;
     Session& session = *found->second;
     if (session.state == Session::State::kOpen) {
-      session.give_up_us = loop_->NowMicros() + absl::ToInt64Microseconds(options_.give_up);
+      session.give_up_us = loop_->NowMicros() + absl::ToInt64Microseconds(GiveUpAfter(session));
     }
     session.state = Session::State::kWaiting;
+    session.number = 0;
     session.open_at_us = 0;
+  }
+  // Those that were told to come here, and found nobody.
+  if (!link.answered && url != options_.default_url) {
+    for (const auto& [handle, session] : sessions_) {
+      if (session->url == url) AskAnew(*session);
+    }
+    any = false;
   }
   if (!any) {
     links_.erase(it);  // that room server may be gone for good
-    return;
+    return Sweep();
   }
   metrics_.media_breaks.Increment();
   log_.Warn("room server stream broke",
@@ -271,6 +287,7 @@ void MediaHub::Open(Session& session) {
 
 void MediaHub::OnOpened(Session& session, const Joined& joined) {
   session.state = Session::State::kOpen;
+  session.redirects = 0;
   std::set<std::string> now;
   for (const auto& other : joined.others()) now.insert(other.identity());
   if (!session.joined_once) {
@@ -315,14 +332,25 @@ void MediaHub::OnEvent(Session& session, const RoomEvent& event) {
   } else if (event.has_participant_left()) {
     session.others.erase(event.participant_left().identity());
   } else if (event.has_disconnected()) {
+    if (GoesOnElsewhere(event.disconnected().reason())) return;  // `closed` follows
     session.disconnected = true;
   }
   session.sink->OnRoomEvent(event);
 }
 
 void MediaHub::OnClosed(Session& session, const SessionClosed& closed) {
-  links_.at(session.url)->sessions.erase(session.number);
+  Link& link = *links_.at(session.url);
+  link.sessions.erase(session.number);
+  session.number = 0;
+  const bool was_open = session.state == Session::State::kOpen;
   session.state = Session::State::kWaiting;
+  // The next stream goes to a server that takes rooms.
+  if (closed.reason() == "DRAINING" && link.sessions.empty()) link.stream->Cancel();
+  if (was_open && !session.disconnected && GoesOnElsewhere(closed.disconnect_reason())) {
+    session.give_up_us = loop_->NowMicros() + absl::ToInt64Microseconds(GiveUpAfter(session));
+    AskAnew(session);
+    return Sweep();
+  }
   if (!session.disconnected && closed.reason() == "ROOM_ELSEWHERE" && !closed.media_url().empty() &&
       ++session.redirects <= kMaxRedirects) {
     session.url = closed.media_url();
@@ -337,8 +365,18 @@ void MediaHub::Reopen(Session& session, absl::Duration delay) {
   const int64_t now = loop_->NowMicros();
   session.open_at_us = now + absl::ToInt64Microseconds(delay);
   session.give_up_us =
-      std::min(session.give_up_us, now + absl::ToInt64Microseconds(options_.give_up));
+      std::min(session.give_up_us, now + absl::ToInt64Microseconds(GiveUpAfter(session)));
   Sweep();
+}
+
+void MediaHub::AskAnew(Session& session) {
+  session.url = options_.default_url;
+  session.redirects = 0;
+  session.open_at_us = loop_->NowMicros() + absl::ToInt64Microseconds(Jitter() / 4);
+}
+
+absl::Duration MediaHub::GiveUpAfter(const Session& session) const {
+  return session.joined_once ? options_.give_up_again : options_.give_up;
 }
 
 void MediaHub::Fail(Session& session, const SessionClosed& why) {
@@ -378,7 +416,9 @@ void MediaHub::Command(Handle handle, const ParticipantCommand& command) {
   if (command.has_update()) session.attributes.MergeFrom(command);
   if (session.state != Session::State::kOpen) return;
   Link& link = *links_.at(session.url);
-  Flush(link);  // order between audio and commands
+  // Nothing of a track comes after its end. Texts, data and states may be some milliseconds ahead
+  // of the audio: there are several a second of each call, and each would send a batch off.
+  if (command.has_unpublish() || command.has_set_muted() || command.has_leave()) Flush(link);
   AttachRequest request;
   request.mutable_command()->set_session(session.number);
   *request.mutable_command()->mutable_command() = command;
@@ -396,13 +436,19 @@ void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
   Session& session = *it->second;
   const int64_t now_us = loop_->NowMicros();
   frame.set_session(session.number);
-  // Behind what waits already, whatever its own time.
-  if (due_us > now_us || !session.ahead.empty()) {
+  // Behind what waits already of its track, whatever its own time.
+  const auto last = std::find_if(
+      session.ahead.rbegin(), session.ahead.rend(),
+      [&](const auto& one) { return one.frame.track_number() == frame.track_number(); });
+  const bool waits = last != session.ahead.rend();
+  if (due_us > now_us || waits) {
     if (due_us > now_us + 2 * absl::ToInt64Microseconds(kAudioAhead) ||
         session.ahead.size() >= kMaxAhead) {
       return metrics_.late_out.Increment();
     }
-    session.ahead.push_back({due_us, std::move(frame)});
+    if (waits) due_us = std::max(due_us, last->due_us);
+    const auto place = std::ranges::upper_bound(session.ahead, due_us, {}, &Session::Ahead::due_us);
+    session.ahead.insert(place, {due_us, std::move(frame)});
     ahead_.insert(handle);
     if (!std::exchange(pacing_, true)) {
       pace_.StartRepeating(options_.flush_interval, [this] { Pace(); });
@@ -412,7 +458,9 @@ void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
   Link& link = *links_.at(session.url);
   *link.batch.add_frames() = std::move(frame);
   const int64_t due = link.flushed_us + absl::ToInt64Microseconds(options_.flush_interval) - now_us;
-  if (due <= 0) return Flush(link);
+  // The first of an answer is what somebody waits for.
+  const bool begins = now_us - std::exchange(session.audio_us, now_us) > kPauseUs;
+  if (due <= 0 || begins) return Flush(link);
   if (link.flush_armed) return;
   link.flush_armed = true;
   link.flush_timer.StartOnce(absl::Microseconds(due), [this, &link] {
@@ -421,15 +469,18 @@ void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
   });
 }
 
-void MediaHub::CutAudio(Handle handle, int64_t after_us) {
+void MediaHub::CutAudio(Handle handle, uint32_t track_number, int64_t after_us) {
   const auto it = sessions_.find(handle);
   if (it == sessions_.end()) return;
-  std::erase_if(it->second->ahead, [after_us](const auto& one) { return one.due_us > after_us; });
+  std::erase_if(it->second->ahead, [&](const auto& one) {
+    return one.due_us > after_us && one.frame.track_number() == track_number;
+  });
 }
 
 void MediaHub::TakeDue(Link& link, Session& session, int64_t until_us) {
   while (!session.ahead.empty() && session.ahead.front().due_us <= until_us) {
     SessionFrame& frame = session.ahead.front().frame;
+    session.audio_us = until_us;
     frame.set_session(session.number);  // perhaps on a new stream by now
     *link.batch.add_frames() = std::move(frame);
     session.ahead.pop_front();
@@ -482,9 +533,10 @@ bool MediaHub::Connected(Handle handle) const {
 
 void MediaHub::KeepTrying(bool on) {
   if (std::exchange(keep_trying_, on) == on || on) return;
-  const int64_t until = loop_->NowMicros() + absl::ToInt64Microseconds(options_.give_up);
+  const int64_t now = loop_->NowMicros();
   for (auto& [handle, session] : sessions_) {
-    session->give_up_us = std::max(session->give_up_us, until);
+    session->give_up_us =
+        std::max(session->give_up_us, now + absl::ToInt64Microseconds(GiveUpAfter(*session)));
   }
 }
 

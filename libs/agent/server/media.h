@@ -1,7 +1,8 @@
 #pragma once
 // Rooms for jobs: one Attach stream per room server, shared by all jobs whose rooms are there,
-// their audio batched. Redirects, short outages and broken streams are dealt with here; a job sees
-// joined, events and audio, and a last `disconnected`.
+// their audio batched. Redirects, broken streams and rooms that go on at another server, since
+// theirs died or stopped, are dealt with here; a job sees joined, events and audio, and a last
+// `disconnected`.
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -39,7 +40,11 @@ class MediaHub {
     std::string instance;
     std::function<std::string()> token;  // of the stream
     absl::Duration flush_interval = absl::Milliseconds(10);
-    absl::Duration give_up = absl::Seconds(10);  // outages longer than this end the session
+    // After so long a session is over: one that has not been in its room yet, and one that has. The
+    // latter is to outlive the time after which a dead server's rooms go on elsewhere (6 s), and
+    // what their people then take to come back.
+    absl::Duration give_up = absl::Seconds(10);
+    absl::Duration give_up_again = absl::Seconds(30);
   };
   MediaHub(std::shared_ptr<event::Loop> loop, Options options, AgentServerMetrics& metrics,
            log::Logger log);
@@ -50,7 +55,7 @@ class MediaHub {
   using Handle = uint64_t;  // 0 = none
   // How long before its time a session's audio may come: frames wait here and leave in time, those
   // of all sessions together.
-  static constexpr absl::Duration kAudioAhead = absl::Milliseconds(140);
+  static constexpr absl::Duration kAudioAhead = absl::Milliseconds(240);
   // Enters the room that `room_token` is for. `sink` must live until the session is over or
   // Leave() was called. Never calls `sink` from within.
   Handle Join(RoomSink& sink, const std::string& media_url, const std::string& room_token,
@@ -59,8 +64,8 @@ class MediaHub {
   // `frame.session` is filled in here. Dropped while the session is not open. `due_us`: not before,
   // by the loop's clock; kAudioAhead and some away at most, else the frame is dropped and counted.
   void SendAudio(Handle handle, parley::room::v1::SessionFrame frame, int64_t due_us = 0);
-  // Frames that wait for a time later than `after_us` are dropped.
-  void CutAudio(Handle handle, int64_t after_us);
+  // Frames of this track of its own that wait for a time later than `after_us` are dropped.
+  void CutAudio(Handle handle, uint32_t track_number, int64_t after_us);
   // Leaves the room; `sink` hears nothing any more. No effect on sessions that are over.
   void Leave(Handle handle, parley::room::v1::DisconnectReason reason);
   // Whether the session is open on a living stream just now.
@@ -82,6 +87,9 @@ class MediaHub {
   void OnBroken(const std::string& url, uint64_t generation, const absl::Status& status);
   void Open(Session& session);
   void Reopen(Session& session, absl::Duration delay);
+  // The room is not, or no more, where it was: asks anew where it is.
+  void AskAnew(Session& session);
+  absl::Duration GiveUpAfter(const Session& session) const;
   void OnOpened(Session& session, const parley::room::v1::Joined& joined);
   void OnClosed(Session& session, const parley::room::v1::SessionClosed& closed);
   void OnEvent(Session& session, const parley::room::v1::RoomEvent& event);

@@ -79,7 +79,7 @@ AgentServerMetrics::AgentServerMetrics(prometheus::Registry& registry)
                                       "Job processes that ended, by reason",
                                       {{"reason", ReasonLabel(static_cast<JobReason>(value))}});
   }
-  for (const char* stage : {"recogniser", "model", "tool", "voice", "playout"}) {
+  for (const char* stage : {"recogniser", "model", "tool", "voice", "playout", "program"}) {
     for (const bool given_up : {false, true}) {
       stalls_[{stage, given_up}] =
           &metrics::Counter(registry, "parley_worker_stalls_total",

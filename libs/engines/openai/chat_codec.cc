@@ -6,14 +6,15 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "speech/provider_words.h"
 
 namespace parley::engines {
 namespace {
 
 using Json = nlohmann::json;
 
+constexpr int64_t kMaxRetryS = 3600;  // of what a provider asks us to wait
 constexpr int kMaxDepth = 64;
-constexpr size_t kMaxQuotedBytes = 300;
 
 Json Parse(std::string_view text) {
   if (!JsonNestsWithin(text, kMaxDepth)) return nullptr;
@@ -31,6 +32,11 @@ int64_t NumberOf(const Json& object, const char* field) {
   if (!object.is_object()) return 0;
   const auto it = object.find(field);
   return it != object.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
+}
+
+// "invalid_request_error, context_length_exceeded, messages[2].content"; "no reason given".
+std::string NamesIn(const Json& error) {
+  return speech::NamesAmong({TextOf(error, "type"), TextOf(error, "code"), TextOf(error, "param")});
 }
 
 absl::StatusOr<Json> ObjectOf(std::string_view text, std::string_view what) {
@@ -124,7 +130,7 @@ absl::StatusOr<std::string> ChatAssembler::OnChunk(std::string_view json) {
   const Json chunk = Parse(json);
   if (!chunk.is_object()) return Unavailable("the provider sent a chunk that is no JSON object");
   if (const auto error = chunk.find("error"); error != chunk.end() && !error->is_null())
-    return Unavailable("the provider failed: {}", TextOf(*error, "message"));
+    return Unavailable("the provider failed: {}", NamesIn(*error));
   if (const std::string model = TextOf(chunk, "model"); !model.empty()) done_.model = model;
   if (const auto usage = chunk.find("usage"); usage != chunk.end() && usage->is_object()) {
     done_.usage.input_tokens = NumberOf(*usage, "prompt_tokens");
@@ -176,21 +182,14 @@ absl::StatusOr<std::vector<speech::ChatToolCall>> ChatAssembler::Finish() {
 
 absl::Status ChatError(int status, std::string_view body, std::string_view retry_after) {
   const Json parsed = Parse(body);
-  std::string text;
-  if (parsed.is_object()) {
-    const auto error = parsed.find("error");
-    text = error == parsed.end() ? TextOf(parsed, "message")
-           : error->is_string()  ? error->get<std::string>()
-                                 : TextOf(*error, "message");
-  }
-  if (text.empty()) text = "no reason given";
-  text = text.substr(0, kMaxQuotedBytes);
+  const bool nested = parsed.is_object() && parsed.contains("error");
+  const std::string why = NamesIn(nested ? parsed["error"] : parsed);
   switch (status) {
     case 400:
     case 404:
     case 413:
     case 422:
-      return InvalidArgument("the provider refused the prompt ({}): {}", status, text);
+      return InvalidArgument("the provider refused the prompt ({}): {}", status, why);
     case 401:
     case 403:
       // The operator's key, not the caller's.
@@ -201,11 +200,12 @@ absl::Status ChatError(int status, std::string_view body, std::string_view retry
     case 429: {
       int64_t seconds = 1;
       std::from_chars(retry_after.data(), retry_after.data() + retry_after.size(), seconds);
-      return WithReason(ResourceExhausted("the provider limits the rate: {}", text),
-                        "PROVIDER_BUSY", {{"retry_after_ms", std::to_string(seconds * 1000)}});
+      return WithReason(
+          ResourceExhausted("the provider limits the rate: {}", why), "PROVIDER_BUSY",
+          {{"retry_after_ms", std::to_string(std::clamp<int64_t>(seconds, 0, kMaxRetryS) * 1000)}});
     }
     default:
-      return Unavailable("the provider failed ({}): {}", status, text);
+      return Unavailable("the provider failed ({}): {}", status, why);
   }
 }
 

@@ -35,7 +35,8 @@ class ChatAssembler {
   speech::ChatDone done_;
 };
 
-// What a status other than 200 means. `body` as the provider sent it, `retry_after` its header.
+// What a status other than 200 means. `body` as the provider sent it, `retry_after` its header. Of
+// its words names alone are repeated (speech/provider_words.h).
 absl::Status ChatError(int status, std::string_view body, std::string_view retry_after);
 
 }  // namespace parley::engines

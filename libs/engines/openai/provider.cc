@@ -1,9 +1,17 @@
 #include "engines/openai/provider.h"
 
+#include <nlohmann/json.hpp>
+
 #include "base/status.h"
+#include "base/strings.h"
 #include "engines/openai/chat_codec.h"
 
 namespace parley::engines::openai {
+namespace {
+
+constexpr int kMaxDepth = 64;
+
+}  // namespace
 
 http::Call Post(const std::string& base_url, const std::string& key, std::string_view path) {
   http::Call call;
@@ -18,6 +26,14 @@ absl::Status OnTheWay(const absl::Status& status, std::string_view setting) {
   if (absl::IsInvalidArgument(status) || absl::IsPermissionDenied(status))
     return Unavailable("{}: {}", setting, Message(status));
   return status;
+}
+
+absl::StatusOr<std::string> TranscriptOf(std::string_view body) {
+  const nlohmann::json answer =
+      JsonNestsWithin(body, kMaxDepth) ? nlohmann::json::parse(body, nullptr, false) : nullptr;
+  if (!answer.is_object() || !answer.contains("text") || !answer["text"].is_string())
+    return Unavailable("the provider's answer is not {{\"text\": …}}");
+  return answer["text"].get<std::string>();
 }
 
 absl::Status ErrorOf(const http::Reply& reply) {

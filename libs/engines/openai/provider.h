@@ -1,6 +1,6 @@
 #pragma once
 // What the three engines for OpenAI-compatible servers share.
-#include <absl/status/status.h>
+#include <absl/status/statusor.h>
 
 #include <string>
 #include <string_view>
@@ -14,6 +14,9 @@ http::Call Post(const std::string& base_url, const std::string& key, std::string
 // The call got no reply. Wherever it broke, the request is not to blame: `setting` is named when
 // the address is wrong.
 absl::Status OnTheWay(const absl::Status& status, std::string_view setting);
+// The text of an answer of /audio/transcriptions.
+//   Unavailable  it is another kind of answer
+absl::StatusOr<std::string> TranscriptOf(std::string_view body);
 // What a status other than 200 means.
 absl::Status ErrorOf(const http::Reply& reply);
 

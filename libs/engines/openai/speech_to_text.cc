@@ -1,6 +1,5 @@
 #include "engines/openai/speech_to_text.h"
 
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "audio/pcm.h"
@@ -30,13 +29,6 @@ std::string Multipart(const std::string& boundary, const std::vector<Field>& fie
   body += wav;
   body += "\r\n--" + boundary + "--\r\n";
   return body;
-}
-
-absl::StatusOr<std::string> TextOf(std::string_view body) {
-  const nlohmann::json answer = nlohmann::json::parse(body, nullptr, false);
-  if (!answer.is_object() || !answer.contains("text") || !answer["text"].is_string())
-    return Unavailable("the provider's answer is not {{\"text\": …}}");
-  return answer["text"].get<std::string>();
 }
 
 }  // namespace
@@ -88,7 +80,7 @@ absl::StatusOr<std::string> OpenAiStt::Transcribe(const std::string& model,
   const auto reply = client_.Fetch(call, [&cancel] { return cancel.cancelled(); });
   if (!reply.ok()) return openai::OnTheWay(reply.status(), "--stt-openai-base-url");
   if (reply->status != 200) return openai::ErrorOf(*reply);
-  return TextOf(reply->body);
+  return openai::TranscriptOf(reply->body);
 }
 
 }  // namespace parley::engines

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "speech/provider_words.h"
 
 namespace parley::engines::wyoming {
 namespace {
@@ -110,6 +111,8 @@ std::string TextOf(const Event& event, std::string_view name) {
   const auto it = data.find(std::string(name));
   return it != data.end() && it->is_string() ? it->get<std::string>() : std::string();
 }
+
+std::string ErrorName(const Event& event) { return speech::NamesAmong({TextOf(event, "code")}); }
 
 Event AudioStart(int rate_hz) { return Make("audio-start", Format(rate_hz)); }
 

@@ -41,6 +41,8 @@ struct AudioFormat {
 absl::StatusOr<AudioFormat> FormatOf(const Event& event);  // audio-start, audio-chunk
 // A text of the event's data; "" when there is none.
 std::string TextOf(const Event& event, std::string_view name);
+// Of the event error: its code, as far as speech::NameOnly lets it pass.
+std::string ErrorName(const Event& event);
 
 Event AudioStart(int rate_hz);
 Event AudioChunk(int rate_hz, std::string_view pcm);

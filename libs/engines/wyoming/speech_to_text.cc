@@ -65,7 +65,7 @@ absl::StatusOr<std::string> WyomingStt::Transcribe(const std::string& model,
     PARLEY_ASSIGN_OR_RETURN(const wyoming::Event event, server.Read(options_.timeout, stop));
     if (event.type == "transcript") return std::string(Trim(wyoming::TextOf(event, "text")));
     if (event.type == "error")
-      return Unavailable("the server says: {}", wyoming::TextOf(event, "text"));
+      return Unavailable("the server reports an error: {}", wyoming::ErrorName(event));
   }
   return Unavailable("the server sends everything but a transcript");
 }

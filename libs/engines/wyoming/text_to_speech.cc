@@ -48,7 +48,7 @@ class WyomingTts::Stream : public speech::TtsStream {
           const wyoming::Event event,
           server.Read(said == 0 ? options_.first_audio_timeout : options_.stall_timeout, stop));
       if (event.type == "error")
-        return Unavailable("the server says: {}", wyoming::TextOf(event, "text"));
+        return Unavailable("the server reports an error: {}", wyoming::ErrorName(event));
       if (event.type == "audio-stop") {
         if (said == 0) return Unavailable("the server answered without audio");
         return absl::OkStatus();
