@@ -28,6 +28,7 @@
 #include "procfs.h"
 #include "report.h"
 #include "speech/cancel.h"
+#include "testing/word_errors.h"
 
 namespace parley::bench {
 namespace {
@@ -75,20 +76,6 @@ std::vector<std::string> WordsOf(std::string_view text) {
   for (const std::string& word : Split(ToLower(text), ' '))
     if (!Trim(word).empty()) words.emplace_back(Trim(word));
   return words;
-}
-
-int Distance(const std::vector<std::string>& a, const std::vector<std::string>& b) {
-  std::vector<int> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    int corner = std::exchange(row[0], static_cast<int>(i));
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const int both = corner + (a[i - 1] == b[j - 1] ? 0 : 1);
-      corner = row[j];
-      row[j] = std::min({both, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row.back();
 }
 
 // Of this process and the children it has waited for.
@@ -297,7 +284,7 @@ void MeasureEar(Report& report, engines::PocketsphinxEngine& engine, const std::
       final_ms.push_back(heard.final_s * 1e3);
       if (heard.first_s >= 0) first_ms.push_back(heard.first_s * 1e3);
     }
-    errors += Distance(WordsOf(heard.text), WordsOf(sayings[i].words));
+    errors += testing::WordErrors(WordsOf(heard.text), WordsOf(sayings[i].words));
     words += static_cast<int>(WordsOf(sayings[i].words).size());
   }
   const int n = static_cast<int>(sayings.size());

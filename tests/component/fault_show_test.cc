@@ -23,6 +23,7 @@
 #include "gateway_fixture.h"
 #include "parley/speech/v1/speech.grpc.pb.h"
 #include "stt_gateway/stt_gateway.h"
+#include "testing/word_errors.h"
 #include "tts_gateway/tts_gateway.h"
 
 namespace parley {
@@ -100,21 +101,6 @@ std::vector<std::string> WordsOf(std::string_view text) {
   for (const std::string& word : Split(letters, ' '))
     if (!word.empty()) words.push_back(word);
   return words;
-}
-
-// Words that are missing, doubled or others.
-int Errors(const std::vector<std::string>& said, const std::vector<std::string>& wanted) {
-  std::vector<int> row(wanted.size() + 1);
-  for (size_t j = 0; j <= wanted.size(); ++j) row[j] = static_cast<int>(j);
-  for (size_t i = 1; i <= said.size(); ++i) {
-    int corner = std::exchange(row[0], static_cast<int>(i));
-    for (size_t j = 1; j <= wanted.size(); ++j) {
-      const int both = corner + (said[i - 1] == wanted[j - 1] ? 0 : 1);
-      corner = row[j];
-      row[j] = std::min({both, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row.back();
 }
 
 struct Tally {
@@ -270,7 +256,8 @@ TEST(FaultShowTest, VoicesThatFailAreHeardToTheEnd) {
     const Speaker::Said said = speaker.Say(kSentences[i % 4]);
     ASSERT_TRUE(said.whole);
     ASSERT_EQ(said.engine, "openai");
-    EXPECT_EQ(Errors(Understood(said, kSentences[i % 4]), WordsOf(kSentences[i % 4])), 0);
+    EXPECT_EQ(testing::WordErrors(Understood(said, kSentences[i % 4]), WordsOf(kSentences[i % 4])),
+              0);
     healthy.push_back(said.silence_ms);
   }
   std::mt19937 random(7);
@@ -287,7 +274,7 @@ TEST(FaultShowTest, VoicesThatFailAreHeardToTheEnd) {
       tally.closed += said.whole ? 0 : 1;
       ASSERT_TRUE(said.whole) << testing::NameOf(kind) << " " << run;
       tally.words += static_cast<int>(WordsOf(text).size());
-      const int errors = Errors(Understood(said, text), WordsOf(text));
+      const int errors = testing::WordErrors(Understood(said, text), WordsOf(text));
       tally.errors += errors;
       if (errors > 0) {
         std::cout << testing::NameOf(kind) << " " << run << ":";
@@ -413,7 +400,7 @@ void ShowEars(const char* what, Peer& provider, const std::function<Listener::He
       tally.closed += heard.whole ? 0 : 1;
       ASSERT_TRUE(heard.whole) << testing::NameOf(kind) << " " << run;
       tally.words += static_cast<int>(WordsOf(kQuestion).size());
-      const int errors = Errors(WordsOf(heard.text), WordsOf(kQuestion));
+      const int errors = testing::WordErrors(WordsOf(heard.text), WordsOf(kQuestion));
       tally.errors += errors;
       if (errors > 0)
         std::cout << testing::NameOf(kind) << " " << run << ": " << heard.text << "\n";

@@ -16,6 +16,7 @@
 #include "engines/pocketsphinx/engine.h"
 #include "rtc_fixture.h"
 #include "testing/udp_gate.h"
+#include "testing/word_errors.h"
 
 namespace parley {
 namespace {
@@ -101,21 +102,6 @@ std::vector<int16_t> Sentence() {
 std::vector<std::string> Words(const std::string& text) {
   std::istringstream in(text);
   return {std::istream_iterator<std::string>(in), {}};
-}
-
-// Words that were inserted, left out or replaced.
-size_t Distance(const std::vector<std::string>& said, const std::vector<std::string>& heard) {
-  std::vector<size_t> row(heard.size() + 1);
-  for (size_t j = 0; j < row.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= said.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j < row.size(); ++j) {
-      const size_t change = diagonal + (said[i - 1] == heard[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
-    }
-  }
-  return row.back();
 }
 
 // Of sorted figures, the one below which this share lies.
@@ -271,8 +257,9 @@ TEST_F(RtcLossTest, SpeechIsUnderstoodThroughBadNetworks) {
   for (size_t i = 0; i < networks.size(); ++i) {
     Outcome& outcome = outcomes[i];
     ASSERT_GT(outcome.received, 0) << networks[i].name;
-    const double errors = static_cast<double>(Distance(said, Words(Recognise(outcome.pieces)))) /
-                          static_cast<double>(said.size());
+    const double errors =
+        static_cast<double>(testing::WordErrors(said, Words(Recognise(outcome.pieces)))) /
+        static_cast<double>(said.size());
     if (i == 0) clean_errors = errors;
     const double concealed =
         1 - static_cast<double>(outcome.received) / static_cast<double>(outcome.sent);

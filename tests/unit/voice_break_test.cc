@@ -16,6 +16,7 @@
 #include "speech/breakers.h"
 #include "speech/tts_chain.h"
 #include "testing/fake_clock.h"
+#include "testing/word_errors.h"
 
 namespace parley::speech {
 namespace {
@@ -143,20 +144,6 @@ class Rest : public TtsEngine {
   };
 };
 
-int Errors(const std::vector<std::string>& said, const std::vector<std::string>& wanted) {
-  std::vector<int> row(wanted.size() + 1);
-  for (size_t j = 0; j <= wanted.size(); ++j) row[j] = static_cast<int>(j);
-  for (size_t i = 1; i <= said.size(); ++i) {
-    int corner = std::exchange(row[0], static_cast<int>(i));
-    for (size_t j = 1; j <= wanted.size(); ++j) {
-      const int both = corner + (said[i - 1] == wanted[j - 1] ? 0 : 1);
-      corner = row[j];
-      row[j] = std::min({both, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 class VoiceBreakTest : public ::testing::Test {
  protected:
   VoiceBreakTest() {
@@ -197,7 +184,7 @@ class VoiceBreakTest : public ::testing::Test {
       if ((word.start_ms + word.end_ms) / 2 < static_cast<int64_t>(played) / 16)
         words.push_back(ToLower(word.word));
     for (const std::string& word : WordsOf(rest_->asked)) words.push_back(word);
-    const int errors = Errors(words, WordsOf(text));
+    const int errors = testing::WordErrors(words, WordsOf(text));
     if (errors > 0) {
       std::cout << (end == End::kBreak ? "break" : "stall") << " at " << moment << ": ";
       for (const std::string& word : words) std::cout << word << " ";

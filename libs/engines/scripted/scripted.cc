@@ -24,7 +24,6 @@ speech::SttTranscript TranscriptOf(std::string text) {
   return transcript;
 }
 
-// The first `count` words.
 // {earlier}: what the user said before the last thing.
 std::string WithEarlier(std::string text, const std::vector<speech::ChatItem>& items) {
   constexpr std::string_view kEarlier = "{earlier}";
@@ -38,6 +37,7 @@ std::string WithEarlier(std::string text, const std::vector<speech::ChatItem>& i
   return text.replace(at, kEarlier.size(), said.size() < 2 ? "nothing" : said[said.size() - 2]);
 }
 
+// The first `count` words.
 std::string FirstWords(std::string_view text, size_t count) {
   size_t end = 0;
   while (count-- > 0 && end != std::string_view::npos) end = text.find(' ', end + 1);
