@@ -93,9 +93,10 @@ class Day {
     if (left_s > 0) absl::SleepFor(absl::Seconds(left_s));
     PARLEY_RETURN_IF_ERROR(call->Ask());
     PARLEY_ASSIGN_OR_RETURN(const json job, api.Job(call->dispatch_id()));
+    const std::string state = job.value("state", "");
+    const int attempt = job.value("attempt", 0);
+    if (attempt != 1 || state != "RUNNING") return Internal("attempt {} is {}", attempt, state);
     line["wait_ms"] = Millis(job["startTime"]) - Millis(job["createTime"]);
-    if (job["attempt"] != 1 || job["state"] != "RUNNING")
-      return Internal("attempt {} is {}", job["attempt"].dump(), job["state"].dump());
     return absl::OkStatus();
   }
 
