@@ -16,16 +16,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <sstream>
 #include <thread>
 
 #include "base/clock.h"
 #include "base/status.h"
-#include "crowd.h"
+#include "call_cluster.h"
 #include "options.h"
 #include "procfs.h"
 #include "report.h"
@@ -38,7 +36,6 @@ constexpr absl::Duration kCycle = absl::Seconds(10);
 constexpr double kTalk = 0.4;
 constexpr double kMaxLate = 0.001;
 constexpr double kMaxSlower = 1.2;
-constexpr int64_t kSilenceFrames = 50;
 
 // What the scripted engines do: their delays are part of every turn, at any number of calls.
 constexpr char kScript[] = R"({
@@ -140,40 +137,19 @@ class Density {
 
  private:
   absl::Status Start() {
-    const char* const source = std::getenv("PARLEY_SOURCE_DIR");
-    if (settings_.embedded && source == nullptr) {
-      return InvalidArgument(
-          "--engines embedded reads examples/front-desk.yaml: name the checkout in "
-          "PARLEY_SOURCE_DIR, or run scripts/bench density");
-    }
     testing::ClusterOptions options;
     services_ = options.services;
     const int most = *std::max_element(settings_.steps.begin(), settings_.steps.end());
-    options.agent_arguments = {"--slots", fmt::format("{}", most + 10), "--tools-allow-loopback"};
-    options.extra_arguments["api-server"] = {"--demo"};
-    options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
-    script_ = fmt::format("{}/parley-density-{}.json",
-                          std::filesystem::temp_directory_path().string(), getpid());
-    std::ofstream(script_) << kScript;
-    for (const char* kind : {"stt", "llm", "tts"}) {
-      options.extra_arguments[fmt::format("{}-gateway", kind)] = {fmt::format("--{}-script", kind),
-                                                                  script_};
-    }
+    options.agent_arguments = {"--slots", fmt::format("{}", most + 10)};
     if (settings_.recorded) {
-      recordings_ = script_ + ".speech";
+      recordings_ = fmt::format("{}/parley-density-{}.speech",
+                                std::filesystem::temp_directory_path().string(), getpid());
       std::filesystem::create_directory(recordings_);
-      std::vector<std::string>& arguments = options.extra_arguments["tts-gateway"];
-      arguments.insert(arguments.end(), {"--tts-cache-dir", recordings_});
+      options.extra_arguments["tts-gateway"] = {"--tts-cache-dir", recordings_};
     }
-    PARLEY_ASSIGN_OR_RETURN(cluster_, testing::Cluster::Start(options));
-    std::filesystem::remove(script_);
+    PARLEY_ASSIGN_OR_RETURN(cluster_, StartForCalls(options, kScript));
     api_ = std::make_unique<testing::Api>(*cluster_);
-    if (settings_.embedded) {
-      PARLEY_RETURN_IF_ERROR(
-          api_->RegisterFile(fmt::format("{}/examples/front-desk.yaml", source)));
-    } else {
-      PARLEY_RETURN_IF_ERROR(api_->Register(kScriptedAgent));
-    }
+    PARLEY_RETURN_IF_ERROR(RegisterFrontDesk(*api_, settings_.embedded, kScriptedAgent));
     return MakeCrowd();
   }
 
@@ -183,14 +159,7 @@ class Density {
     options.webrtc = settings_.webrtc;
     PARLEY_ASSIGN_OR_RETURN(std::vector<int16_t> words, Words());
     options.question = Encode(words, testing::kSpeechRateHz);
-    // Not digital silence: a room has some noise.
-    std::vector<int16_t> noise(kSilenceFrames * testing::kSpeechRateHz / 50);
-    uint32_t state = 1;
-    for (int16_t& sample : noise) {
-      state = state * 1'664'525 + 1'013'904'223;
-      sample = static_cast<int16_t>(static_cast<int32_t>(state >> 28) - 8);
-    }
-    options.silence = Encode(noise, testing::kSpeechRateHz);
+    options.silence = QuietRoom();
     crowd_ = std::make_unique<Crowd>(std::move(options));
     return absl::OkStatus();
   }
@@ -331,7 +300,6 @@ class Density {
 
   const Settings settings_;
   std::vector<std::string> services_;
-  std::string script_;
   std::string recordings_;  // "": none
   std::unique_ptr<testing::Cluster> cluster_;
   std::unique_ptr<testing::Api> api_;

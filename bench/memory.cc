@@ -7,6 +7,7 @@
 
 #include "base/ids.h"
 #include "base/status.h"
+#include "checkout.h"
 #include "options.h"
 #include "procfs.h"
 #include "report.h"
@@ -59,14 +60,14 @@ absl::Status MeasureIdle(Report& report, int n) {
 }
 
 absl::Status MeasureLive(Report& report, int n) {
+  PARLEY_ASSIGN_OR_RETURN(const std::string example, Example("front-desk.yaml"));
   testing::ClusterOptions options;
   options.agent_arguments = {"--warm", "0", "--slots", "200", "--tools-allow-loopback"};
   options.extra_arguments["api-server"] = {"--demo"};
   options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
   PARLEY_ASSIGN_OR_RETURN(auto cluster, testing::Cluster::Start(options));
   testing::Api api(*cluster);
-  PARLEY_RETURN_IF_ERROR(api.RegisterFile(std::string(std::getenv("PARLEY_SOURCE_DIR")) +
-                                          "/examples/front-desk.yaml"));
+  PARLEY_RETURN_IF_ERROR(api.RegisterFile(example));
   const Memory base = WorkerMemory(*cluster, 0);
   report.Value("worker.base_pss_mib", "MiB", static_cast<double>(base.pss_kib) / 1024, 1, "<= 60");
   report.Value("worker.base_private_mib", "MiB", static_cast<double>(base.private_kib) / 1024, 1);

@@ -7,17 +7,14 @@
 //   -- --engines embedded          real recognition, rules and synthesis: what a quickstart waits
 //   for
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <sstream>
 #include <thread>
 
 #include "base/status.h"
-#include "crowd.h"
+#include "call_cluster.h"
 #include "options.h"
 #include "report.h"
 #include "testing/calls.h"
@@ -73,22 +70,10 @@ class Pipeline {
  private:
   absl::Status Start() {
     testing::ClusterOptions options;
-    options.agent_arguments = {"--slots", "20", "--tools-allow-loopback", "--log-level", "debug"};
-    options.extra_arguments["api-server"] = {"--demo"};
-    options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
-    const std::string script = fmt::format(
-        "{}/parley-pipeline-{}.json", std::filesystem::temp_directory_path().string(), getpid());
-    std::ofstream(script) << kScript;
-    for (const char* kind : {"stt", "llm", "tts"}) {
-      options.extra_arguments[fmt::format("{}-gateway", kind)] = {fmt::format("--{}-script", kind),
-                                                                  script};
-    }
-    PARLEY_ASSIGN_OR_RETURN(cluster_, testing::Cluster::Start(options));
-    std::filesystem::remove(script);
+    options.agent_arguments = {"--slots", "20", "--log-level", "debug"};
+    PARLEY_ASSIGN_OR_RETURN(cluster_, StartForCalls(options, kScript));
     api_ = std::make_unique<testing::Api>(*cluster_);
-    if (!settings_.embedded) return api_->Register(kAgent);
-    return api_->RegisterFile(std::string(std::getenv("PARLEY_SOURCE_DIR")) +
-                              "/examples/front-desk.yaml");
+    return RegisterFrontDesk(*api_, settings_.embedded, kAgent);
   }
 
   absl::Status Connect() {
@@ -99,13 +84,7 @@ class Pipeline {
     constexpr int kAudible = 300;
     while (!words.empty() && std::abs(words.back()) < kAudible) words.pop_back();
     options.question = Encode(words, testing::kSpeechRateHz);
-    std::vector<int16_t> noise(size_t{testing::kSpeechRateHz});
-    uint32_t state = 1;
-    for (int16_t& sample : noise) {
-      state = state * 1'664'525 + 1'013'904'223;
-      sample = static_cast<int16_t>(static_cast<int32_t>(state >> 28) - 8);
-    }
-    options.silence = Encode(noise, testing::kSpeechRateHz);
+    options.silence = QuietRoom();
     crowd_ = std::make_unique<Crowd>(std::move(options));
     for (int i = 0; i < settings_.callers; ++i) {
       PARLEY_ASSIGN_OR_RETURN(const auto session,

@@ -414,14 +414,14 @@ void Connection::SendVideo(uint32_t track, const VideoPacket& packet) {
 }
 
 void Connection::SendData(std::string_view label, Bytes message) {
+  SendOrKeep(label, message, host_.loop().NowMicros());
+}
+
+void Connection::SendOrKeep(std::string_view label, Bytes message, int64_t said_us) {
   const absl::Status status =
       data_ == nullptr ? absl::NotFoundError("") : data_->Send(label, message);
   if (status.code() == absl::StatusCode::kResourceExhausted) return End(Message(status));
-  // The other side is about to open the channel. One that never does so wants no data.
-  if (status.code() != absl::StatusCode::kNotFound) return;
-  if (early_bytes_ + message.size() > kMaxEarlyData) return;
-  early_bytes_ += message.size();
-  early_.emplace_back(label, Text(message));
+  if (status.code() == absl::StatusCode::kNotFound) early_.Add(label, message, said_us);
 }
 
 void Connection::OnChannelOpen(const DataChannel& channel) {
@@ -430,9 +430,8 @@ void Connection::OnChannelOpen(const DataChannel& channel) {
 }
 
 void Connection::SendEarly() {
-  early_bytes_ = 0;
-  for (auto& [label, message] : std::exchange(early_, {})) {
-    SendData(label, AsBytes(message));  // what is for another channel waits on
+  for (const EarlyData::Message& early : early_.Take()) {
+    SendOrKeep(early.label, AsBytes(early.bytes), early.said_us);  // for another: it waits on
   }
 }
 
@@ -442,6 +441,7 @@ void Connection::Tick(int64_t now_us, int64_t silence_us) {
     data_->Tick();
     if (data_->failed()) End("the data channels broke");
   }
+  early_.Tick(now_us);
   for (const auto& incoming : incoming_) {
     if (incoming->plan.tag == ReceivePlan::kNobody) continue;
     if (incoming->video == nullptr) {

@@ -13,6 +13,7 @@
 #include "event/loop.h"
 #include "webrtc/data_transport.h"
 #include "webrtc/dtls.h"
+#include "webrtc/early_data.h"
 #include "webrtc/endpoint.h"
 #include "webrtc/peer.h"
 #include "webrtc/send_stream.h"
@@ -37,9 +38,8 @@ class ConnectionHost {
 
 class Connection final : public RtcpReader {
  public:
-  static constexpr size_t kMaxEndpoints = 16;         // that one peer may send from
-  static constexpr size_t kMaxStreams = 16;           // that one peer may send
-  static constexpr size_t kMaxEarlyData = 256 << 10;  // for channels that are not open yet
+  static constexpr size_t kMaxEndpoints = 16;  // that one peer may send from
+  static constexpr size_t kMaxStreams = 16;    // that one peer may send
 
   Connection(ConnectionHost& host, std::shared_ptr<PeerObserver> observer, int64_t now_us);
   ~Connection() override;
@@ -115,6 +115,7 @@ class Connection final : public RtcpReader {
   void TakeDtls(Bytes datagram);
   void OnSecured();
   void StartData();
+  void SendOrKeep(std::string_view label, Bytes message, int64_t said_us);
   void SendEarly();
   void OnChannelOpen(const DataChannel& channel);
   void TakeRtp(std::span<uint8_t> datagram);
@@ -152,8 +153,7 @@ class Connection final : public RtcpReader {
   std::unique_ptr<DtlsTransport> dtls_;
   std::unique_ptr<Srtp> srtp_;
   std::unique_ptr<DataTransport> data_;
-  std::vector<std::pair<std::string, std::string>> early_;  // label and message
-  size_t early_bytes_ = 0;
+  EarlyData early_;
   std::vector<std::unique_ptr<Incoming>> incoming_;
   std::vector<std::unique_ptr<Outgoing>> outgoing_;
   std::vector<std::unique_ptr<OutgoingVideo>> outgoing_video_;

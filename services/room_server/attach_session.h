@@ -59,9 +59,10 @@ class AttachSession final
     std::vector<room::Codec> own;                    // codecs of its tracks, by index
   };
 
-  // rpc::BidiSession, on the strand.
+  // rpc::BidiSession, on the strand. Frames and commands do no more than lock their room and hand
+  // on; there are several commands a second of each call.
   bool IsQuick(const room::v1::AttachRequest& message) const override {
-    return message.has_frames();
+    return message.has_frames() || message.has_command();
   }
   void OnMessage(const room::v1::AttachRequest& message) override;
   void OnClosed() override;

@@ -45,8 +45,10 @@ CommandOutcome Execute(room::Participant& participant, const pb::ParticipantComm
                                          command.subscription().subscribe());
       break;
     case Command::kUpdate:
-      outcome.result =
-          Result(command.update().request(), participant.Update(FromProto(command.update())));
+      status = participant.Update(FromProto(command.update()));
+      if (command.update().request() != 0 || !status.ok()) {
+        outcome.result = Result(command.update().request(), status);
+      }
       return outcome;
     case Command::kData:
       status = participant.SendData(FromProto(command.data()));

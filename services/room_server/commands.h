@@ -12,8 +12,8 @@
 namespace parley::room_server {
 
 // Carries out what a participant's client asked for. A published track is answered for the caller
-// to keep; `result` is set when the client must be told: always after UpdateSelf, else on errors
-// (request 0 = the command that failed carries no number). `leave` gives the seat up.
+// to keep; `result` is set when the client must be told: of errors (request 0 = the command that
+// failed carries no number), and of an UpdateSelf that carries a number. `leave` gives the seat up.
 struct CommandOutcome {
   std::optional<room::Track> published;
   std::optional<pb::CommandResult> result;

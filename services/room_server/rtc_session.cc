@@ -508,9 +508,9 @@ void RtcSession::Send(const lk::SignalResponse& response) {
 }
 
 void RtcSession::SendPacket(const lk::DataPacket& packet, bool reliable) {
-  if (!down_->SendData(reliable ? kReliable : kLossy, packet.SerializeAsString())) {
-    OnMediaClosed("the client does not read its data");
-  }
+  if (down_->SendData(reliable ? kReliable : kLossy, packet.SerializeAsString())) return;
+  // Not at once: it leaves the room, whose call this may be.
+  Later([self = shared_from_this()] { self->OnMediaClosed("the client does not read its data"); });
 }
 
 // ---- what the room says ----
@@ -534,6 +534,15 @@ void RtcSession::OnEvent(const room::Event& event) {
   }
   if (std::holds_alternative<room::Disconnected>(event)) {  // must not be lost
     return strand_.Post([self = shared_from_this(), event] { self->Tell(event); });
+  }
+  // What is only handed on spares the change of threads: there is much of it while an agent talks.
+  const bool handed_on = std::holds_alternative<room::TextPacket>(event) ||
+                         std::holds_alternative<room::DataPacket>(event) ||
+                         std::holds_alternative<room::BytePacket>(event) ||
+                         std::holds_alternative<room::ParticipantUpdated>(event);
+  if (handed_on && strand_.TryEnter()) {
+    Tell(event);
+    return strand_.Leave();
   }
   Later([self = shared_from_this(), event] { self->Tell(event); });
 }

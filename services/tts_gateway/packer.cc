@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kFirstMs = 20;
 constexpr int kLaterMs = 60;
-constexpr int kMostMs = 200;
+constexpr int kMostMs = 400;
 
 }  // namespace
 

@@ -14,7 +14,7 @@
 namespace parley {
 
 // Brings an engine's audio to the rate and the encoding that were asked for, in messages of 20 to
-// 200 ms: the first of a segment as short as may be, the later ones the longer the further the
+// 400 ms: the first of a segment as short as may be, the later ones the longer the further the
 // engine is ahead of the listener (Opus: one packet of 20 ms each). Belongs to one thread at a
 // time.
 class AudioPacker {

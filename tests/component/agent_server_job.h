@@ -338,13 +338,13 @@ class TestJob {
   // Somebody speaks and then sends nothing more, not even silence; it all comes back.
   int Spoken() {
     constexpr int kAtOnce = 10;
-    constexpr int kFrames = kAtOnce + 9 + 2;  // threes, and two that nothing follows
+    constexpr int kFrames = kAtOnce + 10 + 2;  // fives, and two that nothing follows
     Join();
     int64_t next_us = NowUs();
     int64_t last_us = 0;
     int64_t sent_us = 0;
     int slow = 0;      // of the first ones, which wait for nothing
-    int together = 0;  // of the threes
+    int together = 0;  // of the fives
     int heard = 0;
     for (int sent = 0; heard < kFrames;) {
       if (sent < kFrames && NowUs() >= next_us) {

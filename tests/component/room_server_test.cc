@@ -71,6 +71,13 @@ TEST_F(RoomServerTest, PacketsAndAttributesReachTheOthers) {
                 .attributes()
                 .at("mood"),
             "good");
+  // Without a number only an error is told.
+  update.mutable_update()->set_request(0);
+  ann.Command(update);
+  pb::ParticipantCommand again;
+  again.mutable_update()->set_request(8);
+  ann.Command(again);
+  EXPECT_EQ(ann.Event(pb::RoomEvent::kResult).result().request(), 8u);
 }
 
 TEST_F(RoomServerTest, WhatTheTokenDoesNotGrantIsRefusedByName) {

@@ -50,6 +50,27 @@ TEST_F(RtcTest, WhatIsLostIsAskedForAndComesInOrder) {
   for (uint16_t i = 0; i < 10; ++i) EXPECT_EQ(bob.Audio().data(), std::to_string(i));
 }
 
+// 5,000 a second, as of many people: so many are read by the clock, and one by one again later.
+TEST_F(RtcTest, ManyPacketsAreReadTogetherAndAllAreHeard) {
+  RtcClient client;
+  const auto signalling = Connect(client, "ann");
+  Peer bob = Join(Joiner("bob"));
+  bob.Event(pb::RoomEvent::kSubscriptionStarted);
+  uint16_t next = 0;
+  const auto speak = [&](int packets, int at_once) {
+    for (int i = 0; i < packets; ++i, ++next) {
+      client.SendAudio(next, std::to_string(next));
+      if (i % at_once == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    for (int i = packets; i > 0; --i) {
+      ASSERT_EQ(bob.Audio().data(), std::to_string(next - i));
+    }
+  };
+  speak(1500, 10);
+  client.Run([] { return false; }, absl::Milliseconds(250));
+  speak(20, 1);
+}
+
 TEST_F(RtcTest, DataAndTextGoBothWays) {
   RtcClient client;
   const auto signalling = Connect(client, "ann");

@@ -255,26 +255,26 @@ TEST(PackerTest, KeptOpusIsNotMadeAgain) {
 
 TEST(PackerTest, KeptOpusComesAsItIsToWhoeverTakesBoth) {
   speech::Phrase phrase = Tone();
-  phrase.opus.assign(12, "packet");
+  phrase.opus.assign(22, "packet");
   auto packer = AudioPacker::Create(speech::v1::AUDIO_ENCODING_PCM16, 24'000, 16'000, true);
   ASSERT_TRUE(packer.ok());
   const auto out = packer->AddPhrase(phrase);
-  ASSERT_EQ(out.size(), 3u) << "one, ten, and the rest";
+  ASSERT_EQ(out.size(), 3u) << "one, twenty, and the rest";
   EXPECT_EQ(out[0].packets_size(), 1) << "the first as soon as may be";
-  EXPECT_EQ(out[1].packets_size(), 10);
+  EXPECT_EQ(out[1].packets_size(), 20);
   EXPECT_EQ(out[2].packets(0), "packet");
-  EXPECT_EQ(out[1].levels().size(), 10u);
+  EXPECT_EQ(out[1].levels().size(), 20u);
   EXPECT_LT(static_cast<uint8_t>(out[0].levels()[0]), 60) << "a tone";
   EXPECT_TRUE(out[0].data().empty());
   ASSERT_EQ(out[0].words_size(), 2);
-  EXPECT_EQ(packer->MsSoFar(), 240);
+  EXPECT_EQ(packer->MsSoFar(), 440);
   packer->EndSentence();
   phrase.opus.clear();
   const auto plain = packer->AddPhrase(phrase);
   ASSERT_FALSE(plain.empty());
   EXPECT_EQ(plain[0].packets_size(), 0) << "what is not kept as Opus comes as samples";
   EXPECT_FALSE(plain[0].data().empty());
-  EXPECT_EQ(plain[0].words(0).start_ms(), 240) << "after the sentence before";
+  EXPECT_EQ(plain[0].words(0).start_ms(), 440) << "after the sentence before";
 }
 
 TEST(PackerTest, MessagesGrowWhileTheEngineIsAhead) {
@@ -291,9 +291,9 @@ TEST(PackerTest, MessagesGrowWhileTheEngineIsAhead) {
   hear(packer->EndSegment());
   EXPECT_EQ(frames[0], 1u) << "the first as soon as may be";
   EXPECT_LE(frames[1], 3u);
-  EXPECT_EQ(*std::max_element(frames.begin(), frames.end()), 10u);
+  EXPECT_EQ(*std::max_element(frames.begin(), frames.end()), 20u);
   EXPECT_EQ(std::accumulate(frames.begin(), frames.end(), size_t{0}), 100u);
-  EXPECT_LE(frames.size(), 20u) << "two seconds";
+  EXPECT_LE(frames.size(), 14u) << "two seconds";
   // An engine that is only just in time.
   frames.clear();
   for (int i = 0; i < 20; ++i) {

@@ -12,6 +12,7 @@
 #include "agent/server/job_table.h"
 #include "agent/server/load.h"
 #include "agent/server/recordings.h"
+#include "agent/server/wake_rule.h"
 #include "testing/matchers.h"
 
 namespace parley::agent {
@@ -24,6 +25,57 @@ using dispatchv1::Word;
 using dispatchv1::WordVerdict;
 using Admission = JobTable::Admission;
 using Order = JobTable::Order;
+
+// ---- how many frames a job wakes up for ----
+
+constexpr int64_t kFrameUs = 20'000;
+constexpr uint32_t kLoud = 20;
+constexpr uint32_t kQuiet = 90;
+
+// How many of `frames` wake the job up.
+int Wakes(WakeRule& rule, int64_t& now_us, int frames, uint32_t level) {
+  int wakes = 0;
+  for (int i = 0; i < frames; ++i, now_us += kFrameUs) {
+    wakes += rule.MayWait(1, level, now_us) ? 0 : 1;
+  }
+  return wakes;
+}
+
+TEST(WakeRuleTest, SilenceComesInTwentiesASecondAfterSpeech) {
+  WakeRule rule;
+  int64_t now_us = 10'000'000;
+  EXPECT_EQ(Wakes(rule, now_us, 10, kLoud), 10) << "speech begins";
+  EXPECT_EQ(Wakes(rule, now_us, 30, kLoud), 6) << "in fives";
+  EXPECT_EQ(Wakes(rule, now_us, 49, kQuiet), 49);
+  EXPECT_EQ(Wakes(rule, now_us, 100, kQuiet), 5);
+  EXPECT_EQ(Wakes(rule, now_us, 1, kLoud), 1) << "takes along what waits";
+}
+
+TEST(WakeRuleTest, SilenceWaitsAtOnceWhenTheUtteranceIsOver) {
+  WakeRule rule;
+  int64_t now_us = 10'000'000;
+  Wakes(rule, now_us, 10, kLoud);
+  rule.UtteranceOver();
+  EXPECT_EQ(Wakes(rule, now_us, 40, kQuiet), 2);
+  EXPECT_EQ(Wakes(rule, now_us, 10, kLoud), 10) << "another begins";
+}
+
+TEST(WakeRuleTest, WhoNeverSaysHowLoudIsNotWaitedFor) {
+  WakeRule rule;
+  int64_t now_us = 10'000'000;
+  EXPECT_EQ(Wakes(rule, now_us, 60, 0), 60);
+  EXPECT_EQ(Wakes(rule, now_us, 60, 127), 60);
+}
+
+TEST(WakeRuleTest, WhatIsLeftOfSpeechGoesAfterTwoFrames) {
+  WakeRule rule;
+  int64_t now_us = 10'000'000;
+  EXPECT_EQ(Wakes(rule, now_us, 11, kLoud), 10);
+  const int64_t last_us = now_us - kFrameUs;
+  EXPECT_FALSE(rule.Stranded(last_us + 2 * kFrameUs));
+  EXPECT_TRUE(rule.Stranded(last_us + 2 * kFrameUs + 1));
+  EXPECT_FALSE(rule.Stranded(last_us + 3 * kFrameUs)) << "once";
+}
 
 // ---- framing ----
 

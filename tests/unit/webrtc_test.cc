@@ -8,6 +8,7 @@
 #include "testing/matchers.h"
 #include "webrtc/data_transport.h"
 #include "webrtc/dtls.h"
+#include "webrtc/early_data.h"
 #include "webrtc/link.h"
 #include "webrtc/negotiation.h"
 #include "webrtc/offering.h"
@@ -15,6 +16,7 @@
 #include "webrtc/rtp.h"
 #include "webrtc/send_stream.h"
 #include "webrtc/srtp.h"
+#include "webrtc/srtp_gcm.h"
 #include "webrtc/stun.h"
 
 namespace parley::webrtc {
@@ -572,6 +574,55 @@ TEST(SrtpTest, ForgedAndReplayedPacketsAreRefused) {
   EXPECT_EQ(receiver->UnprotectRtp(std::span(copy).first(size)), header + 20);
   copy = packet;
   EXPECT_EQ(receiver->UnprotectRtp(std::span(copy).first(size)), 0);  // replayed
+}
+
+// libsrtp runs its own vectors over it, the NSS one's too, before it takes it.
+TEST(SrtpTest, OpenSslsCipherStandsInForTheLibrarys) {
+  Pair pair;
+  pair.Run();
+  ASSERT_TRUE(Srtp::Create(pair.client->keys()).ok());
+  EXPECT_TRUE(UseOpenSslGcm());
+}
+
+TEST(SrtpTest, PacketsOfAllSizesComeThrough) {
+  Pair pair;
+  pair.Run();
+  const auto sender = *Srtp::Create(pair.client->keys());
+  const auto receiver = *Srtp::Create(pair.server->keys());
+  for (uint16_t i = 1; i < 300; ++i) {
+    std::array<uint8_t, 400> packet{};
+    const size_t header = WriteRtpHeader({.payload_type = 111, .sequence = i, .ssrc = 5}, packet);
+    for (size_t at = 0; at < i; ++at) packet[header + at] = static_cast<uint8_t>(at * 7 + i);
+    const auto plain = packet;
+    const size_t size = sender->ProtectRtp(packet, header + i);
+    ASSERT_EQ(size, header + i + 16) << i;
+    if (i > 16) {
+      ASSERT_NE(std::memcmp(&packet[header], &plain[header], i), 0) << i;
+    }
+    ASSERT_EQ(receiver->UnprotectRtp(std::span(packet).first(size)), header + i);
+    ASSERT_EQ(std::memcmp(packet.data(), plain.data(), header + i), 0) << i;
+  }
+}
+
+TEST(EarlyDataTest, KeepsAWhileAndNotWithoutBound) {
+  EarlyData early;
+  early.Add("a", AsBytes("first"), 0);
+  early.Add("b", AsBytes("second"), 5'000'000);
+  early.Tick(EarlyData::kKeptUs + 1);
+  const auto kept = early.Take();
+  ASSERT_EQ(kept.size(), 1u);
+  EXPECT_EQ(kept[0].bytes, "second");
+  EXPECT_EQ(kept[0].label, "b");
+  EXPECT_TRUE(early.Take().empty());
+  const std::string large(EarlyData::kMostBytes / 2 + 1, 'x');
+  early.Add("a", AsBytes(large), 0);
+  early.Add("a", AsBytes(large), 0);  // too much
+  early.Add("a", AsBytes("small"), 0);
+  EXPECT_EQ(early.Take().size(), 2u);
+  early.Add("a", AsBytes(large), 0);  // what was taken makes room
+  early.Tick(EarlyData::kKeptUs + 1);
+  early.Add("a", AsBytes(large), EarlyData::kKeptUs);  // … and what was forgotten
+  EXPECT_EQ(early.Take().size(), 1u);
 }
 
 TEST(DataChannels, OpenMessageIsReadAsItWasWritten) {

@@ -49,13 +49,13 @@ bool JobLink::Append(parley::job::v1::FromJob& message) {
 
 void JobLink::Send(parley::job::v1::FromJob& message) {
   if (!Append(message)) return;
-  Write();
+  if (!reading_) Write();
   if (out_.size() - out_start_ > kMaxUnsent) Close("the agent server does not read any more");
 }
 
 void JobLink::SendFresh(parley::job::v1::FromJob& message, bool more) {
   if (out_.size() - out_start_ <= kMaxAudioBacklog) Append(message);
-  if (!more) Write();
+  if (!more && !reading_) Write();
 }
 
 void JobLink::Flush(absl::Duration timeout) {
@@ -81,6 +81,13 @@ void JobLink::Read() {
   if (got < 0) return Close(std::strerror(errno));
   if (got == 0) return Close("");
   reader_.Append({buffer.data(), static_cast<size_t>(got)});
+  reading_ = true;
+  TakeFrames();
+  reading_ = false;
+  if (out_start_ < out_.size()) Write();
+}
+
+void JobLink::TakeFrames() {
   while (!closed_) {
     const auto frame = reader_.Next();
     if (!frame.ok()) return Close(std::string(Message(frame.status())));

@@ -26,7 +26,8 @@ class JobLink {
   JobLink(const JobLink&) = delete;
   JobLink& operator=(const JobLink&) = delete;
 
-  // Numbers and sends. A server that leaves 8 MiB unread is as good as gone: then on_closed
+  // Numbers and sends: at once, or, from within on_message, with what else the messages that came
+  // together bring about. A server that leaves 8 MiB unread is as good as gone: then on_closed
   // follows.
   void Send(parley::job::v1::FromJob& message);
   // For audio, which is worth nothing late: dropped when 64 KiB wait already. `more`: kept until
@@ -38,6 +39,7 @@ class JobLink {
  private:
   void OnReady(bool readable, bool writable);
   void Read();
+  void TakeFrames();
   bool Append(parley::job::v1::FromJob& message);
   void Write();
   void Watch();
@@ -54,6 +56,7 @@ class JobLink {
   std::string scratch_;
   uint64_t seq_ = 0;
   uint64_t last_seq_ = 0;
+  bool reading_ = false;  // what is sent goes out together, in the end
   bool watching_writes_ = false;
   bool closed_ = false;
 };

@@ -1,6 +1,5 @@
 #include "agent/server/job_process.h"
 
-#include <absl/debugging/symbolize.h>
 #include <absl/strings/escaping.h>
 #include <unistd.h>
 
@@ -13,7 +12,6 @@
 
 #include "base/status.h"
 #include "base/strings.h"
-#include "supervise/refusals.h"
 
 namespace parley::agent {
 namespace {
@@ -23,28 +21,14 @@ namespace roomv1 = parley::room::v1;
 using parley::dispatch::v1::JobReason;
 
 constexpr uint32_t kProtocol = 1;
-// Audio that nobody can hear waits for more of its kind: softer than speech ever is (the detector
-// of voices begins at -52 dBov), after a second of nothing louder, or once the job has closed the
-// utterance: silence tells it nothing more then. What a caller says goes on to the job in threes,
-// once it is clear that somebody speaks: its frames know when they came.
-constexpr uint32_t kQuietLevel = 60;  // -dBov
-constexpr uint32_t kLevelUnknown = 127;
-constexpr absl::Duration kQuietFor = absl::Seconds(1);
-constexpr int kQuietFrames = 20;
-constexpr int kSpokenFrames = 3;
-constexpr int kFirstSpoken = 10;  // each at once: speech begins
-constexpr absl::Duration kFrame = absl::Milliseconds(20);
-constexpr absl::Duration kEarlyFor = absl::Seconds(1);  // since the job is in its room
-constexpr size_t kMaxTracksWithLevels = 64;
+constexpr absl::Duration kEarlyFor = absl::Seconds(1);     // since the job is in its room
+constexpr absl::Duration kOwnNewsWait = absl::Seconds(1);  // for a message that wakes it anyway
 constexpr absl::Duration kExitAfterEnded = absl::Seconds(10);
 constexpr absl::Duration kExitAfterClose = absl::Seconds(2);
 constexpr absl::Duration kCheck = absl::Seconds(2);  // of memory and processor
 constexpr double kMemoryWarning = 0.8;               // of the limit
 constexpr double kBusy = 0.9;                        // of one processor
 constexpr absl::Duration kForStacks = absl::Milliseconds(300);
-constexpr int kNotedRefusals = 20;  // each with a line
-constexpr int kMaxRefusals = 1000;  // then the job is taken for one that means it
-constexpr char kStackOf[] = "stack of thread ";
 // A call is handed over between two turns when one ends in time.
 constexpr absl::Duration kQuietWait = absl::Seconds(10);
 constexpr absl::Duration kHandOverAnswer = absl::Seconds(13);  // kQuietWait and some
@@ -54,18 +38,6 @@ constexpr absl::Duration kSuccessorSilent = absl::Seconds(6);
 constexpr absl::Duration kEnterAfterTakeOver = absl::Seconds(2);
 constexpr absl::Duration kFreezeAfter = absl::Seconds(12);  // a lease
 constexpr size_t kMaxCheckpoint = 256 << 10;
-constexpr size_t kMaxOutputLine = 4 << 10;
-constexpr size_t kMaxToolCalls = 64;
-constexpr absl::Duration kToolsWait = absl::Seconds(4);  // until a job starts without some
-constexpr size_t kMaxToolBytes = 256 << 10;              // of what MCP servers describe
-constexpr int64_t kBetweenStallsUs = 200'000;            // each is an event in the store
-constexpr double kLinesPerSecond = 200;  // of one job; what is over it is dropped and counted
-constexpr double kLinesAtOnce = 2000;
-constexpr size_t kMaxFields = 32;
-constexpr size_t kMaxFieldBytes = 1 << 10;
-constexpr char kOutput[] = "output";  // sources of lines
-constexpr char kLog[] = "log";
-constexpr char kServer[] = "server";
 
 int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(duration); }
 
@@ -100,22 +72,6 @@ std::optional<double> CpuSeconds(pid_t pid) {
   return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
-// "stack of thread 7: 0x… 0x…" with names: the job has our code at our addresses.
-std::string WithNames(std::string_view line) {
-  const size_t colon = line.find(':');
-  if (colon == line.npos) return std::string(line);
-  std::string result(line.substr(0, colon + 1));
-  for (const std::string& word : Split(Trim(line.substr(colon + 1)), ' ')) {
-    char name[160];
-    const auto address = std::strtoull(word.c_str(), nullptr, 16);
-    // A return address may stand behind the end of its function.
-    const bool known =
-        absl::Symbolize(reinterpret_cast<const void*>(address - 1), name, sizeof(name));  // NOLINT
-    result += fmt::format("{} {}", result.back() == ':' ? "" : " <", known ? name : word.c_str());
-  }
-  return result;
-}
-
 // One claim of a token that somebody else signed and will check: only to tell the job its name.
 std::string ClaimOf(const std::string& token, const char* claim) {
   const size_t first = token.find('.');
@@ -130,28 +86,6 @@ std::string ClaimOf(const std::string& token, const char* claim) {
   return claims[claim].get<std::string>();
 }
 
-log::Level LevelOf(const std::string& name) {
-  if (name == "debug") return log::Level::kDebug;
-  if (name == "warn") return log::Level::kWarn;
-  if (name == "error") return log::Level::kError;
-  return log::Level::kInfo;
-}
-
-// Text that a message may carry, whatever bytes a job wrote.
-std::string ValidUtf8(std::string_view text) {
-  std::string result(text);
-  if (IsValidUtf8(result)) return result;
-  for (char& c : result) {
-    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
-  }
-  return result;
-}
-
-const char* NameOf(log::Level level) {
-  constexpr const char* kNames[] = {"debug", "info", "warn", "error"};
-  return kNames[static_cast<int>(level)];
-}
-
 }  // namespace
 
 JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked forked)
@@ -162,6 +96,11 @@ JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked
       output_watcher_(std::make_unique<event::FdWatcher>(*around.loop, output_fd_.get())),
       report_fd_(std::move(forked.report)),
       log_(around.log.With({{"pid", forked.pid}})),
+      tools_(around, {.send = [this](jobv1::ToJob& message) { Send(message); },
+                      .warn =
+                          [this](std::string_view message, const std::vector<log::Field>& fields) {
+                            Say(log::Level::kWarn, kServer, message, fields);
+                          }}),
       memory_limit_(around.config.job_memory) {
   JobSocket::Callbacks callbacks;
   callbacks.on_message = [this](const jobv1::FromJob& message) { OnMessage(message); };
@@ -177,8 +116,6 @@ JobProcess::JobProcess(JobSurroundings& around, Host& host, supervise::JobForked
 }
 
 JobProcess::~JobProcess() {
-  *self_ = nullptr;
-  for (auto& [id, cancelled] : tool_calls_) cancelled->store(true);
   if (assigned_) around_.recordings.End(project_, session_id_, key_);
   if (room_ != 0) around_.media.Leave(room_, roomv1::DISCONNECT_REASON_AGENT_ERROR);
   output_watcher_.reset();
@@ -234,7 +171,7 @@ void JobProcess::Assign(const parley::dispatch::v1::Go& go) {
   SetDeadline(around_.config.start_timeout, parley::dispatch::v1::JOB_REASON_START_TIMEOUT,
               fmt::format("the entrypoint did not run within {}",
                           DurationText(around_.config.start_timeout)));
-  SendWithTools(std::move(message));
+  tools_.SendWith(std::move(message));
 }
 
 void JobProcess::StartSpan(const parley::dispatch::v1::Assignment& record) {
@@ -266,7 +203,7 @@ void JobProcess::Hold(parley::dispatch::v1::Go go) {
   key_ = {go.assignment().job_id(), go.assignment().fencing_token()};
   log_ = around_.log.With({{"job_id", key_.job_id}, {"room", go.assignment().room()}});
   held_ = std::move(go);
-  LookUpTools();
+  JobTools::LookUp(around_, held_->assignment().project(), held_->definition_json());
   if (ready_) host_.OnJobPrepared(*this);
 }
 
@@ -350,12 +287,7 @@ void JobProcess::Freeze(bool on) {
 }
 
 void JobProcess::ReadDefinition(const std::string& definition_json) {
-  absl::StatusOr<tools::ToolSet> tools = tools::ToolSet::FromDefinition(definition_json);
-  if (!tools.ok()) log_.Warn("tools not usable", {{"error", Message(tools.status())}});
-  tools_ = std::make_shared<tools::ToolSet>(tools.ok() ? *std::move(tools) : tools::ToolSet());
-  absl::StatusOr<std::vector<tools::McpUse>> mcp = tools::McpUse::FromDefinition(definition_json);
-  if (!mcp.ok()) log_.Warn("MCP servers not usable", {{"error", Message(mcp.status())}});
-  mcp_ = mcp.ok() ? *std::move(mcp) : std::vector<tools::McpUse>();
+  tools_.Read(project_, definition_json);
   const auto definition = nlohmann::json::parse(definition_json, nullptr, false);
   if (!definition.is_object() || !definition.contains("limits")) return;
   const nlohmann::json& limits = definition["limits"];
@@ -414,10 +346,9 @@ void JobProcess::Tick() {
     return Kill(deadline_reason_, deadline_error_);
   }
   if (!assigned_ || dumping_ || state_ == State::kKilled) return;
-  // The caller stopped in the middle: nothing follows that would take along what was said last.
-  const bool spoken = waiting_frames_ > 0 && loud_us_ >= waiting_since_us_;
-  if (spoken && now - loud_us_ > 2 * Micros(kFrame)) {
-    waiting_frames_ = 0;
+  if (wakes_.Stranded(now)) socket_->SendWaiting();
+  if (own_news_us_ > 0 && now - own_news_us_ >= Micros(kOwnNewsWait)) {
+    own_news_us_ = 0;
     socket_->SendWaiting();
   }
   if (hand_over_until_us_ > 0 && now >= hand_over_until_us_) GoOn();
@@ -585,7 +516,7 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
       return around_.media.CutAudio(room_, message.audio_cut().track_number(),
                                     message.audio_cut().after_us());
     case jobv1::FromJob::kStt:
-      if (message.stt().has_end_utterance()) utterance_over_ = true;
+      if (message.stt().has_end_utterance()) wakes_.UtteranceOver();
       return streams_->OnStt(message.stt());
     case jobv1::FromJob::kLlm:
       return streams_->OnLlm(message.llm());
@@ -594,7 +525,7 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
     case jobv1::FromJob::kRealtime:
       return streams_->OnRealtime(message.realtime());
     case jobv1::FromJob::kToolCall:
-      return OnToolCall(message.tool_call());
+      return tools_.OnCall(message.tool_call(), span_.context());
     case jobv1::FromJob::kCheckpoint:
       if (message.checkpoint().blob().size() <= kMaxCheckpoint) {
         return host_.OnJobCheckpoint(*this, message.checkpoint().blob());
@@ -661,162 +592,6 @@ void JobProcess::OnSocketClosed(const std::string& error) {
               "closed its socket without saying how it ended");
 }
 
-// ---- what it was refused ----
-
-void JobProcess::OnReport() {
-  absl::StatusOr<supervise::UniqueFd> listener = supervise::ReceiveListener(report_fd_.get());
-  if (absl::IsUnavailable(listener.status())) return;
-  report_watcher_.reset();
-  report_fd_.Reset();
-  if (!listener.ok()) {        // refused all the same
-    static bool said = false;  // loop thread only
-    if (absl::IsFailedPrecondition(listener.status()) && !std::exchange(said, true)) {
-      around_.log.Warn("what jobs are refused is not noted on this host",
-                       {{"error", Message(listener.status())}});
-    }
-    return;
-  }
-  report_fd_ = *std::move(listener);
-  report_watcher_ = std::make_unique<event::FdWatcher>(*around_.loop, report_fd_.get());
-  report_watcher_->Start(true, false, [this](bool, bool hung_up) {
-    OnRefusal();
-    if (hung_up) report_watcher_->Stop();
-  });
-}
-
-void JobProcess::OnRefusal() {
-  const bool may_execute = around_.config.executes && !executed_;
-  const auto refusal = supervise::AnswerRefusal(report_fd_.get(), may_execute);
-  if (!refusal.has_value()) return;
-  if (refusal->error == 0) {
-    executed_ = true;
-    return;
-  }
-  around_.metrics.refusals.Increment();
-  if (++refusals_ <= kNotedRefusals) {
-    Say(log::Level::kWarn, kServer, "the job was refused a system call",
-        {{"call", refusal->call}, {"errno", strerrorname_np(refusal->error)}});
-  }
-  if (refusals_ == kMaxRefusals) {
-    Kill(parley::dispatch::v1::JOB_REASON_LIMIT_EXCEEDED,
-         fmt::format("tried {} system calls that jobs may not do, {} last", refusals_,
-                     refusal->call));
-  }
-}
-
-void JobProcess::OnLog(const jobv1::LogLine& line) {
-  if (!MaySay()) return;
-  std::vector<log::Field> fields;
-  for (const auto& [key, value] : line.fields()) {
-    if (fields.size() >= kMaxFields) break;
-    fields.emplace_back(key.substr(0, kMaxFieldBytes), value.substr(0, kMaxFieldBytes));
-  }
-  Say(LevelOf(line.level()), kLog, std::string_view(line.message()).substr(0, kMaxOutputLine),
-      fields);
-}
-
-void JobProcess::OnTurn(const jobv1::TurnReport& turn) {
-  AgentServerMetrics& metrics = around_.metrics;
-  if (turn.interrupted()) return;  // nothing was heard of it: its times say nothing
-  metrics.turn_endpointing.Observe(turn.endpointing_ms() / 1e3);
-  metrics.turn_transcript.Observe(turn.transcript_ms() / 1e3);
-  metrics.turn_llm.Observe(turn.llm_ms() / 1e3);
-  metrics.turn_tts.Observe(turn.tts_ms() / 1e3);
-  metrics.turn_output.Observe(turn.output_ms() / 1e3);
-  metrics.turn_total.Observe(turn.total_ms() / 1e3);
-  if (around_.tracer.enabled()) RecordTurn(turn);
-  if (!MaySay()) return;
-  Say(log::Level::kDebug, kServer, "turn answered",
-      {{"endpointing_ms", turn.endpointing_ms()},
-       {"transcript_ms", turn.transcript_ms()},
-       {"llm_ms", turn.llm_ms()},
-       {"tts_ms", turn.tts_ms()},
-       {"output_ms", turn.output_ms()},
-       {"total_ms", turn.total_ms()},
-       {"tool_calls", turn.tool_calls()}});
-}
-
-void JobProcess::OnStalled(const jobv1::Stalled& stalled) {
-  prometheus::Counter* const counter = around_.metrics.Stalls(stalled.stage(), stalled.given_up());
-  if (counter == nullptr || !MaySay()) return;
-  counter->Increment();
-  Say(log::Level::kWarn, kServer,
-      stalled.given_up() ? "a stage of the conversation was given up"
-                         : "a stage of the conversation is slow",
-      {{"stage", stalled.stage()},
-       {"detail", std::string_view(stalled.detail()).substr(0, kMaxFieldBytes)},
-       {"waited_ms", stalled.waited_ms()}});
-  const int64_t now_us = around_.loop->NowMicros();
-  if (now_us - stall_told_us_ < kBetweenStallsUs) return;
-  stall_told_us_ = now_us;
-  host_.OnJobStalled(*this, stalled);
-}
-
-// Its standard output and error, line by line.
-bool JobProcess::OnOutput() {
-  char buffer[8192];
-  const ssize_t got = read(output_fd_.get(), buffer, sizeof(buffer));
-  if (got <= 0) {
-    if (got == 0) output_watcher_->Stop();
-    return false;
-  }
-  for (const char c : std::string_view(buffer, static_cast<size_t>(got))) {
-    if (c != '\n') output_line_.push_back(c);
-    if (c == '\n' || output_line_.size() >= kMaxOutputLine) {
-      LogOutput(output_line_);
-      output_line_.clear();
-    }
-  }
-  return true;
-}
-
-void JobProcess::LogOutput(std::string_view line) {
-  if (line.empty() || !MaySay()) return;
-  if (dumping_ && line.rfind(kStackOf, 0) == 0) {
-    return Say(log::Level::kError, kOutput, WithNames(line));
-  }
-  Say(log::Level::kInfo, kOutput, line);
-}
-
-// A job that writes without end must not keep its server from the others' audio.
-bool JobProcess::MaySay() {
-  const int64_t now = around_.loop->NowMicros();
-  line_budget_ += static_cast<double>(now - line_budget_us_) / 1e6 * kLinesPerSecond;
-  line_budget_ = std::min(line_budget_, kLinesAtOnce);
-  line_budget_us_ = now;
-  if (line_budget_ < 1) {
-    ++lines_dropped_;
-    around_.metrics.log_lines_dropped.Increment();
-    return false;
-  }
-  line_budget_ -= 1;
-  if (lines_dropped_ > 0) {
-    Say(log::Level::kWarn, kServer, "lines dropped: the job writes too many",
-        {{"lines", std::exchange(lines_dropped_, 0)}});
-  }
-  return true;
-}
-
-void JobProcess::Say(log::Level level, const char* source, std::string_view message,
-                     const std::vector<log::Field>& fields) {
-  log::Logger logger = log_;
-  for (const log::Field& field : fields) logger = logger.With({field});
-  if (source == kOutput) {
-    logger.Write(level, "job output", {{"line", message}});
-  } else {
-    logger.Write(level, message, {});
-  }
-  if (!assigned_) return;
-  JobLogs::JobLogLine line;
-  line.set_attempt(attempt_);
-  line.set_level(NameOf(level));
-  line.set_source(source);
-  line.set_message(ValidUtf8(message));
-  for (const log::Field& field : fields)
-    (*line.mutable_fields())[ValidUtf8(field.key)] = ValidUtf8(field.value);
-  around_.logs.Append(key_.job_id, std::move(line));
-}
-
 // ---- its room ----
 
 void JobProcess::OnJoin(const jobv1::Join& join) {
@@ -830,6 +605,7 @@ void JobProcess::OnJoin(const jobv1::Join& join) {
 
 void JobProcess::OnJoined(const roomv1::Joined& joined) {
   joined_us_ = around_.loop->NowMicros();
+  own_identity_ = joined.participant().identity();
   OnTakenOver();
   jobv1::ToJob message;
   *message.mutable_joined() = joined;
@@ -855,7 +631,12 @@ void JobProcess::OnRoomEvent(const roomv1::RoomEvent& event) {
   }
   jobv1::ToJob message;
   *message.mutable_room_event() = event;
-  Send(message);
+  // It knows what it said of itself: that is no reason to wake it up.
+  const bool own = event.has_participant_updated() &&
+                   event.participant_updated().participant().identity() == own_identity_;
+  if (!own) return Send(message);
+  if (own_news_us_ == 0) own_news_us_ = around_.loop->NowMicros();
+  socket_->SendFresh(message, /*wait=*/true, /*any_case=*/true);
 }
 
 void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
@@ -865,37 +646,12 @@ void JobProcess::OnRoomAudio(const roomv1::SessionFrame& frame) {
   audio.set_timestamp(frame.timestamp());
   audio.set_level(frame.level());
   audio.mutable_data()->assign(frame.data());
-  const bool wait = MayWait(frame);
-  // What was said before the job was there comes in one go, and none of it is late.
-  const bool early = around_.loop->NowMicros() - joined_us_ < Micros(kEarlyFor);
-  if (!socket_->SendFresh(audio_in_, wait, early)) around_.metrics.late_in.Increment();
-}
-
-// How many frames a job wakes up for. One that is not of the kind that waits takes along what does.
-bool JobProcess::MayWait(const roomv1::SessionFrame& frame) {
   const int64_t now_us = around_.loop->NowMicros();
-  const uint32_t track = frame.track_number();
-  // Senders that know no level say the lowest, or none at all.
-  if (frame.level() > 0 && frame.level() < kLevelUnknown &&
-      levels_of_.size() < kMaxTracksWithLevels) {
-    levels_of_.insert(track);
-  }
-  const bool known = levels_of_.contains(track);
-  const bool silent = utterance_over_ || now_us - loud_us_ >= Micros(kQuietFor);
-  int together = 1;
-  if (!known || frame.level() < kQuietLevel) {
-    if (silent) loud_frames_ = 0;
-    utterance_over_ = false;
-    loud_us_ = now_us;
-    if (known && ++loud_frames_ > kFirstSpoken) together = kSpokenFrames;
-  } else if (silent) {
-    together = kQuietFrames;
-  }
-  if (waiting_frames_ == 0) waiting_since_us_ = now_us;
-  const bool soon = now_us - waiting_since_us_ < Micros(kFrame) * together - Micros(kFrame) / 2;
-  if (++waiting_frames_ < together && soon) return true;
-  waiting_frames_ = 0;
-  return false;
+  const bool wait = wakes_.MayWait(frame.track_number(), frame.level(), now_us);
+  // What was said before the job was there comes in one go, and none of it is late.
+  const bool early = now_us - joined_us_ < Micros(kEarlyFor);
+  if (!wait) own_news_us_ = 0;  // it goes along
+  if (!socket_->SendFresh(audio_in_, wait, early)) around_.metrics.late_in.Increment();
 }
 
 void JobProcess::OnAudio(const jobv1::AudioOut& audio) {
@@ -909,126 +665,10 @@ void JobProcess::OnAudio(const jobv1::AudioOut& audio) {
 }
 
 void JobProcess::Send(jobv1::ToJob& message) {
+  own_news_us_ = 0;  // it goes along
   if (state_ == State::kKilled || socket_->Send(message)) return;
   if (socket_->backlog() == 0) return;  // it is gone; its exit tells the rest
   Kill(parley::dispatch::v1::JOB_REASON_HUNG, "the job does not read its socket");
-}
-
-// ---- its tools ----
-
-// Before it takes over: nobody is to wait for them then.
-void JobProcess::LookUpTools() {
-  auto uses = tools::McpUse::FromDefinition(held_->definition_json());
-  if (!uses.ok() || uses->empty()) return;
-  (void)around_.list_threads.Post(
-      [hub = around_.mcp, uses = *std::move(uses), project = held_->assignment().project()] {
-        for (const tools::McpUse& use : uses) (void)hub->Tools(project, use);
-      });
-}
-
-void JobProcess::SendWithTools(jobv1::ToJob assignment) {
-  if (mcp_.empty()) return Send(assignment);
-  const absl::Time end = absl::Now() + kToolsWait;
-  const bool queued = around_.list_threads.Post([loop = around_.loop, self = self_,
-                                                 hub = around_.mcp, uses = mcp_, project = project_,
-                                                 end, assignment]() mutable {
-    std::vector<absl::StatusOr<std::vector<tools::McpTool>>> offered;
-    for (tools::McpUse& use : uses) {
-      use.timeout = std::min(use.timeout, end - absl::Now());
-      offered.push_back(hub->Tools(project, use));
-    }
-    loop->Post([self, assignment = std::move(assignment), offered = std::move(offered)]() mutable {
-      if (*self != nullptr) (*self)->OnTools(std::move(assignment), offered);
-    });
-  });
-  if (queued) return;
-  Say(log::Level::kWarn, kServer, "no tools of MCP servers: too many jobs ask for theirs");
-  Send(assignment);
-}
-
-// Without one of them a call is still a call.
-void JobProcess::OnTools(jobv1::ToJob assignment,
-                         const std::vector<absl::StatusOr<std::vector<tools::McpTool>>>& offered) {
-  size_t bytes = 0;
-  for (size_t i = 0; i < offered.size(); ++i) {
-    const tools::McpUse& use = mcp_[i];
-    if (!offered[i].ok()) {
-      around_.metrics.tool_errors.Increment();
-      Say(log::Level::kWarn, kServer, "an MCP server offers no tools",
-          {{"server", use.name.empty() ? use.url : use.name},
-           {"error", Message(offered[i].status())}});
-      continue;
-    }
-    for (const tools::McpTool& tool : *offered[i]) {
-      bytes += tool.description.size() + tool.parameters_json.size();
-      if (bytes > kMaxToolBytes || !mcp_tools_.try_emplace(tool.name, i).second) continue;
-      jobv1::ServerTool& out = *assignment.mutable_assignment()->add_tools();
-      out.set_name(tool.name);
-      out.set_description(ValidUtf8(tool.description));
-      out.set_parameters_json(tool.parameters_json);
-      out.set_timeout_ms(static_cast<int32_t>(absl::ToInt64Milliseconds(use.timeout)));
-      for (const std::string& agent : use.agents) out.add_agents(agent);
-    }
-  }
-  Send(assignment);
-}
-
-void JobProcess::OnToolCall(const jobv1::ToolCall& call) {
-  const uint32_t id = call.call();
-  const auto running = tool_calls_.find(id);
-  if (call.cancel()) {
-    if (running != tool_calls_.end()) running->second->store(true);
-    return;
-  }
-  if (running != tool_calls_.end()) return;
-  if (tool_calls_.size() >= kMaxToolCalls) {
-    return OnToolResult(id, call.name(), ResourceExhausted("too many tools run at the same time"));
-  }
-  auto cancelled = std::make_shared<std::atomic<bool>>(false);
-  tool_calls_[id] = cancelled;
-  const auto reach =
-      around_.config.tools_allow_loopback ? http::Reach::kLoopbackToo : http::Reach::kPublicOnly;
-  const auto offered = mcp_tools_.find(call.name());
-  const bool remote = !tools_->Has(call.name()) && offered != mcp_tools_.end();
-  const bool queued = around_.tool_threads.Post(
-      [loop = around_.loop, self = self_, http = around_.http, tools = tools_, cancelled, call,
-       reach, hub = around_.mcp, project = project_,
-       use = remote ? mcp_[offered->second] : tools::McpUse(), remote,
-       &seconds = around_.metrics.tool_seconds, tracer = around_.tracer, parent = span_.context()] {
-        trace::Span span = tracer.Start("tool", trace::Kind::kClient, parent);
-        const TraceScope scope(span.context());
-        span.Set("tool", call.name());
-        const int64_t start = loop->NowMicros();
-        const auto stop = [&] { return cancelled->load(); };
-        absl::StatusOr<std::string> result =
-            remote ? hub->Call(project, use, call.name(), call.arguments_json(), use.timeout, stop)
-                   : tools->Run(*http, call.name(), call.arguments_json(), reach,
-                                absl::Milliseconds(call.timeout_ms()), stop);
-        span.Fail(result.status());
-        span.End();
-        seconds.Observe(static_cast<double>(loop->NowMicros() - start) / 1e6);
-        loop->Post([self, id = call.call(), name = call.name(), result = std::move(result)] {
-          if (*self != nullptr) (*self)->OnToolResult(id, name, result);
-        });
-      });
-  if (queued) return;
-  OnToolResult(id, call.name(), ResourceExhausted("the agent server runs too many tools already"));
-}
-
-void JobProcess::OnToolResult(uint32_t call, const std::string& name,
-                              const absl::StatusOr<std::string>& result) {
-  tool_calls_.erase(call);
-  jobv1::ToJob message;
-  message.mutable_tool_result()->set_call(call);
-  message.mutable_tool_result()->set_is_error(!result.ok());
-  message.mutable_tool_result()->set_output(result.ok() ? *result
-                                                        : std::string(Message(result.status())));
-  if (!result.ok()) {
-    around_.metrics.tool_errors.Increment();
-    Say(log::Level::kWarn, kServer, "a tool failed",
-        {{"tool", name}, {"error", std::string(Message(result.status()))}});
-  }
-  Send(message);
 }
 
 }  // namespace parley::agent

@@ -1,55 +1,25 @@
 #pragma once
 // One job process as its server sees it: the socket, the timers, and everything the job may reach.
-#include <atomic>
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/agent.h"
-#include "agent/server/audit_log.h"
-#include "agent/server/config.h"
-#include "agent/server/gateways.h"
-#include "agent/server/job_logs.h"
 #include "agent/server/job_socket.h"
+#include "agent/server/job_surroundings.h"
 #include "agent/server/job_table.h"
-#include "agent/server/media.h"
-#include "agent/server/metrics.h"
-#include "agent/server/recordings.h"
-#include "base/executor.h"
+#include "agent/server/job_tools.h"
+#include "agent/server/wake_rule.h"
 #include "event/loop.h"
-#include "http/client.h"
 #include "log/log.h"
 #include "parley/dispatch/v1/worker.pb.h"
 #include "supervise/zygote.h"
-#include "tools/http_tool.h"
-#include "tools/mcp_hub.h"
 #include "trace/tracer.h"
 
 namespace parley::agent {
-
-// What all job processes of a server share. Outlives them.
-struct JobSurroundings {
-  std::shared_ptr<event::Loop> loop;
-  supervise::ZygoteClient& zygote;
-  const AgentServerConfig& config;
-  AgentServerMetrics& metrics;
-  MediaHub& media;
-  Gateways& gateways;
-  Executor& tool_threads;
-  Executor& list_threads;  // ask MCP servers what they offer: no call of a tool is waited for
-  std::shared_ptr<http::Client> http;
-  std::shared_ptr<tools::McpHub> mcp;
-  AuditLog& audit;
-  JobLogs& logs;
-  Recordings& recordings;
-  log::Logger log;
-  trace::Tracer tracer;
-};
 
 // How an attempt ended.
 struct JobOutcome {
@@ -130,16 +100,7 @@ class JobProcess final : public RoomSink {
   void OnEntered();
   void OnEnded(const parley::job::v1::Ended& ended);
   void OnJoin(const parley::job::v1::Join& join);
-  bool MayWait(const parley::room::v1::SessionFrame& frame);
   void OnAudio(const parley::job::v1::AudioOut& audio);
-  void LookUpTools();
-  // Asks the definition's MCP servers what they offer, then sends the assignment.
-  void SendWithTools(parley::job::v1::ToJob assignment);
-  void OnTools(parley::job::v1::ToJob assignment,
-               const std::vector<absl::StatusOr<std::vector<tools::McpTool>>>& offered);
-  void OnToolCall(const parley::job::v1::ToolCall& call);
-  void OnToolResult(uint32_t call, const std::string& name,
-                    const absl::StatusOr<std::string>& result);
   void OnLog(const parley::job::v1::LogLine& line);
   void OnTurn(const parley::job::v1::TurnReport& turn);
   void OnStalled(const parley::job::v1::Stalled& stalled);
@@ -148,7 +109,10 @@ class JobProcess final : public RoomSink {
   void OnRefusal();
   bool OnOutput();  // false: nothing more just now
   void LogOutput(std::string_view line);
-  // A line into the job's log and into ours; `source` as in JobLogLine.
+  static constexpr char kOutput[] = "output";  // sources of lines, as in JobLogLine
+  static constexpr char kLog[] = "log";
+  static constexpr char kServer[] = "server";
+  // A line into the job's log and into ours.
   void Say(log::Level level, const char* source, std::string_view message,
            const std::vector<log::Field>& fields = {});
   bool MaySay();
@@ -180,13 +144,10 @@ class JobProcess final : public RoomSink {
   bool executed_ = false;
   std::unique_ptr<JobSocket> socket_;
   parley::job::v1::ToJob audio_in_;  // reused for each frame
-  std::set<uint32_t> levels_of_;     // tracks whose sender says how loud it is
-  int64_t joined_us_ = 0;            // it came into its room; 0: never
-  int64_t loud_us_ = 0;              // the last frame that can be heard
-  int loud_frames_ = 0;              // since the caller last fell silent
-  bool utterance_over_ = false;      // … by the job's own judgement
-  int64_t waiting_since_us_ = 0;     // the first frame that waits
-  int waiting_frames_ = 0;
+  WakeRule wakes_;
+  int64_t joined_us_ = 0;     // it came into its room; 0: never
+  std::string own_identity_;  // in its room
+  int64_t own_news_us_ = 0;   // since when news of itself wait; 0: none do
   log::Logger log_;
   trace::Span span_;  // of the attempt, once assigned
   State state_ = State::kWarm;
@@ -203,15 +164,11 @@ class JobProcess final : public RoomSink {
   std::string media_url_;
   MediaHub::Handle room_ = 0;
   std::shared_ptr<GatewayStreams> streams_;
-  std::shared_ptr<const tools::ToolSet> tools_;
-  std::vector<tools::McpUse> mcp_;
-  std::map<std::string, size_t, std::less<>> mcp_tools_;               // → place in mcp_
-  std::map<uint32_t, std::shared_ptr<std::atomic<bool>>> tool_calls_;  // → cancelled
+  JobTools tools_;
   int64_t stall_told_us_ = 0;
   double line_budget_ = 0;  // lines it may write just now
   int64_t line_budget_us_ = 0;
   int64_t lines_dropped_ = 0;
-  std::shared_ptr<JobProcess*> self_ = std::make_shared<JobProcess*>(this);
 
   std::optional<parley::dispatch::v1::Go> held_;  // to be taken over
   bool taking_over_ = false;                      // until it is in the room
