@@ -106,6 +106,19 @@ absl::Status Participant::SetSubscribed(std::string_view track_sid, bool subscri
   return room_->SetSubscribedLocked(*this, track_sid, subscribed);
 }
 
+void Participant::NowHears(uint32_t track_number) {
+  MutexLock lock(&room_->mutex_);
+  if (state_->gone) return;
+  for (const auto& other : room_->participants_) {
+    for (const auto& track : other->state_->tracks) {
+      for (const auto& listener : track->listeners) {
+        if (listener.participant != this || listener.number != track_number) continue;
+        return room_->HearsLocked(*other, *track, *this);
+      }
+    }
+  }
+}
+
 absl::Status Participant::Update(const ParticipantChange& change) {
   MutexLock lock(&room_->mutex_);
   if (state_->gone) return Gone();

@@ -387,16 +387,21 @@ void Room::SubscribeLocked(Participant& publisher, Published& track, Participant
   for (const auto& listener : track.listeners) {
     if (listener.participant == &subscriber) return;
   }
-  const bool first = track.listeners.empty();
   const uint32_t number = state.next_track_number++;
   track.listeners.push_back({&subscriber, state.sink.get(), number});
   track.track.subscribed = true;
   state.sink->OnEvent(SubscriptionStarted{publisher.identity_, track.track, number});
-  if (first) {
-    const bool hidden = state.info.permission.hidden;
-    publisher.state_->sink->OnEvent(
-        TrackSubscribed{track.track.sid, hidden ? std::string() : subscriber.identity_});
+  if (!state.sink->SaysWhenItHears()) HearsLocked(publisher, track, subscriber);
+}
+
+void Room::HearsLocked(Participant& publisher, Published& track, const Participant& subscriber) {
+  const bool first = std::ranges::none_of(track.listeners, &Published::Listener::hears);
+  for (auto& listener : track.listeners) {
+    if (listener.participant == &subscriber) listener.hears = true;
   }
+  if (!first) return;
+  publisher.state_->sink->OnEvent(
+      TrackSubscribed{track.track.sid, subscriber.ShownIdentityLocked()});
 }
 
 absl::Status Room::SetSubscribedLocked(Participant& subscriber, std::string_view track_sid,

@@ -45,6 +45,9 @@ class ParticipantSink {
   }
   // May it be given what the room cannot read: video, encrypted tracks and packets?
   virtual bool TakesOpaque() const { return false; }
+  // Does its client take a while until it hears a new track? Then NowHears says when, and the
+  // publisher is told of its first listener no sooner.
+  virtual bool SaysWhenItHears() const { return false; }
   // May it be given at once, when it joins, what was said in the last ten seconds?
   virtual bool TakesEarlySpeech() const { return false; }
 };
@@ -104,6 +107,9 @@ class Participant {
   absl::Status Unpublish(std::string_view track_sid);
   absl::Status SetMuted(std::string_view track_sid, bool muted);
   absl::Status SetSubscribed(std::string_view track_sid, bool subscribed);
+  // Of a sink that says when it hears: what is sent of this track reaches its client from now on.
+  // Idempotent; nothing happens when it does not listen to it.
+  void NowHears(uint32_t track_number);
   absl::Status Update(const ParticipantChange& change);  // own; `permission` is ignored
   absl::Status SendData(DataPacket packet);
   absl::Status SendText(TextPacket packet);
@@ -268,6 +274,9 @@ class Room : public std::enable_shared_from_this<Room> {
   void UnpublishLocked(Participant& publisher, Published& track)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SubscribeLocked(Participant& publisher, Published& track, Participant& subscriber)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // From now on this listener's client hears what is sent.
+  void HearsLocked(Participant& publisher, Published& track, const Participant& subscriber)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status SetSubscribedLocked(Participant& subscriber, std::string_view track_sid,
                                    bool subscribed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -16,6 +16,7 @@ struct Room::Published {
     Participant* participant;  // in the room as long as it listens
     ParticipantSink* sink;     // its own
     uint32_t number;           // the track's name in the listener's frames
+    bool hears = false;        // its client does, by now
   };
   Track track;
   std::vector<Listener> listeners;

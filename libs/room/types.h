@@ -215,7 +215,7 @@ struct TrackMuted {
   std::string track_sid;
   bool muted = false;
 };
-struct TrackSubscribed {  // own track: its first listener is there
+struct TrackSubscribed {  // own track: its first listener hears what is sent from now on
   std::string track_sid;
   std::string subscriber_identity;
 };

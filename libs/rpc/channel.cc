@@ -10,6 +10,11 @@ namespace parley::rpc {
 namespace {
 
 constexpr char kTraceparent[] = "traceparent";
+// A peer whose host vanished sends no word of it. It is missed after both together: as long as a
+// room server's lease lasts, before whose end nobody could take its rooms over. A process may stand
+// still for the second of them.
+constexpr absl::Duration kPingAfterSilence = absl::Seconds(2);
+constexpr absl::Duration kPingAnswerWithin = absl::Seconds(4);
 
 // gRPC 1.51 shuts the queue of its callback API down with the last channel that used it, and races
 // with callbacks that are under way then ("prior > 0"). A channel that leads nowhere and is never
@@ -38,12 +43,17 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
   PinCallbackQueue();
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName("round_robin");
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+  const auto milliseconds = [](absl::Duration duration) {
+    return static_cast<int>(absl::ToInt64Milliseconds(duration));
+  };
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, milliseconds(kPingAfterSilence));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, milliseconds(kPingAnswerWithin));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 200);
+  // No wait, whatever its name: so long an attempt to connect may take. A busy host needs more than
+  // a moment, and then calls fail; one that is not there would keep them waiting.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   // A server sends its clients off now and then (rpc/server.h): they look for new replicas then.

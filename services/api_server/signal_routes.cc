@@ -4,6 +4,9 @@
 #include <grpcpp/alarm.h>
 #include <parley/room/v1/signalling.grpc.pb.h>
 
+#include <map>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "api_server/routes.h"
@@ -48,12 +51,32 @@ int CloseCode(const absl::Status& status) {
   }
 }
 
+// One channel to each room server, while anybody uses it: each would keep resolvers and queues of
+// its own. Thread-safe.
+class Channels {
+ public:
+  std::shared_ptr<grpc::Channel> To(const std::string& address) {
+    MutexLock lock(&mutex_);
+    std::weak_ptr<grpc::Channel>& known = channels_[address];
+    std::shared_ptr<grpc::Channel> channel = known.lock();
+    if (channel != nullptr) return channel;
+    known = channel = rpc::MakeChannel(address);
+    std::erase_if(channels_, [](const auto& entry) { return entry.second.expired(); });
+    return channel;
+  }
+
+ private:
+  Mutex mutex_;
+  std::map<std::string, std::weak_ptr<grpc::Channel>> channels_ ABSL_GUARDED_BY(mutex_);
+};
+
 // One client's WebSocket and the stream behind it.
 class Forward final : public http::WebSocketListener, public std::enable_shared_from_this<Forward> {
  public:
   // `rooms`: any room server.
-  Forward(std::string rooms, roomv1::OpenSignalling open, std::shared_ptr<http::WebSocket> socket)
-      : rooms_(std::move(rooms)), socket_(std::move(socket)) {
+  Forward(std::shared_ptr<Channels> channels, std::string rooms, roomv1::OpenSignalling open,
+          std::shared_ptr<http::WebSocket> socket)
+      : channels_(std::move(channels)), rooms_(std::move(rooms)), socket_(std::move(socket)) {
     *open_.mutable_open() = std::move(open);
   }
 
@@ -80,7 +103,7 @@ class Forward final : public http::WebSocketListener, public std::enable_shared_
     using Stream = rpc::ClientBidi<roomv1::ConnectRequest, roomv1::ConnectResponse>;
     // gRPC keeps the stub's channel alive with the call.
     auto stub = std::shared_ptr<roomv1::SignallingService::Stub>(
-        roomv1::SignallingService::NewStub(rpc::MakeChannel(address)));
+        roomv1::SignallingService::NewStub(channels_->To(address)));
     Stream::Options options;
     options.on_message = [self = shared_from_this(), stub](roomv1::ConnectResponse& response) {
       self->OnResponse(response);
@@ -135,6 +158,7 @@ class Forward final : public http::WebSocketListener, public std::enable_shared_
     socket_->Close(CloseCode(status), Message(status));
   }
 
+  const std::shared_ptr<Channels> channels_;
   const std::string rooms_;
   const std::shared_ptr<http::WebSocket> socket_;
   const absl::Time ask_until_ = absl::Now() + kAskFor;
@@ -176,15 +200,17 @@ void AddSignalRoutes(Backend& backend, std::vector<Route>& routes) {
 
 void ServeSignalling(Backend& backend, http::Server& server) {
   using Listener = std::shared_ptr<http::WebSocketListener>;
-  const auto connect = [&backend](const http::Request& request, roomv1::OpenSignalling open,
-                                  const std::shared_ptr<http::WebSocket>& socket) -> Listener {
+  const auto connect = [&backend, channels = std::make_shared<Channels>()](
+                           const http::Request& request, roomv1::OpenSignalling open,
+                           const std::shared_ptr<http::WebSocket>& socket) -> Listener {
     if (!MayJoin(backend, request).ok()) return nullptr;
     const trace::Span span = backend.context.tracer().Start(
         open.two_connections() ? "WebSocket /rtc" : "WebSocket /rtc/v1", trace::Kind::kServer,
         TraceContext::Parse(request.Header("traceparent")));
     const TraceScope scope(span.context());
     open.set_token(BearerOf(request));
-    auto forward = std::make_shared<Forward>(backend.config.rooms_address, std::move(open), socket);
+    auto forward =
+        std::make_shared<Forward>(channels, backend.config.rooms_address, std::move(open), socket);
     forward->Start();
     return forward;
   };

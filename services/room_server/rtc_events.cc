@@ -12,8 +12,9 @@ namespace {
 // SDKs read it as a version of LiveKit's server, and refuse RPCs below 1.8.
 constexpr auto kServerVersion = "1.9.0";
 constexpr int kProtocol = 16;
-constexpr int kPingTimeoutSeconds = 15;
-constexpr int kPingIntervalSeconds = 5;
+// Of the client's signalling connection, should its api_server vanish: two pings may be lost.
+constexpr int kPingTimeoutSeconds = 8;
+constexpr int kPingIntervalSeconds = 3;
 
 lk::ServerInfo ServerInfo() {
   lk::ServerInfo info;

@@ -29,6 +29,12 @@ constexpr float kImproves = 0.2F;
 
 int64_t NowMicros() { return Clock::Real().MonotonicMicros(); }
 
+std::vector<uint32_t> TracksOf(const webrtc::Plan& plan) {
+  std::vector<uint32_t> tracks;
+  for (const webrtc::SendPlan& send : plan.send) tracks.push_back(send.track);
+  return tracks;
+}
+
 // The channels that clients with two connections expect of the server.
 std::vector<webrtc::ChannelPlan> OwnChannels() {
   return {{kReliable, true, std::nullopt}, {kLossy, false, 0}};
@@ -42,9 +48,14 @@ void RtcSession::Media::Seat(std::shared_ptr<room::Participant> participant) {
 }
 
 void RtcSession::Media::OnConnected() {
-  if (const auto session = session_.lock()) {
-    session->Later([session] { session->connected_ = true; });
-  }
+  const auto session = session_.lock();
+  if (session == nullptr) return;
+  const bool down = this == session->down_media_.get();
+  session->Later([session, down] {
+    session->connected_ = true;
+    session->down_connected_ = session->down_connected_ || down;
+    session->TellHeard();
+  });
 }
 
 std::shared_ptr<room::Participant> RtcSession::Media::participant() const {
@@ -302,6 +313,7 @@ void RtcSession::TakeOffer(const lk::SessionDescription& offer) {
     const auto own = own_by_cid_.find(receive.track_id);
     if (own != own_by_cid_.end()) receive.tag = own->second;
   }
+  if (!two_connections_) placed_ = TracksOf(answer->plan);
   up_->Apply(std::move(answer->plan));
   lk::SignalResponse response;
   lk::SessionDescription& description = *response.mutable_answer();
@@ -313,6 +325,7 @@ void RtcSession::TakeOffer(const lk::SessionDescription& offer) {
   }
   Send(response);
   if (two_connections_) return;
+  TellHeard();
   const size_t missing_before = std::exchange(
       missing_sections_, negotiation_.MissingSections() + negotiation_.MissingSections(true));
   // A client that was asked and brought no more sections is not asked for the same again.
@@ -328,7 +341,9 @@ void RtcSession::TakeAnswer(const lk::SessionDescription& answer) {
   auto plan = offering_.Accept(*sdp, answer.id());
   if (plan.status().code() == absl::StatusCode::kNotFound) return;  // of an offer that was replaced
   if (!plan.ok()) return Fail(plan.status());
+  placed_ = TracksOf(*plan);
   down_->Apply(*std::move(plan));
+  TellHeard();
   MakeOffer();
 }
 
@@ -339,6 +354,11 @@ void RtcSession::Hear(uint32_t number, const room::Track& track, const std::stri
   } else {
     negotiation_.AddTrack(number, track.sid, stream, SdpName(track.codec));
   }
+}
+
+void RtcSession::TellHeard() {
+  if (!down_connected_ || participant_ == nullptr) return;
+  for (const uint32_t track : placed_) participant_->NowHears(track);
 }
 
 void RtcSession::Unhear(const std::string& track_sid) {

@@ -41,6 +41,7 @@ class RtcSession final : public room::ParticipantSink,
   void OnFrame(uint32_t track_number, const room::Frame& frame) override;
   void OnPictureWanted(uint32_t index, uint8_t layer) override;
   bool TakesOpaque() const override { return true; }
+  bool SaysWhenItHears() const override { return true; }
 
  private:
   // What a peer connection says, on the engine's thread. Holds the session weakly: the engine may
@@ -92,6 +93,8 @@ class RtcSession final : public room::ParticipantSink,
   void UpdateSelf(const lk::UpdateParticipantMetadata& request);
   // Of the tracks that the client receives.
   void Hear(uint32_t number, const room::Track& track, const std::string& stream);
+  // Tells the room what the client hears by now.
+  void TellHeard();
   void Unhear(const std::string& track_sid);
   void Renegotiate();
   void AskForOffer();
@@ -136,6 +139,8 @@ class RtcSession final : public room::ParticipantSink,
   std::shared_ptr<RtcStream> stream_;  // null: the client is away
   int64_t away_since_us_ = 0;
   bool connected_ = false;           // media flowed
+  bool down_connected_ = false;      // towards the client
+  std::vector<uint32_t> placed_;     // tracks in the last description that both sides know
   webrtc::Negotiation negotiation_;  // of what the client offers
   webrtc::Offering offering_;        // to the client, with two connections
   lk::JoinRequest join_;

@@ -1,14 +1,13 @@
-"""A person in headless Chromium asks an agent something aloud, with the published livekit-client (talk.html), and hears the answer."""
-import http.server
+"""A person in headless Chromium asks an agent something aloud, with the published livekit-client (room.html), and hears the answer."""
+import base64
 import json
 import pathlib
-import threading
 import time
 import urllib.parse
 import wave
 
 from cluster import data
-from pages import CLIENT, HERE, browser
+from pages import Pages, browser
 
 QUESTION = "how much is a single room"
 ANSWER = "80 euros"
@@ -17,73 +16,6 @@ GRAMMAR = """#JSGF V1.0;
 grammar answer;
 public <said> = [good day how can i help] a (single | double | suite) room is (eighty | one hundred and twenty) euros a night;
 """
-
-
-class Page:
-    """Serves the page, and hears what it tells."""
-
-    def __init__(self):
-        self.events = []
-        self.recording = None
-        self.changed = threading.Condition()
-        self.enough = threading.Event()
-        page = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def answer(self, body=b"", kind="text/plain"):
-                self.send_response(200)
-                self.send_header("content-type", kind)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_GET(self):
-                path = urllib.parse.urlparse(self.path).path
-                if path == "/wait":
-                    page.enough.wait(60)
-                    return self.answer()
-                if path == "/livekit-client.umd.js":
-                    return self.answer(CLIENT.read_bytes(), "text/javascript")
-                return self.answer((HERE / "talk.html").read_bytes(), "text/html")
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                with page.changed:
-                    if self.path.startswith("/recording"):
-                        page.recording = body
-                    else:
-                        page.events.append(json.loads(body))
-                    page.changed.notify_all()
-                self.answer()
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def wait(self, matches, seconds):
-        """The first event that matches."""
-        deadline = time.monotonic() + seconds
-        with self.changed:
-            while True:
-                for event in self.events:
-                    if matches(event):
-                        return event
-                    if event["what"] == "error":
-                        raise AssertionError(f"the page failed: {event['message']}\n{self.told()}")
-                if not self.changed.wait(deadline - time.monotonic()):
-                    raise AssertionError(f"the page did not get there in {seconds} s:\n{self.told()}")
-
-    def told(self):
-        return "\n".join(json.dumps(event) for event in self.events if event["what"] != "stats")
-
-    def close(self):
-        self.enough.set()
-        self.server.shutdown()
-        self.server.server_close()
 
 
 def with_silence(source, target, before, after):
@@ -101,35 +33,41 @@ class BrowserCall:
 
     def ask_in_a_browser(self, name, url, token, logs):
         """`name` joins, asks QUESTION once the agent listens, hears the answer out and leaves; `logs` says what servers wrote."""
-        page = Page()
+        page = Pages("room.html")
         self.addCleanup(page.close)
         words, microphone = f"{self.folder}/words.wav", f"{self.folder}/microphone.wav"
         self.succeeds("tts", QUESTION, "--voice", "rms", "--out", words)
         with_silence(words, microphone, 1, 20)
-        query = urllib.parse.urlencode({"name": name, "url": url, "token": token})
+        query = urllib.parse.urlencode({"name": name, "single": 1, "record": 1, "url": url, "token": token})
         chromium = browser(f"http://127.0.0.1:{page.port}/?{query}", f"{microphone}%noloop", self.folder)
 
         def end():
             chromium.kill()
             chromium.wait()
         self.addCleanup(end)
+
+        def transcript(of_name, words):
+            return lambda e: e["what"] == "transcript" and (e["who"] == name) == of_name and words in e["text"]
         try:
-            heard = page.wait(lambda e: e["what"] == "transcript" and e["who"] == name and QUESTION in e["text"], 60)
-            answer = page.wait(lambda e: e["what"] == "transcript" and e["who"] != name and ANSWER in e["text"], 30)
+            page.wait(lambda e: e["what"] == "ready", 40, "the page is there")
+            joined = page.do(name, "join", seconds=40)
+            agent = page.wait(lambda e: e["what"] == "attributes" and e["changed"].get("lk.agent.state") == "listening", 60,
+                              "the agent listens")["who"]
+            page.do(name, "microphone", True)
+            heard = page.wait(transcript(True, QUESTION), 60, "the question is understood")
+            answer = page.wait(transcript(False, ANSWER), 30, "the answer")
             time.sleep(3)  # the last words are still on their way to the loudspeaker
-            page.enough.set()
-            stats = page.wait(lambda e: e["what"] == "stats", 20)
-            page.wait(lambda e: e["what"] == "done", 20)
+            sent, incoming = page.do(name, "sent"), page.do(name, "heard")[agent]
+            recording = base64.b64decode(page.do(name, "recording"))
+            page.do(name, "leave")
         except AssertionError as error:
             log = pathlib.Path(self.folder, "chromium.log").read_text(errors="replace")[-3000:]
             raise AssertionError(f"{error}\n--- chromium\n{log}\n--- servers\n{logs()}") from None
         print("heard:", json.dumps(heard), "\nanswered:", json.dumps(answer))
-        self.check_recording(page.recording)
-        incoming, outgoing = ([s for s in stats["figures"] if s["type"] == kind + "-rtp"] for kind in ("inbound", "outbound"))
-        print("connected after", page.wait(lambda e: e["what"] == "connected", 1)["ms"], "ms; inbound",
-              {k: incoming[0].get(k) for k in ("packetsReceived", "packetsLost", "concealedSamples")})
-        self.assertGreater(incoming[0]["packetsReceived"], 100)
-        self.assertGreater(outgoing[0]["packetsSent"], 100)
+        self.check_recording(recording)
+        print("connected after", joined["ms"], "ms; inbound", incoming)
+        self.assertGreater(incoming["packets"], 100)
+        self.assertGreater(sent, 100)
 
     def check_recording(self, samples):
         """What the page heard is speech: a recogniser finds the answer's words in it."""

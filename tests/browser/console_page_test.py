@@ -65,6 +65,27 @@ class ConsolePageTest(unittest.TestCase):
             self.page.tab()
         self.fail(f"{target} is not reached by Tab")
 
+    def watch_devices(self):
+        """Keeps what the page asks the browser for."""
+        self.page.value("""(() => {
+            window.microphones = []; window.speakers = [];
+            const media = navigator.mediaDevices, get = media.getUserMedia.bind(media);
+            media.getUserMedia = (wish) => { microphones.push(JSON.stringify(wish.audio?.deviceId ?? '')); return get(wish); };
+            const set = HTMLMediaElement.prototype.setSinkId;
+            HTMLMediaElement.prototype.setSinkId = function (id) { speakers.push(id); return set.call(this, id); };
+        })()""")
+
+    def choose_devices(self):
+        """Another microphone and loudspeaker in the midst of the call, by keyboard."""
+        page = self.page
+        for select, asked in (("microphone", "microphones"), ("speaker", "speakers")):
+            wanted = page.wait(f"document.getElementById('{select}').options[2]?.value", 10)
+            page.value(f"document.getElementById('{select}').focus()")
+            page.key("ArrowDown", 40)
+            page.key("ArrowDown", 40)
+            page.wait(f"window.{asked}.some((one) => one.includes({wanted!r}))", 10)
+            self.assertEqual(page.value(f"document.getElementById('{select}').value"), wanted)
+
     def test_a_person_talks_to_an_agent_on_the_page(self):
         page = self.page
         page.open(self.dev.url + "/")
@@ -83,6 +104,7 @@ class ConsolePageTest(unittest.TestCase):
         page.value("document.getElementById('agent').value = 'front-desk'")
         self.shot("2-desk")
 
+        self.watch_devices()
         self.tab_to("start")
         page.enter()
         page.wait("document.getElementById('transcript').innerText.includes('single room')", 40)  # after the browser's own echo and noise filters
@@ -92,6 +114,7 @@ class ConsolePageTest(unittest.TestCase):
         page.wait("document.querySelector('audio')?.srcObject?.getAudioTracks()[0]?.readyState === 'live'", 5)
         self.shot("3-answered")
 
+        self.choose_devices()
         page.click("#mute")
         page.wait("document.getElementById('mute').getAttribute('aria-pressed') === 'true'", 5)
         page.wait("document.querySelector('#sessions button') !== null", 10)

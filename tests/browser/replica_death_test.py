@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The room server that a browser's call is on is killed: the published livekit-client comes back by itself, at another room server,
-to the agent that it talked with and to no second one."""
+"""The room server that a browser's call is on is killed, or stands still, its connections open: the published livekit-client comes
+back by itself, at another room server, to the agent that it talked with and to no second one."""
 import json
 import os
 import shutil
@@ -94,12 +94,20 @@ class ReplicaDeathTest(unittest.TestCase):
         return next(one for one in self.call("GET", "/api/rooms")["rooms"] if one["name"] == name)
 
     def test_one_connection(self):
-        self.run_death(True)
+        self.run_death("kill", True)
 
     def test_two_connections(self):
-        self.run_death(False)
+        self.run_death("kill", False)
 
-    def run_death(self, single):
+    def test_one_that_says_nothing(self):
+        self.run_death("freeze", True)
+
+    def tell_cluster(self, line):
+        self.cluster.stdin.write(line + "\n")
+        self.cluster.stdin.flush()
+        self.assertEqual(self.cluster.stdout.readline(), "ok\n")
+
+    def run_death(self, how, single):
         self.call("POST", "/api/agents/register", AGENT)
         self.open("ann", "lobby", single)
         self.pages.do("ann", "microphone", True)
@@ -109,13 +117,13 @@ class ReplicaDeathTest(unittest.TestCase):
         before = self.room("lobby")
         holder = next(name for name in ("room-server", "room-server-2") if self.where[name] == before["mediaUrl"])
         mark, begin = self.pages.mark(), time.monotonic()
-        self.cluster.stdin.write(f"kill {holder}\n")
-        self.cluster.stdin.flush()
-        self.assertEqual(self.cluster.stdout.readline(), "ok\n")
+        self.tell_cluster(f"{how} {holder}")
+        if how == "freeze":
+            self.addCleanup(self.tell_cluster, f"thaw {holder}")
         self.pages.wait(lambda e: e["what"] == "reconnected", 40, "livekit-client is back", mark)
         back = time.monotonic() - begin
         answer = self.ask("what did I say before", "my word is pearl", 30)
-        print(f"back {back:.1f} s after the kill, answered {time.monotonic() - begin:.1f} s after it: {answer['text']}")
+        print(f"back {back:.1f} s after the {how}, answered {time.monotonic() - begin:.1f} s after it: {answer['text']}")
         after = self.room("lobby")
         self.assertEqual(after["sid"], before["sid"])
         self.assertNotEqual(after["mediaUrl"], before["mediaUrl"])

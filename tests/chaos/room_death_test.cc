@@ -1,7 +1,7 @@
-// Two room servers, and calls on one of them that is killed, or stopped, in their midst: its rooms
-// go on at the other one, under the same sids, with the agents they had and no second ones. The
-// agents remember in their own memory what they were told, so an answer shows that nobody took
-// their place.
+// Two room servers, and calls on one of them that is killed, or stopped, or stands still, in their
+// midst: its rooms go on at the other one, under the same sids, with the agents they had and no
+// second ones. The agents remember in their own memory what they were told, so an answer shows that
+// nobody took their place.
 #include <map>
 
 #include "outage_fixture.h"
@@ -69,7 +69,7 @@ class RoomDeathTest : public OutageTest {
   // Comes back, at the other server, as a client does; answered once the agent has said what it was
   // told before. When that was.
   absl::StatusOr<absl::Time> ComeBack(Person& person) {
-    person.caller.reset();
+    const auto before = std::move(person.caller);  // hangs up at the end: nobody may be listening
     person.options.media_url = cluster_->Address(kSecond);
     person.options.connect_timeout = absl::Seconds(20);
     PARLEY_ASSIGN_OR_RETURN(person.caller, caller::Caller::Connect(person.options));
@@ -156,6 +156,25 @@ TEST_F(RoomDeathTest, AKilledReplicasRoomsGoOnAtTheOtherWithTheAgentsTheyHad) {
   ASSERT_EQ(seconds.size(), people_.size());
   fmt::print("answered again {:.1f} to {:.1f} s after the kill\n", seconds.front(), seconds.back());
   EXPECT_LT(seconds.back(), 12);
+  ExpectOneAgentEach();
+}
+
+// No connection of its is closed, and its kernel goes on to accept new ones: as if its host had
+// vanished, but that it wakes up.
+TEST_F(RoomDeathTest, AReplicaThatStandsStillIsMissedAndLetsGoOfItsRoomsWhenItWakes) {
+  for (int i = 0; i < 2; ++i) ASSERT_OK(Enter(fmt::format("r{}", i)));
+  const absl::Time stood = absl::Now();
+  cluster_->Service(kFirst).Signal(SIGSTOP);
+  const std::vector<double> seconds = AllComeBack(stood);
+  ASSERT_EQ(seconds.size(), people_.size());
+  fmt::print("answered again {:.1f} to {:.1f} s after it stood still\n", seconds.front(),
+             seconds.back());
+  EXPECT_LT(seconds.back(), 12);
+  cluster_->Service(kFirst).Signal(SIGCONT);
+  EXPECT_TRUE(cluster_->Service(kFirst)
+                  .WaitForLine("another room server holds this room", absl::Seconds(5))
+                  .ok())
+      << RoomLogs();
   ExpectOneAgentEach();
 }
 

@@ -308,6 +308,9 @@ class FakeCluster {
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    // As rpc/server.cc: channels ask a silent server every 2 s.
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1'000);
     for (grpc::Service* service :
          std::initializer_list<grpc::Service*>{&broker, &rooms, &stt, &tts, &llm}) {
       builder.RegisterService(service);

@@ -1,5 +1,6 @@
 // The real api_server alone: its routes against its own description, and what it refuses. What it
 // asks of other services is tested end to end.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -107,6 +108,38 @@ TEST_F(ApiEdgeTest, BadTokensAre401NamingTheCause) {
       Fetch("POST", "/api/sessions", R"({"agent":"x"})", auth::Sign(person, key, absl::Hours(1)));
   EXPECT_EQ(participant.status, 401);
   EXPECT_EQ(Reason(participant), "GRANT_MISSING");
+}
+
+// Browsers do not tell why a WebSocket was refused: LiveKit's clients ask here.
+TEST_F(ApiEdgeTest, ValidateTellsClientsWhatIsWrongWithTheirToken) {
+  auth::Claims person;
+  person.identity = "p";
+  person.video.room_join = true;
+  person.video.room = "r";
+  auth::Claims outsider = person;
+  outsider.video.room_join = false;
+  auth::Claims nobody = person;
+  nobody.identity.clear();
+  testing::FakeClock long_ago(absl::FromUnixSeconds(1'500'000'000));
+  const auth::ApiKey key = auth::KeyRing::Development()->keys()[0];
+  const std::string good = auth::Sign(person, key, absl::Hours(1));
+  for (const std::string path : {"/rtc/validate", "/rtc/v1/validate"}) {
+    const auto ask = [&](const std::string& token) {
+      const http::Reply reply = Fetch("GET", path + "?access_token=" + token);
+      EXPECT_EQ(reply.headers.at("access-control-allow-origin"), "*");
+      return fmt::format("{} {}", reply.status, reply.body);
+    };
+    EXPECT_EQ(ask(good), "200 success");
+    EXPECT_THAT(ask(""), ::testing::StartsWith("401 "));
+    EXPECT_THAT(ask(good.substr(0, good.size() - 4) + "AAAA"),
+                ::testing::AllOf(::testing::StartsWith("401 "), HasSubstr("signature")));
+    EXPECT_THAT(ask(auth::Sign(person, key, absl::Hours(1), long_ago)),
+                ::testing::AllOf(::testing::StartsWith("401 "), HasSubstr("expired")));
+    EXPECT_THAT(ask(auth::Sign(outsider, key, absl::Hours(1))),
+                ::testing::AllOf(::testing::StartsWith("401 "), HasSubstr("roomJoin")));
+    EXPECT_THAT(ask(auth::Sign(nobody, key, absl::Hours(1))),
+                ::testing::AllOf(::testing::StartsWith("401 "), HasSubstr("identity")));
+  }
 }
 
 TEST_F(ApiEdgeTest, BadBodiesAreRefusedByField) {

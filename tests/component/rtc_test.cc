@@ -40,6 +40,54 @@ TEST_F(RtcTest, PersonAndListenerHearEachOther) {
   EXPECT_EQ(client.heard.front(), "from bob");
 }
 
+// Has this participant been told that somebody hears its track?
+bool Told(Peer& peer, absl::Duration wait) {
+  return peer.Next([](const auto& message) { return message.event().has_track_subscribed(); }, wait)
+      .has_value();
+}
+
+// Or the first words of an agent would go to somebody whose client does not know of it yet.
+TEST_F(RtcTest, WhoSpeaksIsToldOfAListenerOnceItHears) {
+  RtcClient client;
+  const auto signalling = Connect(client, "ann");
+  Peer bob = Join(Joiner("bob"));
+  bob.Event(pb::RoomEvent::kSubscriptionStarted);
+  bob.Publish("bobs");
+  const std::string sid = bob.PublishedSid();
+  signalling->Next(lk::SignalResponse::kMediaSectionsRequirement);  // the room has subscribed ann
+  client.SendAudio(0, "after that");
+  EXPECT_EQ(bob.Audio().data(), "after that");
+  EXPECT_FALSE(Told(bob, absl::ZeroDuration())) << "ann's client has no section for bob yet";
+  Offer(client, *signalling, 2);
+  EXPECT_TRUE(Told(bob, absl::Seconds(5)));
+  bob.SendAudio(sid, "first word");
+  EXPECT_TRUE(client.Run([&] { return !client.heard.empty(); }));
+  EXPECT_EQ(client.heard.front(), "first word");
+}
+
+TEST_F(RtcTest, WhoComesToATrackHearsItOnceKeysAreAgreedOn) {
+  Peer bob = Join(Joiner("bob"));
+  bob.Publish("bobs");
+  const std::string sid = bob.PublishedSid();
+  RtcClient client;
+  Signalling signalling(server(), OneConnection(Token(Joiner("ann")), JoinRequest(client)));
+  const auto answer = signalling.Next(lk::SignalResponse::kAnswer).answer();
+  EXPECT_EQ(answer.mid_to_track_id().count("1"), 1);
+  lk::SignalRequest mute;
+  mute.mutable_mute()->set_sid(
+      signalling.Next(lk::SignalResponse::kTrackPublished).track_published().track().sid());
+  mute.mutable_mute()->set_muted(true);
+  signalling.Send(mute);
+  bob.Event(pb::RoomEvent::kTrackMuted);
+  EXPECT_FALSE(Told(bob, absl::ZeroDuration())) << "ann's client has the answer, but no keys";
+  client.TakeAnswer(answer.sdp());
+  EXPECT_TRUE(client.Run([&] { return client.connected(); }));
+  EXPECT_TRUE(Told(bob, absl::Seconds(5)));
+  bob.SendAudio(sid, "first word");
+  EXPECT_TRUE(client.Run([&] { return !client.heard.empty(); }));
+  EXPECT_EQ(client.heard.front(), "first word");
+}
+
 TEST_F(RtcTest, WhatIsLostIsAskedForAndComesInOrder) {
   RtcClient client;
   const auto signalling = Connect(client, "ann");
@@ -484,6 +532,7 @@ TEST_F(RtcTest, ClientsWithTwoConnectionsHearAndAreHeard) {
   EXPECT_EQ(offer.mid_to_track_id().at("1"), sid);
   answer(offer);
   ASSERT_TRUE(down.Run([&] { return down.channels.size() == 2; }));
+  EXPECT_TRUE(Told(bob, absl::Seconds(5)));
   EXPECT_EQ(down.channels, (std::vector<std::string>{"_reliable", "_lossy"}));
   int sent = 0;
   EXPECT_TRUE(down.Run([&] {

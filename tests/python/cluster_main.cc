@@ -1,7 +1,7 @@
 // parley-test-cluster: starts a cluster of real processes, prints where its services are as one
 // JSON line, and runs until its standard input closes. What tests in other languages run against.
-// Lines on its standard input: "kill NAME" and "restart NAME" of a service or of redis, each
-// answered by "ok" or by what went wrong.
+// Lines on its standard input: "kill NAME" and "restart NAME" of a service or of redis, "freeze
+// NAME" and "thaw NAME" of a service, each answered by "ok" or by what went wrong.
 #include <fmt/format.h>
 #include <signal.h>
 
@@ -26,7 +26,7 @@ absl::Status Do(parley::testing::Cluster& cluster, const std::string& verb,
     return absl::OkStatus();
   }
   if (verb == "restart") return cluster.Restart(name);
-  cluster.Service(name).Signal(SIGKILL);
+  cluster.Service(name).Signal(verb == "freeze" ? SIGSTOP : verb == "thaw" ? SIGCONT : SIGKILL);
   return absl::OkStatus();
 }
 
@@ -61,12 +61,13 @@ int main(int argc, char** argv) {
   fmt::print("{}\n", where.dump());
   std::fflush(stdout);
   for (std::string verb, name; std::cin >> verb >> name;) {
-    const absl::Status status =
-        (verb == "kill" || verb == "restart") &&
-                (name == "redis" ||
-                 std::ranges::find(options.services, name) != options.services.end())
-            ? Do(**cluster, verb, name)
-            : parley::InvalidArgument("no such line: {} {}", verb, name);
+    const bool of_redis = verb == "kill" || verb == "restart";
+    const bool known =
+        name == "redis" ? of_redis
+                        : (of_redis || verb == "freeze" || verb == "thaw") &&
+                              std::ranges::find(options.services, name) != options.services.end();
+    const absl::Status status = known ? Do(**cluster, verb, name)
+                                      : parley::InvalidArgument("no such line: {} {}", verb, name);
     fmt::print("{}\n", status.ok() ? "ok" : parley::Message(status));
     std::fflush(stdout);
   }

@@ -26,6 +26,7 @@ using ::testing::IsEmpty;
 class RecordingSink : public ParticipantSink {
  public:
   bool TakesEarlySpeech() const override { return takes_early_speech_; }
+  bool SaysWhenItHears() const override { return says_when_it_hears_; }
   void OnJoined(const Joined& joined) override { joined_ = joined; }
   void OnEvent(const Event& event) override { events_.push_back(event); }
   void OnFrame(uint32_t track_number, const Frame& frame) override {
@@ -48,6 +49,7 @@ class RecordingSink : public ParticipantSink {
   }
 
   bool takes_early_speech_ = true;
+  bool says_when_it_hears_ = false;
   Joined joined_;
   std::vector<Event> events_;
   std::vector<std::pair<uint32_t, std::string>> frames_;
@@ -327,6 +329,22 @@ TEST_F(RoomTest, FramesGoToSubscribersUnderTheirNumber) {
   ann.seat->SendFrame(0, {.data = "again"});
   EXPECT_THAT(bob.sink->frames_, ::testing::SizeIs(1));
   EXPECT_THAT(carl.sink->frames_, ElementsAre(std::pair(0u, std::string("again"))));
+}
+
+TEST_F(RoomTest, PublishersAreToldOfAListenerOnceItHears) {
+  const Guest ann = Join(Person("ann"));
+  const Guest bob = Join(Person("bob"));
+  bob.sink->says_when_it_hears_ = true;
+  PARLEY_ASSERT_OK(ann.seat->Publish({.cid = "mic"}));
+  const uint32_t number = bob.sink->Last<SubscriptionStarted>().track_number;
+  EXPECT_THAT(ann.sink->All<TrackSubscribed>(), IsEmpty());
+  bob.seat->NowHears(number + 1);  // none of its tracks
+  EXPECT_THAT(ann.sink->All<TrackSubscribed>(), IsEmpty());
+  bob.seat->NowHears(number);
+  EXPECT_EQ(ann.sink->Last<TrackSubscribed>().subscriber_identity, "bob");
+  bob.seat->NowHears(number);
+  Join(Person("carl"));
+  EXPECT_THAT(ann.sink->All<TrackSubscribed>(), ::testing::SizeIs(1)) << "the first one only";
 }
 
 TEST_F(RoomTest, IndicesOfTracksStayAfterUnpublishing) {
