@@ -86,6 +86,8 @@ void SttGatewayConfig::Bind(config::Table& table) {
                  "How long a final may take once the utterance is over");
   table.Duration("stt.idle_timeout", &idle_timeout, absl::Seconds(1), absl::Hours(24),
                  "Streams without audio for so long are closed");
+  table.Duration("stt.max_stream_time", &max_stream_time, absl::Seconds(1), absl::Hours(24 * 7),
+                 "Streams that are open for so long are closed");
   table.Bool("stt.preload", &preload, "Load the embedded models at the start; ready once loaded");
   shared.Bind(table, "stt");
   openai.Bind(table, "stt");

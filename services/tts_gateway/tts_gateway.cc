@@ -174,6 +174,8 @@ void TtsGatewayConfig::Bind(config::Table& table) {
   table.Text("tts.espeak", &espeak, "The espeak-ng program: a path, or a name in PATH");
   table.Duration("tts.idle_timeout", &idle_timeout, absl::Seconds(1), absl::Hours(24),
                  "Streams with nothing to speak for so long are closed");
+  table.Duration("tts.max_stream_time", &max_stream_time, absl::Seconds(1), absl::Hours(24 * 7),
+                 "Streams that are open for so long are closed");
   shared.Bind(table, "tts");
   table.Text("tts.cache_dir", &cache_dir,
              "Folder for recorded speech, found by all replicas through redis.address; none: every "
