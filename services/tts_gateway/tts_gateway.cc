@@ -222,7 +222,7 @@ int Run(const TtsGatewayConfig& config, service::Context& context,
   if (!provider->base_url.empty()) {
     engines::OpenAiTtsOptions remote;
     remote.base_url = provider->base_url;
-    remote.key = provider->key;
+    remote.keys = provider->keys();
     remote.default_model = provider->model;
     remote.first_audio_timeout = config.openai_first_audio;
     remote.default_voice = config.openai_voice;
