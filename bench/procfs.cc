@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <sstream>
 #include <string>
+#include <system_error>
 
 namespace parley::bench {
 namespace {
@@ -62,8 +64,14 @@ double CpuSeconds(const std::vector<pid_t>& pids) {
 std::vector<pid_t> Tree(pid_t root) {
   std::vector<pid_t> all = {root};
   for (size_t i = 0; i < all.size(); ++i) {
-    std::ifstream tasks(fmt::format("/proc/{0}/task/{0}/children", all[i]));
-    for (pid_t child = 0; tasks >> child;) all.push_back(child);
+    // A child is its thread's that started it.
+    std::error_code gone;
+    std::filesystem::directory_iterator threads(fmt::format("/proc/{}/task", all[i]), gone);
+    for (; threads != std::filesystem::directory_iterator(); threads.increment(gone)) {
+      std::ifstream children(threads->path() / "children");
+      for (pid_t child = 0; children >> child;) all.push_back(child);
+      if (gone) break;
+    }
   }
   return all;
 }

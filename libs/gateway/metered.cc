@@ -30,8 +30,14 @@ class Books {
   // Null: nothing is limited.
   absl::StatusOr<Permit> Admit(const Caller& caller, int64_t tokens,
                                const Cancellation& cancel) const {
-    if (!remote_ || meter_.budget == nullptr) return Permit();
-    return meter_.budget->Acquire(caller.project, tokens, cancel);
+    if (!remote_) return Permit();
+    Budget* budget = meter_.budget;
+    if (meter_.own_budgets != nullptr) {
+      const auto own = meter_.own_budgets->find(caller.project);
+      if (own != meter_.own_budgets->end()) budget = own->second;
+    }
+    if (budget == nullptr) return Permit();
+    return budget->Acquire(caller.project, tokens, cancel);
   }
   void Charge(const Caller& caller, std::string_view unit, int64_t amount) const {
     if (meter_.ledger != nullptr)
@@ -171,14 +177,15 @@ absl::StatusOr<std::unique_ptr<speech::TtsStream>> MeteredTts::Open(
 // ---- language models ----
 
 // Four bytes are about a token; what a model answers in a call is short.
-constexpr int64_t kBytesPerToken = 4;
+constexpr size_t kBytesPerToken = 4;
 constexpr int64_t kAnswerTokens = 150;
+constexpr size_t kImageTokens = 765;  // what OpenAI counts for one of 1024 x 1024
 
 int64_t GuessTokens(const speech::ChatPrompt& prompt) {
   size_t bytes = 0;
   for (const speech::ChatItem& item : prompt.items) {
     if (const auto* message = std::get_if<speech::ChatMessage>(&item)) {
-      bytes += message->text.size();
+      bytes += message->text.size() + message->images.size() * kImageTokens * kBytesPerToken;
     } else if (const auto* call = std::get_if<speech::ChatToolCall>(&item)) {
       bytes += call->arguments_json.size() + call->name.size();
     } else {
@@ -187,7 +194,7 @@ int64_t GuessTokens(const speech::ChatPrompt& prompt) {
   }
   for (const speech::ChatTool& tool : prompt.tools)
     bytes += tool.description.size() + tool.parameters_json.size();
-  return static_cast<int64_t>(bytes) / kBytesPerToken +
+  return static_cast<int64_t>(bytes / kBytesPerToken) +
          prompt.config.max_tokens.value_or(kAnswerTokens);
 }
 

@@ -3,7 +3,9 @@
 // what they use written down.
 #include <prometheus/counter.h>
 
+#include <map>
 #include <memory>
+#include <string>
 
 #include "speech/llm.h"
 #include "speech/realtime.h"
@@ -17,6 +19,8 @@ namespace parley::gateway {
 // Outlives the engines it is given to.
 struct Meter {
   speech_redis::Budget* budget = nullptr;  // none: as much as the engine itself can
+  // In its place, of projects with a key of their own; null: there are none.
+  const std::map<std::string, speech_redis::Budget*, std::less<>>* own_budgets = nullptr;
   speech_redis::Ledger* ledger = nullptr;  // none: nothing is written down
   prometheus::Counter* capped = nullptr;   // counts what a cap stops
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -9,6 +10,21 @@
 #include "base/strings.h"
 
 namespace parley::gateway {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::StatusOr<std::string> ReadKey(const std::string& path, std::string_view kind) {
+  std::ifstream file(path);
+  if (!file)
+    return InvalidArgument("the key file {} of a provider of {} cannot be read", path, kind);
+  std::stringstream text;
+  text << file.rdbuf();
+  return std::string(Trim(text.str()));
+}
+
+}  // namespace
 
 void BindLimits(config::Table& table, std::string_view prefix, speech_redis::BudgetLimits& limits) {
   table.Int(fmt::format("{}.max_streams", prefix), &limits.streams, 0, 100'000,
@@ -34,6 +50,8 @@ void ProviderConfig::Bind(config::Table& table, std::string_view kind, const Pro
   table.NotAFlag();
   table.AlsoFromEnv(names.key_variable);
   table.Text(prefix + ".key_file", &key_file, "File that holds its key");
+  table.Text(prefix + ".project_keys", &project_keys,
+             "Folder with keys of projects that have their own: a file each, named as the project");
   table.Text(prefix + ".model", &model, "Model of requests that name none");
   BindLimits(table, prefix, limits);
 }
@@ -41,15 +59,31 @@ void ProviderConfig::Bind(config::Table& table, std::string_view kind, const Pro
 absl::StatusOr<ProviderConfig> ProviderConfig::Resolve(std::string_view kind) const {
   ProviderConfig resolved = *this;
   while (resolved.base_url.ends_with('/')) resolved.base_url.pop_back();
-  if (key_file.empty()) return resolved;
-  std::ifstream file(key_file);
-  if (!file) {
-    return InvalidArgument("the key file {} of a provider of {} cannot be read", key_file, kind);
+  if (!key_file.empty()) {
+    PARLEY_ASSIGN_OR_RETURN(resolved.key, ReadKey(key_file, kind));
   }
-  std::stringstream text;
-  text << file.rdbuf();
-  resolved.key = std::string(Trim(text.str()));
+  if (project_keys.empty()) return resolved;
+  std::error_code error;
+  fs::directory_iterator files(project_keys, error);
+  if (error) {
+    return InvalidArgument("the folder {} with keys of projects for {} cannot be read: {}",
+                           project_keys, kind, error.message());
+  }
+  for (const fs::directory_entry& file : files) {
+    const std::string project = file.path().filename();
+    // A mounted secret holds its versions beside the links to their files.
+    if (project.starts_with('.') || !file.is_regular_file()) continue;
+    PARLEY_ASSIGN_OR_RETURN(std::string own, ReadKey(file.path(), kind));
+    if (own.empty()) return InvalidArgument("the key file {} is empty", file.path().string());
+    resolved.own_keys[project] = std::move(own);
+  }
   return resolved;
+}
+
+speech::ProviderKeys ProviderConfig::keys() const {
+  speech::ProviderKeys keys(key);
+  keys.own = own_keys;
+  return keys;
 }
 
 }  // namespace parley::gateway

@@ -77,7 +77,24 @@ absl::StatusOr<std::unique_ptr<Shared>> Shared::Create(std::string kind, const S
 }
 
 absl::StatusOr<Meter> Shared::MeterOf(std::string_view name, const ProviderConfig& provider) {
-  return MakeMeter(name, provider.base_url + "\n" + provider.key, provider.limits);
+  const auto account = [&provider](const std::string& key) {
+    return provider.base_url + "\n" + key;
+  };
+  PARLEY_ASSIGN_OR_RETURN(Meter meter, MakeMeter(name, account(provider.key), provider.limits));
+  if (meter.budget == nullptr || provider.own_keys.empty()) return meter;
+  // Of one key there is one budget.
+  std::map<std::string, speech_redis::Budget*> by_key = {{provider.key, meter.budget}};
+  auto& own = by_project_.emplace_back();
+  for (const auto& [project, key] : provider.own_keys) {
+    speech_redis::Budget*& budget = by_key[key];
+    if (budget == nullptr) {
+      own_.push_back(MakeBudget(name, account(key), provider.limits, nullptr));
+      budget = own_.back().get();
+    }
+    own[project] = budget;
+  }
+  meter.own_budgets = &own;
+  return meter;
 }
 
 absl::StatusOr<Meter> Shared::MeterOf(std::string_view name, const WyomingConfig& provider) {
@@ -86,22 +103,34 @@ absl::StatusOr<Meter> Shared::MeterOf(std::string_view name, const WyomingConfig
 
 absl::StatusOr<Meter> Shared::MakeMeter(std::string_view name, const std::string& account,
                                         const speech_redis::BudgetLimits& limits) {
-  if (!limits.any()) return Meter{nullptr, ledger_.get(), &capped_};
+  Meter meter;
+  meter.ledger = ledger_.get();
+  meter.capped = &capped_;
+  if (!limits.any()) return meter;
   if (pool_ == nullptr) {
     return InvalidArgument("the limits of {}.{} are shared by all replicas and need redis.address",
                            kind_, name);
   }
+  BudgetMetrics& metrics = metrics_.emplace_back(context_.registry(), name, limits);
+  auto& budget = budgets_[std::string(name)];
+  budget = MakeBudget(name, account, limits, &metrics);
+  meter.budget = budget.get();
+  return meter;
+}
+
+std::unique_ptr<speech_redis::Budget> Shared::MakeBudget(std::string_view name,
+                                                         const std::string& account,
+                                                         const speech_redis::BudgetLimits& limits,
+                                                         BudgetMetrics* metrics) {
   speech_redis::BudgetOptions options;
   options.provider = fmt::format("{}:{}:{}", kind_, name, DigestOf(account));
   options.limits = limits;
   options.wait = budget_wait_;
-  BudgetMetrics& metrics = metrics_.emplace_back(context_.registry(), name, limits);
-  options.told = [&metrics](const speech_redis::BudgetStats& stats) { metrics.Tell(stats); };
-  auto& budget = budgets_[std::string(name)];
-  budget = std::make_unique<speech_redis::Budget>(
+  if (metrics != nullptr)
+    options.told = [metrics](const speech_redis::BudgetStats& stats) { metrics->Tell(stats); };
+  return std::make_unique<speech_redis::Budget>(
       *pool_, replica_, std::move(options),
       [this](std::string_view project) { return WeightOf(context_, project); }, context_.log());
-  return Meter{budget.get(), ledger_.get(), &capped_};
 }
 
 }  // namespace parley::gateway

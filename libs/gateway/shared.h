@@ -43,11 +43,16 @@ class Shared {
                                                         speech::Breakers& breakers);
   ~Shared();
 
-  // Of the engine `name`; its budget is that of the provider's address and key.
+  // Of the engine `name`; its budget is that of the provider's address and key: projects with a key
+  // of their own have each its limits, by themselves.
   //   InvalidArgument  limits without Redis
   absl::StatusOr<Meter> MeterOf(std::string_view name, const ProviderConfig& provider);
   absl::StatusOr<Meter> MeterOf(std::string_view name, const WyomingConfig& provider);
-  Meter MeterOfEmbedded() { return {nullptr, ledger_.get(), nullptr}; }
+  Meter MeterOfEmbedded() {
+    Meter meter;
+    meter.ledger = ledger_.get();
+    return meter;
+  }
 
   // Null without Redis.
   redis::Pool* redis() { return pool_.get(); }
@@ -63,6 +68,10 @@ class Shared {
   Shared(std::string kind, service::Context& context);
   absl::StatusOr<Meter> MakeMeter(std::string_view name, const std::string& account,
                                   const speech_redis::BudgetLimits& limits);
+  std::unique_ptr<speech_redis::Budget> MakeBudget(std::string_view name,
+                                                   const std::string& account,
+                                                   const speech_redis::BudgetLimits& limits,
+                                                   BudgetMetrics* metrics);
 
   const std::string kind_;
   service::Context& context_;
@@ -74,6 +83,8 @@ class Shared {
   prometheus::Counter& capped_;       // parley_spend_cap_refused_total
   std::list<BudgetMetrics> metrics_;  // of budgets_, which tell them
   std::map<std::string, std::unique_ptr<speech_redis::Budget>, std::less<>> budgets_;
+  std::list<std::unique_ptr<speech_redis::Budget>> own_;  // of projects' keys
+  std::list<std::map<std::string, speech_redis::Budget*, std::less<>>> by_project_;  // of an engine
 };
 
 }  // namespace parley::gateway

@@ -1,17 +1,24 @@
 #include "speech/tts.h"
 
+#include <algorithm>
+
 #include "base/status.h"
 
 namespace parley::speech {
 
+TtsConfig With(TtsConfig config, const Prosody& prosody) {
+  if (prosody == Prosody()) return config;
+  config.rate = std::clamp(config.rate * prosody.rate, kSlowest, kFastest);
+  config.pitch = std::clamp(config.pitch * prosody.pitch, kSlowest, kFastest);
+  return config;
+}
+
 absl::Status CheckTtsConfig(const TtsConfig& config) {
-  constexpr double kLow = 0.5;
-  constexpr double kHigh = 2;
   // Written so that NaN is refused too.
-  if (!(config.rate >= kLow && config.rate <= kHigh))
-    return InvalidArgument("rate {} is out of range: {} to {}", config.rate, kLow, kHigh);
-  if (!(config.pitch >= kLow && config.pitch <= kHigh))
-    return InvalidArgument("pitch {} is out of range: {} to {}", config.pitch, kLow, kHigh);
+  if (!(config.rate >= kSlowest && config.rate <= kFastest))
+    return InvalidArgument("rate {} is out of range: {} to {}", config.rate, kSlowest, kFastest);
+  if (!(config.pitch >= kSlowest && config.pitch <= kFastest))
+    return InvalidArgument("pitch {} is out of range: {} to {}", config.pitch, kSlowest, kFastest);
   return absl::OkStatus();
 }
 

@@ -27,6 +27,18 @@ struct TtsConfig {
   Caller caller;
 };
 
+inline constexpr double kSlowest = 0.5;  // of rate and pitch
+inline constexpr double kFastest = 2;
+
+// How a part of a text differs from the rest: times the config's own, within its ranges.
+struct Prosody {
+  double rate = 1;
+  double pitch = 1;
+  bool operator==(const Prosody&) const = default;
+};
+// The config of a voice that speaks so.
+TtsConfig With(TtsConfig config, const Prosody& prosody);
+
 // InvalidArgument when rate or pitch is out of range.
 absl::Status CheckTtsConfig(const TtsConfig& config);
 // NotFound with reason UNKNOWN_VOICE, naming the known ones.

@@ -274,7 +274,9 @@ absl::Status TtsChain::OpenOne(size_t index) {
   const bool guarded = !found->embedded();
   if (guarded && !breakers_.Allow(KeyOf(index)))
     return Unavailable("{} failed lately and is not asked for now", config.engine);
-  absl::StatusOr<std::unique_ptr<TtsStream>> opened = found->Open(config);
+  absl::StatusOr<std::unique_ptr<TtsStream>> opened = found->Open(With(config, prosody_));
+  if (absl::IsInvalidArgument(opened.status()) && prosody_ != Prosody())
+    opened = found->Open(config);
   if (guarded && !opened.ok()) breakers_.Report(KeyOf(index), opened.status());
   PARLEY_RETURN_IF_ERROR(opened.status());
   const int rate_hz = sample_rate_hz_ == 0 ? (*opened)->sample_rate_hz() : sample_rate_hz_;
@@ -318,9 +320,10 @@ std::optional<TtsChain::Border> TtsChain::FindBorder(std::string_view sentence,
   const double reference_ms =
       1000.0 * static_cast<double>(reference.samples.size()) / reference.rate_hz;
   const auto pace = letter_ms_.find(index_);
-  const double slower = pace == letter_ms_.end()
-                            ? 0
-                            : pace->second * static_cast<double>(sentence.size()) / reference_ms;
+  const double slower =
+      pace == letter_ms_.end()
+          ? 0
+          : pace->second * static_cast<double>(sentence.size()) / reference_ms / prosody_.rate;
   const std::vector<int32_t> starts =
       AlignWords({reference.samples, reference.rate_hz}, reference.words, progress.heard(), slower);
   if (starts.empty()) return std::nullopt;
@@ -328,7 +331,11 @@ std::optional<TtsChain::Border> TtsChain::FindBorder(std::string_view sentence,
 }
 
 absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
-                             const Cancellation& cancel) {
+                             const Cancellation& cancel, const Prosody& prosody) {
+  if (prosody != prosody_) {
+    prosody_ = prosody;
+    stream_.reset();
+  }
   if (stream_ == nullptr) PARLEY_RETURN_IF_ERROR(Open());
   TryPreferred();
   ChainErrors errors;
@@ -391,7 +398,7 @@ absl::Status TtsChain::Speak(std::string_view sentence, const TtsSink& sink,
 
 void TtsChain::LearnFrom(const Progress& progress, std::string_view said) {
   // Of a short sentence the pauses at its ends are most.
-  if (said.size() >= kTellingLetters) {
+  if (said.size() >= kTellingLetters && prosody_ == Prosody()) {
     const double ms =
         static_cast<double>(progress.received_ms()) / static_cast<double>(said.size());
     const auto [known, first] = letter_ms_.try_emplace(index_, ms);

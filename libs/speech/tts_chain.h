@@ -72,8 +72,10 @@ class TtsChain {
   size_t serving() const { return index_; }  // its place in `voices`
 
   // As TtsStream::Speak; an error (but Cancelled) means that the whole chain has failed. Word times
-  // count from the start of the sentence, whoever says it.
-  absl::Status Speak(std::string_view sentence, const TtsSink& sink, const Cancellation& cancel);
+  // count from the start of the sentence, whoever says it. A voice that cannot speak so (`prosody`)
+  // speaks as it can.
+  absl::Status Speak(std::string_view sentence, const TtsSink& sink, const Cancellation& cancel,
+                     const Prosody& prosody = {});
 
  private:
   class Progress;
@@ -102,6 +104,7 @@ class TtsChain {
   int sample_rate_hz_ = 0;
   std::map<size_t, double> letter_ms_;  // by voice: how long a letter takes, lately
   std::map<size_t, int64_t> pause_us_;  // by voice: its longest pause inside a sentence, lately
+  Prosody prosody_;                     // of stream_
   std::unique_ptr<TtsStream> stream_;
   std::optional<audio::Resampler> resampler_;
 };

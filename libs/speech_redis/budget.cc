@@ -66,7 +66,9 @@ absl::Status Budget::Full() {
 
 absl::StatusOr<std::unique_ptr<Budget::Permit>> Budget::Acquire(
     const std::string& project, int64_t tokens, const speech::Cancellation& cancel) {
-  const int64_t until_us = NowUs() + absl::ToInt64Microseconds(options_.wait);
+  const int64_t begun_us = NowUs();
+  const int64_t until_us = begun_us + absl::ToInt64Microseconds(options_.wait);
+  const int64_t asked_until_us = begun_us + absl::ToInt64Microseconds(kLongestExchange);
   Waiter waiter;
   waiter.tokens = std::max<int64_t>(tokens, 0);
   MutexLock lock(&mutex_);
@@ -74,11 +76,14 @@ absl::StatusOr<std::unique_ptr<Budget::Permit>> Budget::Acquire(
     ++stats_.refused;
     return Full();
   }
+  waiter.number = ++last_waiter_;
   projects_[project].waiting.push_back(&waiter);
   dirty_ = true;
   changed_.SignalAll();
   while (!waiter.granted && !stop_ && !cancel.cancelled()) {
-    const int64_t left_us = until_us - NowUs();
+    // Nobody is sent away before anybody was asked, however short the wait.
+    const int64_t left_us =
+        (waiter.answered ? until_us : std::max(until_us, asked_until_us)) - NowUs();
     if (left_us <= 0) break;
     waiter.wake.WaitFor(&mutex_, std::min(absl::Microseconds(left_us), kCancelCheck));
   }
@@ -156,6 +161,7 @@ void Budget::Run() {
         log_.Error("a budget cannot be kept",
                    {{"provider", options_.provider}, {"error", Message(reply.status())}});
       GrantAlone();
+      TellAnswered(asked.last_waiter);
       // An exchange that fails may have taken its whole time-out.
       last_us = NowUs();
     }
@@ -176,6 +182,7 @@ void Budget::Run() {
 Budget::Asked Budget::Snapshot() {
   Asked asked;
   asked.corrections = std::exchange(corrections_, {});
+  asked.last_waiter = last_waiter_;
   const BudgetLimits& limits = options_.limits;
   asked.arguments = {replica_,
                      std::to_string(absl::ToInt64Milliseconds(options_.lease)),
@@ -225,6 +232,16 @@ void Budget::Apply(const Asked& asked, const redis::Reply& reply) {
     }
   }
   owned_ = Held();
+  TellAnswered(asked.last_waiter);
+}
+
+void Budget::TellAnswered(uint64_t last_waiter) {
+  for (auto& [name, project] : projects_) {
+    for (Waiter* waiter : project.waiting) {
+      if (waiter->number > last_waiter || std::exchange(waiter->answered, true)) continue;
+      waiter->wake.SignalAll();
+    }
+  }
 }
 
 void Budget::Grant(Project& project, int64_t second, int64_t cost) {

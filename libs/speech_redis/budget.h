@@ -46,7 +46,8 @@ struct BudgetOptions {
   // What a replica that died held is free after this.
   absl::Duration lease = absl::Milliseconds(1500);
   absl::Duration heartbeat = absl::Milliseconds(400);  // less than half of the lease
-  absl::Duration wait = absl::Milliseconds(500);       // of Acquire, at most
+  // Of Acquire, at most; but Redis is always asked once (at most kLongestExchange).
+  absl::Duration wait = absl::Milliseconds(500);
   size_t max_waiting = 4096;
   // Hears where things stand, at least with each heartbeat, on the budget's own thread: must not
   // block, nor call the budget. None: nobody does.
@@ -86,7 +87,8 @@ class Budget {
          log::Logger log);
   ~Budget();
 
-  // Blocks until there is a place, at most `wait`; 1 ms when nobody else asks. `tokens`: a guess.
+  // Blocks until there is a place, at most `wait`; 1 ms when nobody else asks. With a `wait` of 0
+  // whoever finds no place at once gets none. `tokens`: a guess.
   //   ResourceExhausted  no place (reason BUDGET_FULL, metadata provider, retry_after_ms)
   //   Cancelled          `cancel` fired
   absl::StatusOr<std::unique_ptr<Permit>> Acquire(const std::string& project, int64_t tokens,
@@ -97,7 +99,9 @@ class Budget {
  private:
   struct Waiter {
     int64_t tokens = 0;
+    uint64_t number = 0;
     bool granted = false;
+    bool answered = false;  // Redis, or who stands in for it, had the choice
     int64_t second = 0;
     int64_t charged = 0;
     CondVar wake;
@@ -111,13 +115,19 @@ class Budget {
     std::vector<std::string> projects;
     std::vector<int64_t> costs;
     std::vector<std::pair<int64_t, int64_t>> corrections;
+    uint64_t last_waiter = 0;  // asked for, as all before
   };
+  // An exchange with a Redis that does not answer ends by its own deadline; this bounds what a
+  // caller with no time to wait sees of it.
+  static constexpr absl::Duration kLongestExchange = absl::Milliseconds(250);
 
   void Run();
   Asked Snapshot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Apply(const Asked& asked, const redis::Reply& reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Redis is away.
   void GrantAlone() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Those who were asked for and got nothing know it now.
+  void TellAnswered(uint64_t last_waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Grant(Project& project, int64_t second, int64_t cost) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool RateAllows(int64_t tokens, int64_t now_us) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(const std::string& project);
@@ -141,7 +151,8 @@ class Budget {
   std::vector<std::pair<int64_t, int64_t>> corrections_
       ABSL_GUARDED_BY(mutex_);  // second, tokens to add
   std::deque<std::pair<int64_t, int64_t>> lately_
-      ABSL_GUARDED_BY(mutex_);                      // of this replica: when (µs), tokens
+      ABSL_GUARDED_BY(mutex_);  // of this replica: when (µs), tokens
+  uint64_t last_waiter_ ABSL_GUARDED_BY(mutex_) = 0;
   int owned_ ABSL_GUARDED_BY(mutex_) = 0;           // as Redis last knew it
   int64_t reached_us_ ABSL_GUARDED_BY(mutex_) = 0;  // 0: never
   Stats stats_ ABSL_GUARDED_BY(mutex_);

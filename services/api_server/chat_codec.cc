@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "registry/definition.h"
+#include "speech/llm.h"
 
 namespace parley::api_server {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxMessages = 10'000;
 constexpr size_t kMaxTools = 256;
+constexpr size_t kMaxStops = 4;
 constexpr int kMaxTokens = 100'000;
 constexpr size_t kMaxCallBytes = 3 << 20;  // gateways take messages of 4 MiB
 constexpr std::string_view kAgents = "agents/";
@@ -35,23 +37,40 @@ absl::Status BadMessage(size_t index, std::string_view why) {
   return InvalidArgument("messages[{}] {}", index, why);
 }
 
-// A text, or parts that are all text.
-absl::StatusOr<std::string> Content(const Json& message, size_t index) {
+absl::Status ReadImage(const Json& part, size_t index, llm::v1::Message& out) {
+  const auto it = part.find("image_url");
+  if (it == part.end() || !it->is_object() || Text(*it, "url").empty())
+    return BadMessage(index, "has a picture without image_url.url");
+  llm::v1::Image& image = *out.add_images();
+  image.set_url(Text(*it, "url"));
+  image.set_detail(Text(*it, "detail"));
+  const absl::Status checked = speech::CheckImage({image.url(), image.detail()});
+  return checked.ok() ? checked : BadMessage(index, Message(checked));
+}
+
+// A text, or parts that are texts and, of a user, pictures: these come after all text.
+absl::Status ReadContent(const Json& message, size_t index, llm::v1::Message& out) {
   const auto it = message.find("content");
-  if (it == message.end() || it->is_null()) return std::string();
-  if (it->is_string()) return it->get<std::string>();
+  if (it == message.end() || it->is_null()) return absl::OkStatus();
+  if (it->is_string()) {
+    out.set_text(it->get<std::string>());
+    return absl::OkStatus();
+  }
   if (!it->is_array()) return BadMessage(index, "has a content that is neither text nor parts");
-  std::string text;
   for (const Json& part : *it) {
+    if (part.is_object() && Text(part, "type") == "image_url" && out.role() == "user") {
+      PARLEY_RETURN_IF_ERROR(ReadImage(part, index, out));
+      continue;
+    }
     if (!part.is_object() || Text(part, "type") != "text" || !part.contains("text") ||
         !part["text"].is_string()) {
       return BadMessage(index,
-                        "has a part that is not text: sound and pictures are not heard or "
-                        "seen here");
+                        "has a part that is neither text nor, of a user, an image_url: sound and "
+                        "files are not heard or read here");
     }
-    text += part["text"].get<std::string>();
+    *out.mutable_text() += part["text"].get<std::string>();
   }
-  return text;
+  return absl::OkStatus();
 }
 
 absl::Status ReadCalls(const Json& message, size_t index, std::map<std::string, std::string>& names,
@@ -84,22 +103,22 @@ absl::Status ReadMessages(const Json& messages, llm::v1::ChatRequest& out) {
     const Json& message = messages[i];
     if (!message.is_object()) return BadMessage(i, "is not an object");
     std::string role = Text(message, "role");
-    PARLEY_ASSIGN_OR_RETURN(std::string content, Content(message, i));
+    if (role == "developer") role = "system";
+    llm::v1::Message said;
+    said.set_role(role);
+    PARLEY_RETURN_IF_ERROR(ReadContent(message, i, said));
     if (role == "tool") {
       llm::v1::ToolResult& result = *out.add_items()->mutable_tool_result();
       result.set_call_id(Text(message, "tool_call_id"));
       result.set_name(names[result.call_id()]);
-      result.set_output(std::move(content));
+      result.set_output(said.text());
       if (result.name().empty()) return BadMessage(i, "answers a tool call that was not made");
       continue;
     }
-    if (role == "developer") role = "system";
     if (role != "system" && role != "user" && role != "assistant")
       return BadMessage(i, "has a role that is not system, developer, user, assistant or tool");
-    if (!content.empty() || role != "assistant") {
-      out.add_items()->mutable_message()->set_role(role);
-      out.mutable_items(out.items_size() - 1)->mutable_message()->set_text(std::move(content));
-    }
+    if (!said.text().empty() || role != "assistant")
+      *out.add_items()->mutable_message() = std::move(said);
     if (role == "assistant") PARLEY_RETURN_IF_ERROR(ReadCalls(message, i, names, out));
   }
   return absl::OkStatus();
@@ -168,6 +187,42 @@ absl::Status ReadModel(const Json& body, ChatRequest& out) {
   return absl::OkStatus();
 }
 
+absl::Status ReadFormat(const Json& body, llm::v1::ChatRequest& out) {
+  const auto it = body.find("response_format");
+  if (it == body.end() || it->is_null()) return absl::OkStatus();
+  const std::string type = it->is_object() ? Text(*it, "type") : std::string();
+  if (type == "text") return absl::OkStatus();
+  llm::v1::ResponseFormat& format = *out.mutable_response_format();
+  if (type == "json_object") {
+    format.set_kind(llm::v1::ResponseFormat::KIND_JSON_OBJECT);
+    return absl::OkStatus();
+  }
+  const auto schema = it->is_object() ? it->find("json_schema") : it->end();
+  if (type != "json_schema" || schema == it->end() || !schema->is_object() ||
+      Text(*schema, "name").empty() || !schema->contains("schema")) {
+    return InvalidArgument(
+        "the body: response_format must be text, json_object, or json_schema with a name and a "
+        "schema");
+  }
+  format.set_kind(llm::v1::ResponseFormat::KIND_JSON_SCHEMA);
+  format.set_json_schema(Dump(*schema));
+  return absl::OkStatus();
+}
+
+// What is in it is the gateway's to judge.
+absl::Status ReadStop(const Json& body, llm::v1::ChatRequest& out) {
+  const auto it = body.find("stop");
+  if (it == body.end() || it->is_null()) return absl::OkStatus();
+  const Json list = it->is_array() ? *it : Json::array({*it});
+  if (list.size() > kMaxStops)
+    return InvalidArgument("the body: more than {} stop sequences", kMaxStops);
+  for (const Json& one : list) {
+    if (!one.is_string()) return InvalidArgument("the body: stop must be text or a list of texts");
+    out.add_stop(one.get<std::string>());
+  }
+  return absl::OkStatus();
+}
+
 // Wishes that would change the answer, and are not fulfilled here.
 absl::Status RefuseOther(const Json& body) {
   const auto given = [&body](const char* name) {
@@ -176,16 +231,12 @@ absl::Status RefuseOther(const Json& body) {
   };
   if (const Json n = given("n"); !n.is_null() && n != 1)
     return InvalidArgument("the body: n must be 1");
-  if (const Json format = given("response_format");
-      !format.is_null() && (!format.is_object() || Text(format, "type") != "text")) {
-    return InvalidArgument("the body: response_format must be text");
-  }
   if (const Json modalities = given("modalities");
       !modalities.is_null() && modalities != Json::array({"text"})) {
     return InvalidArgument("the body: modalities must be text alone");
   }
   if (given("logprobs") == true) return InvalidArgument("the body: logprobs are not told here");
-  for (const char* name : {"audio", "functions", "function_call", "stop"}) {
+  for (const char* name : {"audio", "functions", "function_call"}) {
     if (!given(name).is_null()) return InvalidArgument("the body: {} is not served here", name);
   }
   return absl::OkStatus();
@@ -215,9 +266,12 @@ absl::StatusOr<ChatRequest> ReadChat(std::string_view text) {
   PARLEY_RETURN_IF_ERROR(
       ReadMessages(body.contains("messages") ? body["messages"] : Json(), out.call));
   PARLEY_RETURN_IF_ERROR(ReadTools(body, out.call));
+  PARLEY_RETURN_IF_ERROR(ReadFormat(body, out.call));
+  PARLEY_RETURN_IF_ERROR(ReadStop(body, out.call));
   PARLEY_RETURN_IF_ERROR(RefuseOther(body));
   if (out.call.ByteSizeLong() > kMaxCallBytes)
-    return InvalidArgument("the body: messages and tools of more than {} bytes", kMaxCallBytes);
+    return InvalidArgument("the body: messages, pictures and tools of more than {} bytes",
+                           kMaxCallBytes);
   const auto flag = [](const Json& object, const char* name) {
     const auto it = object.find(name);
     return it != object.end() && it->is_boolean() && it->get<bool>();

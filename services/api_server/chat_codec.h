@@ -21,7 +21,7 @@ struct ChatRequest {
 };
 
 // Fields that change nothing here are read over, as that API's clients expect; what asks for
-// something else than one answer in text and tool calls is refused by name.
+// something else than one answer in text (or JSON) and tool calls is refused by name.
 //   InvalidArgument
 absl::StatusOr<ChatRequest> ReadChat(std::string_view body);
 

@@ -168,6 +168,8 @@ void AddChatRoutes(Backend& backend, std::vector<Route>& routes) {
                       "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
                       "tools": {"type": "array", "items": {"type": "object"}},
                       "tool_choice": {},
+                      "response_format": {"type": "object"},
+                      "stop": {},
                       "temperature": {"type": "number", "minimum": 0, "maximum": 2},
                       "max_tokens": {"type": "integer", "minimum": 1, "maximum": 100000},
                       "stream": {"type": "boolean"}, "stream_options": {"type": "object"}}})json"),

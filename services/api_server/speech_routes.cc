@@ -56,6 +56,7 @@ absl::StatusOr<std::string> SynthesizeAll(Backend& backend, const auth::Claims& 
   voice.set_voice(speech.voice);
   voice.set_rate(static_cast<float>(speech.speed));
   config.set_sample_rate_hz(kSpeechRate);
+  config.set_ssml(true);
   stream->Write(message);
   message.set_text(speech.input);
   stream->Write(message);

@@ -84,7 +84,10 @@ absl::Status ChatCall::AskChain(speech::ChatPrompt prompt) {
                                                     {"session", request_.context().session_id()},
                                                     {"error", Message(done.status())}});
   }
-  return errors.Result();
+  absl::Status failed = errors.Result();
+  // None of the chain's engines can what is wished.
+  if (absl::IsUnimplemented(failed)) return InvalidArgument("{}", Message(failed));
+  return failed;
 }
 
 absl::StatusOr<speech::ChatDone> ChatCall::AskOne(const llm::v1::ModelConfig& model,
@@ -100,16 +103,29 @@ absl::StatusOr<speech::ChatDone> ChatCall::AskOne(const llm::v1::ModelConfig& mo
   span.Set("engine", model.engine());
   span.Set("model", model.model());
   prompt.config = ToConfig(model);
-  const auto sink = [&](speech::ChatPiece piece) {
+  const auto send = [&](speech::ChatPiece piece) {
     if (!std::exchange(sunk_, true)) {
       parts_.metrics.first_piece_seconds(model.engine())
           .Observe(static_cast<double>(Clock::Real().MonotonicMicros() - start_us_) / 1e6);
     }
     return Send(ToProto(std::move(piece)));
   };
+  speech::StopFilter filter(prompt.stop);
+  const auto say = [&](std::string text) {
+    return text.empty() || send(speech::ChatText{std::move(text)});
+  };
+  // An engine that does not stop is heard to its end: what it used is known then.
+  const auto sink = [&](speech::ChatPiece piece) {
+    if (prompt.stop.empty()) return send(std::move(piece));
+    if (const auto* text = std::get_if<speech::ChatText>(&piece))
+      return say(filter.Push(text->text));
+    return say(filter.Flush()) && send(std::move(piece));
+  };
   absl::StatusOr<speech::ChatDone> done = engine->Chat(prompt, sink, cancel_);
   span.Fail(done.status());
   if (done.ok()) {
+    if (filter.stopped() && done->finish_reason == "length") done->finish_reason = "stop";
+    say(filter.Flush());
     span.Set("input_tokens", done->usage.input_tokens);
     span.Set("output_tokens", done->usage.output_tokens);
   }

@@ -9,14 +9,46 @@ namespace {
 
 constexpr int kMaxItems = 10'000;
 constexpr int kMaxTools = 256;
+constexpr int kMaxImages = 16;  // of a message
+constexpr int kMaxStops = 4;
+constexpr size_t kMaxStopBytes = 256;
+constexpr size_t kMaxSchemaBytes = 64 << 10;
+
+absl::StatusOr<speech::ChatMessage> ToMessage(const llm::v1::Message& from) {
+  speech::ChatMessage message{from.role(), from.text(), from.interrupted()};
+  if (from.images_size() > kMaxImages)
+    return InvalidArgument("{} pictures in a message; at most {}", from.images_size(), kMaxImages);
+  if (!from.images().empty() && from.role() != "user")
+    return InvalidArgument("pictures are shown by users, not by \"{}\"", from.role());
+  for (const llm::v1::Image& image : from.images()) {
+    message.images.push_back({image.url(), image.detail()});
+    PARLEY_RETURN_IF_ERROR(speech::CheckImage(message.images.back()));
+  }
+  return message;
+}
+
+absl::StatusOr<speech::ChatFormat> ToFormat(const llm::v1::ResponseFormat& from) {
+  using Kind = speech::ChatFormat::Kind;
+  switch (from.kind()) {
+    case llm::v1::ResponseFormat::KIND_UNSPECIFIED:
+      return speech::ChatFormat();
+    case llm::v1::ResponseFormat::KIND_JSON_OBJECT:
+      return speech::ChatFormat{Kind::kJsonObject, {}};
+    case llm::v1::ResponseFormat::KIND_JSON_SCHEMA:
+      if (from.json_schema().size() > kMaxSchemaBytes)
+        return InvalidArgument("a schema of more than {} bytes", kMaxSchemaBytes);
+      return speech::ChatFormat{Kind::kJsonSchema, from.json_schema()};
+    default:
+      return InvalidArgument("response_format {} is not known", static_cast<int>(from.kind()));
+  }
+}
 
 }  // namespace
 
 absl::StatusOr<speech::ChatItem> ToItem(const llm::v1::ChatItem& item) {
   switch (item.item_case()) {
     case llm::v1::ChatItem::kMessage:
-      return speech::ChatMessage{item.message().role(), item.message().text(),
-                                 item.message().interrupted()};
+      return ToMessage(item.message());
     case llm::v1::ChatItem::kToolCall:
       return speech::ChatToolCall{item.tool_call().call_id(), item.tool_call().name(),
                                   item.tool_call().arguments_json()};
@@ -37,13 +69,22 @@ absl::StatusOr<speech::ChatPrompt> ToPrompt(const llm::v1::ChatRequest& request)
   for (const llm::v1::ChatItem& item : request.items()) {
     absl::StatusOr<speech::ChatItem> one = ToItem(item);
     if (!one.ok()) {
-      return InvalidArgument("item {} of the history is empty", prompt.items.size() + 1);
+      return InvalidArgument("item {} of the history: {}", prompt.items.size() + 1,
+                             Message(one.status()));
     }
     prompt.items.push_back(*std::move(one));
   }
   for (const llm::v1::Tool& tool : request.tools())
     prompt.tools.push_back({tool.name(), tool.description(), tool.parameters_json()});
   prompt.tool_choice = request.tool_choice();
+  if (request.stop_size() > kMaxStops)
+    return InvalidArgument("{} stop sequences; at most {}", request.stop_size(), kMaxStops);
+  for (const std::string& stop : request.stop()) {
+    if (stop.empty() || stop.size() > kMaxStopBytes)
+      return InvalidArgument("a stop sequence must have 1 to {} bytes", kMaxStopBytes);
+    prompt.stop.push_back(stop);
+  }
+  PARLEY_ASSIGN_OR_RETURN(prompt.format, ToFormat(request.response_format()));
   return prompt;
 }
 

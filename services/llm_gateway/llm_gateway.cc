@@ -65,7 +65,7 @@ absl::Status AddEngines(const LlmGatewayConfig& config, gateway::Shared& shared,
   if (!provider.base_url.empty()) {
     engines::OpenAiOptions options;
     options.base_url = provider.base_url;
-    options.key = provider.key;
+    options.keys = provider.keys();
     options.default_model = provider.model;
     options.timeout = config.timeout;
     PARLEY_ASSIGN_OR_RETURN(const gateway::Meter meter, shared.MeterOf("openai", provider));

@@ -23,6 +23,8 @@ absl::Status CheckRate(const char* name, int rate_hz) {
   return InvalidArgument("{} {} is out of range: 8000 to 48000", name, rate_hz);
 }
 
+absl::Status NoPictures() { return InvalidArgument("realtime models are shown no pictures here"); }
+
 }  // namespace
 
 RealtimeCall::RealtimeCall(LlmGatewayParts& parts, std::string bearer)
@@ -59,6 +61,7 @@ absl::Status RealtimeCall::Handle(const llm::v1::RealtimeRequest& request) {
       return absl::OkStatus();
     case Request::kItem: {
       PARLEY_ASSIGN_OR_RETURN(const speech::ChatItem item, ToItem(request.item()));
+      if (!request.item().message().images().empty()) return NoPictures();
       stream_->Add(item);
       return absl::OkStatus();
     }
@@ -100,6 +103,7 @@ absl::Status RealtimeCall::Open(const llm::v1::RealtimeConfig& config) {
   *history.mutable_items() = config.items();
   *history.mutable_tools() = config.tools();
   PARLEY_ASSIGN_OR_RETURN(speech::ChatPrompt prompt, ToPrompt(history));
+  if (speech::HasImages(prompt)) return NoPictures();
   out.model = ToConfig(config.model());
   out.voice = config.voice();
   out.items = std::move(prompt.items);

@@ -1,5 +1,6 @@
 #include "stt_gateway/recognize_session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "audio/pcm.h"
@@ -104,6 +105,7 @@ absl::Status RecognizeSession::Open(const speech::v1::RecognizeConfig& config) {
                           gateway::CallerOf(parts_.context, bearer_, config.context()));
   deadline_ = gateway::DeadlineOf(config.context());
   if (deadline_ <= Clock::Real().Now()) return DeadlineExceeded("the deadline has passed");
+  deadline_ = std::min(deadline_, Clock::Real().Now() + parts_.config.max_stream_time);
   PARLEY_RETURN_IF_ERROR(PrepareAudio(config));
   if (config.engines().empty()) return InvalidArgument("config names no engine");
   if (static_cast<size_t>(config.engines_size()) > kMaxChain)
@@ -278,7 +280,8 @@ void RecognizeSession::Fail(const absl::Status& status) {
 
 void RecognizeSession::Check(absl::Time now) {
   strand().Post([self = Self<RecognizeSession>(), now] {
-    if (self->deadline_ <= now) return self->Fail(DeadlineExceeded("the deadline has passed"));
+    if (self->deadline_ <= now)
+      return self->Fail(DeadlineExceeded("the deadline, or --stt-max-stream-time, has passed"));
     const SttGatewayConfig& config = self->parts_.config;
     if (now - self->last_audio_ > config.idle_timeout) {
       return self->Fail(DeadlineExceeded("no audio for {} s; the stream is closed",

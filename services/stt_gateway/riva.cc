@@ -6,10 +6,10 @@
 #include "audio/pcm_stream.h"
 #include "audio/resample.h"
 #include "audio/vad.h"
-#include "audio/wav.h"
 #include "base/status.h"
 #include "rpc/bidi.h"
 #include "rpc/channel.h"
+#include "stt_gateway/riva_request.h"
 
 namespace parley {
 namespace {
@@ -22,49 +22,7 @@ constexpr size_t kThreads = 4;
 constexpr size_t kWaitingCalls = 64;
 constexpr size_t kOutbox = 1024;
 constexpr size_t kPiece = 32 << 10;
-constexpr int kDefaultRateHz = 16'000;
-constexpr int kMaxChannels = 8;
 constexpr absl::Duration kLongest = absl::Minutes(2);
-
-// ---- what was asked ----
-
-absl::StatusOr<RecognizeRequest> ToRequest(const riva::RecognitionConfig& from,
-                                           const std::vector<std::string>& engines, bool interim) {
-  if (from.encoding() != riva::ENCODING_UNSPECIFIED && from.encoding() != riva::LINEAR_PCM)
-    return InvalidArgument("encoding {} is not heard here: LINEAR_PCM, or a WAV file",
-                           static_cast<int>(from.encoding()));
-  if (from.audio_channel_count() < 0 || from.audio_channel_count() > kMaxChannels)
-    return InvalidArgument("audio_channel_count {} is out of range: 1 to {}",
-                           from.audio_channel_count(), kMaxChannels);
-  RecognizeRequest request;
-  speech::v1::RecognizeConfig& config = *request.mutable_config();
-  config.set_sample_rate_hz(from.sample_rate_hertz() == 0 ? kDefaultRateHz
-                                                          : from.sample_rate_hertz());
-  config.set_interim_results(interim);
-  const auto add = [&](const std::string& engine, const std::string& model) {
-    speech::v1::EngineConfig& one = *config.add_engines();
-    one.set_engine(engine);
-    one.set_model(model);
-    one.set_language(from.language_code());
-    for (const riva::SpeechContext& context : from.speech_contexts()) {
-      for (const std::string& phrase : context.phrases()) one.add_phrases(phrase);
-    }
-    const auto grammar = from.custom_configuration().find("grammar");
-    if (grammar != from.custom_configuration().end()) one.set_grammar(grammar->second);
-  };
-  const size_t slash = from.model().find('/');
-  if (!from.model().empty()) {
-    add(from.model().substr(0, slash),
-        slash == std::string::npos ? std::string() : from.model().substr(slash + 1));
-  } else {
-    for (const std::string& engine : engines) add(engine, "");
-  }
-  return request;
-}
-
-int ChannelsOf(const riva::RecognitionConfig& config) {
-  return std::max(config.audio_channel_count(), 1);
-}
 
 // ---- what was heard ----
 
@@ -161,11 +119,11 @@ class Session
     if (inner_ != nullptr)
       return InvalidArgument("streaming_config comes once, as the first message");
     PARLEY_ASSIGN_OR_RETURN(RecognizeRequest request,
-                            ToRequest(config.config(), engines_, config.interim_results()));
+                            ReadRivaConfig(config.config(), engines_, config.interim_results()));
     PARLEY_ASSIGN_OR_RETURN(Endpointer endpointer,
                             Endpointer::Create(request.config().sample_rate_hz()));
     endpointer_.emplace(std::move(endpointer));
-    pcm_.emplace(ChannelsOf(config.config()));
+    pcm_.emplace(RivaChannels(config.config()));
     Inner::Options options;
     options.bearer = bearer_;
     options.outbox_limit = kOutbox;
@@ -233,17 +191,9 @@ absl::Status RecognizeAll(speech::v1::SpeechToTextService::Stub& stub, const std
                           const std::vector<std::string>& engines,
                           const riva::RecognizeRequest& request,
                           riva::RecognizeResponse& response) {
-  PARLEY_ASSIGN_OR_RETURN(RecognizeRequest message, ToRequest(request.config(), engines, false));
-  std::string pcm;
-  if (request.audio().starts_with("RIFF")) {
-    PARLEY_ASSIGN_OR_RETURN(const audio::Wav wav, audio::ParseWav(request.audio()));
-    message.mutable_config()->set_sample_rate_hz(wav.rate_hz);
-    pcm = audio::AsBytes(audio::Channel(wav.samples, wav.channels, 0));
-  } else {
-    PARLEY_ASSIGN_OR_RETURN(pcm,
-                            audio::PcmStream(ChannelsOf(request.config())).Append(request.audio()));
-  }
-  if (pcm.empty()) return InvalidArgument("there is no audio");
+  PARLEY_ASSIGN_OR_RETURN(RecognizeRequest message,
+                          ReadRivaConfig(request.config(), engines, false));
+  PARLEY_ASSIGN_OR_RETURN(const std::string pcm, ReadRivaAudio(request, message));
   const float seconds =
       static_cast<float>(pcm.size()) / 2 / static_cast<float>(message.config().sample_rate_hz());
   grpc::ClientContext context;
@@ -306,7 +256,7 @@ grpc::ServerUnaryReactor* RivaRecognition::GetRivaSpeechRecognitionConfig(
           config.set_model_name(engine.name());
           auto& parameters = *config.mutable_parameters();
           parameters["streaming"] = engine.streaming() ? "True" : "False";
-          parameters["sample_rate"] = std::to_string(kDefaultRateHz);
+          parameters["sample_rate"] = std::to_string(kRivaHearsHz);
           if (!engine.languages().empty()) parameters["language_code"] = engine.languages(0);
         }
         return absl::OkStatus();

@@ -58,7 +58,7 @@ absl::Status AddDeepgram(const SttGatewayConfig& config, gateway::Shared& shared
   if (provider.base_url.empty()) return absl::OkStatus();
   engines::DeepgramOptions remote;
   remote.base_url = provider.base_url;
-  remote.key = provider.key;
+  remote.keys = provider.keys();
   if (!provider.model.empty()) remote.default_model = provider.model;
   PARLEY_ASSIGN_OR_RETURN(const gateway::Meter meter, shared.MeterOf("deepgram", provider));
   PARLEY_ASSIGN_OR_RETURN(auto engine, engines::DeepgramStt::Create(std::move(remote)));
@@ -86,6 +86,8 @@ void SttGatewayConfig::Bind(config::Table& table) {
                  "How long a final may take once the utterance is over");
   table.Duration("stt.idle_timeout", &idle_timeout, absl::Seconds(1), absl::Hours(24),
                  "Streams without audio for so long are closed");
+  table.Duration("stt.max_stream_time", &max_stream_time, absl::Seconds(1), absl::Hours(24 * 7),
+                 "Streams that are open for so long are closed");
   table.Bool("stt.preload", &preload, "Load the embedded models at the start; ready once loaded");
   shared.Bind(table, "stt");
   openai.Bind(table, "stt");
@@ -128,7 +130,7 @@ int Run(const SttGatewayConfig& config, service::Context& context,
   if (!provider->base_url.empty()) {
     engines::OpenAiSttOptions remote;
     remote.base_url = provider->base_url;
-    remote.key = provider->key;
+    remote.keys = provider->keys();
     remote.default_model = provider->model;
     remote.timeout = config.openai_timeout;
     const auto meter = (*shared)->MeterOf("openai", *provider);

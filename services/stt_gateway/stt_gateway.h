@@ -22,6 +22,7 @@ struct SttGatewayConfig {
   absl::Duration open_timeout = absl::Seconds(10);
   absl::Duration final_timeout = absl::Seconds(10);
   absl::Duration idle_timeout = absl::Minutes(10);
+  absl::Duration max_stream_time = absl::Hours(24);
   bool preload = true;
   gateway::SharedConfig shared;
   gateway::ProviderConfig openai;

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "rpc/bidi.h"
 #include "rpc/channel.h"
+#include "tts_gateway/riva_request.h"
 
 namespace parley {
 namespace {
@@ -19,34 +20,7 @@ constexpr size_t kWaitingCalls = 64;
 constexpr size_t kOutbox = 16'384;  // as the gateway's own: a sentence is some 3,000 messages
 constexpr size_t kMaxTexts = 1024;
 constexpr size_t kMaxAudioBytes = 4'000'000;  // a message may hold 4 MiB
-constexpr int kDefaultRateHz = 22'050;
 constexpr absl::Duration kLongest = absl::Minutes(2);
-
-absl::StatusOr<SynthesizeRequest> ToConfig(const riva::SynthesizeSpeechRequest& from,
-                                           const std::vector<std::string>& engines) {
-  if (from.encoding() != riva::ENCODING_UNSPECIFIED && from.encoding() != riva::LINEAR_PCM)
-    return InvalidArgument("encoding {} is not spoken here: LINEAR_PCM",
-                           static_cast<int>(from.encoding()));
-  SynthesizeRequest request;
-  speech::v1::SynthesizeConfig& config = *request.mutable_config();
-  config.set_encoding(speech::v1::AUDIO_ENCODING_PCM16);
-  config.set_sample_rate_hz(from.sample_rate_hz() == 0 ? kDefaultRateHz : from.sample_rate_hz());
-  const auto add = [&](const std::string& engine, const std::string& voice) {
-    speech::v1::VoiceConfig& one = *config.add_voices();
-    one.set_engine(engine);
-    one.set_voice(voice);
-    one.set_language(from.language_code());
-  };
-  const size_t slash = from.voice_name().find('/');
-  if (slash != std::string::npos) {
-    add(from.voice_name().substr(0, slash), from.voice_name().substr(slash + 1));
-  } else {
-    // A voice is one engine's; the others of the chain speak with their own.
-    for (const std::string& engine : engines)
-      add(engine, &engine == &engines.front() ? from.voice_name() : std::string());
-  }
-  return request;
-}
 
 void AddWords(const speech::v1::SynthesizedAudio& audio,
               riva::SynthesizeSpeechResponseMetadata& meta) {
@@ -93,7 +67,7 @@ class Session
     return Pass(std::move(flush));
   }
   absl::Status Open(const riva::SynthesizeSpeechRequest& request) {
-    PARLEY_ASSIGN_OR_RETURN(SynthesizeRequest config, ToConfig(request, engines_));
+    PARLEY_ASSIGN_OR_RETURN(SynthesizeRequest config, ReadRivaVoice(request, engines_));
     Inner::Options options;
     options.bearer = bearer_;
     options.outbox_limit = kMaxTexts;
@@ -134,7 +108,7 @@ absl::Status SynthesizeAll(speech::v1::TextToSpeechService::Stub& stub, const st
                            const riva::SynthesizeSpeechRequest& request,
                            riva::SynthesizeSpeechResponse& response) {
   if (request.text().empty()) return InvalidArgument("there is no text");
-  PARLEY_ASSIGN_OR_RETURN(SynthesizeRequest message, ToConfig(request, engines));
+  PARLEY_ASSIGN_OR_RETURN(SynthesizeRequest message, ReadRivaVoice(request, engines));
   grpc::ClientContext context;
   rpc::SetBearer(context, bearer);
   rpc::SetTimeout(context, kLongest);

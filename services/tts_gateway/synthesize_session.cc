@@ -1,10 +1,12 @@
 #include "tts_gateway/synthesize_session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "tts_gateway/ssml.h"
 
 namespace parley {
 namespace {
@@ -80,6 +82,7 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
                           gateway::CallerOf(parts_.context, bearer_, config.context()));
   deadline_ = gateway::DeadlineOf(config.context());
   if (deadline_ <= Clock::Real().Now()) return DeadlineExceeded("the deadline has passed");
+  deadline_ = std::min(deadline_, Clock::Real().Now() + parts_.config.max_stream_time);
   if (config.voices().empty()) return InvalidArgument("config names no voice");
   if (static_cast<size_t>(config.voices_size()) > kMaxChain)
     return InvalidArgument("a chain of {} voices; at most {}", config.voices_size(), kMaxChain);
@@ -111,6 +114,7 @@ absl::Status SynthesizeSession::Open(const speech::v1::SynthesizeConfig& config)
   remote_ = preferred.ok() && !(*preferred)->embedded();
   if (cached_) version_ = (*preferred)->version();
   language_ = config.voices(0).language();
+  ssml_ = config.ssml();
   parts_.metrics.streams_active.Increment();
   return absl::OkStatus();
 }
@@ -142,19 +146,38 @@ absl::Status SynthesizeSession::OnFlush(uint64_t number) {
   segment.number = number;
   segment.since_us = Clock::Real().MonotonicMicros();
   segment.characters = static_cast<int64_t>(text_.size());
-  speech::SentenceSplitter splitter;
-  std::vector<std::string> sentences = splitter.Push(text_);
-  for (std::string& rest : splitter.Flush()) sentences.push_back(std::move(rest));
-  for (const std::string& sentence : sentences) {
-    std::string spoken = speech::SpokenText(sentence, language_);
-    if (!spoken.empty()) segment.sentences.push_back(std::move(spoken));
-  }
+  PARLEY_ASSIGN_OR_RETURN(segment.sentences, Sentences());
   text_.clear();
   last_segment_ = number;
   parts_.metrics.characters.Increment(static_cast<double>(segment.characters));
   segments_.push_back(std::move(segment));
   Step();
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::deque<SynthesizeSession::Sentence>> SynthesizeSession::Sentences() const {
+  std::vector<SsmlPiece> pieces;
+  if (ssml_ && IsSsml(text_)) {
+    PARLEY_ASSIGN_OR_RETURN(pieces, ParseSsml(text_));
+  } else {
+    pieces.push_back({text_, absl::ZeroDuration(), 1, 1});
+  }
+  std::deque<Sentence> out;
+  for (const SsmlPiece& piece : pieces) {
+    speech::SentenceSplitter splitter;
+    std::vector<std::string> sentences = splitter.Push(piece.text);
+    for (std::string& rest : splitter.Flush()) sentences.push_back(std::move(rest));
+    absl::Duration pause = piece.pause;
+    for (const std::string& sentence : sentences) {
+      std::string spoken = speech::SpokenText(sentence, language_);
+      if (spoken.empty()) continue;
+      out.push_back({std::move(spoken),
+                     std::exchange(pause, absl::ZeroDuration()),
+                     {piece.rate, piece.pitch}});
+    }
+    if (pause > absl::ZeroDuration()) out.push_back({{}, pause, {}});
+  }
+  return out;
 }
 
 void SynthesizeSession::OnCancelled() {
@@ -203,7 +226,7 @@ void SynthesizeSession::Step() {
 
 void SynthesizeSession::SpeakNext() {
   Segment& segment = segments_.front();
-  std::string sentence = std::move(segment.sentences.front());
+  Sentence sentence = std::move(segment.sentences.front());
   segment.sentences.pop_front();
   const int64_t since_us = std::exchange(segment.started, true) ? 0 : segment.since_us;
   speaking_ = true;
@@ -218,13 +241,13 @@ void SynthesizeSession::SpeakNext() {
                   "GATEWAY_FULL", {{"retry_after_ms", "500"}}));
 }
 
-void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t number,
+void SynthesizeSession::Speak(const Sentence& sentence, bool last, uint64_t number,
                               int64_t first_since_us,
                               const std::shared_ptr<speech::Cancellation>& cancel) {
   trace::Span span = parts_.context.tracer().Start("speak", trace::Kind::kServer, trace_);
   const TraceScope scope(span.context());
   span.Set("session_id", session_id_);
-  span.Set("characters", static_cast<int64_t>(sentence.size()));
+  span.Set("characters", static_cast<int64_t>(sentence.text.size()));
   bool refused = false;  // by the outbox
   int64_t waiting_since_us = first_since_us;
   const auto send = [&](std::vector<speech::v1::SynthesizedAudio> messages) {
@@ -244,6 +267,11 @@ void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t n
     }
     return true;
   };
+  if (sentence.pause > absl::ZeroDuration()) {
+    const double samples = absl::ToDoubleSeconds(sentence.pause) * chain_->sample_rate_hz();
+    send(packer_->Add(std::vector<int16_t>(static_cast<size_t>(samples)), {}));
+    packer_->EndSentence();
+  }
   absl::Status status = Say(
       sentence,
       [&](std::span<const int16_t> samples, const std::vector<speech::WordTime>& words) {
@@ -265,26 +293,28 @@ void SynthesizeSession::Speak(const std::string& sentence, bool last, uint64_t n
                  cancelled] { self->OnSpoken(status, engine, last, segment_ms, cancelled); });
 }
 
-absl::Status SynthesizeSession::Say(const std::string& sentence, const speech::TtsSink& sink,
+absl::Status SynthesizeSession::Say(const Sentence& sentence, const speech::TtsSink& sink,
                                     const std::function<bool(const speech::Phrase&)>& play,
                                     const speech::Cancellation& cancel) {
   using Making = std::unique_ptr<SpeechCache::Making>;
-  if (!cached_) return chain_->Speak(sentence, sink, cancel);
+  if (sentence.text.empty() || cancel.cancelled()) return absl::OkStatus();
+  if (!cached_) return chain_->Speak(sentence.text, sink, cancel, sentence.prosody);
   const std::string& project = preferred_.caller.project;
-  SpeechCache::Found found =
-      parts_.cache->Find(project, PhraseDigest(preferred_, version_, sentence), cancel);
+  SpeechCache::Found found = parts_.cache->Find(
+      project, PhraseDigest(speech::With(preferred_, sentence.prosody), version_, sentence.text),
+      cancel);
   if (const auto* hit = std::get_if<SpeechCache::Hit>(&found)) {
     (hit->copied ? parts_.metrics.cache_copied : parts_.metrics.cache_hits).Increment();
     if (speech_redis::Ledger* ledger = parts_.shared.ledger(); ledger != nullptr) {
       ledger->Charge(project, session_id_, speech_redis::units::kTtsCached, preferred_.engine, true,
-                     static_cast<int64_t>(sentence.size()));
+                     static_cast<int64_t>(sentence.text.size()));
     }
     play(*hit->phrase);
     return absl::OkStatus();
   }
   if (!std::holds_alternative<Making>(found)) {
     parts_.metrics.cache_passed.Increment();
-    return chain_->Speak(sentence, sink, cancel);
+    return chain_->Speak(sentence.text, sink, cancel, sentence.prosody);
   }
   const Making making = std::move(std::get<Making>(found));
   parts_.metrics.cache_made.Increment();
@@ -293,14 +323,14 @@ absl::Status SynthesizeSession::Say(const std::string& sentence, const speech::T
   rescues_ = 0;
   bool wanted = true;
   absl::Status status = chain_->Speak(
-      sentence,
+      sentence.text,
       [&](std::span<const int16_t> samples, const std::vector<speech::WordTime>& words) {
         phrase.samples.insert(phrase.samples.end(), samples.begin(), samples.end());
         phrase.words.insert(phrase.words.end(), words.begin(), words.end());
         wanted = sink(samples, words);
         return wanted;
       },
-      cancel);
+      cancel, sentence.prosody);
   // Only what the preferred voice said from beginning to end is what others would have heard.
   const bool whole = status.ok() && wanted && !cancel.cancelled() && rescues_ == 0 &&
                      chain_->serving() == 0 && !phrase.samples.empty();
@@ -373,7 +403,8 @@ void SynthesizeSession::Fail(const absl::Status& status) {
 void SynthesizeSession::Check(absl::Time now) {
   strand().Post([self = Self<SynthesizeSession>(), now] {
     if (self == nullptr || self->closed_) return;
-    if (self->deadline_ <= now) return self->Fail(DeadlineExceeded("the deadline has passed"));
+    if (self->deadline_ <= now)
+      return self->Fail(DeadlineExceeded("the deadline, or --tts-max-stream-time, has passed"));
     const absl::Duration idle = self->parts_.config.idle_timeout;
     if (self->segments_.empty() && now - self->last_message_ > idle) {
       self->Fail(DeadlineExceeded("nothing to speak for {} s; the stream is closed",

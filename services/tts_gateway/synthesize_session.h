@@ -51,11 +51,16 @@ class SynthesizeSession
   void Check(absl::Time now) override;
 
  private:
+  struct Sentence {
+    std::string text;      // may be empty: a pause alone
+    absl::Duration pause;  // before it
+    speech::Prosody prosody;
+  };
   struct Segment {
     uint64_t number = 0;
     int64_t characters = 0;
     int64_t since_us = 0;  // when it was flushed
-    std::deque<std::string> sentences;
+    std::deque<Sentence> sentences;
     bool started = false;
     bool cancelled = false;
   };
@@ -74,11 +79,13 @@ class SynthesizeSession
   void OnCancelled();
   void Step();
   void SpeakNext();
-  void Speak(const std::string& sentence, bool last, uint64_t number, int64_t first_since_us,
+  // Cuts what was flushed.
+  absl::StatusOr<std::deque<Sentence>> Sentences() const;
+  void Speak(const Sentence& sentence, bool last, uint64_t number, int64_t first_since_us,
              const std::shared_ptr<speech::Cancellation>& cancel);
   // As the chain's Speak, from the cache or into it where that is wanted. `play` takes a whole
   // recording.
-  absl::Status Say(const std::string& sentence, const speech::TtsSink& sink,
+  absl::Status Say(const Sentence& sentence, const speech::TtsSink& sink,
                    const std::function<bool(const speech::Phrase&)>& play,
                    const speech::Cancellation& cancel);
   void OnSpoken(const absl::Status& status, const std::string& engine, bool last, int segment_ms,
@@ -97,6 +104,7 @@ class SynthesizeSession
   bool speaking_ = false;  // a voice thread has voice_ and packer_
   std::string engine_;     // empty: no voice was opened
   std::string language_;
+  bool ssml_ = false;  // text may be marked up
   std::string session_id_;
   TraceContext trace_;
   speech::TtsConfig preferred_;  // the first voice

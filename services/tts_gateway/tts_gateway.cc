@@ -174,6 +174,8 @@ void TtsGatewayConfig::Bind(config::Table& table) {
   table.Text("tts.espeak", &espeak, "The espeak-ng program: a path, or a name in PATH");
   table.Duration("tts.idle_timeout", &idle_timeout, absl::Seconds(1), absl::Hours(24),
                  "Streams with nothing to speak for so long are closed");
+  table.Duration("tts.max_stream_time", &max_stream_time, absl::Seconds(1), absl::Hours(24 * 7),
+                 "Streams that are open for so long are closed");
   shared.Bind(table, "tts");
   table.Text("tts.cache_dir", &cache_dir,
              "Folder for recorded speech, found by all replicas through redis.address; none: every "
@@ -220,7 +222,7 @@ int Run(const TtsGatewayConfig& config, service::Context& context,
   if (!provider->base_url.empty()) {
     engines::OpenAiTtsOptions remote;
     remote.base_url = provider->base_url;
-    remote.key = provider->key;
+    remote.keys = provider->keys();
     remote.default_model = provider->model;
     remote.first_audio_timeout = config.openai_first_audio;
     remote.default_voice = config.openai_voice;

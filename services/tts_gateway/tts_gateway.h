@@ -19,6 +19,7 @@ struct TtsGatewayConfig {
   int remote_voices = 256;  // the same, of remote engines
   std::string espeak = "espeak-ng";
   absl::Duration idle_timeout = absl::Minutes(10);
+  absl::Duration max_stream_time = absl::Hours(24);
   gateway::SharedConfig shared;
   std::string cache_dir;  // "" = nothing is kept
   int64_t cache_size = int64_t{256} << 20;

@@ -114,7 +114,7 @@ std::unique_ptr<engines::DeepgramStt> Engine(const DeepgramProvider& provider,
                                              const std::string& key = "the-key") {
   engines::DeepgramOptions options;
   options.base_url = provider.url();
-  options.key = key;
+  options.keys = key;
   auto engine = engines::DeepgramStt::Create(options);
   EXPECT_TRUE(engine.ok()) << engine.status();
   return *std::move(engine);
@@ -122,7 +122,7 @@ std::unique_ptr<engines::DeepgramStt> Engine(const DeepgramProvider& provider,
 
 DeepgramProvider::Options WithKey() {
   DeepgramProvider::Options options;
-  options.key = "the-key";
+  options.keys = "the-key";
   return options;
 }
 

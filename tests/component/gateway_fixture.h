@@ -43,6 +43,7 @@ class RunningGateway {
   }
 
   std::shared_ptr<grpc::Channel> channel() const { return channel_; }
+  int port() const { return port_; }
   service::Context& context() { return *context_; }
   // A call's surroundings: token of a service, deadline of 30 s.
   std::unique_ptr<grpc::ClientContext> Call() const {

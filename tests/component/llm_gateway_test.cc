@@ -4,8 +4,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 
 #include "base/status.h"
 #include "gateway_fixture.h"
@@ -193,6 +196,106 @@ TEST(LlmGatewayTest, CancellingAndDeadlinesFreeTheThread) {
   late.mutable_context()->set_deadline_unix_ms(1);
   EXPECT_EQ(Ask(gateway, late).status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+}
+
+TEST(LlmGatewayTest, PicturesAndJsonGoToEnginesThatCan) {
+  Provider provider({kOk, Text("{}"), kStop, kDone});
+  LlmGatewayConfig config = ConfigFor(provider.url());
+  config.max_chats = 16;  // a place is free a moment after its answer
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", config, llm_gateway::Run);
+  // The rules cannot: they are passed over, and asked alone they say so.
+  ChatRequest request = Request("rules", "what is it");
+  request.mutable_models(0)->set_rules_json(R"([{"otherwise": "Good day."}])");
+  llm::v1::Image* image = request.mutable_items(0)->mutable_message()->add_images();
+  image->set_url("https://pictures.example/a.png");
+  EXPECT_EQ(Ask(gateway, request).status.code(), absl::StatusCode::kInvalidArgument);
+  request.mutable_response_format()->set_kind(llm::v1::ResponseFormat::KIND_JSON_OBJECT);
+  EXPECT_THAT(Message(Ask(gateway, request).status), HasSubstr("JSON"));
+  auto* second = request.add_models();
+  second->set_engine("openai");
+  second->set_model("m");
+  const Answer answer = Ask(gateway, request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_THAT(answer.texts, ElementsAre("{}"));
+  EXPECT_THAT(provider.asked(), HasSubstr(R"("response_format":{"type":"json_object"})"));
+  EXPECT_THAT(provider.asked(),
+              HasSubstr(R"("image_url":{"url":"https://pictures.example/a.png"})"));
+  image->set_url("https://10.0.0.1/a.png");
+  EXPECT_THAT(Message(Ask(gateway, request).status), HasSubstr("picture"));
+  image->set_url("https://pictures.example/a.png");
+  request.mutable_items(0)->mutable_message()->set_role("assistant");
+  EXPECT_THAT(Message(Ask(gateway, request).status), HasSubstr("users"));
+}
+
+TEST(LlmGatewayTest, AnswersEndWhereTheyShall) {
+  const TextFile script(R"({"llm": {"answers": [{"text": "one two three four"}]}})");
+  LlmGatewayConfig config;
+  config.script = script.path();
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", config, llm_gateway::Run);
+  ChatRequest request = Request("scripted", "count");
+  request.add_stop("ee fo");  // over the border of two pieces
+  const Answer answer = Ask(gateway, request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  std::string text;
+  for (const std::string& piece : answer.texts) text += piece;
+  EXPECT_EQ(text, "one two thr");
+  EXPECT_EQ(answer.done.finish_reason(), "stop");
+  request.set_stop(0, "");
+  EXPECT_EQ(Ask(gateway, request).status.code(), absl::StatusCode::kInvalidArgument);
+  request.set_stop(0, std::string(257, 'x'));
+  EXPECT_EQ(Ask(gateway, request).status.code(), absl::StatusCode::kInvalidArgument);
+}
+
+// A folder with keys, as a secret is mounted.
+struct KeyFolder {
+  KeyFolder() {
+    EXPECT_NE(mkdtemp(path.data()), nullptr);
+    std::ofstream(path + "/hotel") << "hotels-key\n";
+    std::filesystem::create_directory(path + "/..data");
+  }
+  ~KeyFolder() { std::filesystem::remove_all(path); }
+  std::string path = ::testing::TempDir() + "keys-XXXXXX";
+};
+
+TEST(LlmGatewayTest, ProjectsMayBringTheirOwnKeys) {
+  const KeyFolder keys;
+  Provider provider({kOk, Text("Hi"), kStop, kDone});
+  LlmGatewayConfig config = ConfigFor(provider.url());
+  config.openai.project_keys = keys.path;
+  config.max_chats = 16;
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", config, llm_gateway::Run);
+  ChatRequest request = Request("openai", "hello");
+  request.mutable_context()->set_project("hotel");
+  EXPECT_TRUE(Ask(gateway, request).status.ok());
+  EXPECT_THAT(provider.asked(), HasSubstr("Bearer hotels-key\r\n"));
+  EXPECT_THAT(provider.asked(), HasSubstr("x-client-request-id: "));
+  request.mutable_context()->set_project("other");
+  EXPECT_TRUE(Ask(gateway, request).status.ok());
+  EXPECT_THAT(provider.asked(), HasSubstr("Bearer secret-key\r\n"));
+}
+
+TEST(LlmGatewayTest, AKeyThatIsRefusedIsItsProjectsOwnTrouble) {
+  const KeyFolder keys;
+  Provider provider({"HTTP/1.1 401 No\r\nx-request-id: req_a7\r\nConnection: close\r\n\r\n"});
+  LlmGatewayConfig config = ConfigFor(provider.url());
+  config.openai.project_keys = keys.path;
+  config.max_chats = 16;
+  RunningGateway<LlmGatewayConfig> gateway("llm-gateway", config, llm_gateway::Run);
+  ChatRequest request = Request("openai", "hello");
+  request.mutable_context()->set_project("hotel");
+  for (int i = 0; i < 5; ++i) {
+    const absl::Status refused = Ask(gateway, request).status;
+    EXPECT_EQ(refused.code(), absl::StatusCode::kPermissionDenied);
+    EXPECT_THAT(Message(refused), AllOf(HasSubstr("hotel"), HasSubstr("request "),
+                                        HasSubstr("req_a7"), Not(HasSubstr("hotels-key"))));
+  }
+  auto* rules = request.add_models();
+  rules->set_engine("rules");
+  rules->set_rules_json(R"([{"otherwise": "Good day."}])");
+  EXPECT_THAT(Ask(gateway, request).texts, ElementsAre("Good day."));
+  // Nobody closed the provider for the others.
+  request = Request("openai", "hello");
+  EXPECT_EQ(ReasonOf(Ask(gateway, request).status).reason, "PROVIDER_KEY_REFUSED");
 }
 
 TEST(LlmGatewayTest, MistakesAreNamed) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "provider.h"
 #include "testing/calls.h"
 #include "testing/matchers.h"
+#include "testing/redis_fixture.h"
 
 namespace parley {
 namespace {
@@ -42,6 +44,8 @@ class OpenAiEdgeTest : public ::testing::Test {
   static void SetUpTestSuite() {
     script_ = new testing::TextFile(kScript);
     provider_ = new testing::Provider({kHalf});
+    keys_ = new testing::TemporaryDirectory;
+    std::ofstream(keys_->path() + "/default") << "its-own-key\n";
     testing::ClusterOptions options;
     options.services = {"agent-registry", "stt-gateway", "tts-gateway", "llm-gateway",
                         "api-server"};
@@ -50,6 +54,8 @@ class OpenAiEdgeTest : public ::testing::Test {
                                               script_->path(),
                                               "--llm-openai-base-url",
                                               provider_->url(),
+                                              "--llm-openai-project-keys",
+                                              keys_->path(),
                                               "--llm-openai-max-streams",
                                               "7",
                                               "--llm-spend-caps",
@@ -65,6 +71,7 @@ class OpenAiEdgeTest : public ::testing::Test {
     delete cluster_;
     delete script_;
     delete provider_;
+    delete keys_;
   }
   static std::string Token(bool may, bool admin = false) {
     auth::Claims claims;
@@ -118,10 +125,12 @@ class OpenAiEdgeTest : public ::testing::Test {
   static testing::Cluster* cluster_;
   static testing::TextFile* script_;
   static testing::Provider* provider_;
+  static testing::TemporaryDirectory* keys_;
 };
 testing::Cluster* OpenAiEdgeTest::cluster_ = nullptr;
 testing::TextFile* OpenAiEdgeTest::script_ = nullptr;
 testing::Provider* OpenAiEdgeTest::provider_ = nullptr;
+testing::TemporaryDirectory* OpenAiEdgeTest::keys_ = nullptr;
 
 TEST_F(OpenAiEdgeTest, AnswersWholeAndInPieces) {
   const http::Reply whole = Ask("hello");
@@ -222,6 +231,25 @@ TEST_F(OpenAiEdgeTest, AnAnswerThatBreaksOffSaysSo) {
   EXPECT_THAT(provider_->asked(), HasSubstr(R"("model":"gpt-x")"));
 }
 
+TEST_F(OpenAiEdgeTest, PicturesFormsAndStopsGoToTheProvider) {
+  json request = {{"model", "gpt-x"},
+                  {"stop", json::array({"END"})},
+                  {"response_format", {{"type", "json_object"}}}};
+  request["messages"] = json::parse(
+      R"([{"role":"user","content":[{"type":"text","text":"What is it?"},
+          {"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}}]}])");
+  EXPECT_EQ(Post("/v1/chat/completions", request.dump()).status, 503);  // it breaks off
+  for (
+      const char* part :
+      {"Bearer its-own-key\r\n", R"("stop":["END"])", R"("response_format":{"type":"json_object"})",
+       R"({"image_url":{"detail":"low","url":"data:image/png;base64,AAAA"},"type":"image_url"})"}) {
+    EXPECT_THAT(provider_->asked(), HasSubstr(part));
+  }
+  const http::Reply stopped = Ask("hello", {{"stop", "ay to"}});
+  ASSERT_EQ(stopped.status, 200) << stopped.body;
+  EXPECT_EQ(json::parse(stopped.body)["choices"][0]["message"]["content"], "Good d");
+}
+
 TEST_F(OpenAiEdgeTest, AnAgentsModelAnswersAsTheAgentIsMade) {
   const auto said = [](const http::Reply& reply) {
     EXPECT_EQ(reply.status, 200) << reply.body;
@@ -279,7 +307,13 @@ TEST_F(OpenAiEdgeTest, WhatIsMalformedHasAClearError) {
             "\xff\"}]"),
        400},
       {"no messages", chat(R"("messages":[])"), 400},
-      {"pictures", chat(R"("messages":[{"role":"user","content":[{"type":"image_url"}]}])"), 400},
+      {"a picture that is none",
+       chat(R"("messages":[{"role":"user","content":[{"type":"image_url"}]}])"), 400},
+      {"a picture in the operator's network",
+       chat(
+           R"("messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://169.254.169.254/a.png"}}]}])"),
+       400},
+      {"sound", chat(R"("messages":[{"role":"user","content":[{"type":"input_audio"}]}])"), 400},
       {"a result of no call",
        chat(R"("messages":[{"role":"tool","tool_call_id":"c","content":"1"}])"), 400},
       {"a tool that is none", chat(hello + R"(,"tool_choice":"rate")"), 400},
@@ -287,8 +321,16 @@ TEST_F(OpenAiEdgeTest, WhatIsMalformedHasAClearError) {
       {"a temperature beyond", chat(hello + R"(,"temperature":3)"), 400},
       {"no tokens at all", chat(hello + R"(,"max_tokens":0)"), 400},
       {"two answers", chat(hello + R"(,"n":2)"), 400},
-      {"a form that is not kept", chat(hello + R"(,"response_format":{"type":"json_object"})"),
+      {"a form that is none", chat(hello + R"(,"response_format":{"type":"xml"})"), 400},
+      {"a schema without a name",
+       chat(hello + R"(,"response_format":{"type":"json_schema","json_schema":{"schema":{}}})"),
        400},
+      {"JSON of those who promise none",
+       Ask("hello", {{"model", "agents/desk"}, {"response_format", {{"type", "json_object"}}}}),
+       400},
+      {"an empty stop", chat(hello + R"(,"stop":"")"), 400},
+      {"five stops", chat(hello + R"(,"stop":["a","b","c","d","e"])"), 400},
+      {"a stop that is no text", chat(hello + R"(,"stop":[1])"), 400},
       {"a history without end",
        Post("/v1/chat/completions",
             R"({"model":"scripted","messages":[{"role":"user","content":")" +

@@ -21,6 +21,7 @@
 #include "parley/speech/v1/speech.grpc.pb.h"
 #include "provider.h"
 #include "stt_gateway/stt_gateway.h"
+#include "testing/matchers.h"
 #include "tts_gateway/tts_gateway.h"
 
 namespace parley {
@@ -94,7 +95,8 @@ class TtsTest : public ::testing::Test {
    public:
     Speaker(RunningGateway<TtsGatewayConfig>& gateway, const std::string& engine,
             const std::string& voice, int rate = 16000,
-            speech::v1::AudioEncoding encoding = speech::v1::AUDIO_ENCODING_PCM16)
+            speech::v1::AudioEncoding encoding = speech::v1::AUDIO_ENCODING_PCM16,
+            bool ssml = false)
         : rate_(rate), call_(gateway.Call()) {
       stub_ = speech::v1::TextToSpeechService::NewStub(gateway.channel());
       stream_ = stub_->Synthesize(call_.get());
@@ -102,6 +104,7 @@ class TtsTest : public ::testing::Test {
       auto* config = request.mutable_config();
       config->set_sample_rate_hz(rate);
       config->set_encoding(encoding);
+      config->set_ssml(ssml);
       auto* chosen = config->add_voices();
       chosen->set_engine(engine);
       chosen->set_voice(voice);
@@ -231,6 +234,47 @@ TEST_F(TtsTest, EveryVoiceSpeaksAndRateChangesTheLength) {
   EXPECT_TRUE(stream->Finish().ok());
   EXPECT_GT(fast, slow / 3);
   EXPECT_LT(fast, slow * 2 / 3);
+}
+
+TEST_F(TtsTest, MarkedUpTextPausesAndChangesItsPace) {
+  for (const std::string engine : {"flite", "espeak"}) {
+    Speaker speaker(gateway_, engine, "", 16000, speech::v1::AUDIO_ENCODING_PCM16, true);
+    auto said = [&speaker, segment = uint64_t{0}](const std::string& text) mutable {
+      speaker.Text(text);
+      speaker.Flush(++segment);
+      return speaker.Hear(1);
+    };
+    const auto ms = [](const Spoken& spoken) {
+      return static_cast<int>(spoken.samples.size() / 16);
+    };
+    const Spoken plain = said("Your room is ready now.");
+    const Spoken slow =
+        said("<speak><prosody rate='60%'>Your room is ready now.</prosody></speak>");
+    EXPECT_GT(ms(slow), ms(plain) * 13 / 10) << engine;
+    const Spoken apart =
+        said("<speak>Your room<break time='1500ms'/>is ready now.<break time='500ms'/></speak>");
+    EXPECT_NEAR(ms(apart), ms(plain) + 2000, 700) << engine;
+    const std::span<const int16_t> all(apart.samples);
+    EXPECT_LT(audio::LevelDbov(all.last(16 * 400)), -80) << engine << ": a pause at the end";
+    // As before: nothing of it stays.
+    const Spoken again = said("Your room is ready now.");
+    EXPECT_NEAR(ms(again), ms(plain), 30) << engine;
+    if (engine == "espeak") {  // says the same with the same samples
+      EXPECT_EQ(again.samples, plain.samples);
+      const Spoken high =
+          said("<speak><prosody pitch='high'>Your room is ready now.</prosody></speak>");
+      EXPECT_NE(high.samples, plain.samples);
+      continue;
+    }
+    std::vector<std::string> words;
+    for (const auto& word : apart.words) words.push_back(word.word());
+    EXPECT_THAT(words, ElementsAre("Your", "room", "is", "ready", "now"));
+    EXPECT_GT(apart.words[2].start_ms(), apart.words[1].end_ms() + 1400);
+  }
+  Speaker speaker(gateway_, "flite", "slt", 16000, speech::v1::AUDIO_ENCODING_PCM16, true);
+  speaker.Text("<speak>Your room");
+  speaker.Flush(1);
+  EXPECT_THAT(Message(speaker.Finish()), HasSubstr("SSML"));
 }
 
 TEST_F(TtsTest, EspeakSpeaks) {
@@ -402,6 +446,78 @@ TEST_F(TtsTest, FullGatewaySaysWhenToComeBack) {
   EXPECT_EQ(ReasonOf(full).metadata.count("retry_after_ms"), 1u);
   EXPECT_THAT(metrics::Render(gateway_.context().registry()),
               HasSubstr("parley_tts_streams_active 8"));
+}
+
+// A stream that speaks when it is told to.
+class OpenStream {
+ public:
+  OpenStream(const std::shared_ptr<grpc::Channel>& channel,
+             std::unique_ptr<grpc::ClientContext> call)
+      : call_(std::move(call)), stub_(speech::v1::TextToSpeechService::NewStub(channel)) {
+    stream_ = stub_->Synthesize(call_.get());
+    SynthesizeRequest request;
+    request.mutable_config()->set_sample_rate_hz(16000);
+    request.mutable_config()->add_voices()->set_engine("flite");
+    stream_->Write(request);
+  }
+  ~OpenStream() {
+    call_->TryCancel();
+    stream_->Finish();
+  }
+  bool Speaks() {
+    SynthesizeRequest request;
+    request.set_text("Yes.");
+    stream_->Write(request);
+    request.mutable_flush()->set_segment(++segment_);
+    stream_->Write(request);
+    SynthesizeResponse response;
+    while (stream_->Read(&response))
+      if (response.has_done()) return true;
+    return false;
+  }
+
+ private:
+  std::unique_ptr<grpc::ClientContext> call_;
+  std::unique_ptr<speech::v1::TextToSpeechService::Stub> stub_;
+  std::unique_ptr<grpc::ClientReaderWriter<SynthesizeRequest, SynthesizeResponse>> stream_;
+  uint64_t segment_ = 0;
+};
+
+TEST(ReplicasTest, StreamsAreSpreadAndADrainingReplicaGetsNone) {
+  RunningGateway<TtsGatewayConfig> one("tts-gateway", {}, tts_gateway::Run);
+  RunningGateway<TtsGatewayConfig> other("tts-gateway", {}, tts_gateway::Run);
+  const auto channel = rpc::MakeChannel("ipv4:127.0.0.1:" + std::to_string(one.port()) +
+                                        ",127.0.0.1:" + std::to_string(other.port()));
+  const auto serves = [](RunningGateway<TtsGatewayConfig>& gateway, int streams) {
+    return metrics::Render(gateway.context().registry())
+               .find("parley_tts_streams_active " + std::to_string(streams) + "\n") !=
+           std::string::npos;
+  };
+  const auto open = [&] {
+    auto stream = std::make_unique<OpenStream>(channel, one.Call());
+    EXPECT_TRUE(stream->Speaks());
+    return stream;
+  };
+  // Both must be connected before streams can take turns.
+  EXPECT_TRUE(testing::Eventually([&] {
+    std::vector<std::unique_ptr<OpenStream>> two;
+    for (int i = 0; i < 2; ++i) two.push_back(open());
+    return serves(one, 1) && serves(other, 1);
+  }));
+  EXPECT_TRUE(testing::Eventually([&] { return serves(one, 0) && serves(other, 0); }));
+  std::vector<std::unique_ptr<OpenStream>> streams;
+  for (int i = 0; i < 8; ++i) streams.push_back(open());
+  EXPECT_TRUE(serves(one, 4) && serves(other, 4));
+  one.context().RequestStop();
+  // It says so within a moment.
+  EXPECT_TRUE(testing::Eventually([&] {
+    std::vector<std::unique_ptr<OpenStream>> two;
+    for (int i = 0; i < 2; ++i) two.push_back(open());
+    return serves(other, 6);
+  }));
+  for (int i = 0; i < 4; ++i) streams.push_back(open());
+  EXPECT_TRUE(testing::Eventually([&] { return serves(other, 8); }))
+      << metrics::Render(other.context().registry());
 }
 
 TEST_F(TtsTest, VoicesAreListed) {

@@ -259,6 +259,18 @@ TEST_F(BudgetTest, PlacesComeAndGoAcrossReplicas) {
   EXPECT_EQ(a->stats().held, 1);
 }
 
+TEST_F(BudgetTest, WhoMayNotWaitIsAskedForOnce) {
+  const auto a = Replica("a", {.streams = 1}, absl::ZeroDuration());
+  const auto b = Replica("b", {.streams = 1}, absl::ZeroDuration());
+  for (Budget* one : {a.get(), b.get(), a.get()}) {
+    absl::StatusOr<std::unique_ptr<Budget::Permit>> permit = absl::UnknownError("not asked yet");
+    // What the other gave back is told with its next exchange.
+    EXPECT_TRUE(Eventually([&] { return (permit = one->Acquire("x", 0, never_)).ok(); }));
+    EXPECT_THAT(a->Acquire("x", 0, never_), HasReason("BUDGET_FULL"));
+    EXPECT_THAT(b->Acquire("x", 0, never_), HasReason("BUDGET_FULL"));
+  }
+}
+
 TEST_F(BudgetTest, NeverMoreThanTheLimitHoweverManyPull) {
   constexpr int kLimit = 5;
   std::vector<std::unique_ptr<Budget>> replicas;

@@ -13,6 +13,7 @@ import wave
 BUILD = pathlib.Path(sys.argv.pop(1))
 
 import openai  # noqa: E402
+import pydantic  # noqa: E402
 from services import Service, token  # noqa: E402
 
 SCRIPT = {"llm": {"answers": [
@@ -23,15 +24,22 @@ TOOLS = [{"type": "function", "function": {"name": "room_rate", "description": "
     "type": "object", "properties": {"room": {"type": "string"}}, "required": ["room"]}}}]
 
 
-class BreaksOff(http.server.BaseHTTPRequestHandler):
-    """A provider whose answers have no end."""
+class Provider(http.server.BaseHTTPRequestHandler):
+    """Answers of the model gpt-json are JSON, the others have no end."""
+    asked = None
 
     def do_POST(self):  # noqa: N802
-        self.rfile.read(int(self.headers["Content-Length"]))
+        Provider.asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        self.wfile.write(b'data: {"choices":[{"delta":{"content":"Half an"}}]}\n\n')
+        if Provider.asked["model"] != "gpt-json":
+            self.wfile.write(b'data: {"choices":[{"delta":{"content":"Half an"}}]}\n\n')
+            return
+        for delta, finish in (({"content": '{"room": "single", '}, None), ({"content": '"euros": 89}'}, None), ({}, "stop")):
+            chunk = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
 
     def log_message(self, *_):
         pass
@@ -40,7 +48,7 @@ class BreaksOff(http.server.BaseHTTPRequestHandler):
 class OpenAiTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.provider = http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff)
+        cls.provider = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Provider)
         threading.Thread(target=cls.provider.serve_forever, daemon=True).start()
         cls.directory = tempfile.TemporaryDirectory()
         script = pathlib.Path(cls.directory.name) / "script.json"
@@ -135,6 +143,39 @@ class OpenAiTest(unittest.TestCase):
         self.assertEqual(said, "Half an")
         with self.assertRaises(openai.InternalServerError):
             self.client.chat.completions.create(model="gpt-x", messages=[{"role": "user", "content": "x"}])
+
+    def test_answers_as_json(self):
+        class Rate(pydantic.BaseModel):
+            room: str
+            euros: int
+
+        question = [{"role": "user", "content": "How much is a single room?"}]
+        parsed = self.client.chat.completions.parse(model="gpt-json", messages=question, response_format=Rate)
+        self.assertEqual(parsed.choices[0].message.parsed, Rate(room="single", euros=89))
+        asked = Provider.asked["response_format"]
+        self.assertEqual((asked["type"], asked["json_schema"]["name"]), ("json_schema", "Rate"))
+        self.assertEqual(set(asked["json_schema"]["schema"]["properties"]), {"room", "euros"})
+        whole = self.client.chat.completions.create(model="gpt-json", messages=question, response_format={"type": "json_object"})
+        self.assertEqual(json.loads(whole.choices[0].message.content)["euros"], 89)
+        self.assertEqual(Provider.asked["response_format"], {"type": "json_object"})
+
+    def test_shows_pictures(self):
+        content = [{"type": "text", "text": "What is it?"},
+                   {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}},
+                   {"type": "image_url", "image_url": {"url": "https://pictures.example/room.png"}}]
+        answer = self.client.chat.completions.create(model="gpt-json", messages=[{"role": "user", "content": content}])
+        self.assertEqual(json.loads(answer.choices[0].message.content)["room"], "single")
+        self.assertEqual(Provider.asked["messages"], [{"role": "user", "content": content}])
+        content[2]["image_url"]["url"] = "https://192.168.0.1/room.png"
+        with self.assertRaises(openai.BadRequestError):
+            self.client.chat.completions.create(model="gpt-json", messages=[{"role": "user", "content": content}])
+
+    def test_stops_where_it_is_told(self):
+        self.assertEqual(self.ask("hello", stop=" to").choices[0].message.content, "Good day")
+        self.client.chat.completions.create(model="gpt-json", stop=["END", "euros"], messages=[{"role": "user", "content": "x"}])
+        self.assertEqual(Provider.asked["stop"], ["END", "euros"])
+        with self.assertRaisesRegex(openai.BadRequestError, "n must be 1"):
+            self.ask("hello", n=2)
 
     def test_mistakes_have_their_own_errors(self):
         with self.assertRaises(openai.NotFoundError):  # this gateway has no such engine

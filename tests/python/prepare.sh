@@ -12,5 +12,5 @@ python3 -m venv "$out/venv"
 "$out/venv/bin/pip" install --quiet --disable-pip-version-check --retries 5 -r "$source_dir/tests/python/requirements.txt"
 mkdir -p "$out/gen"
 "$out/venv/bin/python" -m grpc_tools.protoc -I "$source_dir/protos" --python_out="$out/gen" --grpc_python_out="$out/gen" \
-  "$source_dir"/protos/parley/{common,registry,dispatch,llm,speech}/v1/*.proto
+  "$source_dir"/protos/parley/{common,registry,dispatch,llm,riva,speech}/v1/*.proto
 printf '%s' "$wanted" >"$stamp"

@@ -131,6 +131,45 @@ TEST(ChatCodecTest, HistoryAndToolsAreEncoded) {
   EXPECT_EQ(EncodeChatRequest(prompt, "m").status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(ChatCodecTest, PicturesStopsAndFormsOfAnswersAreEncoded) {
+  speech::ChatPrompt prompt;
+  prompt.items = {
+      speech::ChatMessage{"user",
+                          "What is it?",
+                          false,
+                          {{"data:image/png;base64,AAAA", "low"}, {"https://a.b/c", ""}}}};
+  prompt.stop = {"END"};
+  prompt.format.kind = speech::ChatFormat::Kind::kJsonObject;
+  const auto encoded = [&prompt] {
+    const auto body = EncodeChatRequest(prompt, "m");
+    EXPECT_TRUE(body.ok()) << body.status();
+    return body.value_or("");
+  };
+  for (const char* part :
+       {R"("content":[{"text":"What is it?","type":"text"},)",
+        R"({"image_url":{"detail":"low","url":"data:image/png;base64,AAAA"},"type":"image_url"},)",
+        R"({"image_url":{"url":"https://a.b/c"},"type":"image_url"}])", R"("stop":["END"])",
+        R"("response_format":{"type":"json_object"})"}) {
+    EXPECT_THAT(encoded(), HasSubstr(part));
+  }
+  prompt.format = {};
+  EXPECT_THAT(encoded(), Not(HasSubstr("response_format")));
+  // A definition's wish; a request's own goes before it.
+  prompt.config.options["response_format"] = R"({"name":"rate","schema":{"type":"object"}})";
+  EXPECT_THAT(encoded(), HasSubstr(R"("json_schema":{"name":"rate","schema":{"type":"object"}})"));
+  prompt.format.kind = speech::ChatFormat::Kind::kJsonObject;
+  EXPECT_THAT(encoded(), HasSubstr(R"("response_format":{"type":"json_object"})"));
+  prompt.format = {speech::ChatFormat::Kind::kJsonSchema, R"({"name":"x"})"};
+  EXPECT_THAT(Message(EncodeChatRequest(prompt, "m").status()), HasSubstr("no schema"));
+  prompt.format = {};
+  prompt.config.options = {{"parallel_tool_calls", "false"}};
+  EXPECT_THAT(encoded(), Not(HasSubstr("parallel_tool_calls"))) << "there are no tools";
+  prompt.tools = {{"a", "does a", R"({"type":"object"})"}};
+  EXPECT_THAT(encoded(), HasSubstr(R"("parallel_tool_calls":false)"));
+  prompt.config.options = {{"temprature", "1"}};
+  EXPECT_THAT(Message(EncodeChatRequest(prompt, "m").status()), HasSubstr("temprature"));
+}
+
 TEST(ChatCodecTest, StatusesSayWhoseFaultItIs) {
   const absl::Status prompt = ChatError(
       400,

@@ -5,6 +5,7 @@
 #include "base/strings.h"
 #include "speech/cancel.h"
 #include "speech/engines.h"
+#include "speech/llm.h"
 #include "speech/pattern.h"
 #include "speech/sentences.h"
 #include "speech/tts.h"
@@ -160,6 +161,40 @@ TEST(CancellationTest, SleepersWake) {
   cancel.Cancel();
   EXPECT_TRUE(cancel.SleepFor(absl::Hours(1)));
   EXPECT_TRUE(cancel.cancelled());
+}
+
+TEST(StopFilterTest, TextEndsBeforeTheFirstStopHoweverItIsCut) {
+  constexpr std::string_view kText = "one two STOP three END";
+  for (size_t piece = 1; piece <= kText.size(); ++piece) {
+    StopFilter filter({"END", "STOP", "STOPS"});
+    std::string out;
+    for (size_t i = 0; i < kText.size(); i += piece) out += filter.Push(kText.substr(i, piece));
+    out += filter.Flush();
+    EXPECT_EQ(out, "one two ") << piece;
+    EXPECT_TRUE(filter.stopped());
+  }
+  StopFilter filter({"\n\n"});
+  EXPECT_EQ(filter.Push("a\n"), "a");  // may be the beginning of it
+  EXPECT_EQ(filter.Push("b"), "\nb");
+  EXPECT_EQ(filter.Push("c\n"), "c");
+  EXPECT_EQ(filter.Flush(), "\n");
+  EXPECT_FALSE(filter.stopped());
+}
+
+TEST(CheckImageTest, PicturesAreDataOrOnTheWebByName) {
+  for (const char* good : {"https://pictures.example/a.png", "https://a.b:8443/x?y=1",
+                           "data:image/png;base64,AAAA", "data:image/webp;base64,AA=="}) {
+    EXPECT_TRUE(CheckImage({good, "low"}).ok()) << good;
+  }
+  for (const char* bad :
+       {"", "http://pictures.example/a.png", "https://", "https://localhost/a",
+        "https://10.0.0.1/a", "https://[::1]/a", "https://2130706433/a", "https://0x7f.1/a",
+        "https://user@host.example/a", "https://a.b:x/", "https://a.b/ c", "https://a.b./",
+        "file:///etc/passwd", "data:image/png;base64,", "data:image/png;base64,*",
+        "data:image/svg+xml;base64,AAAA", "data:text/html;base64,AAAA"}) {
+    EXPECT_FALSE(CheckImage({bad, ""}).ok()) << bad;
+  }
+  EXPECT_FALSE(CheckImage({"https://a.b/c", "huge"}).ok());
 }
 
 }  // namespace

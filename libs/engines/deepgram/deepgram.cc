@@ -327,7 +327,9 @@ absl::StatusOr<std::unique_ptr<speech::SttStream>> DeepgramStt::Open(
       dial.url, deepgram::ListenUrl(options_.base_url,
                                     config.model.empty() ? options_.default_model : config.model,
                                     config, kRateHz));
-  if (!options_.key.empty()) dial.headers.emplace_back("authorization", "Token " + options_.key);
+  const std::string& project = config.caller.project;
+  if (const std::string& key = options_.keys.Of(project); !key.empty())
+    dial.headers.emplace_back("authorization", "Token " + key);
   dial.timeout = options_.connect_timeout;
   dial.ping = kPing;
   dial.silence = kSilence;
@@ -335,7 +337,10 @@ absl::StatusOr<std::unique_ptr<speech::SttStream>> DeepgramStt::Open(
       std::make_shared<Line>(std::move(sink), config.interim_results, config.language);
   auto stream = std::make_unique<Stream>(line);  // leaves the line, whatever happens
   line->SetSocket(client_->Open(std::move(dial), line));
-  PARLEY_RETURN_IF_ERROR(line->WaitOpen(options_.connect_timeout));
+  const absl::Status open = line->WaitOpen(options_.connect_timeout);
+  if (ReasonOf(open).reason == "PROVIDER_KEY_REFUSED" && options_.keys.HasOwn(project))
+    return speech::OwnKeyRefused("deepgram", project);
+  PARLEY_RETURN_IF_ERROR(open);
   Watch(line);
   return stream;
 }

@@ -9,6 +9,7 @@
 #include "base/mutex.h"
 #include "event/loop.h"
 #include "http/websocket_client.h"
+#include "speech/provider_keys.h"
 #include "speech/stt.h"
 
 namespace parley::engines {
@@ -16,7 +17,7 @@ namespace parley::engines {
 // Where the provider is: set by the operator, never by a definition.
 struct DeepgramOptions {
   std::string base_url = "wss://api.deepgram.com/v1";
-  std::string key;                                            // empty = none is sent
+  speech::ProviderKeys keys;
   std::string default_model = "nova-3";                       // for streams that name none
   absl::Duration connect_timeout = absl::Milliseconds(1500);  // TLS and a slow network included
 };
@@ -36,7 +37,7 @@ class DeepgramStt : public speech::SttEngine {
 
   const speech::SttEngineInfo& info() const override { return info_; }
   // ResourceExhausted (reason PROVIDER_BUSY): the provider answered 429. Unavailable with reason
-  // PROVIDER_KEY_REFUSED: it does not take the operator's key.
+  // PROVIDER_KEY_REFUSED: it does not take the operator's key; PermissionDenied: a project's own.
   absl::StatusOr<std::unique_ptr<speech::SttStream>> Open(const speech::SttConfig& config,
                                                           speech::SttSink sink) override;
 

@@ -45,13 +45,25 @@ absl::StatusOr<Json> ObjectOf(std::string_view text, std::string_view what) {
   return value;
 }
 
+Json ContentOf(const speech::ChatMessage& message) {
+  if (message.images.empty()) return message.text;
+  Json parts = Json::array();
+  if (!message.text.empty()) parts.push_back({{"type", "text"}, {"text", message.text}});
+  for (const speech::ChatImage& image : message.images) {
+    Json url = {{"url", image.url}};
+    if (!image.detail.empty()) url["detail"] = image.detail;
+    parts.push_back({{"type", "image_url"}, {"image_url", std::move(url)}});
+  }
+  return parts;
+}
+
 absl::StatusOr<Json> EncodeItems(const std::vector<speech::ChatItem>& items) {
   Json messages = Json::array();
   for (const speech::ChatItem& item : items) {
     if (const auto* message = std::get_if<speech::ChatMessage>(&item)) {
       if (message->role != "system" && message->role != "user" && message->role != "assistant")
         return InvalidArgument("a message has the role \"{}\"", message->role);
-      messages.push_back({{"role", message->role}, {"content", message->text}});
+      messages.push_back({{"role", message->role}, {"content", ContentOf(*message)}});
     } else if (const auto* call = std::get_if<speech::ChatToolCall>(&item)) {
       PARLEY_RETURN_IF_ERROR(
           ObjectOf(call->arguments_json, "the arguments of a call in the history").status());
@@ -102,13 +114,46 @@ absl::Status AddTools(const speech::ChatPrompt& prompt, Json& body) {
   return absl::OkStatus();
 }
 
+absl::Status AddFormat(const speech::ChatFormat& format, Json& body) {
+  using Kind = speech::ChatFormat::Kind;
+  if (format.kind == Kind::kText) return absl::OkStatus();
+  if (format.kind == Kind::kJsonObject) {
+    body["response_format"] = {{"type", "json_object"}};
+    return absl::OkStatus();
+  }
+  PARLEY_ASSIGN_OR_RETURN(Json schema, ObjectOf(format.json_schema, "the schema of the answer"));
+  if (TextOf(schema, "name").empty() || !schema.contains("schema") || !schema["schema"].is_object())
+    return InvalidArgument("the schema of the answer has no name or no schema");
+  body["response_format"] = {{"type", "json_schema"}, {"json_schema", std::move(schema)}};
+  return absl::OkStatus();
+}
+
+absl::Status AddOptions(const speech::ChatPrompt& prompt, Json& body) {
+  speech::ChatFormat format = prompt.format;
+  for (const auto& [name, value] : prompt.config.options) {
+    if (name == "response_format") {
+      if (prompt.format.kind != speech::ChatFormat::Kind::kText || value == "text") continue;
+      const bool object = value == "json_object";
+      format.kind =
+          object ? speech::ChatFormat::Kind::kJsonObject : speech::ChatFormat::Kind::kJsonSchema;
+      if (!object) format.json_schema = value;
+    } else if (name == "parallel_tool_calls") {
+      if (value != "true" && value != "false")
+        return InvalidArgument("parallel_tool_calls must be true or false, not \"{}\"", value);
+      // Providers refuse it where there are no tools.
+      if (!prompt.tools.empty()) body[name] = value == "true";
+    } else {
+      return InvalidArgument("openai has no option \"{}\"", name);
+    }
+  }
+  return AddFormat(format, body);
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> EncodeChatRequest(const speech::ChatPrompt& prompt,
                                               const std::string& model) {
   const speech::ChatConfig& config = prompt.config;
-  if (!config.options.empty())
-    return InvalidArgument("openai has no option \"{}\"", config.options.begin()->first);
   Json body = {{"model", model}, {"stream", true}, {"stream_options", {{"include_usage", true}}}};
   PARLEY_ASSIGN_OR_RETURN(body["messages"], EncodeItems(prompt.items));
   if (config.temperature.has_value()) {
@@ -121,7 +166,9 @@ absl::StatusOr<std::string> EncodeChatRequest(const speech::ChatPrompt& prompt,
       return InvalidArgument("max_tokens {} is out of range: at least 1", *config.max_tokens);
     body["max_tokens"] = *config.max_tokens;
   }
+  if (!prompt.stop.empty()) body["stop"] = prompt.stop;
   PARLEY_RETURN_IF_ERROR(AddTools(prompt, body));
+  PARLEY_RETURN_IF_ERROR(AddOptions(prompt, body));
   // Text that is not UTF-8 must not throw.
   return body.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

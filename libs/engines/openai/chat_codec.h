@@ -11,8 +11,10 @@
 
 namespace parley::engines {
 
-// The request's body. InvalidArgument: a tool's parameters or a call's arguments are no JSON
-// object, options that do not exist, values out of range.
+// The request's body. Options: `response_format` (text, json_object, or the JSON of a
+// {"name", "schema"}), which the prompt's own format goes before; `parallel_tool_calls` (true,
+// false). InvalidArgument: a tool's parameters, a call's arguments or a schema are no JSON object,
+// options that do not exist, values out of range.
 absl::StatusOr<std::string> EncodeChatRequest(const speech::ChatPrompt& prompt,
                                               const std::string& model);
 

@@ -65,7 +65,9 @@ absl::StatusOr<speech::ChatDone> OpenAiEngine::Chat(const speech::ChatPrompt& pr
   const std::string model =
       prompt.config.model.empty() ? options_.default_model : prompt.config.model;
   if (model.empty()) return InvalidArgument("the engine openai needs a model");
-  http::Call call = openai::Post(options_.base_url, options_.key, "/chat/completions");
+  openai::Request request(options_.base_url, options_.keys, prompt.caller.project,
+                          "/chat/completions");
+  http::Call& call = request.call;
   call.headers.emplace_back("content-type", "application/json");
   call.headers.emplace_back("accept", "text/event-stream");
   PARLEY_ASSIGN_OR_RETURN(call.body, EncodeChatRequest(prompt, model));
@@ -84,14 +86,16 @@ absl::StatusOr<speech::ChatDone> OpenAiEngine::Chat(const speech::ChatPrompt& pr
         return silent || cancel.cancelled();
       });
   if (cancel.cancelled() || answer.stopped) return Cancelled("cancelled");
-  if (!answer.failure.ok()) return answer.failure;
-  if (silent)
-    return Unavailable("the provider was silent for {} s",
-                       absl::ToInt64Seconds(options_.first_token_timeout));
-  if (!reply.ok()) return openai::OnTheWay(reply.status(), "--llm-openai-base-url");
-  if (reply->status != 200) return openai::ErrorOf(*reply);
-  PARLEY_ASSIGN_OR_RETURN(std::vector<speech::ChatToolCall> calls, answer.assembler.Finish());
-  for (speech::ChatToolCall& tool_call : calls) {
+  if (!answer.failure.ok()) return request.Failed(answer.failure);
+  if (silent) {
+    return request.Failed(Unavailable("the provider was silent for {} s",
+                                      absl::ToInt64Seconds(options_.first_token_timeout)));
+  }
+  if (!reply.ok()) return request.Lost(reply.status(), "--llm-openai-base-url");
+  if (reply->status != 200) return request.Refused(*reply);
+  auto calls = answer.assembler.Finish();
+  if (!calls.ok()) return request.Failed(calls.status());
+  for (speech::ChatToolCall& tool_call : *calls) {
     if (!sink(std::move(tool_call))) return Cancelled("cancelled");
   }
   speech::ChatDone done = answer.assembler.done();

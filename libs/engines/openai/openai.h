@@ -6,13 +6,14 @@
 
 #include "http/client.h"
 #include "speech/llm.h"
+#include "speech/provider_keys.h"
 
 namespace parley::engines {
 
 // Where the provider is and what it may do: set by the operator, never by an agent's definition.
 struct OpenAiOptions {
   std::string base_url = "https://api.openai.com/v1";
-  std::string key;            // empty = none is sent
+  speech::ProviderKeys keys;
   std::string default_model;  // for requests that name none
   absl::Duration first_token_timeout = absl::Seconds(15);
   absl::Duration timeout = absl::Seconds(120);

@@ -14,8 +14,9 @@ namespace {
 // What the socket's thread and the stream's caller share.
 class Session : public http::DialListener {
  public:
-  Session(RealtimeCodec codec, speech::RealtimeSink sink)
-      : codec_(std::move(codec)), sink_(std::move(sink)) {}
+  // `refused`: what it means when the key is not taken.
+  Session(RealtimeCodec codec, speech::RealtimeSink sink, absl::Status refused)
+      : refused_(std::move(refused)), codec_(std::move(codec)), sink_(std::move(sink)) {}
 
   void Connect(http::WebSocketClient& client, http::Dial dial,
                const std::shared_ptr<Session>& self) {
@@ -56,6 +57,7 @@ class Session : public http::DialListener {
     MutexLock lock(&mutex_);
     if (sink_ == nullptr) return;
     if (status.ok()) return Fail(Unavailable("the provider closed the session"));
+    if (absl::IsUnauthenticated(status) && !refused_.ok()) return Fail(refused_);
     // Its address, its key, its load: another attempt or another provider may do.
     Fail(Unavailable("--llm-openai-base-url: {}", Message(status)));
   }
@@ -75,6 +77,7 @@ class Session : public http::DialListener {
     if (const auto sink = std::exchange(sink_, nullptr)) sink(speech::RealtimeFailed{status});
   }
 
+  const absl::Status refused_;
   Mutex mutex_;
   RealtimeCodec codec_ ABSL_GUARDED_BY(mutex_);
   speech::RealtimeSink sink_ ABSL_GUARDED_BY(mutex_);  // null: over
@@ -133,8 +136,13 @@ absl::StatusOr<std::unique_ptr<speech::RealtimeStream>> OpenAiRealtimeEngine::Op
   PARLEY_ASSIGN_OR_RETURN(RealtimeCodec codec, RealtimeCodec::Create(config, config.model.model));
   http::Dial dial;
   dial.url = options_.base_url + "/realtime?model=" + http::UrlEncode(config.model.model);
-  if (!options_.key.empty()) dial.headers.emplace_back("Authorization", "Bearer " + options_.key);
-  auto session = std::make_shared<Session>(std::move(codec), std::move(sink));
+  const std::string& project = config.caller.project;
+  if (const std::string& key = options_.keys.Of(project); !key.empty())
+    dial.headers.emplace_back("Authorization", "Bearer " + key);
+  auto session = std::make_shared<Session>(std::move(codec), std::move(sink),
+                                           options_.keys.HasOwn(project)
+                                               ? speech::OwnKeyRefused("openai-realtime", project)
+                                               : absl::OkStatus());
   session->Connect(*client_, std::move(dial), session);
   return std::make_unique<Stream>(std::move(session));
 }

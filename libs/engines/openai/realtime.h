@@ -12,7 +12,7 @@ namespace parley::engines {
 // Any server that speaks OpenAI's realtime protocol over WebSocket.
 class OpenAiRealtimeEngine : public speech::RealtimeEngine {
  public:
-  // `base_url` and `key` are used: ws(s) in place of http(s), and /realtime behind it.
+  // `base_url` and `keys` are used: ws(s) in place of http(s), and /realtime behind it.
   OpenAiRealtimeEngine(OpenAiOptions options, std::unique_ptr<http::WebSocketClient> client);
 
   std::string_view name() const override { return "openai-realtime"; }

@@ -54,14 +54,16 @@ absl::StatusOr<std::unique_ptr<speech::SttStream>> OpenAiStt::Open(const speech:
   std::string prompt;
   for (const std::string& phrase : config.phrases) prompt += (prompt.empty() ? "" : ", ") + phrase;
   return streams_.Open(
-      [this, model, language = config.language, prompt = std::move(prompt)](
-          const std::vector<int16_t>& heard, const speech::Cancellation& cancel) {
-        return Transcribe(model, language, prompt, heard, cancel);
+      [this, project = config.caller.project, model, language = config.language,
+       prompt = std::move(prompt)](const std::vector<int16_t>& heard,
+                                   const speech::Cancellation& cancel) {
+        return Transcribe(project, model, language, prompt, heard, cancel);
       },
       config.language, std::move(sink));
 }
 
-absl::StatusOr<std::string> OpenAiStt::Transcribe(const std::string& model,
+absl::StatusOr<std::string> OpenAiStt::Transcribe(const std::string& project,
+                                                  const std::string& model,
                                                   const std::string& language,
                                                   const std::string& prompt,
                                                   const std::vector<int16_t>& heard,
@@ -69,7 +71,8 @@ absl::StatusOr<std::string> OpenAiStt::Transcribe(const std::string& model,
   std::vector<Field> fields = {{"model", model}, {"response_format", "json"}};
   if (!language.empty()) fields.push_back({"language", language.substr(0, language.find('-'))});
   if (!prompt.empty()) fields.push_back({"prompt", prompt});
-  http::Call call = openai::Post(options_.base_url, options_.key, "/audio/transcriptions");
+  openai::Request request(options_.base_url, options_.keys, project, "/audio/transcriptions");
+  http::Call& call = request.call;
   const std::string boundary = "parley-" + RandomHex(16);
   call.headers.emplace_back("content-type", "multipart/form-data; boundary=" + boundary);
   const std::string_view pcm = audio::AsBytes(heard);
@@ -78,9 +81,11 @@ absl::StatusOr<std::string> OpenAiStt::Transcribe(const std::string& model,
   call.body = Multipart(boundary, fields, wav);
   call.timeout = options_.timeout;
   const auto reply = client_.Fetch(call, [&cancel] { return cancel.cancelled(); });
-  if (!reply.ok()) return openai::OnTheWay(reply.status(), "--stt-openai-base-url");
-  if (reply->status != 200) return openai::ErrorOf(*reply);
-  return openai::TranscriptOf(reply->body);
+  if (!reply.ok()) return request.Lost(reply.status(), "--stt-openai-base-url");
+  if (reply->status != 200) return request.Refused(*reply);
+  auto transcript = openai::TranscriptOf(reply->body);
+  if (!transcript.ok()) return request.Failed(transcript.status());
+  return transcript;
 }
 
 }  // namespace parley::engines

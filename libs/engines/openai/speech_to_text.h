@@ -7,6 +7,7 @@
 
 #include "engines/utterance/streams.h"
 #include "http/client.h"
+#include "speech/provider_keys.h"
 #include "speech/stt.h"
 
 namespace parley::engines {
@@ -14,7 +15,7 @@ namespace parley::engines {
 // Where the provider is and how long it may take: set by the operator, never by a definition.
 struct OpenAiSttOptions {
   std::string base_url = "https://api.openai.com/v1";
-  std::string key;                            // empty = none is sent
+  speech::ProviderKeys keys;
   std::string default_model;                  // for streams that name none
   absl::Duration timeout = absl::Seconds(4);  // for one utterance
   int max_requests = 64;                      // under way at a time: a thread each
@@ -33,8 +34,8 @@ class OpenAiStt : public speech::SttEngine {
                                                           speech::SttSink sink) override;
 
  private:
-  absl::StatusOr<std::string> Transcribe(const std::string& model, const std::string& language,
-                                         const std::string& prompt,
+  absl::StatusOr<std::string> Transcribe(const std::string& project, const std::string& model,
+                                         const std::string& language, const std::string& prompt,
                                          const std::vector<int16_t>& heard,
                                          const speech::Cancellation& cancel);
 

@@ -19,8 +19,12 @@ constexpr int64_t kMaxAudioBytes = int64_t{kRateHz} * 2 * 600;  // ten minutes o
 
 class OpenAiTts::Stream : public speech::TtsStream {
  public:
-  Stream(OpenAiTts& engine, std::string model, std::string voice, double rate)
-      : engine_(engine), model_(std::move(model)), voice_(std::move(voice)), rate_(rate) {}
+  Stream(OpenAiTts& engine, std::string project, std::string model, std::string voice, double rate)
+      : engine_(engine),
+        project_(std::move(project)),
+        model_(std::move(model)),
+        voice_(std::move(voice)),
+        rate_(rate) {}
   int sample_rate_hz() const override { return kRateHz; }
 
   absl::Status Speak(std::string_view sentence, const speech::TtsSink& sink,
@@ -28,6 +32,7 @@ class OpenAiTts::Stream : public speech::TtsStream {
 
  private:
   OpenAiTts& engine_;
+  const std::string project_;
   const std::string model_;
   const std::string voice_;
   const double rate_;
@@ -36,7 +41,8 @@ class OpenAiTts::Stream : public speech::TtsStream {
 absl::Status OpenAiTts::Stream::Speak(std::string_view sentence, const speech::TtsSink& sink,
                                       const speech::Cancellation& cancel) {
   const OpenAiTtsOptions& options = engine_.options_;
-  http::Call call = openai::Post(options.base_url, options.key, "/audio/speech");
+  openai::Request request(options.base_url, options.keys, project_, "/audio/speech");
+  http::Call& call = request.call;
   nlohmann::json body = {
       {"model", model_}, {"voice", voice_}, {"input", sentence}, {"response_format", "pcm"}};
   if (rate_ != 1) body["speed"] = rate_;
@@ -71,13 +77,13 @@ absl::Status OpenAiTts::Stream::Speak(std::string_view sentence, const speech::T
   if (cancel.cancelled()) return Cancelled("cancelled");
   if (stopped) return absl::OkStatus();
   if (stalled) {
-    return Unavailable(
+    return request.Failed(Unavailable(
         "the provider was silent for {}",
-        absl::FormatDuration(begun ? options.stall_timeout : options.first_audio_timeout));
+        absl::FormatDuration(begun ? options.stall_timeout : options.first_audio_timeout)));
   }
-  if (!reply.ok()) return openai::OnTheWay(reply.status(), "--tts-openai-base-url");
-  if (reply->status != 200) return openai::ErrorOf(*reply);
-  if (!begun) return Unavailable("the provider answered without audio");
+  if (!reply.ok()) return request.Lost(reply.status(), "--tts-openai-base-url");
+  if (reply->status != 200) return request.Refused(*reply);
+  if (!begun) return request.Failed(Unavailable("the provider answered without audio"));
   return absl::OkStatus();
 }
 
@@ -100,7 +106,8 @@ absl::StatusOr<std::unique_ptr<speech::TtsStream>> OpenAiTts::Open(
   if (model.empty()) return InvalidArgument("the engine openai needs a model");
   std::string voice = config.voice.empty() ? options_.default_voice : config.voice;
   if (voice.empty()) return InvalidArgument("the engine openai needs a voice");
-  return std::make_unique<Stream>(*this, std::move(model), std::move(voice), config.rate);
+  return std::make_unique<Stream>(*this, config.caller.project, std::move(model), std::move(voice),
+                                  config.rate);
 }
 
 }  // namespace parley::engines

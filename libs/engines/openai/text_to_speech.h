@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "http/client.h"
+#include "speech/provider_keys.h"
 #include "speech/tts.h"
 
 namespace parley::engines {
@@ -13,7 +14,7 @@ namespace parley::engines {
 // Where the provider is and how long it may take: set by the operator, never by a definition.
 struct OpenAiTtsOptions {
   std::string base_url = "https://api.openai.com/v1";
-  std::string key;            // empty = none is sent
+  speech::ProviderKeys keys;
   std::string default_model;  // for voices that name none
   std::string default_voice;
   // A slow provider in good health sends its first byte within 0.8 s; twice that is no health.

@@ -37,6 +37,10 @@ absl::StatusOr<speech::ChatDone> RulesEngine::Chat(const speech::ChatPrompt& pro
                                                    const speech::Cancellation& cancel) {
   if (prompt.config.rules_json.empty())
     return InvalidArgument("the engine rules needs rules: {{engine: rules, rules: NAME}}");
+  if (prompt.format.kind != speech::ChatFormat::Kind::kText)
+    return Error(absl::StatusCode::kUnimplemented, "the engine rules promises no JSON");
+  if (speech::HasImages(prompt))
+    return Error(absl::StatusCode::kUnimplemented, "the engine rules sees no pictures");
   PARLEY_ASSIGN_OR_RETURN(const std::shared_ptr<const RuleSet> rules,
                           Compiled(prompt.config.rules_json));
   PARLEY_ASSIGN_OR_RETURN(RuleAnswer answer, rules->Answer(prompt.items, prompt.tools));
