@@ -240,8 +240,9 @@ class Agent {
   virtual void OnExit(AgentSession& /*session*/) {}
   // The session is over. Called on the loop's thread: return at once. For who waits in a hook.
   virtual void OnSessionOver() {}
-  // The user's turn is over. The agent is silent until this returns, for session::Options::
-  // review_timeout at most (5 s, unless set); then the turn counts as it was. When the user goes on
+  // The user's turn is over. It is not answered until this returns, for session::Options::
+  // review_timeout at most (5 s, unless set); then the turn counts as it was. After `patience` the
+  // user is told `hold` (both of session::Options) and has the word. When the user goes on
   // meanwhile, this is called again with all they have said, and what it says here is forgotten.
   virtual void OnUserTurnCompleted(AgentSession& /*session*/, UserTurn& /*turn*/) {}
 
@@ -325,7 +326,8 @@ struct SessionConfig {
   // A key pressed on a telephone: 0 to 9, *, #, A to D. Of the person talked to it may be a turn,
   // too: see session::Options::dtmf_pause.
   std::function<void(const std::string& identity, char key)> on_dtmf;
-  // The watchdog: what the caller waits for in silence, when it is slow and when it is given up.
+  // The watchdog: what the caller waits for in silence, when it is slow and when they are given the
+  // word, or it is cancelled.
   std::function<void(const session::command::Stalled&)> on_stalled;
   // Lines of the session's recording (session/recording.h), for `parley replay`. They hold all that
   // is said, and what the model and the tools were told: keep them like it. Empty: no recording.

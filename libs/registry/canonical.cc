@@ -175,6 +175,7 @@ std::string ToJson(const AgentDefinition& d) {
   if (d.limits.max_stall > absl::ZeroDuration()) {
     json["limits"]["max_stall"] = DurationText(d.limits.max_stall);
   }
+  if (d.session.hold) json["session"]["hold"] = *d.session.hold;
   PutText(json, "farewell", d.farewell);
   PutAll(json, "handoffs", d.handoffs);
   for (const auto& [name, model] :

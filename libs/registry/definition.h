@@ -137,6 +137,9 @@ struct SessionOptions {
   bool record_sound = false;
   absl::Duration dtmf_pause =
       absl::Milliseconds(1500);  // ends a number that is keyed in; 0: none is
+  // Said to a caller who waits for whatever stands still; empty: nothing. Unset: English words,
+  // nothing where another language is spoken.
+  std::optional<std::string> hold;
 };
 
 // One rule of the `rules` engine; the first that matches answers. A rule without `when` is the one

@@ -695,6 +695,8 @@ class Parser {
       fields.Duration("away_after", &session.away_after, absl::ZeroDuration(), absl::Hours(24));
       fields.Bool("close_on_disconnect", &session.close_on_disconnect);
       fields.Duration("dtmf_pause", &session.dtmf_pause, absl::ZeroDuration(), absl::Seconds(60));
+      std::string hold;
+      if (fields.Text("hold", &hold, {0, 200})) session.hold = hold;
       fields.Bool("record", &session.record);
       fields.Bool("record_sound", &session.record_sound);
       fields.Bool("transcript", &session.transcript);

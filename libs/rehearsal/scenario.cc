@@ -87,6 +87,7 @@ class Parser {
       fields.Bool("partials", &one.partials);
       fields.Bool("silent", &one.silent);
       fields.Int("silent_times", &one.silent_times, 0, 1000);
+      Millis(fields, "pause_after", &one.pause_after_us);
       fields.Finish();
     });
   }
@@ -101,6 +102,7 @@ class Parser {
       fields.Text("fails", &one.fails);
       fields.Bool("silent", &one.silent);
       fields.Int("silent_times", &one.silent_times, 0, 1000);
+      fields.Int("silent_from", &one.silent_from, 0, 1000);
       Millis(fields, "stops_after", &one.played_us);
       fields.Finish();
     });

@@ -100,8 +100,9 @@ struct Scenario {
     int64_t final_after_us = 30'000;    // from the end of the utterance being told
     int64_t partial_after_us = 80'000;  // from the end of the word
     bool partials = true;
-    bool silent = false;   // never gives a final
-    int silent_times = 0;  // … for the first so many
+    bool silent = false;         // never gives a final
+    int silent_times = 0;        // … for the first so many
+    int64_t pause_after_us = 0;  // tells when speech begins, and so long a silence; 0: it does not
   } recogniser;
   struct Voice {
     int64_t after_us = 30'000;
@@ -109,7 +110,8 @@ struct Scenario {
     bool word_times = true;
     std::string fails;
     bool silent = false;
-    int silent_times = 0;   // the first so many sentences
+    int silent_times = 0;   // … for so many sentences, 0 with `silent_from`: all
+    int silent_from = 0;    // … from this one on, which is 1 unless it says
     int64_t played_us = 0;  // the playout of the first speech stops here; 0: it does not
   } voice;
 

@@ -191,6 +191,7 @@ class Stage {
   void Do(const command::SttStart& start) {
     fed_from_us_ = std::max(fed_to_us_, clock_us() - absl::ToInt64Microseconds(start.preroll));
     ++feeding_;
+    TellPauses();
     if (!scenario_.recogniser.partials || cast_.options.realtime) return;
     for (const Sound& sound : scenario_.sounds) {
       if (sound.heard) continue;
@@ -203,6 +204,25 @@ class Stage {
           if (!text.empty()) Send(event::SttPartial{stt_stream_, text});
         });
       }
+    }
+  }
+  // It listens for pauses as long as it is fed: after each stretch of words, of this feeding.
+  void TellPauses() {
+    const int64_t after_us = scenario_.recogniser.pause_after_us;
+    if (after_us == 0) return;
+    Later(0, [this] { Send(event::SttActivity{stt_stream_, true}); });
+    for (const Sound& sound : scenario_.sounds) {
+      const bool words = sound.heard ? !sound.heard->empty() : !sound.words.empty();
+      const int64_t at_us = sound.end_us + after_us;
+      if (!words || at_us < clock_us()) continue;
+      const bool goes_on =
+          std::any_of(scenario_.sounds.begin(), scenario_.sounds.end(), [&](const Sound& other) {
+            return !other.words.empty() && other.start_us >= sound.end_us && other.start_us < at_us;
+          });
+      if (goes_on) continue;
+      Later(at_us - clock_us(), [this, feeding = feeding_] {
+        if (feeding == feeding_) Send(event::SttActivity{stt_stream_, false});
+      });
     }
   }
   void Do(const command::SttEnd& end) {
@@ -378,7 +398,10 @@ class Stage {
   }
   void Do(const command::TtsText& text) {
     const Scenario::Voice& voice = scenario_.voice;
-    if (voice.silent || ++sentences_ <= voice.silent_times) return;
+    const int since = ++sentences_ - std::max(voice.silent_from, 1);
+    const bool begun = voice.silent_from > 0 && since >= 0;
+    if (voice.silent || (begun && voice.silent_times == 0)) return;
+    if (since >= 0 && since < voice.silent_times) return;
     if (!voice.fails.empty()) {
       return Later(voice.after_us, [this, text] {
         Send(event::TtsFailed{text.stream, scenario_.voice.fails});

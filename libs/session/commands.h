@@ -163,8 +163,8 @@ struct SpeechDone {
 struct FalseInterruption {
   bool resumed = true;
 };
-// The caller waits in silence for a stage that does not move. First it is named; once it is given
-// up the session goes on without what it was to bring.
+// The caller waits in silence for a stage that does not move. First it is named; then its turn is
+// given up: the caller has the word (Options::patience).
 struct Stalled {
   Stage stage = Stage::kModel;
   absl::Duration waited;

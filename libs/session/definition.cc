@@ -3,6 +3,19 @@
 #include <algorithm>
 
 namespace parley::session {
+namespace {
+
+// As far as the definition tells: where it names no language, engines speak English.
+bool SpeaksEnglish(const registry::AgentDefinition& definition) {
+  const auto english = [](const std::string& language) {
+    return language.empty() || language == "en" || language.starts_with("en-");
+  };
+  const bool heard = definition.stt.empty() || english(definition.stt.front().language);
+  const bool said = definition.tts.empty() || english(definition.tts.front().language);
+  return heard && said && definition.translate_to.empty();
+}
+
+}  // namespace
 
 Context ContextOf(registry::HandoffContext context) {
   switch (context) {
@@ -56,6 +69,11 @@ Options OptionsOf(const registry::AgentDefinition& definition) {
   options.max_duration = definition.limits.max_duration;
   if (definition.limits.max_stall > absl::ZeroDuration()) {
     options.max_stall = definition.limits.max_stall;
+  }
+  if (definition.session.hold) {
+    options.hold = *definition.session.hold;
+  } else if (!SpeaksEnglish(definition)) {
+    options.hold.clear();
   }
   options.away_after = definition.session.away_after;
   options.dtmf_pause = definition.session.dtmf_pause;

@@ -47,6 +47,12 @@ struct SttFinal {
   uint64_t utterance = 0;
   std::string text;  // may be empty
 };
+// What it makes of the sound itself, where it says so: speech begins, or is taken to be over. Who
+// speaks on has words after it.
+struct SttActivity {
+  uint32_t stream = 0;
+  bool speech = false;
+};
 struct SttUsage {
   uint32_t stream = 0;
   double audio_seconds = 0;
@@ -213,7 +219,7 @@ using Event =
                  TtsSegmentDone, TtsClosed, TtsFailed, ToolDone, Played, Chat, Say, GenerateReply,
                  Interrupt, SetTurnDetection, CommitTurn, ClearTurn, SetUserData, Shutdown,
                  AddAgent, SetAgent, SayMore, TurnReviewed, LlmAudio, ModelSpeech, ModelTranscript,
-                 Dtmf, Overheard>;
+                 Dtmf, Overheard, SttActivity>;
 
 }  // namespace parley::session::event
 

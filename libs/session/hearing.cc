@@ -22,6 +22,7 @@ Hearing::Hearing(const Options& options, std::vector<Command>& out)
     : options_(options),
       out_(out),
       gate_(options),
+      final_patience_(options.patience),
       detection_(options.turn_detection),
       min_delay_us_(absl::ToInt64Microseconds(options.min_endpointing_delay)),
       delay_us_(min_delay_us_) {}
@@ -29,6 +30,8 @@ Hearing::Hearing(const Options& options, std::vector<Command>& out)
 void Hearing::Open(int64_t now_us) {
   open_ = true;
   opened_us_ = now_us;
+  tells_pauses_ = missed_pause_ = false;
+  pause_us_ = 0;
   out_.emplace_back(command::SttOpen{++stream_});
   base_ = utterance_;
   if (detection_ == TurnDetection::kRealtime) {
@@ -91,7 +94,8 @@ void Hearing::OnVoice(bool speech, int64_t now_us, int64_t quiet_us) {
       break;
     case SpeechGate::Edge::kStopped:
       wordless_ = false;
-      End(now_us);
+      last_end_us_ = gate_.last_speech_us();
+      if (!AwaitsPause()) End(now_us);
       break;
     case SpeechGate::Edge::kNone:
       if (gate_.speaking() &&
@@ -151,7 +155,7 @@ void Hearing::Started(int64_t now_us) {
   }
   turn_open_ = true;
   text_us_ = now_us;
-  if (open_) Begin(now_us);
+  if (open_ && !feeding_) Begin(now_us);  // else the utterance goes on
 }
 
 void Hearing::Begin(int64_t now_us) {
@@ -159,6 +163,7 @@ void Hearing::Begin(int64_t now_us) {
   ++utterance_;
   partial_.clear();
   partial_shown_ = false;
+  pause_us_ = 0;
   if (detection_ == TurnDetection::kRealtime) return;
   const auto since_start = absl::Microseconds(now_us - gate_.start_us());
   // After sound without words the beginning of the sound is long past.
@@ -184,6 +189,7 @@ bool Hearing::OnPartial(uint32_t stream, const std::string& text, int64_t now_us
   partial_ = text;
   partial_shown_ = true;
   text_us_ = now_us;
+  if (gate_.speaking()) pause_us_ = 0;  // else the words are from before it
   Judge();
   out_.emplace_back(command::UserText{SegmentId(utterance_), text, false});
   return true;
@@ -194,6 +200,7 @@ bool Hearing::OnFinal(uint32_t stream, uint64_t utterance, const std::string& te
   // Too late, for a turn that was taken without it, or nothing that was asked for.
   if (stream != stream_ || utterance <= answered_ || utterance > utterance_) return false;
   const bool current = utterance == utterance_;
+  if (current && !feeding_) final_patience_.Took(now_us - asked_us_);
   answered_ = utterance;
   final_us_ = now_us;
   failures_ = 0;
@@ -205,6 +212,38 @@ bool Hearing::OnFinal(uint32_t stream, uint64_t utterance, const std::string& te
   if (!words.empty()) finals_ = JoinText(finals_, words);
   Judge();
   return !words.empty();
+}
+
+void Hearing::OnActivity(uint32_t stream, bool speech, int64_t now_us) {
+  if (stream != stream_ || !open_ || options_.realtime) return;
+  if (speech) {
+    tells_pauses_ = !missed_pause_;
+    pause_us_ = 0;
+    return;
+  }
+  tells_pauses_ = true;
+  missed_pause_ = false;
+  if (feeding_) pause_us_ = now_us;
+}
+
+bool Hearing::AwaitsPause() const {
+  return detection_ == TurnDetection::kStt && tells_pauses_ && pause_us_ == 0 && feeding_;
+}
+
+// The utterance of somebody who is silent, and whom the recogniser goes on listening to.
+void Hearing::ConsiderPause(int64_t now_us) {
+  if (!feeding_ || gate_.speaking() || options_.realtime) return;
+  if (AwaitsPause() && now_us < gate_.last_speech_us() + PauseLimitUs()) return;
+  PauseMissed();
+  End(now_us);
+}
+
+// Where it was waited for in vain, perhaps of another engine that serves by now, none is waited for
+// until it tells one again.
+void Hearing::PauseMissed() {
+  if (!AwaitsPause()) return;
+  tells_pauses_ = false;
+  missed_pause_ = true;
 }
 
 bool Hearing::OnFailed(uint32_t stream, int64_t now_us) {
@@ -231,6 +270,7 @@ void Hearing::Advance(int64_t now_us) {
   if (gate_.Expire(now_us) == SpeechGate::Edge::kStopped) End(now_us);
   if (gate_.held() && now_us >= gate_.start_us() + Micros(options_.max_utterance)) Hush(now_us);
   ConsiderWordless(now_us);
+  ConsiderPause(now_us);
   if (!open_ && reopen_us_ != 0 && now_us >= reopen_us_) {
     reopen_us_ = 0;
     Open(now_us);
@@ -239,10 +279,16 @@ void Hearing::Advance(int64_t now_us) {
 
 // Sound without new words does not keep a turn open where only words count.
 void Hearing::ConsiderWordless(int64_t now_us) {
-  if (detection_ != TurnDetection::kStt || !gate_.speaking() || wordless_ || words() == 0) return;
-  if (now_us < text_us_ + delay_us_) return;
+  if (now_us < WordlessUs()) return;
   wordless_ = true;
+  PauseMissed();
   End(now_us);
+}
+
+int64_t Hearing::WordlessUs() const {
+  if (detection_ != TurnDetection::kStt || !gate_.speaking() || wordless_ || words() == 0)
+    return kNever;
+  return text_us_ + (AwaitsPause() ? std::max(delay_us_, PauseLimitUs()) : delay_us_);
 }
 
 void Hearing::SetDetection(TurnDetection detection) {
@@ -253,8 +299,8 @@ void Hearing::SetDetection(TurnDetection detection) {
 void Hearing::Commit(int64_t now_us) {
   if (!turn_open_) return;
   commit_us_ = now_us;
-  if (!gate_.speaking()) return;
-  gate_.Reset();
+  if (!gate_.speaking() && !feeding_) return;
+  if (gate_.speaking()) gate_.Reset();
   End(now_us);
 }
 
@@ -318,23 +364,43 @@ int64_t Hearing::deadline_us() const {
   int64_t deadline_us = gate_.expiry_us();
   if (gate_.held()) deadline_us = gate_.start_us() + Micros(options_.max_utterance);
   if (!open_ && reopen_us_ != 0) deadline_us = std::min(deadline_us, reopen_us_);
-  if (detection_ == TurnDetection::kStt && gate_.speaking() && !wordless_ && words() > 0) {
-    deadline_us = std::min(deadline_us, text_us_ + delay_us_);
+  if (feeding_ && !gate_.speaking() && !options_.realtime) {
+    deadline_us =
+        std::min(deadline_us, AwaitsPause() ? gate_.last_speech_us() + PauseLimitUs() : asked_us_);
   }
-  return deadline_us;
+  return std::min(deadline_us, WordlessUs());
 }
 
 int64_t Hearing::turn_deadline_us() const {
   if (!turn_open_ || (gate_.speaking() && !wordless_)) return kNever;
-  if (commit_us_ > 0) return complete() ? commit_us_ : commit_us_ + LongestUs();
+  if (feeding_ && !gate_.speaking() && !options_.realtime) return kNever;  // see AwaitsPause
+  if (commit_us_ > 0 && complete()) return commit_us_;
+  if (commit_us_ > 0) {
+    return std::max(commit_us_, std::min(commit_us_ + LongestUs(), StuckUs()));
+  }
   if (detection_ == TurnDetection::kManual) return kNever;
   if (detection_ == TurnDetection::kRealtime) return EndUs();
   int64_t due_us = EndUs() + (complete() ? delay_us_ : std::max(delay_us_, LongestUs()));
-  if (owed_since_us() > 0 && options_.max_stall != absl::InfiniteDuration()) {
-    const int64_t stuck_us = owed_since_us() + absl::ToInt64Microseconds(options_.max_stall);
-    due_us = std::min(due_us, std::max(EndUs() + delay_us_, stuck_us));
-  }
+  due_us = std::min(due_us, std::max(EndUs() + delay_us_, StuckUs()));
   return std::max(due_us, gate_.starting_until_us());
+}
+
+// When the turn is taken without the final that is owed.
+int64_t Hearing::StuckUs() const {
+  if (owed_since_us() == 0) return kNever;
+  int64_t stuck_us = kNever;
+  if (options_.max_stall != absl::InfiniteDuration()) {
+    stuck_us = still_since_us() + Micros(options_.max_stall);
+  }
+  if (has_partial() && options_.patience > absl::ZeroDuration()) {
+    stuck_us = std::min(stuck_us, still_since_us() + final_patience_.us());
+  }
+  return stuck_us;
+}
+
+int64_t Hearing::overdue_us() const {
+  if (owed_since_us() == 0 || turn_deadline_us() == kNever) return kNever;
+  return std::max(still_since_us() + final_patience_.us(), EndUs() + delay_us_);
 }
 
 std::string Hearing::Transcript() const { return JoinText(finals_, partial_); }

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -7,6 +8,7 @@
 #include "session/commands.h"
 #include "session/end_of_turn.h"
 #include "session/gate.h"
+#include "session/patience.h"
 #include "session/types.h"
 
 namespace parley::session {
@@ -43,6 +45,9 @@ class Hearing {
   // True when the transcript of the open turn has more text.
   bool OnPartial(uint32_t stream, const std::string& text, int64_t now_us);
   bool OnFinal(uint32_t stream, uint64_t utterance, const std::string& text, int64_t now_us);
+  // The recogniser says itself when speech begins and is over. With kStt the turn ends no sooner
+  // than it says so, half of the longest delay after the end of speech at the latest.
+  void OnActivity(uint32_t stream, bool speech, int64_t now_us);
   // Of a model that hears (Options::realtime). True when it is about an utterance of this stream,
   // which then has its own number in `utterance`.
   void OnSpeech(uint32_t stream, bool started, uint64_t utterance, int64_t now_us);
@@ -91,6 +96,15 @@ class Hearing {
   int64_t owed_since_us() const {
     return open_ && turn_open_ && !feeding_ && !complete() ? asked_us_ : 0;
   }
+  // Since when it has not moved: words that come meanwhile are a sign of life.
+  int64_t still_since_us() const { return owed_since_us() > 0 ? std::max(asked_us_, text_us_) : 0; }
+  // When a final that is owed is overdue for who waits in silence; INT64_MAX: none is, or it is
+  // still waited for whatever the silence (a turn that only the program ends).
+  int64_t overdue_us() const;
+  // The open turn has words of the utterance whose final is owed.
+  bool has_partial() const { return partial_shown_ && !partial_.empty(); }
+  // How much speech the open turn has, in utterances that are over.
+  int64_t turn_speech_us() const { return turn_speech_us_; }
   // The recogniser gives no more finals: another one takes its place.
   void Replace(int64_t now_us);
 
@@ -102,7 +116,13 @@ class Hearing {
   void Judge();
   int64_t EndUs() const;
   int64_t LongestUs() const;
+  int64_t PauseLimitUs() const { return LongestUs() / 2; }
   void ConsiderWordless(int64_t now_us);
+  void ConsiderPause(int64_t now_us);
+  bool AwaitsPause() const;
+  void PauseMissed();
+  int64_t WordlessUs() const;
+  int64_t StuckUs() const;
 
   const Options& options_;
   std::vector<Command>& out_;
@@ -124,9 +144,13 @@ class Hearing {
   std::string finals_;
   std::string partial_;
   int64_t final_us_ = 0;
-  int64_t asked_us_ = 0;     // when a final was last asked for
-  int64_t last_end_us_ = 0;  // of speech, before what is said now
-  int64_t text_us_ = 0;      // when the transcript last had more words
+  int64_t asked_us_ = 0;       // when a final was last asked for
+  int64_t last_end_us_ = 0;    // of speech, before what is said now
+  int64_t text_us_ = 0;        // when the transcript last had more words
+  bool tells_pauses_ = false;  // the recogniser does
+  bool missed_pause_ = false;  // … and has not told the last one
+  int64_t pause_us_ = 0;       // when it told one, and no words since; 0: it has not
+  Patience final_patience_;
 
   TurnDetection detection_;
   int64_t min_delay_us_;     // follows the speaker where it may

@@ -53,6 +53,8 @@ void EachOption(O& o, Visit visit) {
   visit("filler_after", o.filler_after);
   visit("playout_timeout", o.playout_timeout);
   visit("slow_after", o.slow_after);
+  visit("patience", o.patience);
+  visit("hold", o.hold);
   visit("max_stall", o.max_stall);
   visit("max_duration", o.max_duration);
   visit("max_errors", o.max_errors);
@@ -183,6 +185,7 @@ json Fields(const event::Voice& e) {
 }
 json Fields(const event::SttPartial& e) { return {e.stream, e.text}; }
 json Fields(const event::SttFinal& e) { return {e.stream, e.utterance, e.text}; }
+json Fields(const event::SttActivity& e) { return {e.stream, e.speech}; }
 json Fields(const event::SttUsage& e) { return {e.stream, e.audio_seconds}; }
 json Fields(const event::SttFailed& e) { return {e.stream, e.error}; }
 json Fields(const event::LlmText& e) { return {e.stream, e.text}; }
@@ -253,6 +256,7 @@ void Fill(const json& f, event::SttPartial& e) { e = {At<uint32_t>(f, 0), At<std
 void Fill(const json& f, event::SttFinal& e) {
   e = {At<uint32_t>(f, 0), At<uint64_t>(f, 1), At<std::string>(f, 2)};
 }
+void Fill(const json& f, event::SttActivity& e) { e = {At<uint32_t>(f, 0), At<bool>(f, 1)}; }
 void Fill(const json& f, event::SttUsage& e) { e = {At<uint32_t>(f, 0), At<double>(f, 1)}; }
 void Fill(const json& f, event::SttFailed& e) { e = {At<uint32_t>(f, 0), At<std::string>(f, 1)}; }
 void Fill(const json& f, event::LlmText& e) { e = {At<uint32_t>(f, 0), At<std::string>(f, 1)}; }

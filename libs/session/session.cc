@@ -29,7 +29,11 @@ int64_t Micros(absl::Duration duration) { return absl::ToInt64Microseconds(durat
 Session::Session(Options options, Character character)
     : Session(std::move(options), std::vector<Character>{std::move(character)}) {}
 Session::Session(Options options, std::vector<Character> agents)
-    : options_(std::move(options)), agents_(std::move(agents)), hearing_(options_, out_) {
+    : options_(std::move(options)),
+      agents_(std::move(agents)),
+      model_patience_(options_.patience),
+      voice_patience_(options_.patience),
+      hearing_(options_, out_) {
   PARLEY_CHECK(!agents_.empty());
 }
 Session::~Session() = default;
@@ -102,6 +106,7 @@ void Session::Advance() {
   ConsiderReview();
   ConsiderDraft();
   ConsiderResume();
+  ConsiderYield();
   Pump();
   ConsiderSuspending();
   while (active_ == nullptr && (SwitchAgent() || StartNext())) Pump();
@@ -122,7 +127,7 @@ void Session::CheckLimits() {
   if (active_ != nullptr) GiveUpOverdue(*active_);
   const std::optional<Wait> stuck = Stuck();
   if (now_us_ >= SummaryDue() || (summary_ && stuck && stuck->stage == Stage::kModel)) {
-    GiveUp(Stage::kModel, summary_->asked_us);
+    GiveUp({Stage::kModel, summary_->asked_us, summary_->asked_us});
     SummaryMade("");
   }
 }
@@ -143,6 +148,7 @@ int64_t Session::deadline_us() const {
   if (user_state_ != UserState::kAway) at(AwayAt());
   at(SlowAt());
   at(StuckAt());
+  at(YieldAt());
   at(SummaryDue());
   if (active_ == nullptr) return deadline;
   if (active_->llm_stream != 0) at(active_->llm_deadline_us);
@@ -173,10 +179,10 @@ void Session::UpdateState() {
     const bool silent = active_->played_us >= active_->spoken.audio_us();
     if (active_->playing && !(waits && silent)) {
       state = AgentState::kSpeaking;
-    } else if (active_->answer || !active_->turn_id.empty()) {
+    } else if ((active_->answer || !active_->turn_id.empty()) && !HasTheWord()) {
       state = AgentState::kThinking;
     }
-  } else if (reviewed_ || WaitsForSummary()) {
+  } else if ((reviewed_ || WaitsForSummary()) && !HasTheWord()) {
     state = AgentState::kThinking;
   }
   if (state == state_) return;
@@ -260,7 +266,8 @@ void Session::Unlink() {
 
 void Session::On(const event::Voice& voice) {
   // Whoever may not interrupt is not heard meanwhile.
-  const bool deaf = active_ != nullptr && active_->playing && !active_->interruptible;
+  const bool deaf =
+      active_ != nullptr && active_->playing && !active_->interruptible && !HasTheWord();
   hearing_.OnVoice(voice.speech && !deaf && !linked_.empty() && !closing_, now_us_, voice.quiet_us);
 }
 
@@ -272,6 +279,10 @@ void Session::On(const event::SttFinal& final) {
   if (!hearing_.OnFinal(final.stream, final.utterance, final.text, now_us_)) return;
   errors_[static_cast<int>(Engine::kStt)] = 0;
   ConsiderCut();
+}
+
+void Session::On(const event::SttActivity& activity) {
+  hearing_.OnActivity(activity.stream, activity.speech, now_us_);
 }
 
 void Session::On(const event::SttUsage& usage) {
@@ -293,7 +304,7 @@ void Session::On(const event::SttFailed& failed) {
 }
 
 bool Session::EnoughWords() const {
-  return options_.min_interruption_words <= 0 || options_.realtime ||
+  return options_.min_interruption_words <= 0 || options_.realtime || HasTheWord() ||
          hearing_.words() >= options_.min_interruption_words;
 }
 
@@ -305,6 +316,7 @@ bool Session::TurnWaits() const {
 // So far the user only shows that they listen, and the agent is not about to end.
 bool Session::OnlyBackchannel() const {
   if (!options_.ignore_backchannels || active_ == nullptr || !active_->heard()) return false;
+  if (active_->hold) return false;  // they had said it before
   if (hearing_.detection() == TurnDetection::kManual || hearing_.words() == 0) return false;
   const bool complete = active_->text_complete && active_->spoken.all_done();
   const int64_t left_us = active_->spoken.audio_us() - active_->played_us;
@@ -382,7 +394,8 @@ void Session::ConsiderReview() {
   if (!reviewed_) return;
   const std::optional<Wait> stuck = Stuck();
   if (now_us_ < review_us_ && !(stuck && stuck->stage == Stage::kProgram)) return;
-  GiveUp(Stage::kProgram, review_us_ - Micros(options_.review_timeout));
+  const int64_t asked_us = review_us_ - Micros(options_.review_timeout);
+  GiveUp({Stage::kProgram, asked_us, asked_us});
   out_.emplace_back(command::Log{command::Log::Level::kWarn,
                                  "the program did not look at the user's turn in time", ""});
   Commit(*std::exchange(reviewed_, std::nullopt));
@@ -404,7 +417,7 @@ void Session::Commit(const Turn& turn, std::string instructions) {
       out_.emplace_back(command::ItemAdded{*history_.LastUserMessage()});
     }
   } else {
-    if (active_ != nullptr && active_->interruptible) Cut();
+    if (active_ != nullptr && (active_->interruptible || active_->hold || HasTheWord())) Cut();
     if (turn.last_utterance == 0) AddItem({.role = "user", .text = turn.text});
   }
   if (turn.last_utterance != 0) CommitHeard(turn, goes_on);
@@ -607,6 +620,9 @@ bool Session::Failed(Engine engine, const std::string& error) {
   const auto index = static_cast<int>(engine);
   const std::string what = std::string(kNames[index]) + " failed";
   out_.emplace_back(command::Log{command::Log::Level::kWarn, what, error});
+  constexpr int64_t kSameTroubleUs = 1'000'000;
+  if (errors_[index] > 0 && now_us_ < error_us_[index] + kSameTroubleUs) return false;
+  error_us_[index] = now_us_;
   if (++errors_[index] <= options_.max_errors) return false;
   End(EndReason::kError, what + " " + std::to_string(errors_[index]) + " times in a row: " + error);
   return true;

@@ -24,6 +24,7 @@
 #include "session/events.h"
 #include "session/hearing.h"
 #include "session/history.h"
+#include "session/patience.h"
 #include "session/recording.h"
 #include "session/speech.h"
 #include "session/types.h"
@@ -108,6 +109,7 @@ class Session {
   void On(const event::Voice& voice);
   void On(const event::SttPartial& partial);
   void On(const event::SttFinal& final);
+  void On(const event::SttActivity& activity);
   void On(const event::SttUsage& usage);
   void On(const event::SttFailed& failed);
   void On(const event::LlmText& text);
@@ -145,9 +147,11 @@ class Session {
   // Watching over the stages (session_watchdog.cc).
   struct Wait {
     Stage stage = Stage::kModel;
-    int64_t since_us = 0;
-    std::string detail;
-    friend bool operator==(const Wait&, const Wait&) = default;
+    int64_t since_us = 0;  // in silence
+    int64_t asked_us = 0;  // since when it owes what it is waited for
+    std::string detail = {};
+    // The same thing is waited for, perhaps in another silence.
+    bool Is(const Wait& other) const { return stage == other.stage && asked_us == other.asked_us; }
   };
   std::optional<Wait> AwaitedInSilence() const;
   void ConsiderSlow();
@@ -155,7 +159,12 @@ class Session {
   bool SlowIsNamed() const;
   int64_t StuckAt() const;
   std::optional<Wait> Stuck() const;
-  void GiveUp(Stage stage, int64_t since_us, std::string detail = {});
+  void GiveUp(const Wait& wait);
+  int64_t PatienceUs(Stage stage) const;
+  int64_t YieldAt() const;
+  void ConsiderYield();
+  void AskForAMoment(Stage stage);
+  bool HasTheWord() const;
   void GiveUpOverdue(Speech& speech);
   void RecogniserStalled(const Turn& turn);
   void UpdateState();
@@ -231,6 +240,8 @@ class Session {
   void SendText(Speech& speech);
   int64_t FillerAt(const Speech& speech, const ToolRun& run) const;
   void ConsiderFiller(Speech& speech);
+  void AddAside(Speech& speech, std::string text);
+  void ModelMoved(Speech& speech);
   void TextOver(Speech& speech);
   void StartPlaying(Speech& speech);
   void Apologise(Speech& speech);
@@ -253,6 +264,10 @@ class Session {
   std::vector<Suspended> suspended_;  // the innermost task's last
   std::optional<Summary> summary_;    // while it is made
   std::optional<Wait> told_slow_;     // what was named last
+  std::optional<Wait> yielded_;       // what the caller was last given the word for
+  int64_t held_us_ = 0;               // when they were last asked for a moment
+  Patience model_patience_;
+  Patience voice_patience_;
   std::vector<Command> out_;
   int64_t now_us_ = 0;
   int64_t started_us_ = 0;
@@ -295,6 +310,7 @@ class Session {
   UserState user_state_ = UserState::kListening;
   int64_t silent_since_us_ = 0;  // both
   int errors_[3] = {0, 0, 0};
+  int64_t error_us_[3] = {0, 0, 0};  // when one last counted
   uint64_t turns_ = 0;
   uint64_t speeches_ = 0;
   uint64_t segments_ = 0;

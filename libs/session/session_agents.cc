@@ -37,7 +37,7 @@ void Session::PrepareHandoff(Speech& speech, ToolRun run) {
     AddItem(std::exchange(run.result, {}));
   }
   speech.handoff = std::move(run);
-  if (speech.spoken.segments().empty() && !character().farewell.empty() && !options_.realtime) {
+  if (speech.text.empty() && !character().farewell.empty() && !options_.realtime) {
     if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
     AddText(speech, speech.splitter.Add(character().farewell));
     AddText(speech, speech.splitter.Finish());

@@ -96,6 +96,7 @@ void Session::RequestSpoken(Speech& speech, std::string instructions, bool allow
   speech.asked = true;
   speech.llm_stream = ++streams_;
   speech.llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  speech.llm_asked_us = now_us_;
   speech.spoken_rounds.push_back({.stream = speech.llm_stream});
   const std::deque<ChatItem> items = std::exchange(untold_, {});
   out_.emplace_back(command::Respond{
@@ -125,7 +126,7 @@ void Session::AddSpoken(Speech& speech) {
 void Session::On(const event::LlmAudio& audio) {
   Speech* speech = OfLlm(audio.stream);
   if (!options_.realtime || speech == nullptr || speech->spoken_rounds.empty()) return;
-  speech->llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  ModelMoved(*speech);
   if (speech->times.first_text_us == 0) speech->times.first_text_us = now_us_;
   if (speech->times.first_audio_us == 0) speech->times.first_audio_us = now_us_;
   AddSpoken(*speech);

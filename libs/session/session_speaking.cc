@@ -109,6 +109,7 @@ void Session::RequestAnswer(Speech& speech, std::vector<ChatItem> prompt) {
   speech.asked = true;
   speech.llm_stream = ++streams_;
   speech.llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  speech.llm_asked_us = now_us_;
   out_.emplace_back(command::LlmChat{
       .stream = speech.llm_stream,
       .turn_id = speech.turn_id,
@@ -129,6 +130,13 @@ Speech* Session::OfLlm(uint32_t stream) {
   return waits == queue_.end() ? nullptr : &*waits;
 }
 
+void Session::ModelMoved(Speech& speech) {
+  speech.llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  if (const int64_t asked_us = std::exchange(speech.llm_asked_us, 0); asked_us > 0) {
+    model_patience_.Took(now_us_ - asked_us);
+  }
+}
+
 void Session::On(const event::LlmText& text) {
   if (summary_ && text.stream == summary_->stream) {
     if (summary_->text.size() + text.text.size() <= kMaxSummaryBytes) summary_->text += text.text;
@@ -136,7 +144,7 @@ void Session::On(const event::LlmText& text) {
   }
   Speech* speech = OfLlm(text.stream);
   if (speech == nullptr || text.text.empty()) return;
-  speech->llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  ModelMoved(*speech);
   if (speech->times.first_text_us == 0) speech->times.first_text_us = now_us_;
   speech->text += text.text;
   if (options_.realtime && speech->text.size() <= kMaxAnswerBytes) {
@@ -156,7 +164,7 @@ void Session::On(const event::LlmText& text) {
 void Session::On(const event::LlmToolCall& call) {
   Speech* speech = OfLlm(call.stream);
   if (speech == nullptr || speech->tools.size() >= kMaxToolsPerRound) return;
-  speech->llm_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.llm_timeout);
+  ModelMoved(*speech);
   const std::string call_id =
       call.call_id.empty() ? "call_" + std::to_string(calls_ + 1) : call.call_id;
   ToolRun run{.call = ++calls_};
@@ -194,7 +202,7 @@ void Session::On(const event::LlmFailed& failed) {
 // Silence would leave the caller to wonder: unless the answer has begun, say that there will be
 // none.
 void Session::Apologise(Speech& speech) {
-  if (speech.spoken.segments().empty() && !options_.apology.empty()) {
+  if (speech.text.empty() && !options_.apology.empty()) {
     speech.apology = true;
     if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
     AddText(speech, {options_.apology});
@@ -365,10 +373,14 @@ void Session::ConsiderFiller(Speech& speech) {
     return now_us_ >= FillerAt(speech, run);
   });
   if (due == speech.tools.end()) return;
+  AddAside(speech, due->filler);
+}
+
+// A part of its own, which the history leaves out.
+void Session::AddAside(Speech& speech, std::string text) {
   speech.filled = true;
   if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
-  AddText(speech, {due->filler});
-  // A part of its own, which the history leaves out.
+  AddText(speech, {std::move(text)});
   speech.part_items.push_back(0);
   ++speech.part;
 }
@@ -384,6 +396,10 @@ void Session::On(const event::TtsAudio& audio) {
   Speech* speech = OfTts(audio.stream);
   if (speech == nullptr || !speech->spoken.OnAudio(audio.segment, audio.duration_us, audio.words))
     return;
+  if (speech->times.first_audio_us == 0 && speech->clip == 0) {
+    voice_patience_.Took(
+        now_us_ - (speech->tts_deadline_us - absl::ToInt64Microseconds(options_.tts_timeout)));
+  }
   speech->tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
   if (!speech->owes_audio_before(audio.duration_us)) speech->moved_us = now_us_;
   if (speech->times.first_audio_us == 0) speech->times.first_audio_us = now_us_;
@@ -418,10 +434,14 @@ void Session::On(const event::Played& played) {
   if (speech->times.first_frame_us == 0) {
     speech->times.first_frame_us = now_us_;
     errors_[static_cast<int>(Engine::kTts)] = 0;
-    if ((speech->answer || options_.realtime) && !speech->apology)
-      errors_[static_cast<int>(Engine::kLlm)] = 0;
     // One stream hears and speaks, and not every model writes down what it heard.
     if (options_.realtime && !speech->apology) errors_[static_cast<int>(Engine::kStt)] = 0;
+  }
+  // A word in between is no answer of the model's.
+  const bool answers =
+      options_.realtime ? !speech->apology : speech->answer && !speech->text.empty();
+  if (answers && !std::exchange(speech->answered, true)) {
+    errors_[static_cast<int>(Engine::kLlm)] = 0;
   }
   speech->played_us = std::max(speech->played_us, played.position_us);
   speech->moved_us = now_us_;
@@ -481,7 +501,9 @@ bool Session::OutputReady() const {
 void Session::StartPlaying(Speech& speech) {
   if (speech.playing || speech.spoken.audio_us() == 0 || !OutputReady()) return;
   // Somebody speaks, or has just spoken and may have said something: first hear what.
-  if (speech.interruptible && (hearing_.busy() || !keys_.empty())) return;
+  // Where it is what they said that is waited for, only that they are silent.
+  if (speech.interruptible && (speech.hold ? hearing_.speaking() : hearing_.busy())) return;
+  if (speech.interruptible && !keys_.empty()) return;
   speech.playing = true;
   speech.moved_us = now_us_;
   hearing_.OnAnswered(now_us_);

@@ -54,6 +54,7 @@ struct Speech {
   bool asked = false;        // the model was
   bool round_waits = false;  // of a draft: the model is done, its tools are not called yet
   int64_t llm_deadline_us = 0;
+  int64_t llm_asked_us = 0;          // in flight, without a word yet; 0: not so
   int rounds = 0;                    // of tools, done
   int part = 0;                      // the current answer of the model
   std::vector<uint64_t> part_items;  // earlier parts' numbers in the history; 0: they had no text
@@ -63,6 +64,8 @@ struct Speech {
   bool filled = false;  // something was said while tools of this round ran
   bool text_complete = false;
   bool apology = false;
+  bool answered = false;  // some of the model's own words were played
+  bool hold = false;      // asks the caller for a moment while something else is waited for
   std::optional<ToolRun> handoff;  // to be done once this has been said
   bool reported = false;           // the turn: who handed over has answered it
 
@@ -94,7 +97,10 @@ struct Speech {
     return played_us < spoken.audio_us() - added_us;
   }
   // Answers to the user come before whatever the program wants to say.
-  int rank() const { return turn_id.empty() ? static_cast<int>(priority) : 100; }
+  int rank() const {
+    if (hold) return 101;
+    return turn_id.empty() ? static_cast<int>(priority) : 100;
+  }
 };
 
 // Parts that sum to the total.

@@ -171,14 +171,29 @@ struct Options {
   absl::Duration tts_timeout = absl::Seconds(10);   // text → first audio, and between pieces
   absl::Duration tool_timeout = absl::Seconds(10);  // of tools that name none
   absl::Duration filler_after = absl::Milliseconds(600);
-  absl::Duration playout_timeout = absl::Seconds(2);  // audio that is to be played → some is
+  absl::Duration playout_timeout =
+      absl::Milliseconds(1300);  // audio that is to be played → some is
   absl::Duration slow_after =
       absl::Seconds(1);  // a stage that the caller waits for is named; 0: never
-  // A stage that the caller waits for in silence is given up after this, whatever its own limit:
+  // Silence that a caller bears. After it the turn is given up: the caller has the word, and what
+  // they say is answered without waiting for whatever stands still. Recogniser, model and voice
+  // that took longer in this call, in good health, get half as much again as they took, 3 s at
+  // most.
+  //   voice         that has spoken before in this speech: the rest of the text is shown, not said
+  //   recogniser    the turn is taken with the words so far, where there are any
+  //   all the rest  may still bring what it was asked for, which is then said, until its own limit
+  // At least `slow_after`. 0: nobody is given the word before a stage's own limit.
+  absl::Duration patience = absl::Milliseconds(1300);
+  // Said then, where the caller has heard nothing of the answer and something may still come. It is
+  // no part of the history. Empty: nothing is said. Not with `realtime`.
+  std::string hold = "One moment, please.";
+  // A stage that the caller waits for in silence is cancelled after this, whatever its own limit:
   // for calls in which a second of silence is worse than no answer. At least `slow_after`.
   absl::Duration max_stall = absl::InfiniteDuration();
   absl::Duration max_duration = absl::InfiniteDuration();
-  int max_errors = 3;  // of a kind in a row; the next one closes the session
+  // Of a kind in a row; the next one closes the session. Those within a second of one that counted
+  // are the same trouble and do not count.
+  int max_errors = 3;
   std::string apology = "I am sorry, something went wrong on my side. Please say that again.";
 };
 

@@ -61,6 +61,7 @@ class JobPeer {
   // What has come.
   std::vector<FromJob> messages;
   std::string stt_audio;
+  int finals_asked = 0;
   // Of a model that hears and speaks; `on_realtime` answers.
   std::vector<parley::job::v1::RealtimeCommand> realtime;
   std::string realtime_audio;
@@ -173,6 +174,15 @@ class JobPeer {
       due_us += 20'000;
       Until([&] { return Clock::Real().MonotonicMicros() >= due_us; });
     }
+  }
+  // The recogniser in use says that speech begins or is over.
+  void Activity(bool begins) {
+    ToJob message;
+    message.mutable_stt()->set_stream(stt_stream_);
+    message.mutable_stt()->mutable_response()->mutable_activity()->set_kind(
+        begins ? parley::speech::v1::Activity::KIND_SPEECH_STARTED
+               : parley::speech::v1::Activity::KIND_SPEECH_ENDED);
+    Send(message);
   }
   // Waits for the process: its exit code, or -1 - signal.
   int Exit(int timeout_ms = 10'000) {
@@ -309,7 +319,9 @@ class JobPeer {
 
   void OnStt(const parley::job::v1::SttCommand& command) {
     stt_audio += command.audio();
+    stt_stream_ = command.stream();
     if (!command.has_end_utterance()) return;
+    ++finals_asked;
     ToJob message;
     message.mutable_stt()->set_stream(command.stream());
     auto& final = *message.mutable_stt()->mutable_response()->mutable_final();
@@ -370,6 +382,7 @@ class JobPeer {
   bool exited_ = false;
   uint64_t seq_ = 0;
   uint64_t last_seq_ = 0;
+  uint32_t stt_stream_ = 0;
   uint32_t timestamp_ = 0;
   std::string text_;
   FrameReader reader_;

@@ -696,6 +696,29 @@ turn_detection: {mode: manual}
   EXPECT_TRUE(peer.Until([&] { return peer.agent_said == "Over.|And out.|"; })) << peer.agent_said;
 }
 
+TEST(JobTest, WhereTheRecogniserSaysWhenSpeechIsOverNoSilenceEndsTheTurn) {
+  const std::vector<int16_t> words = Recording();
+  if (words.empty()) GTEST_SKIP() << "alsa-utils is not installed";
+  SessionConfig config = Engines();
+  config.options.turn_detection = session::TurnDetection::kStt;
+  JobPeer peer(Talker(config));
+  peer.finals = {"front center"};
+  peer.answers = {Text("It is over there.")};
+  peer.Assign();
+  ASSERT_TRUE(
+      peer.Until([&] { return !peer.states.empty() && peer.states.back() == "listening"; }));
+  const auto middle = words.begin() + static_cast<std::ptrdiff_t>(words.size() / 2);
+  peer.Speak({words.begin(), middle});
+  peer.Activity(/*begins=*/true);
+  peer.Speak({middle, words.end()});
+  peer.Speak(Silence(900));
+  EXPECT_EQ(peer.finals_asked, 0) << "twice the silence that ends an utterance else";
+  peer.Activity(/*begins=*/false);
+  ASSERT_TRUE(peer.Until([&] { return !peer.turns.empty(); }));
+  EXPECT_EQ(peer.finals_asked, 1);
+  EXPECT_EQ(peer.user_said, "front center|");
+}
+
 TEST(JobTest, ARealCallIsDecidedAgainToTheByte) {
   if (Recording().empty()) GTEST_SKIP() << "alsa-utils is not installed";
   const std::string path = ::testing::TempDir() + "/recording-" + std::to_string(getpid());

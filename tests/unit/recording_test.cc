@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <random>
 #include <string>
@@ -223,8 +224,16 @@ struct StalledCall {
     if (stage == "tool") {
       scenario.model[0].calls = {{"look", "{}"}};
       scenario.tools["look"].silent = true;
+      // Half of them before a word was said.
+      if (Between(0, 1) == 1) scenario.model[0].text.clear();
     }
-    if (stage == "voice") scenario.voice.silent_times = 1;
+    if (stage == "voice") {
+      if (Between(0, 1) == 1) {  // in the middle
+        scenario.voice.silent_from = 2;
+        scenario.model[0].text = "one two three four. five six seven.";
+      }
+      scenario.voice.silent_times = 1;
+    }
     if (stage == "playout") scenario.voice.played_us = Between(1, 1'500) * kMs;
     if (stage == "program") scenario.silent_reviews = 1;
     cast.character.tools = {{.name = "look"}};
@@ -250,15 +259,16 @@ const Outcome::Line* LineFrom(const Outcome& outcome, int64_t from_us, const std
   return nullptr;
 }
 
-// With a second at most for whatever stands still: from then on when it stood still it is named
-// within a second, its turn is given up, and within two seconds the caller hears the agent or has
-// the word; and what they then ask is answered within two seconds of its end.
-TEST(WatchdogTest, ASecondAtMostForWhateverStandsStill) {
+// From when it stood still on, whatever stands still is named within a second, its turn is given
+// up `given_up_ms` after it began to, and within two seconds the caller hears the agent or has the
+// word; and what they then ask is answered within two seconds of its end.
+void ExpectThePromise(const std::function<void(session::Options&)>& change, int64_t given_up_ms) {
   std::map<std::string, std::vector<int64_t>> back_ms;
+  std::map<std::string, int> spoken;  // the caller hears the agent, and need not guess
   int64_t answer_us = 0;
   for (uint32_t seed = 1; seed <= kStalls; ++seed) {
     StalledCall call(seed);
-    call.cast.options.max_stall = absl::Seconds(1);
+    change(call.cast.options);
     const Outcome first = Perform(call.scenario, call.cast);
     const Outcome::Line* slow = LineFrom(first, 0, "slow " + call.stage);
     ASSERT_NE(slow, nullptr) << seed << "\n" << first.LogText();
@@ -268,7 +278,7 @@ TEST(WatchdogTest, ASecondAtMostForWhateverStandsStill) {
     EXPECT_LE(slow->at_us - since_us, 1'000 * kMs) << seed;
     const Outcome::Line* gave_up = LineFrom(first, slow->at_us, "gave up " + call.stage);
     ASSERT_NE(gave_up, nullptr) << seed << "\n" << first.LogText();
-    EXPECT_LE(gave_up->at_us - since_us, 1'020 * kMs) << seed;
+    EXPECT_LE(gave_up->at_us - since_us, (given_up_ms + 20) * kMs) << seed;
     const Outcome::Line* play = LineFrom(first, gave_up->at_us, "play ");
     const Outcome::Line* listening = LineFrom(first, gave_up->at_us, "agent listening");
     // An answer that goes on after a tool is no new one.
@@ -279,6 +289,7 @@ TEST(WatchdogTest, ASecondAtMostForWhateverStandsStill) {
     }
     EXPECT_LE(back_us - since_us, 2'000 * kMs) << seed << "\n" << first.LogText();
     back_ms[call.stage].push_back((back_us - since_us) / kMs);
+    if (play != nullptr && play->at_us - since_us <= 2'000 * kMs) ++spoken[call.stage];
 
     // The same call up to there, and then another question.
     call.Speak(back_us + call.Between(0, 2'000) * kMs);
@@ -297,11 +308,58 @@ TEST(WatchdogTest, ASecondAtMostForWhateverStandsStill) {
   }
   for (auto& [stage, all] : back_ms) {
     std::sort(all.begin(), all.end());
-    fmt::print("{}: {} stalls; back after p50 {}, max {} ms\n", stage, all.size(),
-               all[all.size() / 2], all.back());
+    fmt::print("{}: {} stalls; back after p50 {}, max {} ms; the agent was heard after {}\n", stage,
+               all.size(), all[all.size() / 2], all.back(), spoken[stage]);
     EXPECT_GT(all.size(), kStalls / 12) << stage;
   }
   fmt::print("the next question was answered within {} ms\n", answer_us / kMs);
+}
+
+TEST(WatchdogTest, AsShippedNobodyWaitsTwoSeconds) {
+  ExpectThePromise([](session::Options&) {}, 1'300);
+}
+
+TEST(WatchdogTest, ASecondAtMostForWhateverStandsStill) {
+  ExpectThePromise([](session::Options& options) { options.max_stall = absl::Seconds(1); }, 1'000);
+}
+
+// What takes long in good health is not cut off: its answer is heard, late the first time.
+TEST(WatchdogTest, SlowOnesInGoodHealthAreHeard) {
+  for (uint32_t seed = 1; seed <= 100; ++seed) {
+    std::mt19937 random(seed);
+    const auto between = [&](int low, int high) {
+      return std::uniform_int_distribution<int>(low, high)(random);
+    };
+    Scenario scenario;
+    scenario.steps = {{0, session::event::PersonJoined{{.identity = "caller"}}},
+                      {0, session::event::OutputSubscribed{}}};
+    int64_t at_us = 1'000 * kMs;
+    for (int turn = 0; turn < 4; ++turn) {
+      Sound sound{.start_us = at_us, .end_us = at_us + 900 * kMs};
+      sound.words = {"question", std::to_string(turn)};
+      scenario.sounds.push_back(std::move(sound));
+      at_us += 12'000 * kMs;
+    }
+    scenario.end_us = at_us;
+    scenario.model = {{.text = "answer number one.", .after_us = between(1'500, 2'800) * kMs}};
+    scenario.model[0].again = true;
+    scenario.voice.after_us = between(50, 1'600) * kMs;
+    scenario.recogniser.partials = false;
+    scenario.recogniser.final_after_us = between(50, 1'900) * kMs;
+    const Outcome outcome = Perform(scenario, Cast{});
+    EXPECT_EQ(outcome.turns.size(), 4u) << seed << "\n" << outcome.LogText();
+    int answers = 0;
+    for (const std::string& line : outcome.history)
+      answers += line == "assistant: answer number one.";
+    EXPECT_EQ(answers, 4) << seed << "\n" << outcome.LogText();
+    EXPECT_EQ(LineFrom(outcome, 0, "log warn"), nullptr) << seed << "\n" << outcome.LogText();
+    // From the second turn on what they take is known.
+    int asked = 0;
+    for (const Outcome::Line& line : outcome.log) {
+      if (line.text.ends_with(": One moment, please.")) ++asked;
+    }
+    EXPECT_LE(asked, 2) << seed << "\n" << outcome.LogText();
+  }
 }
 
 // With the limits that stages have by themselves (up to 15 s): whoever asks again while one stands

@@ -500,6 +500,10 @@ void Conversation::OnStt(const jobv1::SttEvent& event, int64_t now_us) {
   const speechv1::RecognizeResponse& response = event.response();
   if (response.has_partial())
     return Handle(event_::SttPartial{stream, response.partial().text()}, now_us);
+  if (response.has_activity()) {
+    const bool speech = response.activity().kind() == speechv1::Activity::KIND_SPEECH_STARTED;
+    return Handle(event_::SttActivity{stream, speech}, now_us);
+  }
   if (response.has_usage()) {
     return Handle(event_::SttUsage{stream, response.usage().audio_seconds()}, now_us);
   }
