@@ -11,6 +11,7 @@
 #include <set>
 
 #include "auth/token.h"
+#include "base/ip.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "operation.h"
@@ -21,6 +22,7 @@ namespace parley::cli {
 namespace {
 
 constexpr double kMaxSkewS = 1;
+constexpr double kDateS = 1;       // what a Date header leaves open
 constexpr double kMaxRedisMs = 5;  // of one round trip; a create takes a few
 constexpr auto kTimeout = absl::Seconds(3);
 constexpr int kAdminAbove = 1000;  // a service's admin port is its gRPC port and this
@@ -28,6 +30,7 @@ constexpr size_t kMinSecret = 32;
 
 struct Options {
   std::string redis;
+  std::vector<std::string> sentinels;
   std::string keys_file;
   std::string host = "127.0.0.1";  // of the services, where no variable names one
   int port_offset = 0;
@@ -142,17 +145,19 @@ void CheckRedisClock(const redis::Reply& time, Findings& findings) {
     findings.Ok("redis clock", detail);
 }
 
-void CheckRedis(const std::string& address, Findings& findings) {
-  redis::Config config;
-  config.address = address;
+void CheckRedis(redis::Config config, Findings& findings) {
+  const std::string address = config.Where();
   config.password = Environment("PARLEY_REDIS_PASSWORD");
+  config.sentinel_password = Environment("PARLEY_REDIS_SENTINEL_PASSWORD");
   config.connections = 1;
   config.connect_timeout = config.command_timeout = kTimeout;
   redis::Pool pool(config, log::Logger::ToStderr(log::Format::kText, log::Level::kError, "doctor"));
   const auto info = pool.Command({"INFO"});
   if (!info.ok()) {
     findings.Fail("redis", fmt::format("{}: {}", address, Message(info.status())),
-                  "start it, or correct the address, the password, the network policy");
+                  config.sentinels.empty()
+                      ? "start it, or correct the address, the password, the network policy"
+                      : "do the Sentinels answer, know that master and reach it?");
     return;
   }
   const auto fields = Fields(info->text);
@@ -215,7 +220,7 @@ std::string AddressOf(const Part& part, const Options& options, int above) {
   const std::string given = Environment(part.variable);
   const size_t colon = given.rfind(':');
   if (colon == std::string::npos)
-    return fmt::format("{}:{}", options.host, part.port + above + options.port_offset);
+    return ReachableAddress(options.host, part.port + above + options.port_offset);
   return fmt::format("{}:{}", given.substr(0, colon), std::atoi(given.c_str() + colon + 1) + above);
 }
 
@@ -234,8 +239,64 @@ void CheckGrpc(const Part& part, const Options& options, bool tls, Findings& fin
                         "--tls-certificate and --tls-key");
 }
 
+// The version on a page of metrics; "" where it says none.
+std::string VersionIn(std::string_view metrics) {
+  constexpr std::string_view kBefore = "\nparley_build_info{version=\"";
+  const size_t at = metrics.find(kBefore);
+  if (at == std::string_view::npos) return {};
+  metrics.remove_prefix(at + kBefore.size());
+  return std::string(metrics.substr(0, metrics.find('"')));
+}
+
+// What services said of themselves, by service.
+struct Heard {
+  std::map<std::string, std::vector<std::string>> by_version;
+  std::string slowest;  // whose clock is furthest from ours
+  double skew_s = 0;
+};
+
+void Note(const Part& part, const http::Reply& ready, const http::Reply* metrics, Heard& heard) {
+  if (metrics != nullptr) {
+    const std::string version = VersionIn(metrics->body);
+    heard.by_version[version.empty() ? "an unknown version" : version].emplace_back(part.name);
+  }
+  const auto date = ready.headers.find("date");
+  absl::Time then;
+  if (date == ready.headers.end() ||
+      !absl::ParseTime("%a, %d %b %Y %H:%M:%S GMT", date->second, &then, nullptr))
+    return;
+  const double skew = std::abs(absl::ToDoubleSeconds(absl::Now() - then) - kDateS / 2);
+  if (skew < heard.skew_s) return;
+  heard.skew_s = skew;
+  heard.slowest = part.name;
+}
+
+void CheckHeard(const Heard& heard, Findings& findings) {
+  if (heard.by_version.empty()) return;
+  std::string detail;
+  for (const auto& [version, names] : heard.by_version) {
+    detail += fmt::format("{}{}: {}", detail.empty() ? "" : "; ", version, fmt::join(names, ", "));
+  }
+  if (heard.by_version.size() > 1)
+    findings.Warn("service versions", detail,
+                  "neighbouring versions work together: finish the rollout");
+  else if (heard.by_version.begin()->first != PARLEY_VERSION)
+    findings.Warn("service versions", fmt::format("{}; this is {}", detail, PARLEY_VERSION),
+                  "examine a deployment with its own version");
+  else
+    findings.Ok("service versions", fmt::format("all are of {}", PARLEY_VERSION));
+  if (heard.slowest.empty()) return;
+  if (heard.skew_s > kMaxSkewS + kDateS)
+    findings.Warn("clocks",
+                  fmt::format("{}'s is {:.0f} s from this one", heard.slowest, heard.skew_s),
+                  "run NTP there and here; tokens expire by the clocks of services");
+  else
+    findings.Ok("clocks", "the services' agree with this one");
+}
+
 void CheckServices(const Options& options, bool tls, Findings& findings) {
   http::Client client;
+  Heard heard;
   for (const Part& part : kParts) {
     http::Call call;
     const std::string address = AddressOf(part, options, kAdminAbove);
@@ -251,8 +312,13 @@ void CheckServices(const Options& options, bool tls, Findings& findings) {
                     "it waits for Redis or for its models, or it drains: see its log");
     else
       findings.Ok(part.name, address + " is ready");
-    if (reply.ok()) CheckGrpc(part, options, tls, findings);
+    if (!reply.ok()) continue;
+    call.url = "http://" + address + "/metrics";
+    const auto metrics = client.Fetch(call);
+    Note(part, *reply, metrics.ok() && metrics->status == 200 ? &*metrics : nullptr, heard);
+    CheckGrpc(part, options, tls, findings);
   }
+  CheckHeard(heard, findings);
 }
 
 // ---- what the API says ----
@@ -293,6 +359,16 @@ void CheckWorkers(const Json& workers, Findings& findings) {
                                         versions.size() == 1 ? "" : "s"));
 }
 
+// Where the environment names no key pair, the first one of the keys file is as good. Before any
+// thread is there.
+void TakeKeyPair(const Command& command, const std::string& keys) {
+  if (keys.empty() || Credentials(command.MakeApi().server()).ok()) return;
+  const auto ring = auth::KeyRing::Load(keys);
+  if (!ring.ok() || (*ring)->keys().empty()) return;
+  setenv("PARLEY_API_KEY", (*ring)->keys().front().key.c_str(), 1);
+  setenv("PARLEY_API_SECRET", (*ring)->keys().front().secret.c_str(), 1);
+}
+
 void CheckApi(const Command& command, Findings& findings) {
   Api api = command.MakeApi();
   if (const auto ready = api.Send("GET", "/readyz", "", "", nullptr, kTimeout); !ready.ok()) {
@@ -315,16 +391,33 @@ void CheckApi(const Command& command, Findings& findings) {
   CheckWorkers(*workers, findings);
 }
 
+// As flags say, else as the services' variables do.
+redis::Config RedisOf(const Options& options) {
+  redis::Config config;
+  config.address = options.redis;
+  config.sentinels = options.sentinels;
+  if (config.address.empty() && config.sentinels.empty()) {
+    config.address = Environment("PARLEY_REDIS_ADDRESS");
+    config.sentinels = Split(Environment("PARLEY_REDIS_SENTINELS"), ',');
+    std::erase(config.sentinels, "");
+  }
+  if (const std::string name = Environment("PARLEY_REDIS_MASTER_NAME"); !name.empty())
+    config.master_name = name;
+  return config;
+}
+
 absl::Status Examine(const Command& command, const Options& options) {
   PARLEY_RETURN_IF_ERROR(command.UseTls());
-  Findings findings;
-  std::string redis = options.redis.empty() ? Environment("PARLEY_REDIS_ADDRESS") : options.redis;
-  if (redis.empty())
-    findings.Warn("redis", "not looked at", "name it with --redis, or set PARLEY_REDIS_ADDRESS");
-  else
-    CheckRedis(redis, findings);
   std::string keys = options.keys_file;
   if (keys.empty()) keys = Environment("PARLEY_KEYS_FILE");
+  TakeKeyPair(command, keys);
+  Findings findings;
+  const redis::Config redis = RedisOf(options);
+  if (redis.address.empty() && redis.sentinels.empty())
+    findings.Warn("redis", "not looked at",
+                  "name it with --redis or --redis-sentinels, or set PARLEY_REDIS_ADDRESS");
+  else
+    CheckRedis(redis, findings);
   if (!keys.empty()) CheckKeys(keys, findings);
   CheckServices(options, !command.tls.authorities.empty(), findings);
   CheckApi(command, findings);
@@ -339,6 +432,11 @@ void AddDoctor(CLI::App& root, Command& command) {
                                 [&command, options] { return Examine(command, *options); });
   doctor->add_option("--redis", options->redis,
                      "Redis: host:port or unix:/path; default PARLEY_REDIS_ADDRESS");
+  doctor
+      ->add_option("--redis-sentinels", options->sentinels,
+                   "Sentinels as host:port,…; default PARLEY_REDIS_SENTINELS, the master's name is "
+                   "PARLEY_REDIS_MASTER_NAME")
+      ->delimiter(',');
   doctor->add_option("--keys-file", options->keys_file, "keys.yaml; default PARLEY_KEYS_FILE");
   doctor
       ->add_option("--host", options->host,

@@ -33,16 +33,20 @@ def dump(documents):
     return HEADER + "---\n".join(yaml.dump(d, Dumper=Dumper, sort_keys=False, width=130, allow_unicode=True) for d in documents)
 
 
-def render(values=None, chart=CHART, namespace=NAMESPACE):
-    """The objects that the chart makes of `values` (a dict over the defaults). Raises HelmError, also for values that the
-    schema refuses."""
+def is_hook(thing):
+    return "helm.sh/hook" in thing["metadata"].get("annotations", {})
+
+
+def render(values=None, chart=CHART, namespace=NAMESPACE, hooks=False):
+    """The objects that the chart makes of `values` (a dict over the defaults), or those that only Helm makes, for its tests. Raises
+    HelmError, also for values that the schema refuses."""
     with helm_python.Chart.load(str(chart)) as loaded:
         loaded.validate_schema(values or {})
         files = loaded.render(values or {}, name="parley", namespace=namespace)
     objects = []
     for path in sorted(files):
         if path.endswith(".yaml"):
-            objects += [o for o in yaml.safe_load_all(files[path]) if o]
+            objects += [o for o in yaml.safe_load_all(files[path]) if o and is_hook(o) == hooks]
     for thing in objects:
         thing["metadata"]["labels"].pop("app.kubernetes.io/managed-by", None)  # Helm does not manage what kustomize applies
         template = thing.get("spec", {}).get("template", {}).get("metadata", {})

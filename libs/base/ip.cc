@@ -102,8 +102,16 @@ std::string ReachableAddress(std::string_view address, int port) {
     char name[256] = {};
     host = gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
   }
-  if (host.find(':') != std::string::npos) host = "[" + host + "]";
+  if (host.find(':') != std::string::npos && host.front() != '[') host = "[" + host + "]";
   return fmt::format("{}:{}", host, port);
+}
+
+std::string ReachableAddress(std::string_view told, std::string_view address, int port) {
+  if (told.empty()) return ReachableAddress(address, port);
+  in6_addr v6{};
+  const bool host_alone = told.find(':') == std::string_view::npos || told.back() == ']' ||
+                          inet_pton(AF_INET6, std::string(told).c_str(), &v6) == 1;
+  return host_alone ? ReachableAddress(told, port) : std::string(told);
 }
 
 }  // namespace parley

@@ -25,5 +25,8 @@ std::optional<IpScope> LiteralScope(std::string_view host);
 // How others reach a listener on `address` and `port`, as host:port: a wildcard becomes this host's
 // name, IPv6 is put into brackets.
 std::string ReachableAddress(std::string_view address, int port);
+// The same for a listener that was told how others reach it: host:port, or a host alone (a name, an
+// IPv4 or IPv6 address), to which the port is added; "" is as above.
+std::string ReachableAddress(std::string_view told, std::string_view address, int port);
 
 }  // namespace parley

@@ -100,6 +100,9 @@ absl::StatusOr<std::unique_ptr<Context>> Context::Create(std::string name, Commo
       log::Logger::ToStderr(c.log_format == "text" ? log::Format::kText : log::Format::kJson,
                             LevelOf(c.log_level), context->name_);
   context->registry_ = std::make_shared<prometheus::Registry>();
+  metrics::Gauge(*context->registry_, "parley_build_info", "Always 1; the label says what runs",
+                 {{"version", PARLEY_VERSION}})
+      .Set(1);
   context->executor_ =
       std::make_unique<Executor>(static_cast<size_t>(c.threads), static_cast<size_t>(c.queue));
   context->impl_ = std::make_unique<Impl>();
@@ -223,8 +226,13 @@ int Context::Serve(const std::vector<grpc::Service*>& services, const Hooks& hoo
     return http::Response{200, "text/plain", "ok\n", {}};
   });
   admin.HandleInline("GET", "/readyz", [&ready](const http::Request&) {
-    return ready.load() ? http::Response{200, "text/plain", "ready\n", {}}
-                        : http::Response{503, "text/plain", "not ready\n", {}};
+    const bool yes = ready.load();
+    // With this process's clock, for `parley doctor`.
+    return http::Response{yes ? 200 : 503,
+                          "text/plain",
+                          yes ? "ready\n" : "not ready\n",
+                          {{"Date", absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT",
+                                                     Clock::Real().Now(), absl::UTCTimeZone())}}};
   });
   if (absl::Status status = admin.Start(); !status.ok()) return FailStart(name_, status);
 

@@ -43,9 +43,10 @@ void DispatchBrokerConfig::Bind(config::Table& table) {
       "Tell webhooks the metadata and attributes of dispatches, too, not only ids and states");
   table.Choice("broker.placement", &placement, {"spread", "pack"},
                "Of two workers with free slots: spread takes the emptier one, pack the fuller one");
-  table.Text("broker.peer_address", &peer_address,
-             "host:port by which other brokers reach this one (logs of jobs whose agent server is "
-             "connected here); default is its address and port");
+  table.Text(
+      "broker.peer_address", &peer_address,
+      "host:port, or host with its port, by which other brokers reach this one (logs of jobs "
+      "whose agent server is connected here); default is its address and port");
   table.Text("broker.journal_dir", &journal_dir,
              "Folder of this broker's own: what it acknowledged in the last minute is on its disk "
              "too, so that it can be put back after Redis and broker have both failed");
@@ -128,9 +129,7 @@ int Run(const DispatchBrokerConfig& config, service::Context& context,
     }
   };
   hooks.started = [&, started = std::move(started)](int grpc_port, int admin_port) {
-    broker.SetAddress(config.peer_address.empty()
-                          ? ReachableAddress(config.common.address, grpc_port)
-                          : config.peer_address);
+    broker.SetAddress(ReachableAddress(config.peer_address, config.common.address, grpc_port));
     if (started) started(grpc_port, admin_port);
   };
   const int code = context.Serve({&dispatch_service, &worker_service}, std::move(hooks));

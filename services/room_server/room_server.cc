@@ -13,8 +13,8 @@ void RoomServerConfig::Bind(config::Table& table) {
   common.Bind(table, 7105);
   redis.Bind(table);
   table.Text("media_url", &media_url,
-             "host:port by which clients and agent servers reach this replica; default is its "
-             "address and gRPC port");
+             "host:port, or host with its gRPC port, by which clients and agent servers reach this "
+             "replica; default is its address and gRPC port");
   table.Text("dispatch.address", &dispatch_address, "host:port of the dispatch broker");
   table.Duration("room.empty_timeout", &empty_timeout, absl::ZeroDuration(), absl::Hours(168),
                  "How long a room waits for its first person");
@@ -90,8 +90,7 @@ int Run(const RoomServerConfig& config, service::Context& context,
   MediaServiceImpl media(*host);
   service::Context::Hooks hooks;
   hooks.started = [&](int grpc_port, int admin_port) {
-    (*host)->Start(config.media_url.empty() ? ReachableAddress(config.common.address, grpc_port)
-                                            : config.media_url);
+    (*host)->Start(ReachableAddress(config.media_url, config.common.address, grpc_port));
     if (started) started(grpc_port, admin_port);
   };
   hooks.drain = [&](absl::Duration drain) { (*host)->Drain(drain); };

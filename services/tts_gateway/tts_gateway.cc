@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "auth/token.h"
+#include "base/ip.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "engines/espeak/espeak.h"
@@ -139,10 +140,9 @@ class Peers {
 };
 
 std::string PeerAddress(const TtsGatewayConfig& config, int grpc_port) {
-  if (!config.peer_address.empty()) return config.peer_address;
   const std::string& address = config.common.address;
-  if (address == "0.0.0.0" || address == "::") return {};
-  return fmt::format("{}:{}", address, grpc_port);
+  if (config.peer_address.empty() && (address == "0.0.0.0" || address == "::")) return {};
+  return ReachableAddress(config.peer_address, address, grpc_port);
 }
 
 // Null without a folder.
@@ -185,8 +185,8 @@ void TtsGatewayConfig::Bind(config::Table& table) {
   table.Duration("tts.cache_lifetime", &cache_lifetime, absl::Seconds(1), absl::Hours(24 * 365),
                  "How long recorded speech is kept");
   table.Text("tts.peer_address", &peer_address,
-             "host:port of this replica's gRPC, as other replicas reach it; by default its address "
-             "and port, unless it listens on all addresses");
+             "host:port of this replica's gRPC, or host with its port, as other replicas reach it; "
+             "by default its address and port, unless it listens on all addresses");
   openai.Bind(table, "tts");
   table.Duration("tts.openai.first_audio_timeout", &openai_first_audio, absl::Milliseconds(100),
                  absl::Minutes(1), "How long its first audio may take before the chain goes on");

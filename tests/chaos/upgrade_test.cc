@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "base/ids.h"
+#include "base/ip.h"
 #include "base/status.h"
 #include "job_redis/keys.h"
 #include "redis/redis.h"
@@ -25,6 +26,10 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array<const char*, 3> kGateways = {"stt", "tts", "llm"};
+// Flags that say how others reach a replica.
+const std::map<std::string, std::string> kTold = {{"dispatch-broker", "--broker-peer-address"},
+                                                  {"room-server", "--media-url"},
+                                                  {"tts-gateway", "--tts-peer-address"}};
 
 #define ASSERT_OK(expression)                                                     \
   do {                                                                            \
@@ -65,7 +70,7 @@ class NodesTest : public ::testing::Test {
     ASSERT_OK(StartRooms());
     ASSERT_OK(StartApi());
     for (Node& node : nodes_) ASSERT_OK(StartAgents(node));
-    api_ = std::make_unique<Api>("http://127.0.0.1:" + std::to_string(edge_.http_port));
+    api_ = std::make_unique<Api>("http://" + ReachableAddress(address_, edge_.http_port));
     ASSERT_OK(api_->Register(MemoryCall::kAgent));
   }
   void TearDown() override {
@@ -83,6 +88,9 @@ class NodesTest : public ::testing::Test {
     std::vector<std::string> command = {
         binaries_ + "/parley-" + service, "--dev",        "--grpc-port",
         std::to_string(pod.grpc_port),    "--admin-port", "0"};
+    command.insert(command.end(), {"--address", address_});
+    const auto told = kTold.find(service);
+    if (told != kTold.end() && !told_.empty()) command.insert(command.end(), {told->second, told_});
     command.insert(command.end(), arguments.begin(), arguments.end());
     auto process = Process::Start(command, folder_ + "/" + service + "." + RandomHex(4) + ".log");
     PARLEY_RETURN_IF_ERROR(process.status());
@@ -128,6 +136,8 @@ class NodesTest : public ::testing::Test {
   absl::StatusOr<std::unique_ptr<Process>> NewAgents() {
     std::vector<std::string> command = {binaries_ + "/parley-agent-server",
                                         "--dev",
+                                        "--address",
+                                        address_,
                                         "--health-port",
                                         "0",
                                         "--load-threshold",
@@ -153,6 +163,12 @@ class NodesTest : public ::testing::Test {
     PARLEY_ASSIGN_OR_RETURN(node.agents, NewAgents());
     return absl::OkStatus();
   }
+  absl::StatusOr<redis::Reply> Redis(const std::vector<std::string>& command) const {
+    redis::Config config;
+    config.address = redis_->address();
+    redis::Pool redis(config, log::Logger());
+    return redis.Command(command);
+  }
   static absl::Status End(Process& process) {
     process.Signal(SIGTERM);
     return Ended(process);
@@ -161,12 +177,14 @@ class NodesTest : public ::testing::Test {
     PARLEY_ASSIGN_OR_RETURN(const int code, process.Wait(absl::Seconds(120)));
     return code == 0 ? absl::OkStatus() : Internal("ended with {}", code);
   }
-  static std::string At(const Pod& pod) { return "127.0.0.1:" + std::to_string(pod.grpc_port); }
-  std::string Brokers() const {
-    return "ipv4:" + At(nodes_[0].broker) + "," + At(nodes_[1].broker);
+  std::string At(const Pod& pod) const { return ReachableAddress(address_, pod.grpc_port); }
+  std::string Both(const Pod& one, const Pod& other) const {
+    const std::string first = At(one);
+    return (first.starts_with('[') ? "ipv6:" : "ipv4:") + first + "," + At(other);
   }
+  std::string Brokers() const { return Both(nodes_[0].broker, nodes_[1].broker); }
   std::string Gateways(const std::string& kind) const {
-    return "ipv4:" + At(nodes_[0].gateways.at(kind)) + "," + At(nodes_[1].gateways.at(kind));
+    return Both(nodes_[0].gateways.at(kind), nodes_[1].gateways.at(kind));
   }
 
   absl::Status Place() {
@@ -179,13 +197,27 @@ class NodesTest : public ::testing::Test {
     calls_.push_back(std::move(call));
     return absl::OkStatus();
   }
+  // After all of one service were away: whoever calls it may not have noticed that they are back.
+  template <typename Attempt>
+  static auto Soon(Attempt attempt) {
+    auto result = attempt();
+    for (const absl::Time until = absl::Now() + absl::Seconds(15);
+         !result.ok() && absl::Now() < until;) {
+      absl::SleepFor(absl::Milliseconds(100));
+      result = attempt();
+    }
+    return result;
+  }
+  absl::StatusOr<json> JobSoon(const std::string& dispatch) {
+    return Soon([&] { return api_->Job(dispatch); });
+  }
   void PlaceMany(int count) {
     for (int i = 0; i < count; ++i) ASSERT_OK(Place());
   }
   void ExpectAllUncut(const char* when) {
     int cut = 0;
     for (auto& call : calls_) {
-      const auto job = api_->Job(call->dispatch_id());
+      const auto job = JobSoon(call->dispatch_id());
       const bool first = job.ok() && (*job)["state"] == "RUNNING" && (*job)["attempt"] == 1;
       const absl::Status asked = call->Ask();
       if (first && asked.ok()) continue;
@@ -217,6 +249,8 @@ class NodesTest : public ::testing::Test {
                : std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
   }
   std::string binaries_ = OwnBinaries();
+  std::string address_ = "127.0.0.1";  // that everything listens on
+  std::string told_;                   // what services are told of how others reach them
   std::string drain_;
   std::string folder_;
   std::unique_ptr<redis::PrivateServer> redis_;
@@ -246,6 +280,77 @@ class NodeDrainTest : public NodesTest {
 TEST_F(NodeDrainTest, ShortForm) { Run(8, "500ms"); }
 TEST_F(NodeDrainTest, DISABLED_Full) { Run(60, "5s"); }
 
+// Everything listens on an IPv6 address alone, and tells others where it is reached in a spelling
+// of its own, so that it shows who goes by what was told.
+class Ipv6Test : public NodesTest {};
+TEST_F(Ipv6Test, ACallAndItsHandOver) {
+  address_ = "::1";
+  told_ = "0:0:0:0:0:0:0:1";
+  ASSERT_NO_FATAL_FAILURE(StartAll(binaries_, "500ms"));
+  const auto session = api_->Call("POST", "/api/sessions", {{"agent", "memory"}});
+  ASSERT_OK(session.status());
+  EXPECT_EQ((*session)["mediaUrl"], ReachableAddress(told_, rooms_.grpc_port));
+  ASSERT_OK(Place());
+  ASSERT_OK(api_->Migrate(calls_[0]->dispatch_id(), absl::Seconds(10)));
+  ExpectAllUncut("handed over");
+}
+
+// A backup of Redis is put back while calls go on, as docs/operations.md says.
+class RestoreTest : public NodesTest {
+ protected:
+  absl::Status BackUp() const {
+    const std::string socket = redis_->address().substr(std::string_view("unix:").size());
+    PARLEY_ASSIGN_OR_RETURN(auto cli, Process::Start({"redis-cli", "-s", socket, "--rdb", Backup()},
+                                                     folder_ + "/redis-cli.log"));
+    return Ended(*cli);
+  }
+  absl::Status PutBack() {
+    redis_->Kill();
+    redis_.reset();
+    namespace fs = std::filesystem;
+    fs::rename(folder_ + "/appendonlydir", folder_ + "/appendonlydir.lost");
+    fs::copy_file(Backup(), folder_ + "/dump.rdb", fs::copy_options::overwrite_existing);
+    PARLEY_ASSIGN_OR_RETURN(redis_, redis::PrivateServer::Start(folder_, {"--appendonly", "no"}));
+    return Redis({"CONFIG", "SET", "appendonly", "yes"}).status();
+  }
+  // Blocks until the dispatch's job is over, at most 30 s.
+  std::string EndOf(const std::string& dispatch) {
+    json job;
+    for (int i = 0; i < 300; ++i) {
+      job = JobSoon(dispatch).value_or(json::object());
+      if (!job.value("endTime", json()).is_null()) break;
+      absl::SleepFor(absl::Milliseconds(100));
+    }
+    return job.value("state", "?") + " " + job.value("reason", json()).dump() + " attempt " +
+           job.value("attempt", json()).dump();
+  }
+  std::string Backup() const { return folder_ + "/backup.rdb"; }
+};
+TEST_F(RestoreTest, CallsGoOnOverIt) {
+  ASSERT_NO_FATAL_FAILURE(StartAll(binaries_, "500ms"));
+  ASSERT_NO_FATAL_FAILURE(PlaceMany(4));
+  ASSERT_OK(BackUp());
+  ASSERT_OK(
+      api_->Register(R"({"id": "later", "instructions": "x", "llm": [{"engine": "scripted"}]})"));
+  ASSERT_NO_FATAL_FAILURE(PlaceMany(2));
+  const std::string over = calls_[0]->dispatch_id();
+  calls_.erase(calls_.begin());
+  ASSERT_EQ(EndOf(over), "SUCCEEDED \"PARTICIPANTS_LEFT\" attempt 1");
+
+  for (Node& node : nodes_) ASSERT_OK(End(*node.broker.process));
+  ASSERT_OK(End(*registry_.process));
+  ASSERT_OK(PutBack());
+  for (Node& node : nodes_) ASSERT_OK(StartBroker(node));
+  ASSERT_OK(StartPod(registry_, "agent-registry", {"--redis-address", redis_->address()}));
+
+  ASSERT_OK(Soon([this] { return Place(); }));
+  ExpectAllUncut("restored");
+  EXPECT_TRUE(api_->Call("GET", "/api/agents/memory").ok());
+  EXPECT_FALSE(api_->Call("GET", "/api/agents/later").ok()) << "younger than the backup";
+  // The backup knows it as a running one; its agent server knows better.
+  EXPECT_EQ(EndOf(over), "SUCCEEDED \"PARTICIPANTS_LEFT\" attempt 1");
+}
+
 // From the binaries of PARLEY_OLD_BIN_DIR to those of this build, as docs/operations.md says:
 // brokers first, one at a time if both versions know each other's records, else all at once;
 // registry and API; gateways, one at a time; agent servers, new ones before old ones are drained,
@@ -257,10 +362,7 @@ class UpgradeTest : public NodesTest {
   bool RecordsAreOurs() {
     if (const char* given = std::getenv("PARLEY_UPGRADE_BROKERS"))
       return std::string_view(given) == "rolling";
-    redis::Config config;
-    config.address = redis_->address();
-    redis::Pool redis(config, log::Logger());
-    const auto form = redis.Command({"HGET", std::string(job::keys::kPools), "form"});
+    const auto form = Redis({"HGET", std::string(job::keys::kPools), "form"});
     if (!form.ok()) return false;
     return (form->nil() ? "1" : form->text) == std::to_string(job::keys::kRecordForm);
   }
@@ -277,7 +379,7 @@ class UpgradeTest : public NodesTest {
     for (Node& node : nodes_) node.broker.process->Signal(SIGTERM);
     for (Node& node : nodes_) ASSERT_OK(Ended(*node.broker.process));
     for (Node& node : nodes_) ASSERT_OK(StartBroker(node));
-    ASSERT_OK(Place());
+    ASSERT_OK(Soon([this] { return Place(); }));
     ExpectAllUncut("new brokers");
   }
   void Run(int calls, const std::string& drain) {
@@ -315,13 +417,7 @@ class UpgradeTest : public NodesTest {
     calls_.clear();
     ASSERT_OK(End(*rooms_.process));
     ASSERT_OK(StartRooms());
-    absl::Status placed;
-    for (const absl::Time until = absl::Now() + absl::Seconds(15); absl::Now() < until;) {
-      placed = Place();
-      if (placed.ok()) break;
-      absl::SleepFor(absl::Milliseconds(100));
-    }
-    ASSERT_OK(placed);
+    ASSERT_OK(Soon([this] { return Place(); }));
     ASSERT_NO_FATAL_FAILURE(PlaceMany(3));
     ExpectAllUncut("everything new");
   }

@@ -92,6 +92,16 @@ TEST_F(PresenceTest, OneJobForEachParticipant) {
   EXPECT_FALSE(Stored(dispatch.dispatch_id).ended);
 }
 
+// Versions that did not say the form of their records wrote that they mean nobody in particular.
+TEST_F(PresenceTest, ADispatchThatNamesNobodyMeansEverybody) {
+  const NewDispatch dispatch = NewStaying(Type::kParticipant);
+  PARLEY_ASSERT_OK(store().Create(dispatch));
+  PARLEY_ASSERT_OK(
+      pool().Command({"HSET", "parley:{echo}:d:" + dispatch.dispatch_id, "identity", ""}));
+  People({"ann"});
+  EXPECT_TRUE(Live(dispatch.dispatch_id).contains("ann"));
+}
+
 TEST_F(PresenceTest, OneJobForEachPublisherAndOnlyThem) {
   Connect("AW_1", 10);
   const NewDispatch dispatch = NewStaying(Type::kPublisher);

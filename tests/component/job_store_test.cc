@@ -1032,5 +1032,22 @@ TEST_F(VersionsTest, FieldsThatSayTheirDefaultAreAsGoodAsNone) {
   EXPECT_EQ(Say(Get(id), WordKind::kEnded, Reason::kShutdown).state, State::kSucceeded);
 }
 
+// They kept the dispatch in a set of its room, and marked neither payload nor checkpoint.
+TEST_F(VersionsTest, WhatTheyKeptBesideARecordEndsWithIt) {
+  Connect("AW_1");
+  const Job job = RunEcho();
+  const std::string payload = "parley:{echo}:m:" + job.dispatch_id;
+  const std::string checkpoint = "parley:{echo}:c:" + job.id;
+  const std::string room = "parley:{echo}:r:default:room";
+  PARLEY_ASSERT_OK(
+      pool().Command({"HSET", "parley:{echo}:j:" + job.id, "identity", "", "unique", ""}));
+  PARLEY_ASSERT_OK(pool().Command({"SET", payload, "\nhello"}));
+  PARLEY_ASSERT_OK(pool().Command({"HSET", checkpoint, "token", "1", "blob", "b"}));
+  PARLEY_ASSERT_OK(pool().Command({"SADD", room, job.dispatch_id}));
+  EXPECT_EQ(Say(job, WordKind::kEnded, Reason::kShutdown).state, State::kSucceeded);
+  EXPECT_GT(pool().Command({"TTL", payload})->integer, 0);
+  EXPECT_EQ(pool().Command({"EXISTS", checkpoint, room})->integer, 0);
+}
+
 }  // namespace
 }  // namespace parley::job

@@ -39,7 +39,19 @@ FORMS = {
                                          "sentinelPasswordSecret": {"name": "s", "key": "p"}, "passwordSecret": {"name": "r", "key": "p"}}},
     "digests": {"image": {"registry": "registry.example", "digests": {"api-server": "sha256:" + "a" * 64}},
                 "preStop": {"mode": "exec", "seconds": 10}, "imagePullSecrets": [{"name": "pull"}]},
-    "providers": {"services": {n: {"openai": OPENAI} for n in ("stt-gateway", "tts-gateway", "llm-gateway")}, **EVERYTHING},
+    "providers": {**EVERYTHING, "services": {
+        "stt-gateway": {"openai": OPENAI, "deepgram": {"baseUrl": "wss://ears.example/v1", "secret": "ears", "key": "token"},
+                        "wyoming": {"address": "whisper.speech:10300", "peers": [{"namespaceSelector": {"matchLabels": {"name": "speech"}}}]}},
+        "tts-gateway": {"openai": OPENAI, "wyoming": {"address": "piper.speech:10200"}}, "llm-gateway": {"openai": OPENAI}}},
+    "own settings": {
+        "address": "::",
+        "services": {"room-server": {"config": {"room": {"presets_file": "/etc/parley-config/presets.json"}}, "files": {"presets.json": "{}"}},
+                     "llm-gateway": {"config": {"log": {"level": "debug"}}}},
+        "agentServers": [{**POOL, "safeToEvict": False, "env": [{"name": "CRM_TOKEN", "valueFrom": {"secretKeyRef": {"name": "crm", "key": "t"}}}],
+                          "volumes": [{"name": "model", "configMap": {"name": "silero"}}],
+                          "volumeMounts": [{"name": "model", "mountPath": "/model", "readOnly": True}]}]},
+    "relay": {**EVERYTHING, "coturn": {"enabled": True, "replicas": 2, "tlsSecret": "turn-tls", "allowedPeers": ["10.244.0.0-10.244.255.255"]},
+              "services": {"room-server": {"rtc": {"turn": {"urls": ["turn:turn.example.com:3478?transport=udp"], "secret": "turn"}}}}},
     "own program": {"agentServers": [POOL], "autoscaling": {"kind": "hpa"}, "maxCallSeconds": 600},
     "no pause": {"preStop": {"seconds": 0}},
     "attach": {**EVERYTHING, "services": {"api-server": {"attach": ["calls-example", "other.cloud"]}}},
@@ -68,6 +80,11 @@ def pods(objects):
     for thing in of_kind(objects, "Deployment", "StatefulSet"):
         template = thing["spec"]["template"]
         yield thing["metadata"]["name"], template["metadata"]["labels"], template["spec"]
+
+
+def services(objects):
+    """The same of our own programs."""
+    return (pod for pod in pods(objects) if pod[0] not in ("redis", "coturn"))
 
 
 def selects(selector, labels):
@@ -152,6 +169,8 @@ class RenderingTest(unittest.TestCase):
                     *({"services": {"room-server": {"rtc": rtc}}} for rtc in (
                         {"port": 0}, {"tcpPort": 70000}, {"announce": ["rooms.example.com"]}, {"stunServer": "stun.example.com:3478"},
                         {"turn": {"urls": ["http://x"]}}, {"turn": {"password": "p"}}, {"turn": {"ttl": "12"}})),
+                    {"address": "10.0.0.1"}, {"coturn": {"relayPorts": {"first": 80}}}, {"services": {"api-server": {"files": {"config.yaml": ""}}}},
+                    {"services": {"api-server": {"env": [{"value": "nameless"}]}}},
                     {"ingress": {"host": "two words"}}, {"networkPolicy": {"nodes": ["10.0.0.0/8"]}}):
             with self.assertRaises(helm_python.HelmError, msg=str(bad)):
                 render.render(bad)
@@ -160,7 +179,10 @@ class RenderingTest(unittest.TestCase):
                     *({"services": {"room-server": {"rtc": rtc}}, **EVERYTHING} for rtc in (
                         {"hostPort": True, "hostNetwork": True}, {"lastPort": 7890}, {"hostNetwork": True},
                         {"turn": {"urls": ["turn:turn.example.com"]}})),
-                    {"services": {"room-server": {"rtc": {"hostNetwork": True, "lastPort": 7000}}}}, {"ingress": {"host": "a.example"}}):
+                    {"services": {"room-server": {"rtc": {"hostNetwork": True, "lastPort": 7000}}}}, {"ingress": {"host": "a.example"}},
+                    {"services": {"tts-gateway": {"deepgram": OPENAI}}}, {"services": {"api-server": {"openai": OPENAI}}},
+                    {"services": {"llm-gateway": {"wyoming": {"address": "a:1"}}}}, {"coturn": {"enabled": True}},
+                    {**FORMS["relay"], "coturn": {"enabled": True}}):
             with self.assertRaises(helm_python.HelmRenderError, msg=str(bad)):
                 render.render(bad)
 
@@ -237,9 +259,7 @@ class RulesTest(unittest.TestCase):
 
     def test_the_grace_period_holds_pause_and_drain(self):
         for objects in self.each():
-            for name, _, spec in pods(objects):
-                if name == "redis":
-                    continue
+            for name, _, spec in services(objects):
                 container = spec["containers"][0]
                 drain = int(container["args"][container["args"].index("--drain") + 1].removesuffix("s"))
                 stop = container.get("lifecycle", {}).get("preStop", {})
@@ -250,9 +270,7 @@ class RulesTest(unittest.TestCase):
 
     def test_probes_are_three_different_questions_over_grpc(self):
         for form, objects in RENDERED.items():
-            for name, _, spec in pods(objects):
-                if name == "redis":
-                    continue
+            for name, _, spec in services(objects):
                 container = spec["containers"][0]
                 ports = [p["containerPort"] for p in container["ports"]]
                 if form == "tls and tracing" and name != "agent-server":  # whose gRPC health port stays plain
@@ -285,7 +303,7 @@ class RulesTest(unittest.TestCase):
                 if thing["kind"] == "Service":
                     ports = {p["name"] for c in chosen[0][2]["containers"] for p in c["ports"]}
                     self.assertLessEqual({p["targetPort"] for p in spec["ports"]}, ports, name)
-                    self.assertTrue(name == "api-server" or spec["clusterIP"] == "None", f"{name}: gRPC balances over a headless service")
+                    self.assertTrue(name in ("api-server", "coturn") or spec["clusterIP"] == "None", f"{name}: gRPC balances over a headless service")
 
     def test_what_scales_by_itself_has_no_replicas_and_one_scaler(self):
         for objects in self.each():
@@ -317,22 +335,29 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(used, known)
 
     def test_network_policies_let_through_what_the_services_call(self):
-        for form in ("prod", "everything", "sentinel", "keda"):
+        # Replicas are called by the addresses that they tell themselves, which no manifest names: brokers ask each other for logs
+        # and bring fences to rooms, tts gateways borrow recordings.
+        by_address = {("dispatch-broker", "dispatch-broker", 7100), ("dispatch-broker", "room-server", 7105), ("tts-gateway", "tts-gateway", 7103)}
+        for form in ("prod", "everything", "sentinel", "keda", "relay"):
             policies = by_name(of_kind(RENDERED[form], "NetworkPolicy"))
             labels = {name: l for name, l, _ in pods(RENDERED[form])}
-            edges = set()
+            edges = set(by_address)
             for name, _, spec in pods(RENDERED[form]):
                 for variable in spec["containers"][0].get("env", []):
                     target, _, port = variable.get("value", "").partition(":")
                     if target in labels:
                         edges.add((name, target, int(port)))
-            self.assertGreaterEqual(len(edges), 11, edges)
+            self.assertGreaterEqual(len(edges), 14, edges)
             for caller, target, port in edges:
                 self.assertTrue(admits(policies[caller]["spec"]["egress"], "to", labels[target], port), f"{caller} may not call {target}")
                 self.assertTrue(admits(policies[target]["spec"]["ingress"], "from", labels[caller], port), f"{target} refuses {caller}")
             self.assertFalse(admits(policies["agent-registry"]["spec"]["ingress"], "from", labels["agent-server"], 7101))
             self.assertFalse(admits(policies["llm-gateway"]["spec"]["egress"], "to", labels["dispatch-broker"], 7100))
             self.assertEqual(set(policies), set(labels) | {"default-deny"})
+        narrow = render.render({**EVERYTHING, "networkPolicy": {"enabled": True, "mediaFrom": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}})
+        rooms = by_name(of_kind(narrow, "NetworkPolicy"))["room-server"]["spec"]["ingress"]
+        for name, labels, _ in pods(narrow):
+            self.assertEqual(admits(rooms, "from", labels, 7105), name in ("api-server", "dispatch-broker", "agent-server"), name)
 
     def test_redis_over_tls_goes_through_a_sidecar_that_checks_the_server(self):
         objects = RENDERED["prod"]
@@ -396,6 +421,129 @@ class RulesTest(unittest.TestCase):
         (spec,) = [s for n, _, s in pods(plain) if n == "room-server"]
         self.assertNotIn("parley-turn", json.dumps(spec))
 
+    def test_providers_have_their_keys_from_secrets(self):
+        specs = {n: s for n, _, s in pods(RENDERED["providers"])}
+        wanted = {"stt-gateway": {"openai": "provider", "deepgram": "ears"}, "tts-gateway": {"openai": "provider"},
+                  "llm-gateway": {"openai": "provider"}}
+        for name, spec in specs.items():
+            mounts = {m["mountPath"]: m["name"] for m in spec["containers"][0].get("volumeMounts", [])}
+            volumes = {v["name"]: v for v in spec.get("volumes", [])}
+            told = {v["name"]: v.get("value", "") for v in spec["containers"][0].get("env", [])}
+            found = {}
+            for variable, path in told.items():
+                if variable.endswith("_KEY_FILE") and "provider" in path:
+                    folder, _, key = path.rpartition("/")
+                    engine = folder.rpartition("/")[2]
+                    self.assertEqual(variable, f"PARLEY_{name[:3].upper()}_{engine.upper()}_KEY_FILE")
+                    self.assertIn(key, ("api-key", "token"))
+                    found[engine] = volumes[mounts[folder]]["secret"]["secretName"]
+                    self.assertIn("://", told[variable.replace("_KEY_FILE", "_BASE_URL")])
+            self.assertEqual(found, wanted.get(name, {}), name)
+        self.assertEqual({v["name"]: v.get("value") for v in specs["stt-gateway"]["containers"][0]["env"]}["PARLEY_STT_WYOMING_ADDRESS"],
+                         "whisper.speech:10300")
+        policies = by_name(of_kind(RENDERED["providers"], "NetworkPolicy"))
+        self.assertIn({"ports": [{"port": 10300, "protocol": "TCP"}], "to": [{"namespaceSelector": {"matchLabels": {"name": "speech"}}}]},
+                      policies["stt-gateway"]["spec"]["egress"])
+        self.assertIn({"ports": [{"port": 10200, "protocol": "TCP"}]}, policies["tts-gateway"]["spec"]["egress"])
+
+    def test_own_settings_are_mounted_and_roll_out(self):
+        objects = RENDERED["own settings"]
+        maps = by_name(of_kind(objects, "ConfigMap"))
+        self.assertEqual(yaml.safe_load(maps["room-server-config"]["data"]["config.yaml"]),
+                         {"room": {"presets_file": "/etc/parley-config/presets.json"}})
+        self.assertEqual(maps["room-server-config"]["data"]["presets.json"], "{}")
+        templates = {o["metadata"]["name"]: o["spec"]["template"] for o in of_kind(objects, "Deployment")}
+        sums = {}
+        for name, template in templates.items():
+            container = template["spec"]["containers"][0]
+            told = {v["name"]: v.get("value") for v in container["env"]}
+            mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+            configured = f"{name}-config" in maps
+            self.assertEqual(configured, name in ("room-server", "llm-gateway"))
+            self.assertEqual(told.get("PARLEY_CONFIG"), "/etc/parley-config/config.yaml" if configured else None, name)
+            self.assertEqual(mounts.get("config"), "/etc/parley-config" if configured else None, name)
+            annotations = template["metadata"].get("annotations", {})
+            self.assertEqual("checksum/config" in annotations, configured, name)
+            if configured:
+                sums[name] = annotations["checksum/config"]
+            self.assertEqual(container["args"][:2], ["--address", "::"], name)
+        self.assertEqual(templates["room-server"]["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"], "true")
+        changed = copy.deepcopy(FORMS["own settings"])
+        changed["services"]["room-server"]["files"]["presets.json"] = "[]"
+        again = {o["metadata"]["name"]: o["spec"]["template"]["metadata"].get("annotations", {}) for o in of_kind(render.render(changed), "Deployment")}
+        self.assertNotEqual(again["room-server"]["checksum/config"], sums["room-server"])
+        self.assertEqual(again["llm-gateway"]["checksum/config"], sums["llm-gateway"])
+        spec = templates["concierge"]["spec"]
+        self.assertIn({"name": "CRM_TOKEN", "valueFrom": {"secretKeyRef": {"name": "crm", "key": "t"}}}, spec["containers"][0]["env"])
+        self.assertIn({"name": "model", "mountPath": "/model", "readOnly": True}, spec["containers"][0]["volumeMounts"])
+        self.assertIn({"name": "model", "configMap": {"name": "silero"}}, spec["volumes"])
+
+    def test_replicas_tell_their_own_address_by_host_alone(self):
+        for form in ("defaults", "own settings"):
+            for name, _, spec in services(RENDERED[form]):
+                for variable in spec["containers"][0]["env"]:
+                    self.assertNotIn("$(", variable.get("value", ""), f"{name}: an IPv6 address before a port needs brackets")
+        told = {(n, v["name"]) for n, _, s in services(RENDERED["defaults"]) for v in s["containers"][0]["env"]
+                if v.get("valueFrom") == {"fieldRef": {"fieldPath": "status.podIP"}} and "RTC" not in v["name"]}
+        self.assertEqual(told, {("room-server", "PARLEY_MEDIA_URL"), ("dispatch-broker", "PARLEY_BROKER_PEER_ADDRESS"),
+                                ("tts-gateway", "PARLEY_TTS_PEER_ADDRESS")})
+
+    def test_a_relay_serves_room_servers_alone(self):
+        objects = RENDERED["relay"]
+        (deployment,) = [o for o in of_kind(objects, "Deployment") if o["metadata"]["name"] == "coturn"]
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        for argument in ("--use-auth-secret", "--static-auth-secret=$(TURN_SECRET)", "--denied-peer-ip=0.0.0.0-255.255.255.255",
+                         "--allowed-peer-ip=10.244.0.0-10.244.255.255", "--no-tcp-relay", "--no-cli", "--no-multicast-peers",
+                         "--tls-listening-port=5349"):
+            self.assertIn(argument, container["args"])
+        secret = {v["name"]: v.get("valueFrom", {}) for v in container["env"]}["TURN_SECRET"]["secretKeyRef"]
+        rooms = {n: s for n, _, s in pods(objects)}["room-server"]
+        (volume,) = [v for v in rooms["volumes"] if v["name"] == "turn"]
+        self.assertEqual((secret["name"], secret["key"]), (volume["secret"]["secretName"], "static-auth-secret"))
+        policies = by_name(of_kind(objects, "NetworkPolicy"))
+        labels = {n: l for n, l, _ in pods(objects)}
+        relay, room = policies["coturn"]["spec"], policies["room-server"]["spec"]
+        self.assertEqual([rule["ports"] for rule in relay["egress"]], [[{"port": 7882, "protocol": "UDP"}]])
+        self.assertEqual([n for n, l in labels.items() if admits(relay["egress"], "to", l, 7882)], ["room-server"])
+        self.assertTrue(admits(room["ingress"], "from", labels["coturn"], 7882))
+        self.assertTrue(admits(room["egress"], "to", labels["coturn"], 49152))
+        self.assertTrue(admits(relay["ingress"], "from", labels["room-server"], 49152))
+        self.assertFalse(admits(relay["ingress"], "from", labels["agent-server"], 49152))
+        service = by_name(of_kind(objects, "Service"))["coturn"]["spec"]
+        self.assertEqual((service["type"], [(p["port"], p.get("protocol", "TCP")) for p in service["ports"]]),
+                         ("LoadBalancer", [(3478, "UDP"), (3478, "TCP"), (443, "TCP")]))
+        nodes = {"networkPolicy": {"enabled": True, "nodes": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}}
+        turn = FORMS["relay"]["services"]["room-server"]["rtc"]["turn"]
+        at_nodes = render.render({**FORMS["relay"], **nodes, "services": {"room-server": {"rtc": {"turn": turn, "hostPort": True}}}})
+        self.assertIn({"ipBlock": {"cidr": "10.1.0.0/16"}}, by_name(of_kind(at_nodes, "NetworkPolicy"))["coturn"]["spec"]["egress"][0]["to"])
+        self.assertNotIn("coturn", {o["metadata"]["name"] for form in ("defaults", "prod", "everything") for o in RENDERED[form]})
+
+    def test_helm_can_test_what_it_installed(self):
+        for form in ("defaults", "prod", "everything", "sentinel", "tls and tracing", "relay"):
+            hooks, objects = render.render(FORMS[form], hooks=True), RENDERED[form]
+            self.assertFalse({render.key(o) for o in hooks} & {render.key(o) for o in objects}, "applied without Helm, too")
+            for thing in hooks:
+                kubernetes_validate.validate(thing, OLDEST, strict=True)
+                kubernetes_validate.validate(thing, NEWEST, strict=True)
+            (pod,) = of_kind(hooks, "Pod")
+            spec, labels = pod["spec"], pod["metadata"]["labels"]
+            (container,) = spec["containers"]
+            self.assertEqual(container["args"], ["--server", "http://api-server:8080", "doctor"])
+            self.assertEqual((spec["restartPolicy"], spec["securityContext"]["runAsNonRoot"], spec["automountServiceAccountToken"]),
+                             ("Never", True, False))
+            self.assertTrue(container["securityContext"]["readOnlyRootFilesystem"])
+            told = {v["name"] for v in container["env"]}
+            self.assertLessEqual({"PARLEY_KEYS_FILE", "PARLEY_ROOMS_ADDRESS", "PARLEY_STT_ADDRESS"}, told)
+            self.assertTrue({"PARLEY_REDIS_ADDRESS", "PARLEY_REDIS_SENTINELS"} & told)
+            self.assertEqual("PARLEY_TLS_CERTIFICATE" in told, form == "tls and tracing")
+            policies = by_name(of_kind(objects, "NetworkPolicy"))
+            self.assertEqual(len(of_kind(hooks, "NetworkPolicy")), 1 if policies else 0)
+            for name, policy in policies.items():
+                served = {"agent-registry": (7101, 8101), "dispatch-broker": (7100, 8100), "room-server": (7105, 8105),
+                          "api-server": (8080, 9080), "redis": (6379,)}.get(name, ())
+                for port in served:
+                    self.assertTrue(admits(policy["spec"]["ingress"], "from", labels, port), f"{form}: {name} {port}")
+
     def test_policies_know_a_room_server_on_the_hosts_network_by_its_node(self):
         objects = RENDERED["host network"]
         (spec,) = [s for n, _, s in pods(objects) if n == "room-server"]
@@ -407,7 +555,7 @@ class RulesTest(unittest.TestCase):
             rules = policies[name]["spec"].get(direction, [])
             return {p["port"] for rule in rules if node in rule.get(side, []) for p in rule["ports"]}
         self.assertEqual({n: ports(n, "to", "egress") for n in policies if ports(n, "to", "egress")},
-                         {"api-server": {7105}, "agent-server": {7105}})
+                         {"api-server": {7105}, "agent-server": {7105}, "dispatch-broker": {7105}})
         self.assertEqual({n: ports(n, "from", "ingress") for n in policies if ports(n, "from", "ingress")},
                          {"dispatch-broker": {7100}, "redis": {6379}})
         self.assertNotIn("10.1.0.0", json.dumps(RENDERED["everything"]))
@@ -437,9 +585,7 @@ class RulesTest(unittest.TestCase):
     def test_tls_and_tracing_reach_every_process(self):
         objects = RENDERED["tls and tracing"]
         policies = by_name(of_kind(objects, "NetworkPolicy"))
-        for name, _, spec in pods(objects):
-            if name == "redis":
-                continue
+        for name, _, spec in services(objects):
             container = spec["containers"][0]
             told = {v["name"]: v.get("value") for v in container["env"]}
             mounts = {m["name"]: m for m in container["volumeMounts"]}

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import yaml
@@ -153,6 +154,38 @@ class KubernetesTest(unittest.TestCase):
                         self.assertTrue(knows_variable("parley-" + name, variable["name"]), variable["name"])
         self.assertLessEqual({"PARLEY_RTC_UDP_PORT_LAST", "PARLEY_RTC_TCP_PORT", "PARLEY_RTC_ADDRESS", "PARLEY_RTC_STUN_SERVER",
                               "PARLEY_TURN_URLS", "PARLEY_TURN_SECRET_FILE", "PARLEY_TURN_TTL", "PARLEY_HTTP_KEY"}, seen)
+
+    def test_providers_are_variables_that_the_gateways_have(self):
+        sys.path.insert(0, os.path.join(SOURCE, "k8s"))
+        import render  # pylint: disable=import-outside-toplevel
+        provider = {"baseUrl": "https://a", "secret": "s"}
+        objects = render.render({"services": {
+            "stt-gateway": {"openai": provider, "deepgram": provider, "wyoming": {"address": "a:1"}},
+            "tts-gateway": {"openai": provider, "wyoming": {"address": "a:1"}}, "llm-gateway": {"openai": provider}}})
+        for thing in objects:
+            name = thing["metadata"]["name"]
+            if thing["kind"] != "Deployment" or not name.endswith("-gateway"):
+                continue
+            mounted = {v["name"] for v in thing["spec"]["template"]["spec"]["containers"][0]["env"]}
+            for variable in mounted:
+                self.assertTrue(not variable.startswith("PARLEY_") or knows_variable("parley-" + name, variable), f"{name}: {variable}")
+            keys = set(re.findall(r"--([a-z-]+)-key-file\b", help_of("parley-" + name)))  # of every provider that it knows
+            self.assertEqual({"PARLEY_" + k.upper().replace("-", "_") + "_KEY_FILE" for k in keys},
+                             {v for v in mounted if v.endswith("_KEY_FILE")}, f"{name}: a provider's key that the chart cannot mount")
+
+    def test_a_mounted_file_of_settings_is_read(self):
+        sys.path.insert(0, os.path.join(SOURCE, "k8s"))
+        import render  # pylint: disable=import-outside-toplevel
+        objects = render.render({"services": {"room-server": {"config": {"room": {"max_rooms": "none"}}}}})
+        (settings,) = [o["data"]["config.yaml"] for o in objects if o["kind"] == "ConfigMap"]
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(settings)
+            file.flush()
+            done = subprocess.run([os.path.join(BIN, "parley-room-server"), "--dev"], env={**os.environ, "PARLEY_CONFIG": file.name},
+                                  capture_output=True, text=True, timeout=20, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("room.max_rooms", done.stderr)
+        self.assertIn(file.name, done.stderr)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ for tool in buildah podman runc debootstrap; do
   command -v "$tool" >/dev/null || skip "needs $tool: the packages of section [images] in scripts/packages.txt"
 done
 targets=("$@")
-((${#targets[@]})) || targets=("${SERVICES[@]}" redis-tls parley)
+((${#targets[@]})) || targets=("${SERVICES[@]}" redis-tls coturn parley)
 
 work=$build_dir/images
 mkdir -p "$work"

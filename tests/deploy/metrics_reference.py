@@ -14,7 +14,7 @@ import cluster  # noqa: E402
 PAGE = pathlib.Path(os.environ["PARLEY_SOURCE_DIR"]) / "docs" / "metrics.md"
 PORTS = {"dispatch_broker": 8100, "agent_registry": 8101, "room_server": 8105, "stt_gateway": 8102, "tts_gateway": 8103,
          "llm_gateway": 8104, "api_server": 9080, "agent_server": 8081}
-OPEN = {"engine", "pool"}  # labels whose values depend on what is configured
+OPEN = {"engine", "pool", "version"}  # labels whose values depend on what is configured, or built
 # Providers with budgets, so that what is said of these is there; nobody listens at their address.
 PROVIDERS = {f"PARLEY_{kind}_OPENAI_{name}": value for kind in ("STT", "TTS", "LLM")
              for name, value in (("BASE_URL", "http://127.0.0.1:9/v1"), ("MAX_STREAMS", "20"))}

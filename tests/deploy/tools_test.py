@@ -25,6 +25,8 @@ DEFINITIONS = {"github.com/kedacore/keda/v2@v2.21.0": "config/crd/bases/keda.sh_
 # Not kept: images are pinned by digest where it matters (image.digests), so pulling always only adds a way to fail; and a CPU
 # limit would throttle what has to answer within 20 ms.
 SCORE = ["--kubernetes-version", "v1.33", "--ignore-container-cpu-limit", "--ignore-test", "container-image-pull-policy"]
+RELAY = {"services": {"room-server": {"rtc": {"turn": {"urls": ["turn:turn.example.com:3478"], "secret": "turn"}}}},
+         "coturn": {"enabled": True, "replicas": 2, "tlsSecret": "tls", "allowedPeers": ["10.0.0.0-10.255.255.255"]}}
 
 
 def go(*arguments):
@@ -97,6 +99,7 @@ class ToolsTest(unittest.TestCase):
             yield name, render.render(render.values_of(name))
         yield "reach", render.render({**everything, "services": {"room-server": {"rtc": {"hostPort": True, "tcpPort": 7881, "ipv6": True}}},
                                       "ingress": {"host": "talk.example.com", "tlsSecret": "talk"}})
+        yield "relay", render.render({**everything, **RELAY, "services": {**RELAY["services"], "llm-gateway": {"config": {"a": {}}}}})
         yield "hpa", render.render({**everything, "autoscaling": {"kind": "hpa"}})
         yield "keda", render.render({**everything, "autoscaling": {"kind": "keda"}})
 
@@ -113,7 +116,7 @@ class ToolsTest(unittest.TestCase):
         self.assertNotEqual(self.conform(objects).returncode, 0)
 
     def test_kube_score(self):
-        done = self.run_tool("kube-score", "score", *SCORE, "-o", "ci", "-", objects=render.render(render.values_of("prod")))
+        done = self.run_tool("kube-score", "score", *SCORE, "-o", "ci", "-", objects=render.render({**render.values_of("prod"), **RELAY}))
         complaints = [line for line in done.stdout.splitlines() if line.startswith(("[CRITICAL]", "[WARNING]"))]
         print(len(done.stdout.splitlines()), "checks of kube-score")
         self.assertEqual(complaints, [])

@@ -8,6 +8,7 @@
 
 #include "base/executor.h"
 #include "base/ids.h"
+#include "base/ip.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "base/trace_context.h"
@@ -26,6 +27,26 @@ TEST(StatusTest, ReasonAndMetadataSurviveAnnotation) {
   EXPECT_THAT(reason.metadata, testing::UnorderedElementsAre(testing::Pair("dispatch_id", "AD_1"),
                                                              testing::Pair("empty", "")));
   EXPECT_EQ(ReasonOf(NotFound("x")).reason, "");
+}
+
+TEST(IpTest, ListenersAreReachedByHostAndPort) {
+  EXPECT_EQ(ReachableAddress("192.0.2.7", 7105), "192.0.2.7:7105");
+  EXPECT_EQ(ReachableAddress("rooms.example", 7105), "rooms.example:7105");
+  EXPECT_EQ(ReachableAddress("2001:db8::7", 7105), "[2001:db8::7]:7105");
+  EXPECT_EQ(ReachableAddress("[2001:db8::7]", 7105), "[2001:db8::7]:7105");
+  EXPECT_EQ(ReachableAddress("2001:db8::7", "::", 7105), "[2001:db8::7]:7105");
+  EXPECT_EQ(ReachableAddress("[2001:db8::7]", "::", 7105), "[2001:db8::7]:7105");
+  EXPECT_EQ(ReachableAddress("192.0.2.7", "0.0.0.0", 7105), "192.0.2.7:7105");
+  EXPECT_EQ(ReachableAddress("rooms.example", "0.0.0.0", 7105), "rooms.example:7105");
+  EXPECT_EQ(ReachableAddress("rooms.example:443", "0.0.0.0", 7105), "rooms.example:443");
+  EXPECT_EQ(ReachableAddress("[2001:db8::7]:443", "::", 7105), "[2001:db8::7]:443");
+  EXPECT_EQ(ReachableAddress("", "192.0.2.7", 7105), "192.0.2.7:7105");
+  for (const char* any : {"0.0.0.0", "::", ""}) {
+    const std::string reachable = ReachableAddress(any, 7105);
+    EXPECT_TRUE(reachable.ends_with(":7105")) << reachable;
+    EXPECT_EQ(reachable.find("::"), std::string::npos)
+        << "a wildcard reaches nobody: " << reachable;
+  }
 }
 
 constexpr char kTraceparent[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

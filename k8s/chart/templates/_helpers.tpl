@@ -1,12 +1,14 @@
-{{/* What each service is: gRPC and admin port, what it talks to, and whether calls end with it. */}}
+{{/* What each service is: gRPC and admin port, what it talks to, and whether calls end with it. peers are told to it by their
+     names; told are services whose replicas tell it their own addresses, by way of Redis; tells is the variable from which it
+     knows its own. engines: remote ones of a gateway. */}}
 {{- define "parley.catalog" -}}
-agent-registry: {grpc: 7101, admin: 8101, redis: true, peers: {}, calls: false, priority: edge}
-dispatch-broker: {grpc: 7100, admin: 8100, redis: true, peers: {}, calls: false, priority: calls}
-room-server: {grpc: 7105, admin: 8105, redis: true, peers: {dispatch: dispatch-broker}, calls: true, priority: calls}
-stt-gateway: {grpc: 7102, admin: 8102, redis: true, peers: {}, calls: true, provider: stt, priority: calls}
-tts-gateway: {grpc: 7103, admin: 8103, redis: true, peers: {}, calls: true, provider: tts, priority: calls}
-llm-gateway: {grpc: 7104, admin: 8104, redis: true, peers: {}, calls: true, provider: llm, priority: calls}
-api-server: {grpc: 7106, admin: 9080, http: 8080, livekit: 7880, redis: false, calls: false, priority: edge,
+agent-registry: {grpc: 7101, admin: 8101, redis: true, peers: {}, told: [], calls: false, priority: edge}
+dispatch-broker: {grpc: 7100, admin: 8100, redis: true, peers: {}, told: [dispatch-broker, room-server], tells: PARLEY_BROKER_PEER_ADDRESS, calls: false, priority: calls}
+room-server: {grpc: 7105, admin: 8105, redis: true, peers: {dispatch: dispatch-broker}, told: [], tells: PARLEY_MEDIA_URL, calls: true, priority: calls}
+stt-gateway: {grpc: 7102, admin: 8102, redis: true, peers: {}, told: [], calls: true, provider: stt, engines: [openai, deepgram], priority: calls}
+tts-gateway: {grpc: 7103, admin: 8103, redis: true, peers: {}, told: [tts-gateway], tells: PARLEY_TTS_PEER_ADDRESS, calls: true, provider: tts, engines: [openai], priority: calls}
+llm-gateway: {grpc: 7104, admin: 8104, redis: true, peers: {}, told: [], calls: true, provider: llm, engines: [openai], priority: calls}
+api-server: {grpc: 7106, admin: 9080, http: 8080, livekit: 7880, redis: false, told: [], calls: false, priority: edge,
   peers: {registry: agent-registry, dispatch: dispatch-broker, rooms: room-server, stt: stt-gateway, tts: tts-gateway, llm: llm-gateway}}
 {{- end }}
 
@@ -189,6 +191,61 @@ livenessProbe: { {{- if $http }}httpGet: {path: /healthz, port: {{ .admin }}}{{ 
 readinessProbe: { {{- if $http }}httpGet: {path: /readyz, port: {{ .admin }}}{{ else }}grpc: {port: {{ .grpc }}, service: ready}{{ end }}, periodSeconds: 3, timeoutSeconds: 2, failureThreshold: 1}
 {{- end }}
 
+{{/* A file of settings, and whatever else a service reads: one ConfigMap of `config` and `files`. */}}
+{{- define "parley.configMap" -}}
+{{- if or .values.config .values.files }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ .name }}-config
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "parley.labels" (dict "root" .root "name" .name) | nindent 4 }}
+data:
+  {{- with .values.config }}
+  config.yaml: |
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- range $name, $text := .values.files }}
+  {{ $name }}: {{ $text | quote }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "parley.ownEnv" -}}
+{{- with .config }}
+- {name: PARLEY_CONFIG, value: /etc/parley-config/config.yaml}
+{{- end }}
+{{- with .env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "parley.ownMounts" -}}
+{{- if or .config .files }}
+- {name: config, mountPath: /etc/parley-config, readOnly: true}
+{{- end }}
+{{- with .volumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "parley.ownVolumes" -}}
+{{- if or .values.config .values.files }}
+- {name: config, configMap: {name: {{ .name }}-config}}
+{{- end }}
+{{- with .values.volumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Of a pod's template: settings are read at the start, so a change of them is a rollout. */}}
+{{- define "parley.configSum" -}}
+{{- if or .config .files }}
+checksum/config: {{ toJson (dict "config" .config "files" .files) | sha256sum }}
+{{- end }}
+{{- end }}
+
 {{/* Flags from values: --name value. */}}
 {{- define "parley.flags" -}}
 {{- range $flag, $value := . }}, --{{ $flag }}, {{ $value | quote }}{{ end -}}
@@ -204,5 +261,14 @@ readinessProbe: { {{- if $http }}httpGet: {path: /readyz, port: {{ .admin }}}{{ 
 {{- if and $rtc.lastPort (lt (int $rtc.lastPort) (int $rtc.port)) }}{{ fail "rtc.lastPort is before rtc.port" }}{{ end -}}
 {{- if and $rtc.hostNetwork .Values.networkPolicy.enabled (empty .Values.networkPolicy.nodes) }}{{ fail "rtc.hostNetwork with network policies needs networkPolicy.nodes: who speaks from a node has no pod's address" }}{{ end -}}
 {{- range $rtc.turn.urls }}{{ if and (not (hasPrefix "stun:" .)) (empty $rtc.turn.secret) }}{{ fail (printf "rtc.turn.urls names the relay %s: rtc.turn.secret must name the secret with its static-auth-secret" .) }}{{ end }}{{ end -}}
+{{- range $name, $what := include "parley.catalog" . | fromYaml -}}
+{{- $values := index $.Values.services $name -}}
+{{- range $engine := list "openai" "deepgram" }}{{ if and (hasKey $values $engine) (not (has $engine ($what.engines | default list))) }}{{ fail (printf "%s has no engine %s" $name $engine) }}{{ end }}{{ end -}}
+{{- if and (hasKey $values "wyoming") (not (has $name (list "stt-gateway" "tts-gateway"))) }}{{ fail (printf "%s has no engine wyoming" $name) }}{{ end -}}
+{{- end -}}
+{{- if .Values.coturn.enabled -}}
+{{- if or (empty $rtc.turn.urls) (empty $rtc.turn.secret) }}{{ fail "coturn.enabled needs rtc.turn.urls, by which browsers reach it, and rtc.turn.secret, which it shares with the room servers" }}{{ end -}}
+{{- if empty .Values.coturn.allowedPeers }}{{ fail "coturn.allowedPeers must name the addresses of room servers: it relays to nobody else" }}{{ end -}}
+{{- end -}}
 {{- if and .Values.ingress.host (empty .Values.ingress.tlsSecret) }}{{ fail "ingress.tlsSecret must name the certificate of ingress.host: browsers give no microphone to pages without TLS" }}{{ end -}}
 {{- end }}

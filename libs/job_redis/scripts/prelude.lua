@@ -46,6 +46,9 @@ local JOB = {__index = UNSAID}
 local RECORD = {__index = {selector = '-', relaxed = '-', project = '', agent = '', room = '', room_sid = '', policy = '',
   priority = '', type = '', identity = '', key = '', hash = '', agent_id = '', agent_version = '', session = '', trace = '',
   create = '', deadline = '', wait = '', attempt = '', payload = '', stay = '', present = '', unique = ''}}
+-- Versions that did not say the form of their records wrote empty fields too, and did not mark what they kept beside them: a
+-- payload, a checkpoint, the dispatch in the set of its room.
+local function wrote_all(r) return rawget(r, 'identity') == '' or rawget(r, 'unique') == '' or rawget(r, 'key') == '' end
 -- Names in keys are escaped; stored where that makes a difference.
 local function with_names(record)
   record.qagent = record.qagent or record.agent
@@ -359,7 +362,8 @@ local pasts  -- lists of ended ones that grew: cut by flush()
 local function end_dispatch(dispatch, r, job, state, reason)
   call('HSET', TAG .. 'd:' .. dispatch, 'state', 'ENDED', 'end', text(now))
   call('EXPIRE', TAG .. 'd:' .. dispatch, KEEP_S)
-  if r.payload == '1' then call('EXPIRE', TAG .. 'm:' .. dispatch, KEEP_S) end
+  if r.payload == '1' or wrote_all(r) then call('EXPIRE', TAG .. 'm:' .. dispatch, KEEP_S) end
+  if wrote_all(r) then call('SREM', TAG .. 'r:' .. r.qproject .. ':' .. r.qroom, dispatch) end
   if r.unique == '1' then
     local key = TAG .. 'u:' .. r.qproject .. ':' .. r.qroom .. ':' .. r.qagent
     if call('GET', key) == dispatch then call('DEL', key) end
@@ -415,7 +419,7 @@ local function finish(j, state, reason, detail, gone)
   leave(j)
   save_job(j, {'state', state, 'reason', reason, 'end', now, 'update', now, 'error', detail or j.error})
   job_event(EVENT_OF[state], j, reason)
-  if j.checkpoint == '1' then call('DEL', TAG .. 'c:' .. j.id) end
+  if j.checkpoint == '1' or wrote_all(j) then call('DEL', TAG .. 'c:' .. j.id) end
   to_write(TAG .. 'j:' .. j.id, j).keep_s = KEEP_S
   if j.stay == '1' then return seat_left(j, state, reason) end
   end_dispatch(j.dispatch, j, j.id, state, reason)
@@ -662,7 +666,7 @@ local function seat_wanted(d, dispatch, seat)
   local who = TAG .. 'who:' .. dispatch
   if seat == '*' then return call('EXISTS', who) == 1 end
   local there = call('HGET', who, seat)
-  return (there == '2' or (there == '1' and d.type == '3')) and (not d.identity or d.identity == seat)
+  return (there == '2' or (there == '1' and d.type == '3')) and ((d.identity or '') == '' or d.identity == seat)
 end
 function seat_empty(j)
   local d = load_hash(TAG .. 'd:' .. j.dispatch)
