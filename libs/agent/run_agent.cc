@@ -167,6 +167,8 @@ absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptio
   return supervise::Split(std::move(zygote));
 }
 
+void UseOneArena() { mallopt(M_ARENA_MAX, 1); }
+
 int RunAgent(int argc, char** argv, AgentOptions options) {
   int exit_code = 0;
   if (HandledDeathReport(argc, argv, &exit_code)) return exit_code;
@@ -182,9 +184,7 @@ int RunAgent(int argc, char** argv, AgentOptions options) {
   }
   auto zygote = SplitProgram(std::move(options), exec, FlagOf(argc, argv, "--vad-model"));
   if (!zygote.ok()) return service::FailStart(kService, zygote.status());
-  // Of a dozen arenas each keeps pages for the little that is left in them; after thousands of jobs
-  // they would differ by a tenth.
-  mallopt(M_ARENA_MAX, 1);
+  UseOneArena();
   service::BlockSignals();
   std::vector<const char*> arguments(argv, argv + argc);
   const std::string_view command = TakeCommand(arguments);

@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "agent/server/program.h"
 #include "agent/server/serve.h"
 #include "agent_server_fakes.h"
 #include "agent_server_job.h"
@@ -58,6 +59,7 @@ int Program(int argc, char** argv) {
   }
   auto zygote = supervise::Split(std::move(options));
   if (!zygote.ok()) return 1;
+  UseOneArena();
   service::BlockSignals();
   AgentServerConfig config;
   config.agent_names = {"tester"};
@@ -794,10 +796,7 @@ TEST_F(AgentServerTest, ManyShortJobsLeaveNothingBehind) {
   std::printf("memory: %ld KiB, then %ld KiB\n", static_cast<long>(before),
               static_cast<long>(after));
   if (asked == nullptr) return;
-  // The allocator's arenas, one for each of a dozen threads, come to rest a little differently each
-  // time: 100 bytes kept of each job would be a MiB.
-  constexpr int64_t kArenasKib = 512;
-  EXPECT_LE(after, before + before / 20 + kArenasKib);
+  EXPECT_LE(after, before + before / 20);
 }
 
 TEST_F(AgentServerTest, CarriesAudioBothWaysAndLeaves) {

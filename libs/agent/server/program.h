@@ -2,7 +2,8 @@
 // The pieces of RunAgent, for programs with more in them (`parley dev`), in this order:
 //   1  HandledDeathReport (serve.h), unless nothing outlives the program anyway
 //   2  SplitProgram, before any thread exists
-//   3  service::Context, then ServeAgents (serve.h) with the settings of ConfigFor
+//   3  UseOneArena, if the program is an agent server and nothing else
+//   4  service::Context, then ServeAgents (serve.h) with the settings of ConfigFor
 #include <absl/status/statusor.h>
 
 #include <memory>
@@ -19,6 +20,9 @@ namespace parley::agent {
 absl::StatusOr<std::unique_ptr<supervise::ZygoteClient>> SplitProgram(AgentOptions options,
                                                                       std::string exec = {},
                                                                       std::string vad_model = {});
+// Of a dozen arenas of the allocator each keeps pages for the little that is left in it, and more
+// of them after thousands of jobs. Before any thread exists.
+void UseOneArena();
 // The defaults of a server for these agents: what it serves, and whether its jobs have a network.
 AgentServerConfig ConfigFor(const AgentOptions& options);
 
