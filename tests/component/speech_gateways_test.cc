@@ -512,7 +512,10 @@ TEST(ReplicasTest, StreamsAreSpreadAndADrainingReplicaGetsNone) {
   // It says so within a moment.
   EXPECT_TRUE(testing::Eventually([&] {
     std::vector<std::unique_ptr<OpenStream>> two;
-    for (int i = 0; i < 2; ++i) two.push_back(open());
+    for (int i = 0; i < 2; ++i) {
+      two.push_back(std::make_unique<OpenStream>(channel, one.Call()));
+      if (!two.back()->Speaks()) return false;  // in that moment
+    }
     return serves(other, 6);
   }));
   for (int i = 0; i < 4; ++i) streams.push_back(open());
