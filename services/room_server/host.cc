@@ -73,11 +73,10 @@ Host::Host(const RoomServerConfig& config, service::Context& context,
           rpc::MakeChannel(config.dispatch_address),
           [&context](const std::string& project) { return context.ServiceToken(project); },
           metrics_, context.log(), context.clock()),
-      held_us_(context.clock().MonotonicMicros()),
       presence_(
           rpc::MakeChannel(config.dispatch_address),
           [&context](const std::string& project) { return context.ServiceToken(project); }, rooms_,
-          [this] { return HoldsItsRooms(); }, metrics_, context.log()) {}
+          metrics_, context.log()) {}
 
 Host::~Host() { Stop(); }
 
@@ -266,7 +265,6 @@ void Host::Housekeep() {
 void Host::Heartbeats() {
   const auto directory = this->directory();
   if (!directory.ok()) return;
-  const int64_t begin_us = context_.clock().MonotonicMicros();
   std::set<std::string> projects;
   std::set<std::pair<std::string, std::string>> to_free;
   {
@@ -282,27 +280,21 @@ void Host::Heartbeats() {
     MutexLock lock(&mutex_);
     to_free_.erase({project, name});
   }
-  bool heard = true;
-  for (const std::string& project : projects) heard = Heartbeat(**directory, project) && heard;
-  if (heard) held_us_ = begin_us;
+  for (const std::string& project : projects) Heartbeat(**directory, project);
 }
 
-bool Host::HoldsItsRooms() const {
-  return context_.clock().MonotonicMicros() - held_us_ < absl::ToInt64Microseconds(config_.lease);
-}
-
-bool Host::Heartbeat(room_redis::Directory& directory, const std::string& project) {
+void Host::Heartbeat(room_redis::Directory& directory, const std::string& project) {
   std::map<std::string, std::string> summaries;
   for (const auto& room : rooms_.List(project)) summaries[room->name()] = Summary(room->info());
   if (summaries.empty()) {
     MutexLock lock(&mutex_);
     if (rooms_.List(project).empty()) projects_.erase(project);
-    return true;
+    return;
   }
   const auto lost = directory.Heartbeat(project, summaries);
   if (!lost.ok()) {
     metrics_.directory_errors.Increment();
-    return false;
+    return;
   }
   for (const std::string& name : *lost) {
     context_.log().Error("another room server holds this room; closing ours",
@@ -314,7 +306,6 @@ bool Host::Heartbeat(room_redis::Directory& directory, const std::string& projec
       dispatcher_.RoomClosed(room->sid());
     }
   }
-  return true;
 }
 
 void Host::UpdateGauges() {

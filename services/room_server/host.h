@@ -124,10 +124,7 @@ class Host {
   void LeaveDirectory();
   void Housekeep();
   void Heartbeats();
-  // False when the store was not to be reached.
-  bool Heartbeat(room_redis::Directory& directory, const std::string& project);
-  // False when the lease may be over: this process stood still, or the store is away.
-  bool HoldsItsRooms() const;
+  void Heartbeat(room_redis::Directory& directory, const std::string& project);
   void UpdateGauges();
 
   const RoomServerConfig config_;
@@ -142,7 +139,6 @@ class Host {
   Executor admissions_;  // of its own: a broker that is slow to answer CreateRoom delays no join
   Ticker ticker_;
   Dispatcher dispatcher_;
-  std::atomic<int64_t> held_us_;  // monotonic: our rooms were ours then
   PresenceReporter presence_;
   std::atomic<bool> draining_{false};
 

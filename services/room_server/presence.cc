@@ -28,11 +28,9 @@ bool IsPerson(const room::ParticipantInfo& one) {
 }  // namespace
 
 PresenceReporter::PresenceReporter(std::shared_ptr<grpc::Channel> channel, TokenSource tokens,
-                                   room::Rooms& rooms, MayTell may_tell, RoomServerMetrics& metrics,
-                                   log::Logger log)
+                                   room::Rooms& rooms, RoomServerMetrics& metrics, log::Logger log)
     : tokens_(std::move(tokens)),
       rooms_(rooms),
-      may_tell_(std::move(may_tell)),
       metrics_(metrics),
       log_(std::move(log)),
       stub_(dispatch::v1::DispatchService::NewStub(std::move(channel))),
@@ -57,7 +55,7 @@ void PresenceReporter::GoesOnElsewhere(const std::string& room_sid) {
 void PresenceReporter::Loop() {
   while (true) {
     const int64_t start_us = NowUs();
-    const bool taken = !may_tell_() || Look();
+    const bool taken = Look();
     const int64_t took_us = NowUs() - start_us;
     const int64_t wait_us = taken ? std::max(kLookUs, took_us * kLookShare) : kRetryUs;
     MutexLock lock(&mutex_);

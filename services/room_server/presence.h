@@ -24,12 +24,9 @@ namespace parley::room_server {
 class PresenceReporter {
  public:
   using TokenSource = std::function<std::string(const std::string& project)>;
-  // False while another server may have our rooms: nothing is reported then. Called on the
-  // reporter's thread.
-  using MayTell = std::function<bool()>;
   // Everything passed by reference must outlive it.
   PresenceReporter(std::shared_ptr<grpc::Channel> channel, TokenSource tokens, room::Rooms& rooms,
-                   MayTell may_tell, RoomServerMetrics& metrics, log::Logger log);
+                   RoomServerMetrics& metrics, log::Logger log);
   ~PresenceReporter();  // as Stop()
   // This room is closed here, now or soon, but goes on at another server: its end is not reported.
   void GoesOnElsewhere(const std::string& room_sid);
@@ -54,7 +51,6 @@ class PresenceReporter {
 
   const TokenSource tokens_;
   room::Rooms& rooms_;
-  const MayTell may_tell_;
   RoomServerMetrics& metrics_;
   const log::Logger log_;
   const std::unique_ptr<dispatch::v1::DispatchService::Stub> stub_;
