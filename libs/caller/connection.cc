@@ -54,7 +54,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Join(std::string media_u
 absl::Status Connection::Open(const std::string& media_url, const pb::JoinRoom& join,
                               absl::Duration timeout) {
   inbox_ = std::make_shared<Inbox>();
-  const auto stub = std::shared_ptr(pb::MediaService::NewStub(rpc::MakeChannel(media_url)));
+  const auto stub = std::shared_ptr(pb::MediaService::NewStub(rpc::MakeCallChannel(media_url)));
   using Stream = rpc::ClientBidi<pb::JoinRequest, pb::JoinResponse>;
   Stream::Options options;
   options.on_message = [inbox = inbox_, stub](const pb::JoinResponse& message) {

@@ -10,11 +10,15 @@ namespace parley::rpc {
 namespace {
 
 constexpr char kTraceparent[] = "traceparent";
-// A peer whose host vanished sends no word of it. It is missed after both together: as long as a
-// room server's lease lasts, before whose end nobody could take its rooms over. A process may stand
-// still for the second of them.
-constexpr absl::Duration kPingAfterSilence = absl::Seconds(2);
-constexpr absl::Duration kPingAnswerWithin = absl::Seconds(4);
+// A peer whose host vanished sends no word of it. It is missed after both together.
+struct Pings {
+  absl::Duration after_silence;
+  absl::Duration answer_within;
+};
+constexpr Pings kUsual = {absl::Seconds(10), absl::Seconds(5)};
+// As long as a room server's lease lasts, before whose end nobody could take its rooms over. A
+// process may stand still for the second of them.
+constexpr Pings kOfCalls = {absl::Seconds(2), absl::Seconds(4)};
 
 // gRPC 1.51 shuts the queue of its callback API down with the last channel that used it, and races
 // with callbacks that are under way then ("prior > 0"). A channel that leads nowhere and is never
@@ -37,17 +41,15 @@ void PinCallbackQueue() {
   }();
 }
 
-}  // namespace
-
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
+std::shared_ptr<grpc::Channel> Make(const std::string& target, const Pings& pings) {
   PinCallbackQueue();
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName("round_robin");
   const auto milliseconds = [](absl::Duration duration) {
     return static_cast<int>(absl::ToInt64Milliseconds(duration));
   };
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, milliseconds(kPingAfterSilence));
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, milliseconds(kPingAnswerWithin));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, milliseconds(pings.after_silence));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, milliseconds(pings.answer_within));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -61,6 +63,15 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
   const ChannelSecurity security = SecurityInUse();
   if (!security.server_name.empty()) arguments.SetSslTargetNameOverride(security.server_name);
   return grpc::CreateCustomChannel(target, security.credentials, arguments);
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
+  return Make(target, kUsual);
+}
+std::shared_ptr<grpc::Channel> MakeCallChannel(const std::string& target) {
+  return Make(target, kOfCalls);
 }
 
 void SetBearer(grpc::ClientContext& context, std::string_view token) {

@@ -12,8 +12,11 @@
 namespace parley::rpc {
 
 // A channel to "host:port" (or unix:/path) with keepalive, round-robin over resolved addresses and
-// reconnects within 2 s, secured as UseTls (rpc/tls.h) says. Never in a job process or a zygote.
+// reconnects within 2 s, secured as UseTls (rpc/tls.h) says. A server that vanished without a word
+// is missed after 15 s. Never in a job process or a zygote.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target);
+// The same to a room server, for what carries calls: missed after 6 s.
+std::shared_ptr<grpc::Channel> MakeCallChannel(const std::string& target);
 
 // Adds `authorization: Bearer …`.
 void SetBearer(grpc::ClientContext& context, std::string_view token);

@@ -34,7 +34,7 @@ absl::Status Server::Start(const ServerOptions& options,
   builder.AddListeningPort(address, ServerCredentials(options.tls), &port_);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  // Whoever asks more often is sent off. Our clients ask every 2 s (rpc/channel.cc).
+  // Whoever asks more often is sent off. Our clients ask every 2 s at most (rpc/channel.cc).
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1'000);
   builder.AddChannelArgument(
       GRPC_ARG_MAX_CONNECTION_AGE_MS,

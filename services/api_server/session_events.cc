@@ -35,7 +35,7 @@ class RoomWatch : public std::enable_shared_from_this<RoomWatch> {
   void Join(const std::string& address, const std::string& token) {
     using Stream = rpc::ClientBidi<roomv1::JoinRequest, roomv1::JoinResponse>;
     auto stub = std::shared_ptr<roomv1::MediaService::Stub>(
-        roomv1::MediaService::NewStub(rpc::MakeChannel(address)));
+        roomv1::MediaService::NewStub(rpc::MakeCallChannel(address)));
     Stream::Options options;
     options.on_message = [self = shared_from_this(), stub](roomv1::JoinResponse& response) {
       self->OnResponse(response);

@@ -60,7 +60,7 @@ class Channels {
     std::weak_ptr<grpc::Channel>& known = channels_[address];
     std::shared_ptr<grpc::Channel> channel = known.lock();
     if (channel != nullptr) return channel;
-    known = channel = rpc::MakeChannel(address);
+    known = channel = rpc::MakeCallChannel(address);
     std::erase_if(channels_, [](const auto& entry) { return entry.second.expired(); });
     return channel;
   }

@@ -116,7 +116,7 @@ MediaHub::Link& MediaHub::LinkTo(const std::string& url) {
   if (link == nullptr) {
     link = std::make_unique<Link>(*loop_);
     link->url = url;
-    link->stub = parley::room::v1::MediaService::NewStub(rpc::MakeChannel(url));
+    link->stub = parley::room::v1::MediaService::NewStub(rpc::MakeCallChannel(url));
   }
   return *link;
 }

@@ -57,7 +57,7 @@ void AttachedJob::OpenMirror(const std::string& address) {
   const uint64_t number = ++streams_;
   // gRPC keeps the stub's channel alive with the call.
   auto stub = std::shared_ptr<room::v1::ConnectorService::Stub>(
-      room::v1::ConnectorService::NewStub(rpc::MakeChannel(address)));
+      room::v1::ConnectorService::NewStub(rpc::MakeCallChannel(address)));
   Stream::Options options;
   options.bearer = backend_.context.ServiceToken(project_);
   options.on_message = [weak = weak_from_this(), loop = loop_, stub,
