@@ -122,7 +122,7 @@ std::unique_ptr<engines::DeepgramStt> Engine(const DeepgramProvider& provider,
 
 DeepgramProvider::Options WithKey() {
   DeepgramProvider::Options options;
-  options.keys = "the-key";
+  options.key = "the-key";
   return options;
 }
 

@@ -96,7 +96,7 @@ class MeteredTest : public testing::RedisTest {
     ledger_.reset();
     RedisTest::TearDown();
   }
-  Meter meter() { return {budget_.get(), ledger_.get()}; }
+  Meter meter() { return {.budget = budget_.get(), .ledger = ledger_.get()}; }
   int64_t Used(const std::string& unit) {
     const auto book = ledger_->Read("hotel", "AS_1");
     EXPECT_THAT(book, IsOk());
