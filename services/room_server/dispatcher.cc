@@ -78,11 +78,11 @@ bool Dispatcher::Want(Wish wish) {
   return added;
 }
 
-absl::StatusOr<std::string> Dispatcher::WantNow(Wish wish) {
+absl::StatusOr<std::string> Dispatcher::WantNow(Wish wish, bool* added) {
   const int64_t until_us =
       clock_.MonotonicMicros() + absl::ToInt64Microseconds(kCallTimeout + absl::Milliseconds(200));
   MutexLock lock(&mutex_);
-  const std::shared_ptr<Entry> entry = AddLocked(std::move(wish));
+  const std::shared_ptr<Entry> entry = AddLocked(std::move(wish), added);
   if (entry == nullptr) return Unavailable("the room server is stopping");
   const int answers = entry->answers;
   if (!entry->settled && !entry->in_flight) SendLocked(entry);

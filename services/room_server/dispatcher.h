@@ -54,8 +54,9 @@ class Dispatcher {
   bool Want(Wish wish);
   // The same, and waits for the broker's answer (at most ~2 s): the dispatch's id. The id of an
   // agent that was wished for before is that of its first dispatch. On Unavailable and
-  // DeadlineExceeded the wish stays and is retried; other errors of the broker end it.
-  absl::StatusOr<std::string> WantNow(Wish wish);
+  // DeadlineExceeded the wish stays and is retried; other errors of the broker end it. `added`, if
+  // given: whether it was new.
+  absl::StatusOr<std::string> WantNow(Wish wish, bool* added = nullptr);
   // The room's agents that a broker has confirmed: name → id of the dispatch. At most 64.
   std::map<std::string, std::string> Confirmed(const std::string& room_sid) const;
   // What another room server said so of this room before it died: these are not asked for again.

@@ -218,29 +218,31 @@ void Host::Forget(const room::Room& room) {
   }
 }
 
-void Host::Want(room::Room& room, Wish wish) {
+void Host::Expect(room::Room& room, Wish wish, const std::function<bool(Wish)>& want) {
+  wish.room_sid = room.sid();
+  wish.trace = CurrentTrace();
   wish.on_nobody = [waiting = room.weak_from_this()] {
     if (const auto room = waiting.lock()) room->ExpectAgents(-1);
   };
   // First: the agent may be quicker than we are.
   room.ExpectAgents(1);
-  if (!dispatcher_.Want(std::move(wish))) room.ExpectAgents(-1);
+  if (!want(std::move(wish))) room.ExpectAgents(-1);
 }
 
 void Host::WantAgents(room::Room& room, const std::vector<Wish>& wishes) {
-  for (Wish wish : wishes) {
-    wish.room_sid = room.sid();
-    wish.trace = CurrentTrace();
-    Want(room, std::move(wish));
+  for (const Wish& wish : wishes) {
+    Expect(room, wish, [this](Wish one) { return dispatcher_.Want(std::move(one)); });
   }
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
 }
 
 absl::StatusOr<std::string> Host::WantAgentNow(room::Room& room, Wish wish) {
-  wish.room_sid = room.sid();
-  wish.trace = CurrentTrace();
-  Want(room, wish);
-  auto id = dispatcher_.WantNow(std::move(wish));
+  absl::StatusOr<std::string> id;
+  Expect(room, std::move(wish), [this, &id](Wish one) {
+    bool added = false;
+    id = dispatcher_.WantNow(std::move(one), &added);
+    return added;
+  });
   if (room.closed()) dispatcher_.RoomClosed(room.sid());
   return id;
 }

@@ -110,7 +110,8 @@ class Host {
       const std::shared_ptr<room::ParticipantSink>& sink);
   absl::StatusOr<std::shared_ptr<room::Participant>> OpenAndJoin(
       const Ticket& ticket, const std::shared_ptr<room::ParticipantSink>& sink);
-  void Want(room::Room& room, Wish wish);
+  // `want` tells the dispatcher, and says whether the wish was new.
+  void Expect(room::Room& room, Wish wish, const std::function<bool(Wish)>& want);
   absl::StatusOr<std::shared_ptr<room_redis::Directory>> directory() const;
   absl::Status Elsewhere(std::string_view name, const std::string& media_url) const;
   // What the directory is to know of a room, for this server's successor.
