@@ -98,25 +98,22 @@ TEST_F(RtcTest, WhatIsLostIsAskedForAndComesInOrder) {
   for (uint16_t i = 0; i < 10; ++i) EXPECT_EQ(bob.Audio().data(), std::to_string(i));
 }
 
-// 5,000 a second, as of many people: so many are read by the clock, and one by one again later.
+// More than 4,500 a second, as of many people: so many are read by the clock, and one by one again
+// later. Each twenty are awaited: of a listener that is 25 behind, a room server drops what is late.
 TEST_F(RtcTest, ManyPacketsAreReadTogetherAndAllAreHeard) {
   RtcClient client;
   const auto signalling = Connect(client, "ann");
   Peer bob = Join(Joiner("bob"));
   bob.Event(pb::RoomEvent::kSubscriptionStarted);
   uint16_t next = 0;
-  const auto speak = [&](int packets, int at_once) {
-    for (int i = 0; i < packets; ++i, ++next) {
-      client.SendAudio(next, std::to_string(next));
-      if (i % at_once == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    for (int i = packets; i > 0; --i) {
-      ASSERT_EQ(bob.Audio().data(), std::to_string(next - i));
-    }
+  const auto speak = [&](int packets) {
+    const uint16_t first = next;
+    for (; next < first + packets; ++next) client.SendAudio(next, std::to_string(next));
+    for (uint16_t i = first; i < next; ++i) EXPECT_EQ(bob.Audio().data(), std::to_string(i));
   };
-  speak(1500, 10);
+  for (int i = 0; i < 100 && !HasFailure(); ++i) speak(20);
   client.Run([] { return false; }, absl::Milliseconds(250));
-  speak(20, 1);
+  for (int i = 0; i < 20 && !HasFailure(); ++i) speak(1);
 }
 
 TEST_F(RtcTest, DataAndTextGoBothWays) {
