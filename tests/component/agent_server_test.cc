@@ -91,6 +91,14 @@ std::string NameOf(pid_t pid) {
   return name;
 }
 
+char StateOf(pid_t pid) {  // 'Z': dead, and not reaped
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string stat;
+  std::getline(file, stat);
+  const size_t at = stat.rfind(") ");
+  return at == std::string::npos ? '?' : stat[at + 2];
+}
+
 // CPU time of a process so far, in milliseconds.
 int64_t CpuMs(pid_t pid) {
   int64_t nanos = 0;
@@ -405,6 +413,25 @@ TEST_F(AgentServerTest, FaultsOfOneJobAreItsOwn) {
   }
   std::printf("%d sessions, %d frames\n", kSessions, sent);
   EXPECT_GT(sent, kSessions * 50);
+}
+
+// The listener of a dead job's refusals has hung up: watched on, it would wake the server all the
+// time, and a server at each of many ends leaves the zygotes no time to report them.
+TEST_F(AgentServerTest, ADeadJobThatNobodyHasReapedCostsNothing) {
+  StartProgram();
+  broker().Go("AJ_1", 7, "run");
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::STARTED).has_value());
+  const std::vector<pid_t> jobs = JobPids();  // the warm ones too
+  kill(zygote_, SIGSTOP);
+  for (pid_t job : jobs) kill(job, SIGKILL);
+  EXPECT_TRUE(Eventually([&] {
+    return std::all_of(jobs.begin(), jobs.end(), [](pid_t job) { return StateOf(job) == 'Z'; });
+  }));
+  const int64_t before = CpuMs(ServerPid()), start = NowMs();
+  EXPECT_TRUE(Eventually([&] { return NowMs() - start >= 500; }));
+  EXPECT_LT(CpuMs(ServerPid()) - before, 60);
+  kill(zygote_, SIGCONT);
+  ASSERT_TRUE(broker().AwaitWord("AJ_1", Word::ENDED).has_value());
 }
 
 TEST_F(AgentServerTest, WhatAJobMayNotDoIsRefusedAndNoted) {
