@@ -11,6 +11,7 @@
 #include <exception>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 
 #include "base/status.h"
 #include "base/strings.h"
@@ -153,7 +154,7 @@ void Server::Impl::Run() {
     watchers.back()->Start(true, false, [this, listener](bool, bool) { Accept(listener); });
   }
   sweeper = std::make_unique<event::Timer>(*loop);
-  sweeper->StartRepeating(kSweepInterval, [this] { Sweep(); });
+  if (!options.certificate.empty()) KeepSweeping();
   loop->Run();
   CloseListeners();
   sweeper.reset();
@@ -232,8 +233,14 @@ Connection& Server::Impl::Of(struct lws* wsi) {
     slot->wsi = wsi;
     slot->peer = arriving_peer;
     slot->deadline_us = After(options.header_timeout);
+    KeepSweeping();
   }
   return *slot;
+}
+
+void Server::Impl::KeepSweeping() {
+  if (sweeper == nullptr || std::exchange(sweeping, true)) return;
+  sweeper->StartRepeating(kSweepInterval, [this] { Sweep(); });
 }
 
 void Server::Impl::Sweep() {
@@ -251,6 +258,9 @@ void Server::Impl::Sweep() {
   for (struct lws* wsi : late) {
     lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, LWS_TO_KILL_SYNC);
   }
+  if (sweeper == nullptr || !connections.empty() || !options.certificate.empty()) return;
+  sweeping = false;
+  sweeper->Stop();
 }
 
 int Server::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length) {

@@ -84,7 +84,8 @@ struct Server::Impl {
   struct lws_vhost* vhost = nullptr;
   std::vector<int> listeners;
   std::vector<std::unique_ptr<event::FdWatcher>> watchers;
-  std::unique_ptr<event::Timer> sweeper;
+  std::unique_ptr<event::Timer> sweeper;  // runs only with connections, or a certificate
+  bool sweeping = false;
   std::unordered_map<struct lws*, std::unique_ptr<Connection>> connections;
   std::string arriving_peer;
   bool draining = false;  // no new requests: connections close with their answer
@@ -95,6 +96,7 @@ struct Server::Impl {
   void CloseListeners();
   void Drain();
   void Sweep();
+  void KeepSweeping();
   void RenewCertificate();
   Connection& Of(struct lws* wsi);
   int OnEvent(struct lws* wsi, lws_callback_reasons reason, void* in, size_t length);

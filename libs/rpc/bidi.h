@@ -12,6 +12,7 @@
 
 #include "base/executor.h"
 #include "base/mutex.h"
+#include "rpc/callback_threads.h"
 #include "rpc/channel.h"
 #include "rpc/status.h"
 
@@ -95,6 +96,7 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
 
  private:
   void OnReadDone(bool ok) final {
+    CountReaction();
     if (ok && IsQuick(in_) && strand_.TryEnter()) {
       OnMessage(in_);
       strand_.Leave();
@@ -108,6 +110,7 @@ class BidiSession : public grpc::ServerBidiReactor<In, Out> {
     });
   }
   void OnWriteDone(bool ok) final {
+    CountReaction();
     size_t left = 0;
     {
       MutexLock lock(&mutex_);
@@ -226,6 +229,7 @@ class ClientBidi : public grpc::ClientBidiReactor<Out, In> {
   explicit ClientBidi(Options options) : options_(std::move(options)) {}
 
   void OnReadDone(bool ok) final {
+    CountReaction();
     if (!ok) {
       MutexLock lock(&mutex_);
       done_ = true;
@@ -236,6 +240,7 @@ class ClientBidi : public grpc::ClientBidiReactor<Out, In> {
     this->StartRead(&in_);
   }
   void OnWriteDone(bool ok) final {
+    CountReaction();
     MutexLock lock(&mutex_);
     writing_ = false;
     outbox_.pop_front();

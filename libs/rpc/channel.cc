@@ -1,9 +1,8 @@
 #include "rpc/channel.h"
 
 #include <absl/time/time.h>
-#include <grpcpp/generic/generic_stub.h>
 
-#include "rpc/locks.h"
+#include "rpc/callback_threads.h"
 #include "rpc/tls.h"
 
 namespace parley::rpc {
@@ -20,29 +19,8 @@ constexpr Pings kUsual = {absl::Seconds(10), absl::Seconds(5)};
 // process may stand still for the second of them.
 constexpr Pings kOfCalls = {absl::Seconds(2), absl::Seconds(4)};
 
-// gRPC 1.51 shuts the queue of its callback API down with the last channel that used it, and races
-// with callbacks that are under way then ("prior > 0"). A channel that leads nowhere and is never
-// destroyed keeps the queue up.
-void PinCallbackQueue() {
-  struct Pin {
-    std::shared_ptr<grpc::Channel> channel = grpc::CreateChannel("", nullptr);
-    grpc::GenericStub stub{channel};
-    grpc::ClientContext context;
-    grpc::Slice nothing;
-    grpc::ByteBuffer request{&nothing, 1};
-    grpc::ByteBuffer response;
-  };
-  [[maybe_unused]] static Pin* const pin = [] {
-    TurnOffDeadlockDetector();
-    auto* made = new Pin;
-    made->stub.UnaryCall(&made->context, "/", {}, &made->request, &made->response,
-                         [](const grpc::Status&) {});  // fails at once
-    return made;
-  }();
-}
-
 std::shared_ptr<grpc::Channel> Make(const std::string& target, const Pings& pings) {
-  PinCallbackQueue();
+  PrepareCallbackThreads();
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName("round_robin");
   const auto milliseconds = [](absl::Duration duration) {

@@ -1,13 +1,13 @@
 #include "rpc/server.h"
 
 #include <grpc/support/log.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 
 #include <cstdlib>
 #include <mutex>
 
 #include "base/status.h"
+#include "rpc/callback_threads.h"
 #include "rpc/locks.h"
 
 namespace parley::rpc {
@@ -17,7 +17,6 @@ Server::Server() {
   std::call_once(once, [] {
     TurnOffDeadlockDetector();
     grpc::EnableDefaultHealthCheckService(true);
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     // gRPC writes lines of its own to standard error; what matters reaches us as a status.
     if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
   });
@@ -27,6 +26,7 @@ Server::~Server() { Stop(absl::ZeroDuration()); }
 
 absl::Status Server::Start(const ServerOptions& options,
                            const std::vector<grpc::Service*>& services) {
+  PrepareCallbackThreads();
   grpc::ServerBuilder builder;
   const std::string address = options.address.find(':') == std::string::npos
                                   ? fmt::format("{}:{}", options.address, options.port)
@@ -41,6 +41,7 @@ absl::Status Server::Start(const ServerOptions& options,
       static_cast<int>(absl::ToInt64Milliseconds(options.max_connection_age)));
   builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   for (grpc::Service* service : services) builder.RegisterService(service);
+  reflection_.AddTo(builder);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
     server_.reset();

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "rpc/reflection.h"
 #include "rpc/tls.h"
 
 namespace parley::rpc {
@@ -37,6 +38,7 @@ class Server {
   void Stop(absl::Duration grace);
 
  private:
+  Reflection reflection_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
 };

@@ -24,6 +24,7 @@ void AttachedParticipant::OnJoined(const room::Joined& joined) {
   if (stream == nullptr) return;
   pb::AttachResponse response;
   response.mutable_opened()->set_session(session_);
+  response.mutable_opened()->set_takes_commands(true);
   ToProto(joined, stream->media_url(), response.mutable_opened()->mutable_joined());
   stream->SendOrClose(std::move(response));
 }
@@ -80,6 +81,7 @@ void AttachSession::OnMessage(const pb::AttachRequest& message) {
   if (!greeted_) {
     return Close(rpc::ToGrpcStatus(InvalidArgument("the first request must be `hello`")));
   }
+  for (const pb::SessionCommand& command : message.commands()) OnCommand(command);
   switch (message.message_case()) {
     case pb::AttachRequest::kOpen:
       return Open(message.open());
@@ -88,7 +90,7 @@ void AttachSession::OnMessage(const pb::AttachRequest& message) {
     case pb::AttachRequest::kFrames:
       return OnFrames(message.frames());
     default:
-      return;  // of a newer client
+      return;  // commands alone, or of a newer client
   }
 }
 

@@ -62,7 +62,7 @@ class AttachSession final
   // rpc::BidiSession, on the strand. Frames and commands do no more than lock their room and hand
   // on; there are several commands a second of each call.
   bool IsQuick(const room::v1::AttachRequest& message) const override {
-    return message.has_frames() || message.has_command();
+    return message.has_frames() || message.has_command() || message.commands_size() > 0;
   }
   void OnMessage(const room::v1::AttachRequest& message) override;
   void OnClosed() override;

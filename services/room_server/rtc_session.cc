@@ -559,6 +559,7 @@ void RtcSession::OnEvent(const room::Event& event) {
   const bool handed_on = std::holds_alternative<room::TextPacket>(event) ||
                          std::holds_alternative<room::DataPacket>(event) ||
                          std::holds_alternative<room::BytePacket>(event) ||
+                         std::holds_alternative<room::SpeakersChanged>(event) ||
                          std::holds_alternative<room::ParticipantUpdated>(event);
   if (handed_on && strand_.TryEnter()) {
     Tell(event);

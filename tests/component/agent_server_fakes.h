@@ -189,7 +189,9 @@ class FakeRooms final : public roomv1::MediaService::Service {
  public:
   Journal<roomv1::OpenSession> opens;
   Journal<roomv1::SessionCommand> commands;
-  std::string elsewhere;  // not empty: sessions are sent there
+  Journal<int> gathered;        // how many commands came in one message
+  bool takes_commands = false;  // … and whether they may
+  std::string elsewhere;        // not empty: sessions are sent there
 
   void Cut() {
     std::lock_guard lock(mutex_);
@@ -205,10 +207,13 @@ class FakeRooms final : public roomv1::MediaService::Service {
     roomv1::AttachRequest request;
     while (stream->Read(&request)) {
       roomv1::AttachResponse response;
+      if (request.commands_size() > 0) gathered.Add(request.commands_size());
+      for (const roomv1::SessionCommand& command : request.commands()) commands.Add(command);
       if (request.has_open()) {
         opens.Add(request.open());
         if (elsewhere.empty()) {
           response.mutable_opened()->set_session(request.open().session());
+          response.mutable_opened()->set_takes_commands(takes_commands);
           response.mutable_opened()->mutable_joined()->mutable_participant()->set_identity("me");
           response.mutable_opened()->mutable_joined()->add_others()->set_identity("caller");
         } else {

@@ -127,6 +127,7 @@ class TestJob {
     if (script == "tts") return End(Tts());
     if (script == "tool") return End(Tool());
     if (script == "room") return Room();
+    if (script == "texts") return Texts();
     if (script == "run") {
       const jobv1::ToJob told = Next([](const auto& m) { return m.has_shutdown(); });
       return End("", told.shutdown().why() == jobv1::Shutdown::TERMINATED
@@ -369,6 +370,18 @@ class TestJob {
     timespec now{};
     clock_gettime(CLOCK_MONOTONIC, &now);
     return int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000;
+  }
+  // Forty texts in one go.
+  int Texts() {
+    Join();
+    std::string bytes;
+    for (int i = 0; i < 40; ++i) {
+      jobv1::FromJob message;
+      message.mutable_room_command()->mutable_text()->set_stream_id(std::to_string(i));
+      AppendFrame(message.SerializeAsString(), bytes);
+    }
+    if (write(fd_, bytes.data(), bytes.size()) < 0) _exit(1);
+    return End("");
   }
   // In, say something, have it back; then until told to go.
   int Room() {

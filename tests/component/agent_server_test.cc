@@ -865,6 +865,32 @@ TEST_F(AgentServerTest, CarriesAudioBothWaysAndLeaves) {
                   .has_value());
 }
 
+TEST_F(AgentServerTest, CommandsTravelTogetherInOrder) {
+  cluster_.rooms.takes_commands = true;
+  StartProgram();
+  RunJob("texts");
+  const auto any = [](const auto&) { return true; };
+  for (int i = 0; i < 40; ++i) {
+    const auto next = cluster_.rooms.commands.Await(any);
+    ASSERT_TRUE(next.has_value());
+    EXPECT_EQ(next->command().text().stream_id(), std::to_string(i));
+  }
+  EXPECT_TRUE(
+      cluster_.rooms.commands.Await(any).value_or(roomv1::SessionCommand()).command().has_leave());
+  EXPECT_TRUE(cluster_.rooms.gathered.Await([](int n) { return n >= 20; }).has_value());
+}
+
+TEST_F(AgentServerTest, CommandsTravelSinglyToARoomServerOfBefore) {
+  StartProgram();
+  RunJob("texts");
+  for (int i = 0; i < 40; ++i) {
+    const auto next = cluster_.rooms.commands.Await([](const auto&) { return true; });
+    ASSERT_TRUE(next.has_value());
+    EXPECT_EQ(next->command().text().stream_id(), std::to_string(i));
+  }
+  EXPECT_FALSE(cluster_.rooms.gathered.Await([](int) { return true; }, 0).has_value());
+}
+
 TEST_F(AgentServerTest, AudioSentAheadLeavesInItsTime) {
   StartProgram();
   EXPECT_EQ(RunUntil("ahead", [](const std::string& said) { return said == "in time"; }),

@@ -226,6 +226,30 @@ TEST_F(RoomServerTest, AgentServersBatchFramesBothWays) {
   EXPECT_EQ(ann.Audio().data(), "speech 1");
 }
 
+TEST_F(RoomServerTest, CommandsThatComeTogetherAreDoneInOrderBeforeTheFrames) {
+  Peer ann = Join(Joiner("ann"));
+  AgentStream agents(server(), server().context().ServiceToken("default"));
+  agents.Open(5, JobToken("AJ_1", 1));
+  ASSERT_TRUE(agents.Opened(5).takes_commands());
+  pb::AttachRequest all;
+  const auto add = [&all] {
+    all.add_commands()->set_session(5);
+    return all.mutable_commands(all.commands_size() - 1)->mutable_command();
+  };
+  pb::PublishTrack& voice = *add()->mutable_publish();
+  voice.set_cid("voice");
+  voice.set_kind(pb::TRACK_KIND_AUDIO);
+  voice.set_codec(pb::CODEC_OPUS);
+  for (const char* text : {"first", "second"}) add()->mutable_data()->set_payload(text);
+  pb::SessionFrame& frame = *all.mutable_frames()->add_frames();
+  frame.set_session(5);
+  frame.set_data("of the track that is new");
+  agents.Send(all);
+  EXPECT_EQ(ann.Event(pb::RoomEvent::kData).data().payload(), "first");
+  EXPECT_EQ(ann.Event(pb::RoomEvent::kData).data().payload(), "second");
+  EXPECT_EQ(ann.Audio().data(), "of the track that is new");
+}
+
 TEST_F(RoomServerTest, OneFailedSessionLeavesTheOthersAlone) {
   AgentStream agents(server(), server().context().ServiceToken("default"));
   agents.Open(1, JobToken("AJ_1", 1));

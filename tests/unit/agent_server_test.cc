@@ -55,9 +55,24 @@ TEST(WakeRuleTest, SilenceWaitsAtOnceWhenTheUtteranceIsOver) {
   WakeRule rule;
   int64_t now_us = 10'000'000;
   Wakes(rule, now_us, 10, kLoud);
-  rule.UtteranceOver();
+  rule.UtteranceOver(now_us);
   EXPECT_EQ(Wakes(rule, now_us, 40, kQuiet), 2);
   EXPECT_EQ(Wakes(rule, now_us, 10, kLoud), 10) << "another begins";
+}
+
+TEST(WakeRuleTest, PausesShorterThanAnEndComeInFives) {
+  WakeRule rule;
+  int64_t now_us = 10'000'000;
+  Wakes(rule, now_us, 20, kLoud);
+  EXPECT_EQ(Wakes(rule, now_us, 20, kQuiet), 20) << "how long an end takes is not known yet";
+  rule.UtteranceOver(now_us);  // 420 ms after what could be heard
+  EXPECT_EQ(Wakes(rule, now_us, 30, kLoud), 10 + 4);
+  EXPECT_EQ(Wakes(rule, now_us, 13, kQuiet), 2) << "up to 150 ms before it may be one";
+  EXPECT_EQ(Wakes(rule, now_us, 7, kQuiet), 7);
+  Wakes(rule, now_us, 30, kLoud);
+  rule.UtteranceOver(now_us);  // in the middle of it: nothing is known of pauses
+  Wakes(rule, now_us, 30, kLoud);
+  EXPECT_EQ(Wakes(rule, now_us, 20, kQuiet), 20);
 }
 
 TEST(WakeRuleTest, WhoNeverSaysHowLoudIsNotWaitedFor) {

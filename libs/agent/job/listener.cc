@@ -15,6 +15,7 @@ using audio::kVoiceFrameSamples;
 using audio::kVoiceRateHz;
 
 constexpr size_t kRingSamples = kVoiceRateHz;
+static_assert(kRingSamples % kVoiceFrameSamples == 0, "a frame is never cut in two");
 // The recogniser gets 100 ms at a time, and what is left at the end of speech: a message costs more
 // than its audio.
 constexpr size_t kFeedSamples = 5 * kVoiceFrameSamples;
@@ -181,10 +182,8 @@ void Listener::Take(std::span<const int16_t> samples) {
 void Listener::OnFrame() {
   // Into the ring first: when the judgement starts the feeding, this frame belongs to the pre-roll.
   const bool fed = feeding_;
-  for (const int16_t sample : frame_) {
-    ring_[ring_next_] = sample;
-    ring_next_ = (ring_next_ + 1) % kRingSamples;
-  }
+  std::copy(frame_.begin(), frame_.end(), ring_.begin() + static_cast<std::ptrdiff_t>(ring_next_));
+  ring_next_ = (ring_next_ + kVoiceFrameSamples) % kRingSamples;
   ring_filled_ = std::min(ring_filled_ + kVoiceFrameSamples, kRingSamples);
   if (fed) fed_.insert(fed_.end(), frame_.begin(), frame_.end());
   if (sinks_.heard) sinks_.heard(frame_);

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -53,23 +54,15 @@ int64_t PrivateBytes(pid_t pid) {
   return got == 3 ? (resident - shared) * sysconf(_SC_PAGESIZE) : 0;
 }
 
-// CPU time of a process and all its threads; nothing when it is gone.
+// CPU time of a process and all its threads; nothing when it is gone. By its clock, which costs a
+// tenth of reading /proc.
 std::optional<double> CpuSeconds(pid_t pid) {
-  std::FILE* file = std::fopen(fmt::format("/proc/{}/stat", pid).c_str(), "re");
-  if (file == nullptr) return std::nullopt;
-  char text[1024];
-  const size_t got = std::fread(text, 1, sizeof(text) - 1, file);
-  std::fclose(file);
-  text[got] = '\0';
-  const char* const after_name = std::strrchr(text, ')');
-  unsigned long long user = 0;
-  unsigned long long system = 0;
-  if (after_name == nullptr ||
-      std::sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
-                  &system) != 2) {
+  clockid_t clock{};
+  timespec used{};
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0) {
     return std::nullopt;
   }
-  return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+  return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) / 1e9;
 }
 
 // One claim of a token that somebody else signed and will check: only to tell the job its name.
@@ -516,7 +509,7 @@ void JobProcess::OnJobMessage(const jobv1::FromJob& message) {
       return around_.media.CutAudio(room_, message.audio_cut().track_number(),
                                     message.audio_cut().after_us());
     case jobv1::FromJob::kStt:
-      if (message.stt().has_end_utterance()) wakes_.UtteranceOver();
+      if (message.stt().has_end_utterance()) wakes_.UtteranceOver(around_.loop->NowMicros());
       return streams_->OnStt(message.stt());
     case jobv1::FromJob::kLlm:
       return streams_->OnLlm(message.llm());

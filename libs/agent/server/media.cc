@@ -19,6 +19,7 @@ using parley::room::v1::Joined;
 using parley::room::v1::ParticipantCommand;
 using parley::room::v1::RoomEvent;
 using parley::room::v1::SessionClosed;
+using parley::room::v1::SessionCommand;
 using parley::room::v1::SessionFrame;
 
 constexpr int kMaxRedirects = 3;
@@ -27,6 +28,7 @@ constexpr int kMaxBatchesToLoop = 200;   // posted and not yet handled
 constexpr int64_t kPauseUs = 100'000;    // without audio of a session's: what follows is new
 constexpr size_t kMaxAhead = 32;         // frames of one session that wait for their time
 constexpr size_t kStreamOutbox = 16384;  // commands of all jobs; each is answered in a round trip
+constexpr size_t kMostCommandBytes = 256 << 10;  // in one message, and one command more
 
 absl::Duration Jitter() {  // 0.2 to 2 s
   thread_local std::minstd_rand random(std::random_device{}());
@@ -52,6 +54,9 @@ struct MediaHub::Link {
   uint32_t last_session = 0;
   std::map<uint32_t, Handle> sessions;  // by their number on the stream
   FrameBatch batch;
+  google::protobuf::RepeatedPtrField<SessionCommand> commands;  // go along, before the frames
+  size_t command_bytes = 0;
+  bool takes_commands = false;  // the server knows such
   int64_t flushed_us = 0;
   bool flush_armed = false;
   event::Timer flush_timer;
@@ -160,6 +165,7 @@ void MediaHub::Connect(Link& link) {
       [&link](auto* context, auto* reactor) { link.stub->async()->Attach(context, reactor); },
       std::move(options));
   link.last_session = 0;
+  link.takes_commands = false;
   link.sessions.clear();
   AttachRequest hello;
   hello.mutable_hello()->set_worker_id(options_.worker_id);
@@ -176,6 +182,8 @@ void MediaHub::OnBroken(const std::string& url, uint64_t generation, const absl:
   Link& link = *it->second;
   link.stream.reset();
   link.batch.Clear();
+  link.commands.Clear();
+  link.command_bytes = 0;
   const std::map<uint32_t, Handle> lost = std::exchange(link.sessions, {});
   bool any = false;
   for (const auto& [number, handle] : lost) {
@@ -217,7 +225,10 @@ void MediaHub::OnMessage(const std::string& url, uint64_t generation,
   link.answered = true;
   if (response.has_frames()) return OnFrames(link, response.frames());
   uint32_t number = 0;
-  if (response.has_opened()) number = response.opened().session();
+  if (response.has_opened()) {
+    number = response.opened().session();
+    link.takes_commands = response.opened().takes_commands();
+  }
   if (response.has_closed()) number = response.closed().session();
   if (response.has_event()) number = response.event().session();
   const auto place = link.sessions.find(number);
@@ -239,18 +250,36 @@ void MediaHub::OnFrames(Link& link, const FrameBatch& frames) {
 
 // Sent at once when nothing was sent for a tick, gathered until the tick's end otherwise: a lone
 // session waits for nothing, hundreds share their messages.
+void MediaHub::FlushSoon(Link& link, int64_t now_us) {
+  const int64_t due = link.flushed_us + absl::ToInt64Microseconds(options_.flush_interval) - now_us;
+  if (due <= 0) return Flush(link);
+  if (std::exchange(link.flush_armed, true)) return;
+  link.flush_timer.StartOnce(absl::Microseconds(due), [this, &link] {
+    link.flush_armed = false;
+    Flush(link);
+  });
+}
+
 void MediaHub::Flush(Link& link) {
-  if (link.stream == nullptr || link.batch.frames().empty()) return;
+  if (link.stream == nullptr) return;
+  const int frames = link.batch.frames_size();
+  const int commands = link.commands.size();
+  if (frames == 0 && commands == 0) return;
   link.flushed_us = loop_->NowMicros();
-  if (link.stream->queued() > kLateBatches) {
-    metrics_.late_out.Increment(link.batch.frames_size());
-    link.batch.Clear();
-    return;
-  }
-  metrics_.frames_out.Increment(link.batch.frames_size());
   AttachRequest request;
-  link.batch.Swap(request.mutable_frames());
-  link.stream->Send(std::move(request));
+  request.mutable_commands()->Swap(&link.commands);
+  link.command_bytes = 0;
+  if (link.stream->queued() > kLateBatches) {
+    metrics_.late_out.Increment(frames);
+    link.batch.Clear();
+    if (commands == 0) return;
+  } else if (frames > 0) {
+    metrics_.frames_out.Increment(frames);
+    link.batch.Swap(request.mutable_frames());
+  }
+  if (link.stream->Send(std::move(request)) || commands == 0) return;
+  log_.Warn("room commands dropped: the room server does not keep up",
+            {{"url", link.url}, {"commands", commands}});
 }
 
 // ---- sessions ----
@@ -419,12 +448,22 @@ void MediaHub::Command(Handle handle, const ParticipantCommand& command) {
   // Nothing of a track comes after its end. Texts, data and states may be some milliseconds ahead
   // of the audio: there are several a second of each call, and each would send a batch off.
   if (command.has_unpublish() || command.has_set_muted() || command.has_leave()) Flush(link);
-  AttachRequest request;
-  request.mutable_command()->set_session(session.number);
-  *request.mutable_command()->mutable_command() = command;
-  if (link.stream == nullptr || !link.stream->Send(std::move(request))) {
-    log_.Warn("room command dropped: the room server does not keep up", {{"url", link.url}});
+  if (!link.takes_commands) {
+    AttachRequest request;
+    request.mutable_command()->set_session(session.number);
+    *request.mutable_command()->mutable_command() = command;
+    if (link.stream == nullptr || !link.stream->Send(std::move(request))) {
+      log_.Warn("room command dropped: the room server does not keep up", {{"url", link.url}});
+    }
+    return;
   }
+  SessionCommand& one = *link.commands.Add();
+  one.set_session(session.number);
+  *one.mutable_command() = command;
+  link.command_bytes += one.ByteSizeLong();
+  const bool waits = command.has_text() || command.has_data() || command.has_update();
+  if (!waits || link.command_bytes > kMostCommandBytes) return Flush(link);
+  FlushSoon(link, loop_->NowMicros());
 }
 
 void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
@@ -457,16 +496,9 @@ void MediaHub::SendAudio(Handle handle, SessionFrame frame, int64_t due_us) {
   }
   Link& link = *links_.at(session.url);
   *link.batch.add_frames() = std::move(frame);
-  const int64_t due = link.flushed_us + absl::ToInt64Microseconds(options_.flush_interval) - now_us;
   // The first of an answer is what somebody waits for.
-  const bool begins = now_us - std::exchange(session.audio_us, now_us) > kPauseUs;
-  if (due <= 0 || begins) return Flush(link);
-  if (link.flush_armed) return;
-  link.flush_armed = true;
-  link.flush_timer.StartOnce(absl::Microseconds(due), [this, &link] {
-    link.flush_armed = false;
-    Flush(link);
-  });
+  if (now_us - std::exchange(session.audio_us, now_us) > kPauseUs) return Flush(link);
+  FlushSoon(link, now_us);
 }
 
 void MediaHub::CutAudio(Handle handle, uint32_t track_number, int64_t after_us) {

@@ -99,6 +99,8 @@ class MediaHub {
   static void SayLeave(Link& link, uint32_t number, parley::room::v1::DisconnectReason reason);
   void Detach(Session& session);
   void Flush(Link& link);
+  // Within a flush_interval of the flush before.
+  void FlushSoon(Link& link, int64_t now_us);
   // Moves what is due by `until_us` to the link's batch.
   static void TakeDue(Link& link, Session& session, int64_t until_us);
   void Pace();

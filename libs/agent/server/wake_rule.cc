@@ -13,6 +13,8 @@ constexpr int kQuietFrames = 20;
 constexpr int kSpokenFrames = 5;  // the recogniser gets as many at a time
 constexpr int kFirstSpoken = 10;  // each at once: speech begins
 constexpr int64_t kFrameUs = 20'000;
+// How long before a pause may be an end each of its frames goes at once: five frames, and jitter.
+constexpr int64_t kEndMarginUs = 150'000;
 constexpr size_t kMaxTracksWithLevels = 64;
 
 }  // namespace
@@ -32,12 +34,20 @@ bool WakeRule::MayWait(uint32_t track, uint32_t level, int64_t now_us) {
     if (known && ++loud_frames_ > kFirstSpoken) together = kSpokenFrames;
   } else if (silent) {
     together = kQuietFrames;
+  } else if (now_us - loud_us_ < shortest_end_us_ - kEndMarginUs) {
+    together = kSpokenFrames;
   }
   if (waiting_frames_ == 0) waiting_since_us_ = now_us;
   const bool soon = now_us - waiting_since_us_ < kFrameUs * together - kFrameUs / 2;
   if (++waiting_frames_ < together && soon) return true;
   waiting_frames_ = 0;
   return false;
+}
+
+void WakeRule::UtteranceOver(int64_t now_us) {
+  utterance_over_ = true;
+  const int64_t end_us = now_us - loud_us_;
+  if (shortest_end_us_ == 0 || end_us < shortest_end_us_) shortest_end_us_ = end_us;
 }
 
 bool WakeRule::Stranded(int64_t now_us) {
