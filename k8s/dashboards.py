@@ -114,13 +114,13 @@ DASHBOARDS = {
         ]),
         ("Budgets of providers' keys", [
             ("Places taken, of all", "percentunit", [
-                ('sum by (job, engine) (parley_budget_streams_held) / on (job, engine) (max by (job, engine) (parley_budget_limit{of="streams"}) > 0)',
+                ('sum by (job, engine) (parley_budget_streams_held{key="operator"}) / on (job, engine) (max by (job, engine) (parley_budget_limit{key="operator",of="streams"}) > 0)',
                  "{{job}} {{engine}}")]),
-            ("Waiting for a place", "short", [("sum by (job, engine) (parley_budget_waiting)", "{{job}} {{engine}}")]),
+            ("Waiting for a place", "short", [("sum by (job, engine, key) (parley_budget_waiting)", "{{job}} {{engine}} {{key}}")]),
             ("Found no place, stopped by a cap", "ops", [
-                (f"sum by (job, engine) (rate(parley_budget_refused_total{RATE}))", "{{job}} {{engine}}"),
+                (f"sum by (job, engine, key) (rate(parley_budget_refused_total{RATE}))", "{{job}} {{engine}} {{key}}"),
                 (f"sum by (job) (rate(parley_spend_cap_refused_total{RATE}))", "{{job}} cap")]),
-            ("Replicas without Redis", "short", [("sum by (job, engine) (1 - parley_budget_shared)", "{{job}} {{engine}}")]),
+            ("Replicas without Redis", "short", [("sum by (job, engine, key) (1 - parley_budget_shared)", "{{job}} {{engine}} {{key}}")]),
         ]),
     ]),
     "agent": ("Parley: one agent server", {"instance": "label_values(parley_worker_broker_connected, instance)"}, [

@@ -165,7 +165,7 @@ struct TtsEngine {
   std::map<std::string, std::string> options;
 };
 
-// A model that hears and speaks, in place of the three above.
+// A model that hears and speaks, in place of a recogniser, a model and a voice.
 struct RealtimeEngine {
   std::string engine;  // openai-realtime
   std::string model;
@@ -288,8 +288,8 @@ struct SessionConfig {
   std::vector<SttEngine> stt;  // each a chain: the next serves when one fails
   std::vector<LlmEngine> llm;
   std::vector<TtsEngine> tts;
-  // Speech to speech: then the three above are empty, and so are the other agents'. See
-  // session::Options::realtime, which is set with it, for what is different then.
+  // Speech to speech: then `stt`, `llm` and the agents' chains are empty, and `tts` says
+  // options.hold alone (empty: nobody does). See session::Options::realtime, set with it.
   std::optional<RealtimeEngine> realtime;
   std::vector<Tool> tools;
   std::string name;                   // the first agent's, where there are several

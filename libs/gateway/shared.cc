@@ -85,10 +85,12 @@ absl::StatusOr<Meter> Shared::MeterOf(std::string_view name, const ProviderConfi
   // Of one key there is one budget.
   std::map<std::string, speech_redis::Budget*> by_key = {{provider.key, meter.budget}};
   auto& own = by_project_.emplace_back();
+  BudgetMetrics& metrics =
+      metrics_.emplace_back(context_.registry(), name, "projects", provider.limits);
   for (const auto& [project, key] : provider.own_keys) {
     speech_redis::Budget*& budget = by_key[key];
     if (budget == nullptr) {
-      own_.push_back(MakeBudget(name, account(key), provider.limits, nullptr));
+      own_.push_back(MakeBudget(name, account(key), provider.limits, metrics));
       budget = own_.back().get();
     }
     own[project] = budget;
@@ -111,9 +113,9 @@ absl::StatusOr<Meter> Shared::MakeMeter(std::string_view name, const std::string
     return InvalidArgument("the limits of {}.{} are shared by all replicas and need redis.address",
                            kind_, name);
   }
-  BudgetMetrics& metrics = metrics_.emplace_back(context_.registry(), name, limits);
+  BudgetMetrics& metrics = metrics_.emplace_back(context_.registry(), name, "operator", limits);
   auto& budget = budgets_[std::string(name)];
-  budget = MakeBudget(name, account, limits, &metrics);
+  budget = MakeBudget(name, account, limits, metrics);
   meter.budget = budget.get();
   return meter;
 }
@@ -121,13 +123,12 @@ absl::StatusOr<Meter> Shared::MakeMeter(std::string_view name, const std::string
 std::unique_ptr<speech_redis::Budget> Shared::MakeBudget(std::string_view name,
                                                          const std::string& account,
                                                          const speech_redis::BudgetLimits& limits,
-                                                         BudgetMetrics* metrics) {
+                                                         BudgetMetrics& metrics) {
   speech_redis::BudgetOptions options;
   options.provider = fmt::format("{}:{}:{}", kind_, name, DigestOf(account));
   options.limits = limits;
   options.wait = budget_wait_;
-  if (metrics != nullptr)
-    options.told = [metrics](const speech_redis::BudgetStats& stats) { metrics->Tell(stats); };
+  options.told = metrics.Add();
   return std::make_unique<speech_redis::Budget>(
       *pool_, replica_, std::move(options),
       [this](std::string_view project) { return WeightOf(context_, project); }, context_.log());

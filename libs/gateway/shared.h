@@ -71,7 +71,7 @@ class Shared {
   std::unique_ptr<speech_redis::Budget> MakeBudget(std::string_view name,
                                                    const std::string& account,
                                                    const speech_redis::BudgetLimits& limits,
-                                                   BudgetMetrics* metrics);
+                                                   BudgetMetrics& metrics);
 
   const std::string kind_;
   service::Context& context_;
@@ -81,7 +81,7 @@ class Shared {
   std::unique_ptr<speech_redis::Ledger> ledger_;
   std::unique_ptr<speech_redis::HealthBoard> health_;
   prometheus::Counter& capped_;       // parley_spend_cap_refused_total
-  std::list<BudgetMetrics> metrics_;  // of budgets_, which tell them
+  std::list<BudgetMetrics> metrics_;  // of budgets_ and own_, which tell them
   std::map<std::string, std::unique_ptr<speech_redis::Budget>, std::less<>> budgets_;
   std::list<std::unique_ptr<speech_redis::Budget>> own_;  // of projects' keys
   std::list<std::map<std::string, speech_redis::Budget*, std::less<>>> by_project_;  // of an engine

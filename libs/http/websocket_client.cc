@@ -100,6 +100,7 @@ struct WebSocketClient::Impl {
                std::shared_ptr<DialListener> listener);
   int OnEvent(struct lws* wsi, lws_callback_reasons reason, uintptr_t id, void* in, size_t length);
   int AddHeaders(struct lws* wsi, Connection& connection, void* in, size_t length);
+  static void TellHeaders(struct lws* wsi, Connection& connection);
   int OnPiece(Connection& connection, std::string_view piece);
   int Write(Connection& connection);
   void End(uintptr_t id, const absl::Status& why);
@@ -213,6 +214,7 @@ int WebSocketClient::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason,
       return AddHeaders(wsi, connection, in, length);
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR: {
       const int status = static_cast<int>(lws_http_client_http_response(wsi));
+      if (status != 0) TellHeaders(wsi, connection);
       const bool late = connection.why.code() == absl::StatusCode::kDeadlineExceeded;
       End(id, late ? connection.why : WhyRefused(status == 101 ? 0 : status));
       return 0;
@@ -223,6 +225,7 @@ int WebSocketClient::Impl::OnEvent(struct lws* wsi, lws_callback_reasons reason,
       connection.deadline_us = INT64_MAX;
       connection.heard_us = loop.NowMicros();
       connection.ping_us = connection.heard_us + absl::ToInt64Microseconds(connection.dial.ping);
+      TellHeaders(wsi, connection);
       const auto listener = connection.listener;
       listener->OnOpen();
       connection.socket->Attach([this, id] {
@@ -275,6 +278,20 @@ int WebSocketClient::Impl::AddHeaders(struct lws* wsi, Connection& connection, v
     }
   }
   return 0;
+}
+
+void WebSocketClient::Impl::TellHeaders(struct lws* wsi, Connection& connection) {
+  const auto listener = connection.listener;
+  for (const std::string& name : connection.dial.wanted) {
+    const std::string with_colon = name + ":";
+    const int size = static_cast<int>(with_colon.size());
+    const int length = lws_hdr_custom_length(wsi, with_colon.c_str(), size);
+    if (length <= 0) continue;
+    std::string value(static_cast<size_t>(length) + 1, '\0');
+    lws_hdr_custom_copy(wsi, value.data(), length + 1, with_colon.c_str(), size);
+    value.resize(static_cast<size_t>(length));
+    listener->OnHeader(name, value);
+  }
 }
 
 int WebSocketClient::Impl::OnPiece(Connection& connection, std::string_view piece) {

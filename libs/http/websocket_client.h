@@ -16,7 +16,10 @@ namespace parley::http {
 struct Dial {
   std::string url;  // ws or wss; http and https count as these
   std::vector<std::pair<std::string, std::string>> headers;  // at most 16 KiB in all
-  absl::Duration timeout = absl::Seconds(10);                // until the server has accepted
+  // Headers of the server's answer that OnHeader is to be told: lower case, none of those that
+  // every HTTP library knows.
+  std::vector<std::string> wanted;
+  absl::Duration timeout = absl::Seconds(10);  // until the server has accepted
   absl::Duration ping = absl::Seconds(5);
   absl::Duration silence = absl::Seconds(15);  // nothing was heard for so long: it is lost
 };
@@ -26,6 +29,9 @@ struct Dial {
 class DialListener {
  public:
   virtual ~DialListener() = default;
+  // Before OnOpen, or before OnClosed of a server that refuses. The value is any bytes, some KiB at
+  // most.
+  virtual void OnHeader(std::string_view /*name*/, std::string_view /*value*/) {}
   virtual void OnOpen() = 0;
   virtual void OnMessage(WebSocketMessage message) = 0;
   // The server said why it closes; OnClosed follows. `code`: of RFC 6455, 1005 when it gave none.

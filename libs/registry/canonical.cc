@@ -169,7 +169,8 @@ std::string ToJson(const AgentDefinition& d) {
   PutText(json["transcription"], "translate_to", d.translate_to);
   if (d.realtime) {
     json["realtime"] = RealtimeJson(*d.realtime);
-    for (const char* chain : {"stt", "llm", "tts"}) json.erase(chain);
+    for (const char* chain : {"stt", "llm"}) json.erase(chain);
+    if (d.tts.empty()) json.erase("tts");
   }
   if (!d.mcp_servers.empty()) json["mcp_servers"] = ListJson(d.mcp_servers, McpJson);
   if (d.limits.max_stall > absl::ZeroDuration()) {

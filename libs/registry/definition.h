@@ -42,7 +42,7 @@ struct TtsConfig {
   std::map<std::string, std::string> options;
 };
 
-// A model that hears and speaks, in place of the three above.
+// A model that hears and speaks, in place of recogniser, model and voice.
 struct RealtimeConfig {
   std::string engine;  // openai-realtime
   std::string model;
@@ -180,7 +180,7 @@ struct AgentDefinition {
   std::vector<SttConfig> stt;  // fallback chains; default: the embedded engines
   std::vector<LlmConfig> llm;
   std::vector<TtsConfig> tts;
-  std::optional<RealtimeConfig> realtime;  // then the three above are empty
+  std::optional<RealtimeConfig> realtime;  // no stt, no llm; tts (or flite) says session.hold alone
   TurnDetection turn_detection;
   Interruption interruption;
   Background background;

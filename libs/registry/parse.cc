@@ -378,8 +378,9 @@ class Parser {
     const bool parts = std::any_of(d.agents.begin(), d.agents.end(), [](const auto& one) {
       return !one.second.llm.empty() || !one.second.tts.empty();
     });
-    if (!d.stt.empty() || !d.llm.empty() || !d.tts.empty() || parts)
-      map.Fail("realtime", "stands in place of stt, llm and tts: name it or them");
+    if (!d.stt.empty() || !d.llm.empty() || parts) {
+      map.Fail("realtime", "stands in place of stt and llm, and of other agents' llm and tts");
+    }
     if (mode == TurnMode::kStt || mode == TurnMode::kSemantic)
       map.Fail("turn_detection", "{} needs stt: with realtime there are vad, manual, realtime",
                Name(mode));

@@ -12,7 +12,8 @@ bool SpeaksEnglish(const registry::AgentDefinition& definition) {
   };
   const bool heard = definition.stt.empty() || english(definition.stt.front().language);
   const bool said = definition.tts.empty() || english(definition.tts.front().language);
-  return heard && said && definition.translate_to.empty();
+  const bool both = !definition.realtime || english(definition.realtime->language);
+  return heard && said && both && definition.translate_to.empty();
 }
 
 }  // namespace

@@ -217,6 +217,8 @@ class Session {
   void RequestSpoken(Speech& speech, std::string instructions, bool allow_tools);
   void SayByModel(Speech& speech);
   void AddSpoken(Speech& speech);
+  void SpeakAside(Speech& speech);
+  void DropAside(Speech& speech);
   void RoundOver(Speech& speech);
   void CutSpoken(Speech& speech);
   void ModelLost(const std::string& error);

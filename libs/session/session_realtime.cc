@@ -118,9 +118,33 @@ void Session::SayByModel(Speech& speech) {
 void Session::AddSpoken(Speech& speech) {
   Speech::Round& round = speech.spoken_rounds.back();
   if (round.segment != 0) return;
+  DropAside(speech);  // it comes too late
   round.segment = ++segments_;
   round.start_us = speech.spoken.audio_us();
   speech.spoken.Add(round.segment, speech.part, "");
+}
+
+// The aside that was added last, by the voice: the model is what is waited for.
+void Session::SpeakAside(Speech& speech) {
+  SpokenText::Segment& segment = speech.spoken.segments().back();
+  segment.sent = true;
+  speech.tts_stream = ++streams_;
+  speech.tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+  usage_.tts_characters += static_cast<int64_t>(segment.text.size());
+  out_.emplace_back(command::TtsOpen{speech.tts_stream, speech.id, speech.turn_id, AgentLabel()});
+  out_.emplace_back(command::TtsText{speech.tts_stream, segment.number, segment.text});
+  out_.emplace_back(command::TtsFinish{speech.tts_stream});
+}
+
+// Unless it is there: then it is heard.
+void Session::DropAside(Speech& speech) {
+  if (speech.tts_stream == 0 || speech.clip != 0) return;
+  out_.emplace_back(command::TtsCancel{std::exchange(speech.tts_stream, 0)});
+  for (const SpokenText::Segment& segment : speech.spoken.segments()) {
+    if (!segment.sent || segment.done) continue;
+    if (segment.duration_us > 0) return static_cast<void>(speech.spoken.OnDone(segment.number));
+    return speech.spoken.Drop(segment.number);
+  }
 }
 
 void Session::On(const event::LlmAudio& audio) {

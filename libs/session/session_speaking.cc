@@ -379,7 +379,8 @@ void Session::ConsiderFiller(Speech& speech) {
 // A part of its own, which the history leaves out.
 void Session::AddAside(Speech& speech, std::string text) {
   speech.filled = true;
-  if (speech.times.first_text_us == 0) speech.times.first_text_us = now_us_;
+  // One that a model which speaks may overtake counts once it is there.
+  if (speech.times.first_text_us == 0 && !options_.realtime) speech.times.first_text_us = now_us_;
   AddText(speech, {std::move(text)});
   speech.part_items.push_back(0);
   ++speech.part;
@@ -402,6 +403,7 @@ void Session::On(const event::TtsAudio& audio) {
   }
   speech->tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
   if (!speech->owes_audio_before(audio.duration_us)) speech->moved_us = now_us_;
+  if (speech->times.first_text_us == 0) speech->times.first_text_us = now_us_;
   if (speech->times.first_audio_us == 0) speech->times.first_audio_us = now_us_;
 }
 
@@ -410,6 +412,7 @@ void Session::On(const event::TtsSegmentDone& done) {
   if (speech == nullptr) return;
   speech->spoken.OnDone(done.segment);
   speech->tts_deadline_us = now_us_ + absl::ToInt64Microseconds(options_.tts_timeout);
+  if (options_.realtime && speech->clip == 0) speech->tts_stream = 0;  // it has nothing more to say
 }
 
 void Session::On(const event::TtsClosed& closed) {
@@ -421,6 +424,11 @@ void Session::On(const event::TtsClosed& closed) {
 void Session::On(const event::TtsFailed& failed) {
   Speech* speech = OfTts(failed.stream);
   if (speech == nullptr) return;
+  if (options_.realtime && speech->clip == 0) {
+    out_.emplace_back(command::Log{command::Log::Level::kWarn,
+                                   "nobody could ask the caller for a moment", failed.error});
+    return DropAside(*speech);
+  }
   StopEngines(*speech);
   if (Failed(Engine::kTts, failed.error)) return;
   // What cannot be heard can still be read.
@@ -434,17 +442,17 @@ void Session::On(const event::Played& played) {
   if (speech->times.first_frame_us == 0) {
     speech->times.first_frame_us = now_us_;
     errors_[static_cast<int>(Engine::kTts)] = 0;
-    // One stream hears and speaks, and not every model writes down what it heard.
-    if (options_.realtime && !speech->apology) errors_[static_cast<int>(Engine::kStt)] = 0;
-  }
-  // A word in between is no answer of the model's.
-  const bool answers =
-      options_.realtime ? !speech->apology : speech->answer && !speech->text.empty();
-  if (answers && !std::exchange(speech->answered, true)) {
-    errors_[static_cast<int>(Engine::kLlm)] = 0;
   }
   speech->played_us = std::max(speech->played_us, played.position_us);
   speech->moved_us = now_us_;
+  // A word in between is no answer of the model's.
+  const bool answers = options_.realtime ? speech->heard_model() && !speech->apology
+                                         : speech->answer && !speech->text.empty();
+  if (answers && !std::exchange(speech->answered, true)) {
+    errors_[static_cast<int>(Engine::kLlm)] = 0;
+    // One stream hears and speaks, and not every model writes down what it heard.
+    if (options_.realtime) errors_[static_cast<int>(Engine::kStt)] = 0;
+  }
   ShowText(*speech, speech->spoken.TakeHeard(speech->played_us), false);
 }
 
@@ -452,6 +460,7 @@ void Session::Pump() {
   if (active_ == nullptr) return;
   Speech& speech = *active_;
   ConsiderFiller(speech);
+  if (options_.realtime && speech.text_complete) DropAside(speech);  // nothing is waited for
   SendText(speech);
   StartPlaying(speech);
   const bool made = speech.text_complete && speech.spoken.all_done();

@@ -46,7 +46,8 @@ std::optional<Session::Wait> Session::AwaitedInSilence() const {
   };
   if (speech->owes_playing()) return wait(Stage::kPlayout, speech->moved_us);
   if (speech->played_us < speech->spoken.audio_us()) return std::nullopt;  // waits to be played
-  if (speech->tts_stream != 0 && !speech->spoken.all_done()) {
+  // With a model that speaks, the voice has only a word for who waits for the model.
+  if (speech->tts_stream != 0 && !speech->spoken.all_done() && !options_.realtime) {
     return wait(Stage::kVoice, before(speech->tts_deadline_us, options_.tts_timeout));
   }
   if (speech->llm_stream != 0) {
@@ -114,7 +115,9 @@ void Session::ConsiderYield() {
 }
 
 void Session::AskForAMoment(Stage stage) {
-  if (options_.hold.empty() || options_.realtime || options_.listen_only || closing_) return;
+  if (options_.hold.empty() || options_.listen_only || closing_) return;
+  // Their turn is not over, and will be answered in place of this one.
+  if (options_.realtime && hearing_.busy()) return;
   // One wait may follow another: nobody is told so twice.
   constexpr int64_t kAgainUs = 5'000'000;
   if (held_us_ > 0 && now_us_ < held_us_ + kAgainUs) return;
@@ -125,6 +128,7 @@ void Session::AskForAMoment(Stage stage) {
         speech->spoken.segments().empty()) {
       held_us_ = now_us_;
       AddAside(*speech, options_.hold);
+      if (options_.realtime) SpeakAside(*speech);
     }
     return;
   }
@@ -216,7 +220,7 @@ void Session::GiveUpOverdue(Speech& speech) {
   if (speech.tts_stream != 0 && !speech.spoken.all_done() &&
       (now_us_ >= speech.tts_deadline_us || is_stuck(Stage::kVoice))) {
     const Wait wait = overdue(Stage::kVoice, speech.tts_deadline_us, options_.tts_timeout);
-    GiveUp(wait);
+    if (!options_.realtime) GiveUp(wait);
     return On(event::TtsFailed{speech.tts_stream, "no audio within " + waited(wait)});
   }
   // Named first: a process that stood still as a whole plays on when it wakes.

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -90,6 +91,12 @@ struct Speech {
   std::vector<Round> spoken_rounds;
 
   bool heard() const { return played_us > 0; }
+  // … of a model that hears and speaks.
+  bool heard_model() const {
+    return std::any_of(spoken_rounds.begin(), spoken_rounds.end(), [this](const Round& round) {
+      return round.segment != 0 && played_us > round.start_us;
+    });
+  }
   // There is audio that nobody has heard, and nothing but the playout is to bring it.
   bool owes_playing() const { return playing && played_us < spoken.audio_us(); }
   // Some of what was there before the last `added_us` is still to be played.

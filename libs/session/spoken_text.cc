@@ -71,6 +71,12 @@ bool SpokenText::OnDone(uint64_t number) {
   return true;
 }
 
+void SpokenText::Drop(uint64_t number) {
+  std::erase_if(segments_, [number](const Segment& segment) {
+    return segment.number == number && segment.duration_us == 0;
+  });
+}
+
 std::string SpokenText::TakeHeard(int64_t position_us) {
   std::string delta;
   for (Segment& segment : segments_) {

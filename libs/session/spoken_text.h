@@ -32,6 +32,8 @@ class SpokenText {
   // Audio for a segment; false when there is no such segment.
   bool OnAudio(uint64_t number, int64_t duration_us, const std::vector<WordTime>& words);
   bool OnDone(uint64_t number);
+  // A segment that has no audio, and is to have none.
+  void Drop(uint64_t number);
   // The words that have newly been heard at `position_us`: a word counts once half of it has been.
   std::string TakeHeard(int64_t position_us);
   // The rest, as if all had been heard.

@@ -120,9 +120,9 @@ struct Options {
 
   // One model hears and speaks, in place of recogniser, model and voice (kVad, kManual and
   // kRealtime only). A turn is over without its transcript, which comes when it comes; while the
-  // agent speaks, less than `min_interruption` of speech is no turn. What is to be said word for
-  // word is said by the model. There are no fillers, farewells and summaries, nothing is asked
-  // ahead and nothing reviewed; words count nowhere.
+  // agent speaks, less than `min_interruption` of speech is no turn. The model says what is to be
+  // said word for word; a voice (TtsOpen) says `hold`, whole and before the model begins, or not at
+  // all. No fillers, farewells, summaries, nothing asked ahead or reviewed; words count nowhere.
   bool realtime = false;
 
   // The turn is taken `min_delay` after the end of speech when its transcript is there, else when
@@ -185,7 +185,7 @@ struct Options {
   // At least `slow_after`. 0: nobody is given the word before a stage's own limit.
   absl::Duration patience = absl::Milliseconds(1300);
   // Said then, where the caller has heard nothing of the answer and something may still come. It is
-  // no part of the history. Empty: nothing is said. Not with `realtime`.
+  // no part of the history. Empty: nothing is said.
   std::string hold = "One moment, please.";
   // A stage that the caller waits for in silence is cancelled after this, whatever its own limit:
   // for calls in which a second of silence is worse than no answer. At least `slow_after`.

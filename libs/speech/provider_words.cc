@@ -24,6 +24,14 @@ std::string_view NameOnly(std::string_view word) {
   return name && digits <= kMaxDigits ? word : std::string_view();
 }
 
+std::string_view IdOnly(std::string_view id) {
+  const bool plain =
+      id.size() <= kMaxNameBytes && std::all_of(id.begin(), id.end(), [](char c) {
+        return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+      });
+  return plain ? id : std::string_view();
+}
+
 std::string NamesAmong(std::initializer_list<std::string_view> words) {
   std::string names;
   for (const std::string_view word : words) {

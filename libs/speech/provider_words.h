@@ -9,6 +9,8 @@ namespace parley::speech {
 // else "". Only that much of what a provider says about an error goes on: its sentences may quote
 // what a person said, and errors stand in logs and traces.
 std::string_view NameOnly(std::string_view word);
+// `id` where it is one that may stand in a log: 64 letters, digits, - and _ at most; else "".
+std::string_view IdOnly(std::string_view id);
 // Those of them that are names, as "a, b"; "no reason given".
 std::string NamesAmong(std::initializer_list<std::string_view> words);
 

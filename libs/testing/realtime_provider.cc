@@ -175,7 +175,9 @@ struct RealtimeProvider::Impl {
     http::WebSocketOptions upgrade;
     upgrade.refuse = [this](const http::Request& request) -> std::optional<http::Response> {
       if (request.Header("authorization") == "Bearer " + options.key) return std::nullopt;
-      return http::Response{.status = 401};
+      http::Response refusal{.status = 401};
+      refusal.headers.emplace_back("x-request-id", "req_refused");
+      return refusal;
     };
     server->HandleWebSocket(
         "/v1/realtime",

@@ -26,6 +26,7 @@ namespace parley::testing {
 
 class DeepgramProvider {
  public:
+  static constexpr char kRequestId[] = "b5f0a1c2-0d3e-4c11-9a77-c0ffee000001";
   struct Options {
     std::string transcript = "how much is a double room";  // of every utterance
     int word_ms = 200;                                     // of its audio, a word
@@ -192,9 +193,10 @@ class DeepgramProvider {
       Answer(fmt::format(
           R"({{"type":"Results","channel_index":[0,1],"start":{:.3f},"duration":{:.3f},)"
           R"("is_final":{},"speech_final":{},"from_finalize":{},"channel":{{"alternatives":[)"
-          R"({{"transcript":"{}","confidence":{},"words":[{}]{}}}]}}}})",
+          R"({{"transcript":"{}","confidence":{},"words":[{}]{}}}]}},)"
+          R"("metadata":{{"request_id":"{}"}}}})",
           static_cast<double>(start_ms_) / 1000, static_cast<double>(UtteranceMs()) / 1000, final,
-          pause, finalized, text, text.empty() ? 0 : 0.9, list, languages));
+          pause, finalized, text, text.empty() ? 0 : 0.9, list, languages, kRequestId));
       if (final) said_ = until;
     }
     void Answer(std::string message) {
@@ -221,12 +223,15 @@ class DeepgramProvider {
     MutexLock lock(&mutex_);
     asked_.push_back({request.query, std::string(request.Header("authorization"))});
     if (!options_.key.empty() && request.Header("authorization") != "Token " + options_.key)
-      return http::Response{401, "application/json", R"({"err_code":"INVALID_AUTH"})", {}};
+      return Answer(401, R"({"err_code":"INVALID_AUTH"})");
     const int64_t now_us = Clock::Real().MonotonicMicros();
     if (std::exchange(fault_, fault_ == Fault::kBusy ? Fault::kNone : fault_) == Fault::kBusy)
       busy_until_us_ = now_us + 300'000;
     if (now_us >= busy_until_us_) return std::nullopt;
-    return http::Response{429, "application/json", R"({"err_code":"TOO_MANY_REQUESTS"})", {}};
+    return Answer(429, R"({"err_code":"TOO_MANY_REQUESTS"})");
+  }
+  static http::Response Answer(int status, const char* body) {
+    return {status, "application/json", body, {{"dg-request-id", kRequestId}}};
   }
   Fault TakeFault(double* moment) {
     MutexLock lock(&mutex_);

@@ -268,9 +268,12 @@ TEST(DeepgramTest, WhoIsRefusedIsToldWhy) {
   const absl::Status busy = Ear(*engine, Partials()).status;
   EXPECT_THAT(busy, HasCode(absl::StatusCode::kResourceExhausted));
   EXPECT_THAT(busy, HasReason("PROVIDER_BUSY"));
+  const auto names_it = HasSubstr(std::string("request there ") + DeepgramProvider::kRequestId);
+  EXPECT_THAT(busy.ToString(), names_it);
   EXPECT_TRUE(Eventually([&] { return Ear(*engine, Partials()).status.ok(); }));
   const absl::Status refused = Ear(*Engine(provider, "another"), Partials()).status;
   EXPECT_THAT(refused, HasReason("PROVIDER_KEY_REFUSED"));
+  EXPECT_THAT(refused.ToString(), names_it);
   EXPECT_THAT(refused.ToString(), ::testing::Not(HasSubstr("another"))) << "no key in errors";
   provider.gate().SetFlow(testing::TcpGate::Flow::kRefused);
   EXPECT_THAT(Ear(*engine, Partials()).status, HasCode(absl::StatusCode::kUnavailable));
@@ -300,6 +303,16 @@ TEST(DeepgramTest, HowItEndsIsSaid) {
   EXPECT_THAT(ends([&] { provider.CloseNext(1008, "DATA-0000"); }), HasSubstr("1008 DATA-0000"));
   EXPECT_THAT(ends([&] { provider.CloseNext(1000, ""); }), HasSubstr("closed the stream (1000)"));
   EXPECT_THAT(ends([&] { provider.Plan(Fault::kKill, 0); }), HasSubstr("lost"));
+  // Words came with the stream's id.
+  EXPECT_TRUE(Eventually([&] { return provider.idle(); }));
+  provider.Plan(Fault::kKill, 0.4);
+  Ear ear(*engine, Partials());
+  PARLEY_EXPECT_OK(ear.stream().Write(Loud(300)));
+  EXPECT_TRUE(Eventually([&] { return !ear.partials().empty(); }));
+  PARLEY_EXPECT_OK(ear.stream().Write(Loud(300)));
+  EXPECT_TRUE(ear.FailsWithin(absl::Seconds(5)));
+  EXPECT_THAT(ear.failed().ToString(),
+              AllOf(HasSubstr("lost"), HasSubstr(DeepgramProvider::kRequestId)));
   // Names go on, sentences do not: they may quote what somebody said.
   EXPECT_THAT(
       ends([&] {
@@ -404,7 +417,7 @@ TEST(DeepgramGatewayTest, WhateverItDoesTheNextEngineHearsTheUtterance) {
   DeepgramProvider provider(options);
   SttGatewayConfig config;
   config.decoder = std::string(std::getenv("PARLEY_BIN_DIR")) + "/parley-stt-decoder";
-  config.final_timeout = absl::Seconds(1);
+  config.final_timeout = absl::Seconds(3);  // on a busy machine the next engine needs a second, too
   config.deepgram.base_url = provider.url();
   RunningGateway<SttGatewayConfig> gateway("stt-gateway", config, stt_gateway::Run);
   for (const Fault fault : testing::kFaults) {

@@ -45,11 +45,13 @@ class RunningGateway {
   std::shared_ptr<grpc::Channel> channel() const { return channel_; }
   int port() const { return port_; }
   service::Context& context() { return *context_; }
-  // A call's surroundings: token of a service, deadline of 30 s.
+  // A call's surroundings: token of a service, deadline of 30 s. On a busy machine the first
+  // connection may fail, and is tried again.
   std::unique_ptr<grpc::ClientContext> Call() const {
     auto call = std::make_unique<grpc::ClientContext>();
     rpc::SetBearer(*call, context_->ServiceToken());
     rpc::SetTimeout(*call, absl::Seconds(30));
+    call->set_wait_for_ready(true);
     return call;
   }
 

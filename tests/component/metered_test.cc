@@ -84,12 +84,15 @@ class MeteredTest : public testing::RedisTest {
                                                   "hotel/tokens/session=60"});
     ASSERT_THAT(caps, IsOk());
     ledger_ = std::make_unique<Ledger>(pool(), "a", *caps, log::Logger());
+    budget_ = MakeBudget("a", absl::Seconds(20));
+  }
+  std::unique_ptr<Budget> MakeBudget(const std::string& replica, absl::Duration wait) {
     speech_redis::BudgetOptions options;
     options.provider = "p";
     options.limits.streams = 1;
-    options.wait = absl::Milliseconds(1500);
-    budget_ = std::make_unique<Budget>(
-        pool(), "a", options, [](std::string_view) { return 1; }, log::Logger());
+    options.wait = wait;
+    return std::make_unique<Budget>(
+        pool(), replica, options, [](std::string_view) { return 1; }, log::Logger());
   }
   void TearDown() override {
     budget_.reset();
@@ -162,7 +165,10 @@ TEST_F(MeteredTest, ARecogniserHasAPlaceWhileItListens) {
   config.caller = caller_;
   auto stream = ear->Open(config, [](speech::SttEvent) {});
   PARLEY_ASSERT_OK(stream);
-  EXPECT_THAT(ear->Open(config, [](speech::SttEvent) {}), HasReason("BUDGET_FULL"));
+  const auto hasty = MakeBudget("b", absl::Milliseconds(500));
+  const auto other =
+      Metered(std::make_unique<Listener>(), Meter{.budget = hasty.get(), .ledger = ledger_.get()});
+  EXPECT_THAT(other->Open(config, [](speech::SttEvent) {}), HasReason("BUDGET_FULL"));
   const std::vector<int16_t> second(16'000);
   PARLEY_ASSERT_OK((*stream)->Write(second));
   PARLEY_ASSERT_OK((*stream)->Write(second));

@@ -379,16 +379,32 @@ TEST_F(OpenAiEdgeTest, BudgetsAreInTheMetrics) {
   EXPECT_TRUE(testing::Eventually([&] {
     const auto reply = client.Fetch(call);
     return reply.ok() &&
-           reply->body.find(R"(parley_budget_shared{engine="openai"} 1)") != std::string::npos;
+           reply->body.find(R"(parley_budget_shared{engine="openai",key="operator"} 1)") !=
+               std::string::npos &&
+           reply->body.find(R"(parley_budget_shared{engine="openai",key="projects"} 1)") !=
+               std::string::npos;
   }));
+  // The project `default` has a key of its own, and with it a budget.
+  EXPECT_EQ(Ask("hello", {{"model", "gpt-x"}}).status, 503);  // it breaks off
+  const auto granted = [&] {
+    const auto page = client.Fetch(call);
+    constexpr std::string_view kName =
+        R"(parley_budget_granted_total{engine="openai",key="projects"} )";
+    const size_t at = page.ok() ? page->body.find(kName) : std::string::npos;
+    return at == std::string::npos ? 0 : std::atoi(page->body.c_str() + at + kName.size());
+  };
+  EXPECT_TRUE(testing::Eventually([&] { return granted() >= 1; }));
   const auto reply = client.Fetch(call);
   ASSERT_TRUE(reply.ok()) << reply.status();
-  for (const char* line :
-       {R"(parley_budget_limit{engine="openai",of="streams"} 7)",
-        R"(parley_budget_streams_held{engine="openai"} 0)",
-        R"(parley_budget_replicas{engine="openai"} 1)",
-        R"(parley_budget_waiting{engine="openai"} 0)",
-        R"(parley_budget_refused_total{engine="openai"} 0)", "parley_spend_cap_refused_total 0"}) {
+  for (const char* line : {R"(parley_budget_limit{engine="openai",key="operator",of="streams"} 7)",
+                           R"(parley_budget_limit{engine="openai",key="projects",of="streams"} 7)",
+                           R"(parley_budget_streams_held{engine="openai",key="operator"} 0)",
+                           R"(parley_budget_replicas{engine="openai",key="operator"} 1)",
+                           R"(parley_budget_replicas{engine="openai",key="projects"} 1)",
+                           R"(parley_budget_waiting{engine="openai",key="operator"} 0)",
+                           R"(parley_budget_granted_total{engine="openai",key="operator"} 0)",
+                           R"(parley_budget_refused_total{engine="openai",key="projects"} 0)",
+                           "parley_spend_cap_refused_total 0"}) {
     EXPECT_THAT(reply->body, HasSubstr(line));
   }
 }

@@ -354,6 +354,9 @@ TEST(RealtimeTest, WhatCannotBeSaysWhy) {
     const absl::Status refused = talk.End();
     EXPECT_THAT(refused, testing::HasCode(absl::StatusCode::kUnavailable));
     EXPECT_THAT(std::string(Message(refused)), HasSubstr("401"));
+    EXPECT_THAT(std::string(Message(refused)),
+                ::testing::ContainsRegex("request [0-9a-f]+-[0-9a-f]+"));
+    EXPECT_THAT(std::string(Message(refused)), HasSubstr("there req_refused"));
   }
   {
     Talk talk("http://127.0.0.1:1/v1");

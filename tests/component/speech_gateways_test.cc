@@ -537,7 +537,6 @@ class SttTest : public ::testing::Test {
     SttGatewayConfig config;
     config.decoder = std::string(std::getenv("PARLEY_BIN_DIR")) + "/parley-stt-decoder";
     config.max_decoders = 4;
-    config.idle_timeout = absl::Seconds(3);
     config.script = Script().path();
     return config;
   }
@@ -595,7 +594,7 @@ class SttTest : public ::testing::Test {
     void Audio(std::string_view bytes) {
       RecognizeRequest request;
       request.set_audio(std::string(bytes));
-      stream_->Write(request);
+      if (!finished_) stream_->Write(request);
     }
     void Feed(std::span<const int16_t> samples) {
       for (; !samples.empty(); samples = samples.subspan(std::min<size_t>(samples.size(), 960)))
@@ -604,18 +603,18 @@ class SttTest : public ::testing::Test {
     void EndUtterance(uint64_t utterance) {
       RecognizeRequest request;
       request.mutable_end_utterance()->set_utterance(utterance);
-      stream_->Write(request);
+      if (!finished_) stream_->Write(request);
     }
     void HalfClose() { stream_->WritesDone(); }
     bool Read(RecognizeResponse* response) { return stream_->Read(response); }
     // Reads on to the next final.
     speech::v1::Transcript Final() {
       RecognizeResponse response;
-      while (stream_->Read(&response)) {
+      while (!finished_ && stream_->Read(&response)) {
         if (response.has_partial()) ++partials;
         if (response.has_final()) return response.final();
       }
-      ADD_FAILURE() << "no final: " << Finish();
+      if (!finished_) ADD_FAILURE() << "no final: " << Finish();
       return {};
     }
     absl::Status Finish() {
@@ -754,7 +753,10 @@ TEST_F(SttTest, MistakesAreNamed) {
 }
 
 TEST_F(SttTest, SilentStreamsAreClosed) {
-  Listener listener(gateway_, "pocketsphinx", kRooms);
+  SttGatewayConfig config = Config();
+  config.idle_timeout = absl::Seconds(1);
+  RunningGateway<SttGatewayConfig> gateway("stt-gateway", config, stt_gateway::Run);
+  Listener listener(gateway, "pocketsphinx", kRooms);
   const absl::Status status = listener.Finish();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(Message(status), HasSubstr("no audio"));

@@ -80,8 +80,12 @@ def page(pages):
 
 def main():
     dev = cluster.Dev()
+    keys = pathlib.Path(dev.folder.name) / "keys"
+    keys.mkdir()
+    (keys / "hotel").write_text("a-key-of-its-own\n")
+    own = {f"PARLEY_{kind}_OPENAI_PROJECT_KEYS": str(keys) for kind in ("STT", "TTS", "LLM")}
     try:
-        dev.start(env=PROVIDERS)
+        dev.start(env=PROVIDERS | own)
         text = page(scrape(dev))
         dev.stop()
     finally:

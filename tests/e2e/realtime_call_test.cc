@@ -32,6 +32,7 @@ class Script {
   RealtimeProvider::Answer operator()(const RealtimeProvider::Asked& asked) {
     MutexLock lock(&mutex_);
     asked_.push_back(asked);
+    if (std::exchange(stands_still_, false)) return {.silent = true};
     RealtimeProvider::Answer answer{.text = "Front center.", .samples = speech_};
     constexpr std::string_view kWordForWord = "nothing else: ";
     if (const size_t at = asked.instructions.find(kWordForWord); at != std::string::npos) {
@@ -54,6 +55,11 @@ class Script {
     }
     return answer;
   }
+  // The next answer never comes.
+  void StandStill() {
+    MutexLock lock(&mutex_);
+    stands_still_ = true;
+  }
   std::vector<RealtimeProvider::Asked> asked() const {
     MutexLock lock(&mutex_);
     return asked_;
@@ -64,6 +70,7 @@ class Script {
   mutable Mutex mutex_;
   std::vector<RealtimeProvider::Asked> asked_ ABSL_GUARDED_BY(mutex_);
   int turns_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stands_still_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 class RealtimeCallTest : public ::testing::Test {
@@ -74,8 +81,8 @@ class RealtimeCallTest : public ::testing::Test {
     provider_ = std::make_unique<RealtimeProvider>(
         [script = script_](const RealtimeProvider::Asked& asked) { return (*script)(asked); });
     ClusterOptions options;
-    options.services = {"agent-registry", "dispatch-broker", "room-server", "llm-gateway",
-                        "api-server"};
+    options.services = {"agent-registry", "dispatch-broker", "room-server",
+                        "llm-gateway",    "tts-gateway",     "api-server"};
     options.extra_arguments["llm-gateway"] = {"--llm-openai-base-url", provider_->url()};
     options.extra_arguments["api-server"] = {"--demo"};
     options.extra_arguments["agent-registry"] = {"--tools-allow-loopback"};
@@ -105,6 +112,13 @@ tools:
     const int64_t asked_us = caller.NowMicros();
     PARLEY_RETURN_IF_ERROR(caller.Play(speech_, kRateHz));
     return caller.WaitForTranscript(/*of_agent=*/true, asked_us, kLong);
+  }
+  // The agent has that in its words, since then.
+  static absl::Status Says(caller::Caller& caller, const std::string& words, int64_t since_us) {
+    const auto says = [&words](const caller::CallEvent& event) {
+      return event.agent && event.text.find(words) != std::string::npos;
+    };
+    return caller.WaitFor(words, says, kLong, since_us).status();
   }
   void Settle(caller::Caller& caller) {
     PARLEY_ASSERT_OK(caller.WaitForAgentState("listening", kLong));
@@ -169,13 +183,7 @@ TEST_F(RealtimeCallTest, ATalkWithEverythingInIt) {
   const int64_t lost_us = caller->NowMicros();
   PARLEY_ASSERT_OK(caller->Play(speech_, kRateHz));
   ASSERT_TRUE(Eventually([&] { return provider_->sessions() == 2; }, kLong));
-  PARLEY_ASSERT_OK_AND_ASSIGN(
-      const auto sorry, caller->WaitFor(
-                            "an apology",
-                            [](const caller::CallEvent& event) {
-                              return event.agent && event.text.find("sorry") != std::string::npos;
-                            },
-                            kLong, lost_us));
+  PARLEY_ASSERT_OK(Says(*caller, "sorry", lost_us));
   EXPECT_GE(provider_->received("conversation.item.create").size(), 6u);
   EXPECT_THAT(provider_->violations(), IsEmpty());
   caller->HangUp();
@@ -190,6 +198,17 @@ TEST_F(RealtimeCallTest, TheModelsOwnDetectionTakesTheTurns) {
   PARLEY_ASSERT_OK_AND_ASSIGN(const caller::Transcript back, Ask(*caller));
   EXPECT_EQ(back.text, "You said that.");
   EXPECT_THAT(provider_->received("input_audio_buffer.commit"), IsEmpty());
+  Settle(*caller);
+
+  // It stands still: another voice asks for a moment, and who asks again is answered.
+  script_->StandStill();
+  const int64_t asked_us = caller->NowMicros();
+  PARLEY_ASSERT_OK(caller->Play(speech_, kRateHz));
+  PARLEY_ASSERT_OK(Says(*caller, "moment", asked_us));
+  PARLEY_ASSERT_OK(caller->WaitForAgentAudio(asked_us, kLong).status());
+  Settle(*caller);
+  PARLEY_ASSERT_OK(caller->Play(speech_, kRateHz));
+  PARLEY_ASSERT_OK(Says(*caller, "80", asked_us));
   EXPECT_THAT(provider_->violations(), IsEmpty());
   caller->HangUp();
 }

@@ -12,6 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const auto message = ParseMessage(text);
   if (!message.ok()) return 0;
+  constexpr size_t kMostIdBytes = 64;
+  if (message->request_id.size() > kMostIdBytes) std::abort();
   const Results& results = message->results;
   constexpr int64_t kMostMs = 2'000'000'000;
   if (results.end_ms < 0 || results.end_ms > kMostMs || message->at_ms < 0 ||

@@ -201,14 +201,17 @@ TEST(WatchdogTest, WhateverHangsIsNamedAndTheCallGoesOn) {
 // A call in which a stage stands still the first time it is needed: the caller asks, and asks again
 // at `again_us`.
 constexpr const char* kAllStages[] = {"recogniser", "model", "tool", "voice", "playout", "program"};
+// … where one model hears and speaks.
+constexpr const char* kRealtimeStages[] = {"model", "tool", "playout"};
 struct StalledCall {
   std::string stage;
   Scenario scenario;
   Cast cast;
   int64_t asked_us = 0;  // the end of the first question
 
-  explicit StalledCall(uint32_t seed) : random_(seed) {
-    stage = kAllStages[Between(0, 5)];
+  explicit StalledCall(uint32_t seed, bool realtime = false) : random_(seed) {
+    stage = realtime ? kRealtimeStages[Between(0, 2)] : kAllStages[Between(0, 5)];
+    cast.options.realtime = realtime;
     scenario.steps = {{0, session::event::PersonJoined{{.identity = "caller"}}},
                       {0, session::event::OutputSubscribed{}}};
     Speak(Between(500, 3'000) * kMs);
@@ -262,12 +265,13 @@ const Outcome::Line* LineFrom(const Outcome& outcome, int64_t from_us, const std
 // From when it stood still on, whatever stands still is named within a second, its turn is given
 // up `given_up_ms` after it began to, and within two seconds the caller hears the agent or has the
 // word; and what they then ask is answered within two seconds of its end.
-void ExpectThePromise(const std::function<void(session::Options&)>& change, int64_t given_up_ms) {
+void ExpectThePromise(const std::function<void(session::Options&)>& change, int64_t given_up_ms,
+                      bool realtime = false) {
   std::map<std::string, std::vector<int64_t>> back_ms;
   std::map<std::string, int> spoken;  // the caller hears the agent, and need not guess
   int64_t answer_us = 0;
   for (uint32_t seed = 1; seed <= kStalls; ++seed) {
-    StalledCall call(seed);
+    StalledCall call(seed, realtime);
     change(call.cast.options);
     const Outcome first = Perform(call.scenario, call.cast);
     const Outcome::Line* slow = LineFrom(first, 0, "slow " + call.stage);
@@ -311,12 +315,19 @@ void ExpectThePromise(const std::function<void(session::Options&)>& change, int6
     fmt::print("{}: {} stalls; back after p50 {}, max {} ms; the agent was heard after {}\n", stage,
                all.size(), all[all.size() / 2], all.back(), spoken[stage]);
     EXPECT_GT(all.size(), kStalls / 12) << stage;
+    if (stage == "model") {
+      EXPECT_EQ(spoken[stage], static_cast<int>(all.size()));
+    }
   }
   fmt::print("the next question was answered within {} ms\n", answer_us / kMs);
 }
 
 TEST(WatchdogTest, AsShippedNobodyWaitsTwoSeconds) {
   ExpectThePromise([](session::Options&) {}, 1'300);
+}
+
+TEST(WatchdogTest, AsShippedNobodyWaitsTwoSecondsForAModelThatHears) {
+  ExpectThePromise([](session::Options&) {}, 1'300, /*realtime=*/true);
 }
 
 TEST(WatchdogTest, ASecondAtMostForWhateverStandsStill) {

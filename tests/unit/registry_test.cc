@@ -600,11 +600,16 @@ TEST(DefinitionTest, RealtimeStandsAlone) {
   PARLEY_ASSERT_OK_AND_ASSIGN(AgentDefinition again, FromJson(ToJson(d)));
   EXPECT_EQ(ToJson(again), ToJson(d));
   EXPECT_EQ(again.turn_detection.mode, TurnMode::kRealtime);
-  for (const char* rest : {"llm: [{engine: openai, model: m}]\n", "stt: [{engine: pocketsphinx}]\n",
-                           "tts: [{engine: flite}]\n", "turn_detection: {mode: semantic}\n",
-                           "turn_detection: {mode: stt}\n", "interruption: {min_words: 1}\n",
-                           "agents: {b: {context: summary}}\nhandoffs: [b]\n",
-                           "agents: {b: {tts: [{engine: flite}]}}\nhandoffs: [b]\n"}) {
+  // But for the voice that asks who waits for a moment.
+  PARLEY_ASSERT_OK_AND_ASSIGN(d, ParseDefinition(head + "tts: [{engine: espeak}]\n", "a"));
+  PARLEY_ASSERT_OK_AND_ASSIGN(again, FromJson(ToJson(d)));
+  ASSERT_EQ(again.tts.size(), 1u);
+  EXPECT_EQ(again.tts[0].engine, "espeak");
+  for (const char* rest :
+       {"llm: [{engine: openai, model: m}]\n", "stt: [{engine: pocketsphinx}]\n",
+        "turn_detection: {mode: semantic}\n", "turn_detection: {mode: stt}\n",
+        "interruption: {min_words: 1}\n", "agents: {b: {context: summary}}\nhandoffs: [b]\n",
+        "agents: {b: {tts: [{engine: flite}]}}\nhandoffs: [b]\n"}) {
     EXPECT_THAT(ParseDefinition(head + rest, "a"), HasReason("DEFINITION_INVALID")) << rest;
   }
 }

@@ -115,8 +115,9 @@ absl::StatusOr<SessionConfig> ConfigOf(const JobInfo& job) {
   } else {
     PARLEY_ASSIGN_OR_RETURN(config.stt, SttOf(definition));
     PARLEY_ASSIGN_OR_RETURN(config.llm, LlmOf(definition.llm, json));
-    config.tts = TtsOf(definition.tts);
   }
+  config.tts = TtsOf(definition.tts);
+  if (config.tts.empty()) config.tts.push_back({.engine = "flite", .voice = "slt"});
   config.tools = ToolsOf(definition, job.server_tools, definition.id);
   for (const auto& [id, part] : definition.agents) {
     AgentConfig agent{.name = id,

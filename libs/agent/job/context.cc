@@ -175,6 +175,7 @@ absl::StatusOr<AgentSession*> Context::StartSession(SessionConfig config) {
     hooks[one.name] = HooksOf(one.agent);
   }
   config.options.realtime = config.realtime.has_value() || config.options.realtime;
+  if (config.realtime && config.tts.empty()) config.options.hold.clear();
   if (!hooks.empty() && config.options.review_timeout <= absl::ZeroDuration()) {
     config.options.review_timeout = kReviewTimeout;
   }

@@ -221,9 +221,10 @@ std::unique_ptr<audio::Vad> Conversation::NewVad() {
 Conversation::~Conversation() { *self_ = nullptr; }
 
 Conversation::Voice Conversation::VoiceOf(const SessionConfig& config, const AgentConfig& agent) {
-  // A recording of the sound wants samples.
-  return {ChatRequestOf(config, agent),
-          SynthesizeConfigOf(agent.tts, Playout::kRateHz, !config.record_sound), agent.tools};
+  // A recording of the sound wants samples, and what is put together of pieces.
+  const bool ready_opus = !config.record_sound && !config.realtime;
+  return {ChatRequestOf(config, agent), SynthesizeConfigOf(agent.tts, Playout::kRateHz, ready_opus),
+          agent.tools};
 }
 
 std::map<std::string, Conversation::Voice> Conversation::VoicesOf(const SessionConfig& config) {
@@ -535,6 +536,7 @@ void Conversation::OnTts(const jobv1::TtsEvent& event, int64_t now_us) {
   if (event.has_closed()) return Handle(event_::TtsClosed{stream}, now_us);
   if (stream != tts_stream_) return;  // what was cancelled still trickles in
   const speechv1::SynthesizeResponse& response = event.response();
+  if (config_.realtime) return OnAside(stream, response, now_us);
   if (response.has_audio()) return OnTtsAudio(stream, response.audio(), now_us);
   if (response.has_done() && !response.done().cancelled()) {
     Handle(event_::TtsSegmentDone{stream, response.done().segment()}, now_us);
@@ -555,10 +557,7 @@ void Conversation::OnTtsAudio(uint32_t stream, const speechv1::SynthesizedAudio&
                      audio.packets_size() * static_cast<int64_t>(Playout::kFrameSamples);
   event_::TtsAudio heard{
       stream, audio.segment(), audio::SamplesToMicros(count, Playout::kRateHz), {}};
-  for (const speechv1::WordTiming& word : audio.words()) {
-    heard.words.push_back(
-        {word.word(), int64_t{word.start_ms()} * 1000, int64_t{word.end_ms()} * 1000});
-  }
+  AddWords(audio.words(), heard.words);
   playout_->Append(samples_);
   Handle(std::move(heard), now_us);
 }
@@ -692,6 +691,8 @@ void Conversation::Do(const command::CancelTool& cancel) {
 
 void Conversation::Do(const command::TtsOpen& open) {
   tts_stream_ = open.stream;
+  aside_ = {};
+  aside_samples_.clear();
   playout_->Begin();
   jobv1::FromJob message;
   message.mutable_tts()->set_stream(open.stream);

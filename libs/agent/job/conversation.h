@@ -102,6 +102,8 @@ class Conversation {
   void OnRealtime(const parley::job::v1::RealtimeEvent& event, int64_t now_us);
   void OnRealtime(const parley::llm::v1::RealtimeResponse& response, int64_t now_us);
   void OnRealtimeAudio(const parley::llm::v1::RealtimeAudio& audio, int64_t now_us);
+  void OnAside(uint32_t stream, const parley::speech::v1::SynthesizeResponse& response,
+               int64_t now_us);
   void OpenRealtime(const session::command::SttOpen& open);
   void SendRealtime(uint32_t stream, parley::llm::v1::RealtimeRequest request);
   bool ServerTurns() const;
@@ -206,7 +208,9 @@ class Conversation {
   std::string linked_;
   uint32_t stt_stream_ = 0;
   uint32_t tts_stream_ = 0;
-  uint32_t response_ = 0;  // of a model that hears and speaks: whose audio is played
+  uint32_t response_ = 0;               // of a model that hears and speaks: whose audio is played
+  session::event::TtsAudio aside_;      // … what the voice says meanwhile, as far as it is there
+  std::vector<int16_t> aside_samples_;  // bounded
   // Who is transcribed beside who is talked to.
   std::map<std::string, std::shared_ptr<Scribe>> scribes_;  // by identity
   uint32_t scribe_streams_ = 0;

@@ -10,6 +10,9 @@ namespace command = session::command;
 namespace event_ = session::event;
 namespace jobv1 = parley::job::v1;
 namespace llmv1 = parley::llm::v1;
+namespace speechv1 = parley::speech::v1;
+
+constexpr size_t kMostAside = size_t{30} * Playout::kRateHz;
 
 }  // namespace
 
@@ -126,6 +129,27 @@ void Conversation::OnRealtimeAudio(const llmv1::RealtimeAudio& audio, int64_t no
   playout_->Append(samples_);
   const auto count = static_cast<int64_t>(samples_.size());
   Handle(event_::LlmAudio{response_, audio::SamplesToMicros(count, Playout::kRateHz)}, now_us);
+}
+
+// The model may begin at any time, and is not to be mixed with it: so it is played as one piece.
+void Conversation::OnAside(uint32_t stream, const speechv1::SynthesizeResponse& response,
+                           int64_t now_us) {
+  if (response.has_audio()) {
+    const speechv1::SynthesizedAudio& audio = response.audio();
+    audio::AppendSamples(audio.data(), aside_samples_);
+    AddWords(audio.words(), aside_.words);
+    if (aside_samples_.size() <= kMostAside) return;
+    return Handle(event_::TtsFailed{stream, "it is longer than anybody can bear"}, now_us);
+  }
+  if (!response.has_done() || response.done().cancelled()) return;
+  if (aside_samples_.empty()) return Handle(event_::TtsFailed{stream, "no audio"}, now_us);
+  const auto count = static_cast<int64_t>(aside_samples_.size());
+  aside_.stream = stream;
+  aside_.segment = response.done().segment();
+  aside_.duration_us = audio::SamplesToMicros(count, Playout::kRateHz);
+  playout_->Append(aside_samples_);
+  Handle(aside_, now_us);
+  Handle(event_::TtsSegmentDone{stream, aside_.segment}, now_us);
 }
 
 }  // namespace parley::agent

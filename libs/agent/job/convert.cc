@@ -195,6 +195,13 @@ void AddItems(const std::vector<session::ChatItem>& items, llmv1::ChatRequest& r
   }
 }
 
+void AddWords(const google::protobuf::RepeatedPtrField<speechv1::WordTiming>& words,
+              std::vector<session::WordTime>& out) {
+  for (const speechv1::WordTiming& word : words) {
+    out.push_back({word.word(), int64_t{word.start_ms()} * 1000, int64_t{word.end_ms()} * 1000});
+  }
+}
+
 jobv1::TurnReport ReportOf(const session::TurnReport& report) {
   jobv1::TurnReport out;
   out.set_turn_id(report.turn_id);
@@ -273,11 +280,13 @@ bool LeftForGood(roomv1::DisconnectReason reason) {
 namespace {
 
 absl::Status CheckRealtime(const SessionConfig& config) {
-  const bool alone =
-      config.stt.empty() && config.llm.empty() && config.tts.empty() &&
-      std::all_of(config.agents.begin(), config.agents.end(),
-                  [](const AgentConfig& one) { return one.llm.empty() && one.tts.empty(); });
-  if (!alone) return InvalidArgument("realtime: stands in place of stt, llm and tts");
+  const bool alone = config.stt.empty() && config.llm.empty() &&
+                     std::all_of(config.agents.begin(), config.agents.end(), [](const auto& one) {
+                       return one.llm.empty() && one.tts.empty();
+                     });
+  if (!alone) {
+    return InvalidArgument("realtime: stands in place of stt and llm, and of agents' llm and tts");
+  }
   if (config.realtime->engine.empty()) return InvalidArgument("realtime: name an engine");
   const session::TurnDetection turns = config.options.turn_detection;
   if (turns == session::TurnDetection::kStt || turns == session::TurnDetection::kSemantic ||

@@ -26,6 +26,9 @@ parley::llm::v1::ChatRequest ChatRequestOf(const SessionConfig& config, const Ag
 // Of a model that hears and speaks, without its tools; `rate_hz` is that of its audio.
 parley::llm::v1::RealtimeConfig RealtimeConfigOf(const SessionConfig& config, int rate_hz);
 void AddItems(const std::vector<session::ChatItem>& items, parley::llm::v1::ChatRequest& request);
+// Times within the sentence that they belong to.
+void AddWords(const google::protobuf::RepeatedPtrField<parley::speech::v1::WordTiming>& words,
+              std::vector<session::WordTime>& out);
 parley::job::v1::TurnReport ReportOf(const session::TurnReport& report);
 parley::dispatch::v1::JobReason ReasonOf(session::EndReason reason);
 // Why the room is over for the agent. `error` is set where that is a failure.

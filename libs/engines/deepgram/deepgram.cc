@@ -28,6 +28,7 @@ constexpr int64_t kRoundingMs = 20;
 // and no partial speaks of it, nothing is missed after this.
 constexpr int64_t kNothingLeftUs = 250'000;
 constexpr int kQuietSample = 200;  // -44 dBov: below any voice
+constexpr char kIdHeader[] = "dg-request-id";
 
 int64_t NowUs() { return Clock::Real().MonotonicMicros(); }
 
@@ -73,6 +74,11 @@ class DeepgramStt::Line : public http::DialListener {
       changed_.WaitFor(&mutex_, absl::Microseconds(left_us));
     }
     return closed_ ? why_ : absl::OkStatus();
+  }
+  // With the id that the provider gave the stream, by which it knows it.
+  absl::Status Named(const absl::Status& status) {
+    MutexLock lock(&mutex_);
+    return WithId(status);
   }
   absl::Status Audio(std::span<const int16_t> samples) {
     MutexLock lock(&mutex_);
@@ -127,6 +133,10 @@ class DeepgramStt::Line : public http::DialListener {
     bool wanted = true;
   };
 
+  void OnHeader(std::string_view /*name*/, std::string_view value) override {
+    MutexLock lock(&mutex_);
+    request_id_ = speech::IdOnly(value);
+  }
   void OnOpen() override {
     MutexLock lock(&mutex_);
     open_ = true;
@@ -137,6 +147,7 @@ class DeepgramStt::Line : public http::DialListener {
     auto parsed = deepgram::ParseMessage(message.data);
     MutexLock lock(&mutex_);
     if (!parsed.ok()) return Fail(parsed.status());
+    if (!parsed->request_id.empty()) request_id_ = parsed->request_id;
     switch (parsed->kind) {
       case deepgram::Message::Kind::kResults:
         return OnResults(parsed->results);
@@ -234,7 +245,13 @@ class DeepgramStt::Line : public http::DialListener {
     if (sink_) sink_(std::move(event));
   }
   void Fail(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (const speech::SttSink sink = std::exchange(sink_, nullptr)) sink(speech::SttFailed{status});
+    if (const speech::SttSink sink = std::exchange(sink_, nullptr)) {
+      sink(speech::SttFailed{WithId(status)});
+    }
+  }
+  absl::Status WithId(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (request_id_.empty() || status.ok()) return status;
+    return Annotate(status, fmt::format("request there {}", request_id_));
   }
   int64_t SentMs() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return static_cast<int64_t>(sent_) * 1000 / kRateHz;
@@ -250,6 +267,7 @@ class DeepgramStt::Line : public http::DialListener {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
   std::string close_frame_ ABSL_GUARDED_BY(mutex_);
+  std::string request_id_ ABSL_GUARDED_BY(mutex_);
   uint64_t sent_ ABSL_GUARDED_BY(mutex_) = 0;  // samples
   int64_t sent_us_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t loud_until_ms_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -333,14 +351,15 @@ absl::StatusOr<std::unique_ptr<speech::SttStream>> DeepgramStt::Open(
   dial.timeout = options_.connect_timeout;
   dial.ping = kPing;
   dial.silence = kSilence;
+  dial.wanted = {kIdHeader};
   const auto line =
       std::make_shared<Line>(std::move(sink), config.interim_results, config.language);
   auto stream = std::make_unique<Stream>(line);  // leaves the line, whatever happens
   line->SetSocket(client_->Open(std::move(dial), line));
   const absl::Status open = line->WaitOpen(options_.connect_timeout);
   if (ReasonOf(open).reason == "PROVIDER_KEY_REFUSED" && options_.keys.HasOwn(project))
-    return speech::OwnKeyRefused("deepgram", project);
-  PARLEY_RETURN_IF_ERROR(open);
+    return line->Named(speech::OwnKeyRefused("deepgram", project));
+  PARLEY_RETURN_IF_ERROR(line->Named(open));
   Watch(line);
   return stream;
 }

@@ -38,6 +38,7 @@ class DeepgramStt : public speech::SttEngine {
   const speech::SttEngineInfo& info() const override { return info_; }
   // ResourceExhausted (reason PROVIDER_BUSY): the provider answered 429. Unavailable with reason
   // PROVIDER_KEY_REFUSED: it does not take the operator's key; PermissionDenied: a project's own.
+  // Errors, the stream's too, begin with the id that the provider has given the stream.
   absl::StatusOr<std::unique_ptr<speech::SttStream>> Open(const speech::SttConfig& config,
                                                           speech::SttSink sink) override;
 

@@ -88,6 +88,10 @@ absl::StatusOr<Message> ParseMessage(std::string_view text) {
   if (!json.is_object()) return Unavailable("the provider's message is not a JSON object");
   Message message;
   const std::string type = Text(json, "type");
+  // Beside results in their `metadata`, in a message of metadata by itself.
+  const auto metadata = json.find("metadata");
+  const bool inside = metadata != json.end() && metadata->is_object();
+  message.request_id = speech::IdOnly(Text(inside ? *metadata : json, "request_id"));
   if (type == "Results") {
     message.kind = Message::Kind::kResults;
     ReadResults(json, message.results);

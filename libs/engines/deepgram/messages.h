@@ -23,8 +23,9 @@ struct Message {
   enum class Kind { kResults, kSpeechStarted, kUtteranceEnd, kError, kOther };
   Kind kind = Kind::kOther;
   Results results;
-  int64_t at_ms = 0;  // kSpeechStarted; kUtteranceEnd: where the last word ends
-  std::string error;  // kError: names alone (speech/provider_words.h)
+  int64_t at_ms = 0;       // kSpeechStarted; kUtteranceEnd: where the last word ends
+  std::string error;       // kError: names alone (speech/provider_words.h)
+  std::string request_id;  // of the stream; empty: not said
 };
 //   Unavailable  not JSON, or nested deeper than any answer has reason to be
 absl::StatusOr<Message> ParseMessage(std::string_view text);

@@ -1,7 +1,5 @@
 #include "engines/openai/provider.h"
 
-#include <algorithm>
-#include <cctype>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -10,29 +8,19 @@
 #include "base/strings.h"
 #include "base/trace_context.h"
 #include "engines/openai/chat_codec.h"
+#include "speech/provider_words.h"
 
 namespace parley::engines::openai {
 namespace {
 
 constexpr int kMaxDepth = 64;
 
-// Unique, and to be found by the trace.
+}  // namespace
+
 std::string NewRequestId() {
   const std::string trace = CurrentTrace().TraceId();
   return (trace.empty() ? RandomHex(16) : trace) + "-" + RandomHex(4);
 }
-
-// What may stand in a log of it: an id, "" otherwise.
-std::string_view IdOnly(std::string_view id) {
-  constexpr size_t kMaxBytes = 64;
-  const bool plain =
-      id.size() <= kMaxBytes && std::all_of(id.begin(), id.end(), [](char c) {
-        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_';
-      });
-  return plain ? id : std::string_view();
-}
-
-}  // namespace
 
 Request::Request(const std::string& base_url, const speech::ProviderKeys& keys, std::string project,
                  std::string_view path)
@@ -41,7 +29,7 @@ Request::Request(const std::string& base_url, const speech::ProviderKeys& keys, 
   call.url = base_url + std::string(path);
   if (const std::string& key = keys.Of(project_); !key.empty())
     call.headers.emplace_back("authorization", "Bearer " + key);
-  call.headers.emplace_back("x-client-request-id", id_);
+  call.headers.emplace_back(kOurIdHeader, id_);
   call.reach = http::Reach::kAny;
 }
 
@@ -60,12 +48,15 @@ absl::Status Request::Refused(const http::Reply& reply) const {
   const absl::Status status = key && own_key_
                                   ? speech::OwnKeyRefused("openai", project_)
                                   : ChatError(reply.status, reply.body, header("retry-after"));
-  const std::string_view theirs = IdOnly(header("x-request-id"));
-  return Failed(theirs.empty() ? status : Annotate(status, fmt::format("there {}", theirs)));
+  return WithIds(status, id_, header(kTheirIdHeader));
 }
 
-absl::Status Request::Failed(const absl::Status& status) const {
-  return Annotate(status, fmt::format("request {}", id_));
+absl::Status Request::Failed(const absl::Status& status) const { return WithIds(status, id_, ""); }
+
+absl::Status WithIds(const absl::Status& status, std::string_view ours, std::string_view theirs) {
+  theirs = speech::IdOnly(theirs);
+  return Annotate(theirs.empty() ? status : Annotate(status, fmt::format("there {}", theirs)),
+                  fmt::format("request {}", ours));
 }
 
 absl::StatusOr<std::string> TranscriptOf(std::string_view body) {

@@ -1,5 +1,5 @@
 #pragma once
-// What the three engines for OpenAI-compatible servers share.
+// What the engines for OpenAI-compatible servers share.
 #include <absl/status/statusor.h>
 
 #include <string>
@@ -9,6 +9,13 @@
 #include "speech/provider_keys.h"
 
 namespace parley::engines::openai {
+
+inline constexpr char kOurIdHeader[] = "x-client-request-id";
+inline constexpr char kTheirIdHeader[] = "x-request-id";
+// Unique, and to be found by the trace, where there is one.
+std::string NewRequestId();
+// An error with the ids of its request: ours, and the provider's where it said one.
+absl::Status WithIds(const absl::Status& status, std::string_view ours, std::string_view theirs);
 
 // A POST to the operator's own address, wherever it is, with the key of a project. Its id
 // (`x-client-request-id`, as OpenAI has it: the trace's id where there is a trace) stands in every

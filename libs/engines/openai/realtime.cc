@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "engines/openai/provider.h"
 #include "engines/openai/realtime_codec.h"
 #include "http/client.h"
 
@@ -14,9 +15,12 @@ namespace {
 // What the socket's thread and the stream's caller share.
 class Session : public http::DialListener {
  public:
-  // `refused`: what it means when the key is not taken.
-  Session(RealtimeCodec codec, speech::RealtimeSink sink, absl::Status refused)
-      : refused_(std::move(refused)), codec_(std::move(codec)), sink_(std::move(sink)) {}
+  // `id`: of the request. `refused`: what it means when the key is not taken.
+  Session(RealtimeCodec codec, speech::RealtimeSink sink, std::string id, absl::Status refused)
+      : id_(std::move(id)),
+        refused_(std::move(refused)),
+        codec_(std::move(codec)),
+        sink_(std::move(sink)) {}
 
   void Connect(http::WebSocketClient& client, http::Dial dial,
                const std::shared_ptr<Session>& self) {
@@ -43,6 +47,10 @@ class Session : public http::DialListener {
     }
   }
 
+  void OnHeader(std::string_view /*name*/, std::string_view value) override {
+    MutexLock lock(&mutex_);
+    their_id_ = value;
+  }
   void OnOpen() override {}
   void OnMessage(http::WebSocketMessage message) override {
     MutexLock lock(&mutex_);
@@ -74,11 +82,15 @@ class Session : public http::DialListener {
     }
   }
   void Fail(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (const auto sink = std::exchange(sink_, nullptr)) sink(speech::RealtimeFailed{status});
+    if (const auto sink = std::exchange(sink_, nullptr)) {
+      sink(speech::RealtimeFailed{openai::WithIds(status, id_, their_id_)});
+    }
   }
 
+  const std::string id_;
   const absl::Status refused_;
   Mutex mutex_;
+  std::string their_id_ ABSL_GUARDED_BY(mutex_);
   RealtimeCodec codec_ ABSL_GUARDED_BY(mutex_);
   speech::RealtimeSink sink_ ABSL_GUARDED_BY(mutex_);  // null: over
   std::shared_ptr<http::WebSocket> socket_ ABSL_GUARDED_BY(mutex_);
@@ -139,7 +151,10 @@ absl::StatusOr<std::unique_ptr<speech::RealtimeStream>> OpenAiRealtimeEngine::Op
   const std::string& project = config.caller.project;
   if (const std::string& key = options_.keys.Of(project); !key.empty())
     dial.headers.emplace_back("Authorization", "Bearer " + key);
-  auto session = std::make_shared<Session>(std::move(codec), std::move(sink),
+  const std::string id = openai::NewRequestId();
+  dial.headers.emplace_back(openai::kOurIdHeader, id);
+  dial.wanted = {openai::kTheirIdHeader};
+  auto session = std::make_shared<Session>(std::move(codec), std::move(sink), id,
                                            options_.keys.HasOwn(project)
                                                ? speech::OwnKeyRefused("openai-realtime", project)
                                                : absl::OkStatus());
