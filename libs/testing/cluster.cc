@@ -109,7 +109,7 @@ Cluster::~Cluster() {
 }
 
 std::vector<std::string> Cluster::CommonArguments() const {
-  return {"--dev", "--log-level", "info"};
+  return {"--dev", "--log-level", "info", "--address", options_.address};
 }
 
 absl::Status Cluster::StartService(const std::string& name) {
@@ -187,19 +187,19 @@ absl::Status Cluster::Restart(std::string_view service) {
 std::string Cluster::Address(std::string_view service) const {
   const auto it = services_.find(service);
   PARLEY_CHECK(it != services_.end());
-  return fmt::format("127.0.0.1:{}", it->second.port);
+  return fmt::format("{}:{}", options_.address, it->second.port);
 }
 
 std::string Cluster::GrpcAddress(std::string_view service) const {
   const auto it = services_.find(service);
   PARLEY_CHECK(it != services_.end());
-  return fmt::format("127.0.0.1:{}", it->second.grpc_port);
+  return fmt::format("{}:{}", options_.address, it->second.grpc_port);
 }
 
 std::string Cluster::AdminAddress(std::string_view service) const {
   const auto it = services_.find(service);
   PARLEY_CHECK(it != services_.end());
-  return fmt::format("127.0.0.1:{}", it->second.admin_port);
+  return fmt::format("{}:{}", options_.address, it->second.admin_port);
 }
 
 Process& Cluster::Service(std::string_view name) { return *services_.find(name)->second.process; }
