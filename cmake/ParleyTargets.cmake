@@ -103,13 +103,19 @@ if(PARLEY_BUILD_TESTS)
   add_custom_target(media_tests)
 endif()
 
-# parley_test(NAME SOURCES … DEPS … LABELS unit fast [TIMEOUT s] [RPC] [SHARDS n]): one GoogleTest program = one ctest
-# test, or n of them, NAME_1 to NAME_n, that share its cases.
+# parley_live(TEST …): tests that hold calls in real time. Mostly they wait, so others run beside them, but one of them is
+# enough for a machine. They begin first: one at a time they take longest.
+function(parley_live)
+  set_tests_properties(${ARGN} PROPERTIES RESOURCE_LOCK live COST 1000)
+endfunction()
+
+# parley_test(NAME SOURCES … DEPS … LABELS unit fast [TIMEOUT s] [RPC] [SHARDS n] [LIVE | SERIAL]): one GoogleTest program =
+# one ctest test, or n of them, NAME_1 to NAME_n, that share its cases. SERIAL: nothing runs beside it.
 # Labels: tier (fast, or one of chaos, clients, browser, soak, images, tsan) and kind (unit, component, e2e; media).
 function(parley_test name)
-  cmake_parse_arguments(T "RPC;SERIAL" "TIMEOUT;SHARDS" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(T "RPC;SERIAL;LIVE" "TIMEOUT;SHARDS" "SOURCES;DEPS;LABELS" ${ARGN})
   if(NOT T_TIMEOUT)
-    set(T_TIMEOUT 60)
+    set(T_TIMEOUT 120)
   endif()
   add_executable(${name} ${T_SOURCES})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/libs" "${CMAKE_SOURCE_DIR}/services")
@@ -133,7 +139,9 @@ function(parley_test name)
     add_test(NAME ${test} COMMAND ${name})
     set_tests_properties(${test} PROPERTIES
       LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT} ENVIRONMENT "${environment}")
-    if(T_SERIAL)
+    if(T_LIVE)
+      parley_live(${test})
+    elseif(T_SERIAL)
       set_tests_properties(${test} PROPERTIES RUN_SERIAL TRUE)
     endif()
   endforeach()

@@ -7,6 +7,13 @@
 #include "base/status.h"
 
 namespace parley::caller {
+namespace {
+
+// From then on the packets of silence are alike: the last is sent again, as encoding is most of what
+// a caller who listens costs.
+constexpr int kSettledFrames = 25;
+
+}  // namespace
 
 absl::StatusOr<Microphone> Microphone::Create(int opus_complexity, bool silence) {
   PARLEY_ASSIGN_OR_RETURN(audio::OpusEncoder encoder,
@@ -35,11 +42,15 @@ std::optional<Microphone::Frame> Microphone::Next() {
   read_ += count;
   const bool last = was_playing && !playing();
   if (last) Clear();
-  const auto bytes = encoder_.Encode(frame_, packet_);
-  if (!bytes.ok()) return std::nullopt;
+  silent_frames_ = was_playing ? 0 : std::min(silent_frames_, kSettledFrames) + 1;
+  if (silent_frames_ <= kSettledFrames) {
+    const auto bytes = encoder_.Encode(frame_, packet_);
+    if (!bytes.ok()) return std::nullopt;
+    packet_bytes_ = *bytes;
+  }
   return Frame{timestamp, audio::Level(frame_),
-               std::string_view(reinterpret_cast<const char*>(packet_.data()), *bytes), frame_,
-               last};
+               std::string_view(reinterpret_cast<const char*>(packet_.data()), packet_bytes_),
+               frame_, last};
 }
 
 }  // namespace parley::caller

@@ -43,6 +43,8 @@ class Microphone {
   size_t read_ = 0;
   std::vector<int16_t> frame_;
   std::vector<uint8_t> packet_;
+  size_t packet_bytes_ = 0;
+  int silent_frames_ = 0;
 };
 
 }  // namespace parley::caller

@@ -159,7 +159,7 @@ void FdWatcher::Start(bool readable, bool writable, std::function<void(bool, boo
     const auto call =
         static_cast<Impl*>(handle->data)->callback;  // it may replace or destroy this watcher
     const bool broken = status < 0 || (got & UV_DISCONNECT) != 0;
-    call(broken || (got & UV_READABLE) != 0, status < 0 || (got & UV_WRITABLE) != 0);
+    call(broken || (got & UV_READABLE) != 0, broken || (got & UV_WRITABLE) != 0);
   });
 }
 

@@ -15,6 +15,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr absl::Duration kLong = absl::Seconds(30);  // only a call that fails waits so long
+
 std::string AdminToken() {
   auth::Claims claims;
   claims.identity = "test";
@@ -66,7 +68,7 @@ absl::StatusOr<std::unique_ptr<caller::Caller>> Api::Call(const std::string& age
   options.token = session["participantToken"].get<std::string>();
   options.media_url = session["mediaUrl"].get<std::string>();
   PARLEY_ASSIGN_OR_RETURN(auto caller, caller::Caller::Connect(options));
-  PARLEY_RETURN_IF_ERROR(caller->WaitForAgent(absl::Seconds(10)).status());
+  PARLEY_RETURN_IF_ERROR(caller->WaitForAgent(kLong).status());
   return caller;
 }
 
@@ -100,10 +102,10 @@ absl::StatusOr<std::unique_ptr<FrontDeskCall>> FrontDeskCall::Place(
   options.token = session["participantToken"].get<std::string>();
   options.media_url = session["mediaUrl"].get<std::string>();
   PARLEY_ASSIGN_OR_RETURN(call->caller_, caller::Caller::Connect(options));
-  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgent(absl::Seconds(10)).status());
-  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgentAudio(0, absl::Seconds(10)).status());
+  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgent(kLong).status());
+  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgentAudio(0, kLong).status());
   PARLEY_RETURN_IF_ERROR(
-      call->caller_->WaitForAgentSilence(0, absl::Milliseconds(500), absl::Seconds(15)).status());
+      call->caller_->WaitForAgentSilence(0, absl::Milliseconds(500), kLong).status());
   return call;
 }
 
@@ -164,16 +166,15 @@ absl::StatusOr<std::unique_ptr<MemoryCall>> MemoryCall::Place(Api& api, const st
   options.record = false;
   options.opus_complexity = 0;
   PARLEY_ASSIGN_OR_RETURN(call->caller_, caller::Caller::Connect(options));
-  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgent(absl::Seconds(20)).status());
+  PARLEY_RETURN_IF_ERROR(call->caller_->WaitForAgent(kLong).status());
   return call;
 }
 
 absl::Status MemoryCall::Say(const std::string& text, const std::string& expected) {
-  constexpr absl::Duration kTimeout = absl::Seconds(15);
   const int64_t at_us = caller_->NowMicros();
   PARLEY_RETURN_IF_ERROR(caller_->SendText(text));
   PARLEY_ASSIGN_OR_RETURN(const caller::Transcript answer,
-                          caller_->WaitForTranscript(/*of_agent=*/true, at_us, kTimeout));
+                          caller_->WaitForTranscript(/*of_agent=*/true, at_us, kLong));
   if (answer.text.find(expected) != std::string::npos) return absl::OkStatus();
   return Internal("to \"{}\" the agent said \"{}\"", text, answer.text);
 }

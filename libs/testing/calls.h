@@ -56,7 +56,7 @@ class FrontDeskCall {
 
   // Asks for the price of a room type by voice; OK when the agent's spoken answer names `price`.
   absl::Status Ask(const std::string& room_type, const std::string& price,
-                   absl::Duration timeout = absl::Seconds(15));
+                   absl::Duration timeout = absl::Seconds(30));
   // Blocks until an agent is in the room that was not there at `after_us`; when it came.
   absl::StatusOr<int64_t> WaitForNewAgent(int64_t after_us, absl::Duration timeout);
 

@@ -105,7 +105,7 @@ class ScriptedWorker {
 
   // The next message of a kind; others before it are kept. nullopt: none came in time.
   std::optional<lk::ServerMessage> Await(lk::ServerMessage::MessageCase kind,
-                                         absl::Duration limit = absl::Seconds(5)) {
+                                         absl::Duration limit = absl::Seconds(30)) {
     const absl::Time until = absl::Now() + limit;
     do {
       for (auto it = inbox_.begin(); it != inbox_.end(); ++it) {
@@ -118,7 +118,7 @@ class ScriptedWorker {
     return std::nullopt;
   }
   // The code of the server's close frame; 0: it closed without, -1: it did not close in time.
-  int AwaitClose(absl::Duration limit = absl::Seconds(5)) {
+  int AwaitClose(absl::Duration limit = absl::Seconds(30)) {
     const absl::Time until = absl::Now() + limit;
     while (close_code_ < 0 && NextFrame(until)) {
     }
@@ -156,7 +156,7 @@ class ScriptedWorker {
     Send(message);
   }
   // Takes the next job that is offered and says that it runs; its id here, "" when none came.
-  std::string TakeJob(absl::Duration limit = absl::Seconds(5)) {
+  std::string TakeJob(absl::Duration limit = absl::Seconds(30)) {
     const auto asked = Await(lk::ServerMessage::kAvailability, limit);
     if (!asked) return "";
     Answer(asked->availability().job().id(), true);

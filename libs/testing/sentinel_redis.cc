@@ -1,9 +1,6 @@
 #include "testing/sentinel_redis.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -13,25 +10,12 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "testing/free_port.h"
 
 namespace parley::testing {
 namespace {
 
 constexpr absl::Duration kStart = absl::Seconds(20);
-
-// Free when asked; redis-server cannot tell which port it took if it chose one itself.
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in any{};
-  any.sin_family = AF_INET;
-  any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof any;
-  if (bind(fd, reinterpret_cast<sockaddr*>(&any), size) == 0) {
-    getsockname(fd, reinterpret_cast<sockaddr*>(&any), &size);
-  }
-  close(fd);
-  return ntohs(any.sin_port);
-}
 
 std::string Local(int port) { return fmt::format("127.0.0.1:{}", port); }
 

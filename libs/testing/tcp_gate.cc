@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -63,9 +64,25 @@ void Reset(Connection& connection) {
   connection.broken = true;
 }
 
-absl::StatusOr<sockaddr_in> ParseTarget(const std::string& target) {
+struct Target {
+  sockaddr_storage address{};
+  socklen_t size = 0;
+};
+
+absl::StatusOr<Target> ParseTarget(const std::string& target) {
+  Target parsed;
+  if (target.starts_with("unix:")) {
+    auto& address = reinterpret_cast<sockaddr_un&>(parsed.address);
+    if (target.size() - 5 >= sizeof address.sun_path) {
+      return InvalidArgument("\"{}\" is too long for a socket's path", target);
+    }
+    address.sun_family = AF_UNIX;
+    target.copy(address.sun_path, target.size() - 5, 5);
+    parsed.size = sizeof address;
+    return parsed;
+  }
   const size_t colon = target.rfind(':');
-  sockaddr_in address{};
+  auto& address = reinterpret_cast<sockaddr_in&>(parsed.address);
   address.sin_family = AF_INET;
   uint16_t port = 0;
   if (colon == std::string::npos ||
@@ -74,13 +91,14 @@ absl::StatusOr<sockaddr_in> ParseTarget(const std::string& target) {
           std::errc())
     return InvalidArgument("\"{}\" is not a numeric address and port", target);
   address.sin_port = htons(port);
-  return address;
+  parsed.size = sizeof address;
+  return parsed;
 }
 
 }  // namespace
 
 struct TcpGate::Impl {
-  sockaddr_in target{};
+  Target target;
   int listener = -1;
   int wake = -1;
   int port = 0;
@@ -109,9 +127,9 @@ struct TcpGate::Impl {
 void TcpGate::Impl::Accept() {
   const int client = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (client < 0) return;
-  const int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const auto* address = reinterpret_cast<const sockaddr*>(&target);
-  if (flow == Flow::kRefused || connect(server, address, sizeof target) != 0) {
+  const int server = socket(target.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const auto* address = reinterpret_cast<const sockaddr*>(&target.address);
+  if (flow == Flow::kRefused || connect(server, address, target.size) != 0) {
     Connection refused{.client = client, .server = server, .up = {}, .down = {}};
     Reset(refused);
     return;

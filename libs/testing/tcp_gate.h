@@ -21,8 +21,9 @@ class TcpGate {
     kRefused,   // new connections are closed at once; open ones go on
   };
 
-  // Listens on a free port of 127.0.0.1 and relays to `target` ("127.0.0.1:port").
-  //   InvalidArgument  the target is no numeric address and port
+  // Listens on a free port of 127.0.0.1 and relays to `target` ("127.0.0.1:port" or "unix:/path"),
+  // which need not be there yet.
+  //   InvalidArgument  the target is no numeric address and port, nor a path that fits
   //   Unavailable      no port could be bound
   static absl::StatusOr<std::unique_ptr<TcpGate>> Start(const std::string& target);
   ~TcpGate();

@@ -17,6 +17,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr absl::Duration kLong = absl::Seconds(30);
+
 #define ASSERT_OK(expression)                                                     \
   do {                                                                            \
     const absl::Status parley_test_status = (expression);                         \
@@ -112,19 +114,26 @@ TEST_F(KillsTest, CallsAreAnsweredAcrossProcesses) {
 }
 
 TEST_F(KillsTest, KilledJobComesBackAsItsSecondAttempt) {
+  std::unique_ptr<FrontDeskCall> other;
+  Api others(*cluster_);
+  std::thread somebody_else([&] {
+    auto placed = FrontDeskCall::Place(others);
+    EXPECT_TRUE(placed.ok()) << placed.status();
+    if (placed.ok()) other = *std::move(placed);
+  });
   auto call = Place();
-  auto other = Place();
+  somebody_else.join();
   ASSERT_TRUE(call != nullptr && other != nullptr);
-  ASSERT_OK(call->Ask("single", "80"));
   const Where where = WhereIs(*call, 1);
   const int64_t killed_us = call->caller().NowMicros();
   ASSERT_EQ(kill(where.pid, SIGKILL), 0);
-  const auto back_us = call->WaitForNewAgent(killed_us, absl::Seconds(3));
+  // Sooner than any lease of 12 s ends.
+  const auto back_us = call->WaitForNewAgent(killed_us, absl::Seconds(10));
   ASSERT_OK(back_us.status());
   RecordProperty("back_after_ms", static_cast<int>((*back_us - killed_us) / 1000));
   std::printf("the agent was back after %.0f ms\n",
               static_cast<double>(*back_us - killed_us) / 1000);
-  const json job = WaitForJobState(*call, "RUNNING", absl::Seconds(5));
+  const json job = WaitForJobState(*call, "RUNNING", kLong);
   EXPECT_EQ(job["attempt"], 2);
   EXPECT_EQ(job["previousReason"], "PROCESS_CRASHED");
   ASSERT_OK(call->Ask("double", "120"));
@@ -137,7 +146,7 @@ TEST_F(KillsTest, KilledJobWithPolicyNeverEndsWithItsReason) {
   auto call = Place("NEVER");
   ASSERT_NE(call, nullptr);
   ASSERT_EQ(kill(WhereIs(*call, 1).pid, SIGKILL), 0);
-  const json job = WaitForJobState(*call, "FAILED", absl::Seconds(5));
+  const json job = WaitForJobState(*call, "FAILED", kLong);
   EXPECT_EQ(job["reason"], "PROCESS_CRASHED");
   EXPECT_EQ(job["attempt"], 1);
 }
@@ -158,7 +167,7 @@ TEST_F(KillsTest, KilledAgentServersCallsMoveToTheOther) {
   ASSERT_OK(back_us.status());
   std::printf("the agent was back after %.0f ms\n",
               static_cast<double>(*back_us - killed_us) / 1000);
-  const json job = WaitForJobState(*call, "RUNNING", absl::Seconds(5));
+  const json job = WaitForJobState(*call, "RUNNING", kLong);
   EXPECT_EQ(job["attempt"], 2);
   EXPECT_EQ(job["previousReason"], "WORKER_LOST");
   EXPECT_NE(WhereIs(*call, 2).server, where.server);
@@ -173,7 +182,7 @@ TEST_F(KillsTest, CallsGoOnWithoutTheBrokerAndNewOnesWorkWhenItIsBack) {
   ASSERT_OK(call->Ask("single", "80"));
   ASSERT_OK(cluster_->Restart("dispatch-broker"));
   ASSERT_OK(call->Ask("suite", "250"));
-  const json job = WaitForJobState(*call, "RUNNING", absl::Seconds(5));
+  const json job = WaitForJobState(*call, "RUNNING", kLong);
   EXPECT_EQ(job["attempt"], 1);
   auto next = Place();
   ASSERT_NE(next, nullptr);

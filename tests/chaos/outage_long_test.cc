@@ -98,11 +98,9 @@ TEST_P(ShortFaultTest, BetweenWorkerAndBrokerCutsNoCall) {
 }
 
 TEST_P(ShortFaultTest, BetweenBrokerAndRedisCutsNoCall) {
-  const int port = 20'000 + getpid() % 10'000;
-  auto gate = TcpGate::Start(fmt::format("127.0.0.1:{}", port));
+  auto gate = TcpGate::Start("unix:" + directory_.path() + "/redis.sock");  // the cluster's
   ASSERT_TRUE(gate.ok()) << gate.status();
   ClusterOptions options;
-  options.redis_arguments = {"--port", std::to_string(port), "--bind", "127.0.0.1"};
   options.extra_arguments["dispatch-broker"] = {"--redis-address", (*gate)->address()};
   ASSERT_NO_FATAL_FAILURE(StartCluster(options));
   AddServer();

@@ -55,7 +55,7 @@ class AgentRegistryTest : public ::parley::testing::RedisTest {
   absl::Status Call(Method method, const Request& request, Response* response) {
     grpc::ClientContext context;
     rpc::SetBearer(context, token_);
-    rpc::SetTimeout(context, absl::Seconds(5));
+    rpc::SetTimeout(context, absl::Seconds(20));
     return rpc::FromGrpcStatus((stub_.get()->*method)(&context, request, response));
   }
   absl::StatusOr<registry::v1::RegisterAgentResponse> Register(std::string definition,

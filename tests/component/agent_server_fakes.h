@@ -35,7 +35,7 @@ class Journal {
     changed_.notify_all();
   }
   // The first that matches, taken out; nothing after `seconds`.
-  std::optional<T> Await(const std::function<bool(const T&)>& match, double seconds = 10) {
+  std::optional<T> Await(const std::function<bool(const T&)>& match, double seconds = 30) {
     std::unique_lock lock(mutex_);
     const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
     for (;;) {
@@ -107,7 +107,7 @@ class FakeBroker final : public dispatchv1::WorkerService::Service {
     Send(response);
   }
   std::optional<dispatchv1::Word> AwaitWord(const std::string& job, dispatchv1::Word::Kind kind,
-                                            double seconds = 10) {
+                                            double seconds = 30) {
     return words.Await(
         [&](const dispatchv1::Word& w) { return w.job_id() == job && w.kind() == kind; }, seconds);
   }

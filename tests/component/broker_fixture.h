@@ -157,7 +157,7 @@ class DispatchBrokerTest : public testing::RedisTest {
                                 const Request& request, const std::string& token) {
     grpc::ClientContext context;
     rpc::SetBearer(context, token);
-    rpc::SetTimeout(context, absl::Seconds(5));
+    rpc::SetTimeout(context, absl::Seconds(20));
     Response response;
     const absl::Status status =
         rpc::FromGrpcStatus((stub_.get()->*method)(&context, request, &response));

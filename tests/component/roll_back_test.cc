@@ -370,7 +370,7 @@ TEST_F(RollBackTest, HoldEndsWithoutABrokerThatDied) {
   Tick();
   const absl::Time start = absl::Now();
   EndHold();
-  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(10)) << "1.5 alone; not a lease of 12";
   PARLEY_EXPECT_OK(store().Create(NewEcho()));
 }
 

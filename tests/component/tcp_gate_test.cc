@@ -74,9 +74,9 @@ class TcpGateTest : public ::testing::Test {
 TEST_F(TcpGateTest, RelaysBothWaysAndCounts) {
   ConnectThrough();
   Send(client_, "up");
-  EXPECT_EQ(Receive(server_, 2000), "up");
+  EXPECT_EQ(Receive(server_, 30'000), "up");
   Send(server_, "down");
-  EXPECT_EQ(Receive(client_, 2000), "down");
+  EXPECT_EQ(Receive(client_, 30'000), "down");
   EXPECT_EQ(gate_->accepted(), 1);
   EXPECT_EQ(gate_->bytes_to_server(), 2);
   EXPECT_EQ(gate_->bytes_to_client(), 4);
@@ -86,15 +86,15 @@ TEST_F(TcpGateTest, AnEndOnOneSideIsAnEndOnTheOther) {
   ConnectThrough();
   Send(client_, "last words");
   shutdown(client_, SHUT_WR);
-  EXPECT_EQ(Receive(server_, 2000), "last words");
-  EXPECT_EQ(Receive(server_, 2000), "EOF");
+  EXPECT_EQ(Receive(server_, 30'000), "last words");
+  EXPECT_EQ(Receive(server_, 30'000), "EOF");
 }
 
 TEST_F(TcpGateTest, CutResetsBothSides) {
   ConnectThrough();
   gate_->Cut();
-  EXPECT_EQ(Receive(client_, 2000), "RESET");
-  EXPECT_EQ(Receive(server_, 2000), "RESET");
+  EXPECT_EQ(Receive(client_, 30'000), "RESET");
+  EXPECT_EQ(Receive(server_, 30'000), "RESET");
 }
 
 TEST_F(TcpGateTest, StalledBytesWaitAndArriveLater) {
@@ -103,7 +103,7 @@ TEST_F(TcpGateTest, StalledBytesWaitAndArriveLater) {
   Send(client_, "patience");
   EXPECT_EQ(Receive(server_, 100), "");
   gate_->SetFlow(TcpGate::Flow::kOpen);
-  EXPECT_EQ(Receive(server_, 2000), "patience");
+  EXPECT_EQ(Receive(server_, 30'000), "patience");
 }
 
 TEST_F(TcpGateTest, OneWayLetsOneDirectionThrough) {
@@ -111,7 +111,7 @@ TEST_F(TcpGateTest, OneWayLetsOneDirectionThrough) {
   gate_->SetFlow(TcpGate::Flow::kToServer);
   Send(server_, "unheard");
   Send(client_, "heard");
-  EXPECT_EQ(Receive(server_, 2000), "heard");
+  EXPECT_EQ(Receive(server_, 30'000), "heard");
   EXPECT_EQ(Receive(client_, 100), "");
 }
 
@@ -121,16 +121,16 @@ TEST_F(TcpGateTest, DelayedBytesKeepTheirOrder) {
   const auto start = std::chrono::steady_clock::now();
   Send(client_, "a");
   Send(client_, "b");
-  std::string got = Receive(server_, 2000);
+  std::string got = Receive(server_, 30'000);
   EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(119));
-  if (got == "a") got += Receive(server_, 2000);
+  if (got == "a") got += Receive(server_, 30'000);
   EXPECT_EQ(got, "ab");
 }
 
 TEST_F(TcpGateTest, RefusedConnectionsEndAtOnce) {
   gate_->SetFlow(TcpGate::Flow::kRefused);
   Connect();
-  EXPECT_EQ(Receive(client_, 2000), "RESET");
+  EXPECT_EQ(Receive(client_, 30'000), "RESET");
   EXPECT_EQ(gate_->accepted(), 0);
 }
 

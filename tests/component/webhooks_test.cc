@@ -143,7 +143,7 @@ class RunningBroker {
     service.service = "room-server";
     grpc::ClientContext context;
     rpc::SetBearer(context, auth::SignService(service, *context_->keys(), absl::Hours(1)));
-    rpc::SetTimeout(context, absl::Seconds(5));
+    rpc::SetTimeout(context, absl::Seconds(20));
     const grpc::Status status = stub_->ReportPresence(&context, request, &response);
     EXPECT_TRUE(status.ok()) << status.error_message();
   }
@@ -160,7 +160,7 @@ class RunningBroker {
  private:
   void Prepare(grpc::ClientContext& context) {
     rpc::SetBearer(context, token_);
-    rpc::SetTimeout(context, absl::Seconds(5));
+    rpc::SetTimeout(context, absl::Seconds(20));
   }
 
   DispatchBrokerConfig config_;
@@ -278,20 +278,26 @@ TEST_F(WebhooksTest, OneOfTwoBrokersTellsAndTheOtherTakesOver) {
   };
   run(second, 10);  // from now on both know the pool
   run(*first, 10);
+  // The receiver has it, but perhaps the broker has not heard so yet: then it is told again.
+  const std::string last = receiver_.told().back()["id"];
   first.reset();  // whichever of them told, the second goes on
   run(second, 10);
-  for (const std::string& id : ids) {
-    EXPECT_THAT(receiver_.About(id),
-                ElementsAre("dispatch_created", "agent_job_ended", "dispatch_ended"));
-  }
   std::map<std::string, int> times;
-  for (const json& body : receiver_.told()) ++times[body["id"].get<std::string>()];
-  for (const auto& [event, count] : times) EXPECT_EQ(count, 1) << event;
+  std::map<std::string, std::vector<std::string>> about;
+  for (const json& body : receiver_.told()) {
+    const std::string event = body["id"];
+    if (++times[event] > 1) continue;
+    about[body["dispatch"]["id"]].push_back(body["event"]);
+  }
+  for (const std::string& id : ids) {
+    EXPECT_THAT(about[id], ElementsAre("dispatch_created", "agent_job_ended", "dispatch_ended"));
+  }
+  for (const auto& [event, count] : times) EXPECT_LE(count, event == last ? 2 : 1) << event;
 }
 
 TEST_F(WebhooksTest, ALeaseIsOnesUntilItLapses) {
-  job::WebhookCursors first(pool(), "B1", absl::Milliseconds(300));
-  job::WebhookCursors second(pool(), "B2", absl::Milliseconds(300));
+  job::WebhookCursors first(pool(), "B1", absl::Seconds(1));
+  job::WebhookCursors second(pool(), "B2", absl::Seconds(1));
   PARLEY_ASSERT_OK_AND_ASSIGN(const auto taken, first.Take("p", "hook", "1-1"));
   EXPECT_EQ(taken, "1-1");
   PARLEY_ASSERT_OK_AND_ASSIGN(const auto refused, second.Take("p", "hook", "9-9"));

@@ -1,6 +1,7 @@
 """The chart k8s/chart, rendered in all its forms: Kubernetes' own schemas take it, kustomize makes the same of it, and it keeps
 our rules (restricted pods, who may speak to whom, grace periods longer than drains). Usage: chart_test.py SOURCE_DIR"""
 import copy
+import functools
 import json
 import logging
 import pathlib
@@ -12,8 +13,10 @@ import unittest
 
 import helm_python
 import kubernetes_validate
+import kubernetes_validate.utils
 import yaml
 
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)  # megabytes for each object
 SOURCE = pathlib.Path(sys.argv[1])
 sys.path.insert(0, str(SOURCE / "k8s"))
 import render  # noqa: E402
@@ -150,7 +153,7 @@ class RenderingTest(unittest.TestCase):
         for folder, form in (("base", "defaults"), ("overlays/dev", "dev"), ("overlays/prod", "prod")):
             done = subprocess.run([KUBECTL, "kustomize", str(render.K8S / folder)], capture_output=True, text=True, timeout=60, check=False)
             self.assertEqual(done.returncode, 0, done.stderr)
-            made = {render.key(o): o for o in yaml.safe_load_all(done.stdout)}
+            made = {render.key(o): o for o in yaml.load_all(done.stdout, Loader=render.LOADER)}
             wanted = {render.key(o): o for o in RENDERED[form]}
             self.assertEqual(set(made), set(wanted), folder)
             for key, thing in wanted.items():

@@ -16,7 +16,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr absl::Duration kLong = absl::Seconds(15);
+constexpr absl::Duration kLong = absl::Seconds(30);
 
 absl::StatusOr<std::string> Answer(caller::Caller& caller, const std::string& words) {
   const int64_t asked_us = caller.NowMicros();
@@ -99,7 +99,7 @@ TEST(ConciergeTest, ARebuiltProgramTakesTheNextCall) {
   EXPECT_THAT(still, HasSubstr("welcome"));
   second->HangUp();
   dev->Signal(SIGTERM);
-  PARLEY_ASSERT_OK_AND_ASSIGN(const int code, dev->Wait(absl::Seconds(20)));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const int code, dev->Wait(kLong));
   EXPECT_EQ(code, 0);
 }
 
@@ -128,7 +128,7 @@ TEST(ConciergeTest, GoesWhereItIsSent) {
   PARLEY_ASSERT_OK_AND_ASSIGN(const std::string answer, Answer(*caller, "when is breakfast"));
   EXPECT_THAT(answer, HasSubstr("seven to ten"));
   caller->HangUp();
-  PARLEY_ASSERT_OK_AND_ASSIGN(const int code, program->Wait(absl::Seconds(20)));
+  PARLEY_ASSERT_OK_AND_ASSIGN(const int code, program->Wait(kLong));
   EXPECT_EQ(code, 0) << program->Log();
 }
 

@@ -83,9 +83,10 @@ class ConsoleTest(unittest.TestCase):
     def test_a_microphone_and_a_loudspeaker(self):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            # Devices that are files: seven seconds of silence while the agent greets, then the guest.
+            # Devices that are files: seven seconds of silence while the agent greets, then the guest, who says it again to whoever
+            # did not hear it whole.
             silence = array.array("h", bytes(2 * 48_000 * 7))
-            (folder / "mic.raw").write_bytes((silence + speech("book a table for dinner") + silence).tobytes())
+            (folder / "mic.raw").write_bytes(((silence + speech("book a table for dinner")) * 3 + silence).tobytes())
             (folder / "alsa.conf").write_text(f"""
                 pcm.nothing {{ type null }}
                 pcm.mic {{ type file slave.pcm "nothing" file "/dev/null" format raw infile "{folder}/mic.raw" }}
@@ -97,7 +98,7 @@ class ConsoleTest(unittest.TestCase):
                 program = subprocess.Popen([CONCIERGE, "console", "--mic", "--microphone", "mic", "--loudspeaker", "desk"],
                                            stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment)
             try:
-                deadline = time.monotonic() + 45
+                deadline = time.monotonic() + 60
                 while "I have booked a table for dinner." not in log.read_text():
                     self.assertLess(time.monotonic(), deadline, log.read_text())
                     self.assertIsNone(program.poll(), log.read_text())

@@ -23,7 +23,7 @@ namespace {
 namespace roomv1 = parley::room::v1;
 using nlohmann::json;
 
-constexpr absl::Duration kLong = absl::Seconds(15);
+constexpr absl::Duration kLong = absl::Seconds(30);
 constexpr char kScript[] = R"({
   "stt": {"delay": "30ms", "utterances": ["good morning"]},
   "llm": {"delay": "20ms", "answers": [{"when": "good morning", "text": "Guten Morgen."}]},

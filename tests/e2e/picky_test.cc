@@ -25,7 +25,7 @@ namespace roomv1 = parley::room::v1;
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr absl::Duration kLong = absl::Seconds(15);
+constexpr absl::Duration kLong = absl::Seconds(30);
 
 class PickyTest : public ::testing::Test {
  protected:

@@ -29,7 +29,7 @@ using nlohmann::json;
 constexpr size_t kNumbers = 500;  // spoken, and as many typed
 constexpr size_t kPerTurn = 250;
 constexpr const char* kTool = "4012888888881881";  // the model gives it to the tool
-constexpr absl::Duration kAnswer = absl::Seconds(15);
+constexpr absl::Duration kAnswer = absl::Seconds(30);
 
 std::vector<std::string> Numbers(unsigned seed) {
   std::mt19937_64 random(seed);

@@ -166,7 +166,7 @@ TEST_F(TlsClusterTest, ServicesAndTheCommandLineSpeakMutualTlsAndNobodyElseGetsI
   const auto stub = dispatch::v1::DispatchService::NewStub(
       rpc::MakeChannel(cluster_->Address("dispatch-broker")));
   grpc::ClientContext context;
-  rpc::SetTimeout(context, absl::Seconds(5));
+  rpc::SetTimeout(context, absl::Seconds(20));
   dispatch::v1::GetDispatchResponse response;
   const grpc::Status refused = stub->GetDispatch(&context, {}, &response);
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE) << refused.error_message();

@@ -3,17 +3,16 @@
 #include "tools/mcp.h"
 
 #include <absl/time/clock.h>
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 
 #include "base/status.h"
+#include "testing/free_port.h"
 #include "testing/process.h"
 
 namespace parley::tools {
@@ -52,20 +51,8 @@ TEST(PublishedMcpTest, AProgramFromPyPi) {
   EXPECT_THAT(std::string(Message(wrong.status())), HasSubstr("timezone"));
 }
 
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
-  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  close(fd);
-  return ntohs(address.sin_port);
-}
-
 TEST(PublishedMcpTest, AServerFromNpmOverHttp) {
-  const int port = FreePort();
+  const int port = testing::FreePort();
   const std::string log = ::testing::TempDir() + fmt::format("everything-{}.log", getpid());
   const auto process = testing::Process::Start(
       {"node", Folder() + "/npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js",

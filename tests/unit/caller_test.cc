@@ -1,8 +1,12 @@
 // What a caller makes of what it is told: placement on the timeline, speech, transcripts.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <span>
 #include <vector>
 
+#include "audio/level.h"
+#include "audio/opus.h"
 #include "audio/pcm.h"
 #include "caller/call_log.h"
 #include "caller/microphone.h"
@@ -63,6 +67,29 @@ TEST(MicrophoneTest, FillsTheLastFrameAndGoesQuiet) {
   EXPECT_EQ(second->samples[39], 1000);
   EXPECT_EQ(second->samples[40], 0);
   EXPECT_EQ(microphone.Next(), std::nullopt);
+}
+
+TEST(MicrophoneTest, SpeaksAfterALongSilence) {
+  auto microphone = *Microphone::Create(0, true);
+  auto decoder = *audio::OpusDecoder::Create(audio::kRoomRateHz);
+  std::vector<int16_t> heard(audio::kRoomFrameSamples * 6);
+  std::vector<int16_t> tone(audio::kRoomFrameSamples * 20);
+  for (size_t i = 0; i < tone.size(); ++i) tone[i] = (i / 50) % 2 == 0 ? 8000 : -8000;
+  const auto loudest = [&](int frames) {
+    uint32_t level = 127;  // of RFC 6464: 0 is the loudest
+    for (int i = 0; i < frames; ++i) {
+      const auto frame = microphone.Next();
+      const auto count = decoder.Decode(frame->packet, heard);
+      EXPECT_EQ(*count, audio::kRoomFrameSamples);
+      level = std::min(level, audio::Level(std::span<const int16_t>(heard).first(*count)));
+    }
+    return level;
+  };
+  EXPECT_GT(loudest(100), 90u);
+  microphone.Queue(tone);
+  EXPECT_LT(loudest(20), 20u);
+  loudest(10);
+  EXPECT_GT(loudest(100), 90u);
 }
 
 class CallLogTest : public ::testing::Test {
