@@ -90,7 +90,8 @@ absl::StatusOr<std::unique_ptr<Cluster>> Cluster::Start(ClusterOptions options) 
     o.work_dir = pattern;
     cluster->own_dir_ = true;
   }
-  PARLEY_ASSIGN_OR_RETURN(cluster->redis_, redis::PrivateServer::Start(o.work_dir));
+  PARLEY_ASSIGN_OR_RETURN(cluster->redis_,
+                          redis::PrivateServer::Start(o.work_dir, o.redis_arguments));
   for (const std::string& service : o.services)
     PARLEY_RETURN_IF_ERROR(cluster->StartService(service));
   for (int i = 0; i < o.agent_servers; ++i) PARLEY_RETURN_IF_ERROR(cluster->StartAgentServer());

@@ -27,6 +27,7 @@ struct ClusterOptions {
                                        "api-server"};
   // By service name; a flag that the cluster sets itself is replaced.
   std::map<std::string, std::vector<std::string>> extra_arguments;
+  std::vector<std::string> redis_arguments;
 };
 
 class Cluster {
