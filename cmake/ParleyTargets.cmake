@@ -63,6 +63,14 @@ function(parley_library name)
   endif()
 endfunction()
 
+# For programs that use gRPC: ThreadSanitizer is told of the order it keeps. In no other build.
+if(PARLEY_SANITIZE MATCHES "thread")
+  add_library(parley_grpc_order OBJECT "${CMAKE_SOURCE_DIR}/libs/testing/grpc_order.cc")
+  target_link_libraries(parley_grpc_order PUBLIC ${CMAKE_DL_LIBS})
+else()
+  add_library(parley_grpc_order INTERFACE)
+endif()
+
 # parley_service(FOLDER SOURCES … DEPS …) → library parley::service_FOLDER and binary parley-<folder-with-dashes>.
 function(parley_service folder)
   cmake_parse_arguments(S "" "" "SOURCES;DEPS" ${ARGN})
@@ -73,7 +81,7 @@ function(parley_service folder)
   target_precompile_headers(parley_service_${folder} REUSE_FROM parley_pch_rpc)
   string(REPLACE "_" "-" dashed "${folder}")
   add_executable(parley-${dashed} main.cc)
-  target_link_libraries(parley-${dashed} PRIVATE parley::service_${folder})
+  target_link_libraries(parley-${dashed} PRIVATE parley::service_${folder} parley_grpc_order)
   target_precompile_headers(parley-${dashed} REUSE_FROM parley_pch_rpc)
 endfunction()
 
@@ -88,9 +96,11 @@ function(parley_binary name)
   endif()
 endfunction()
 
-# Every test that needs neither network nor clock: what the sanitizer builds build and run.
+# What the sanitizer builds build and run: every test that needs neither network nor clock, and those that carry media
+# in this process (label media).
 if(PARLEY_BUILD_TESTS)
   add_custom_target(unit_tests)
+  add_custom_target(media_tests)
 endif()
 
 # parley_live(TEST …): tests that hold calls in real time. Mostly they wait, so others run beside them, but one of them is
@@ -101,7 +111,7 @@ endfunction()
 
 # parley_test(NAME SOURCES … DEPS … LABELS unit fast [TIMEOUT s] [RPC] [SHARDS n] [LIVE | SERIAL]): one GoogleTest program =
 # one ctest test, or n of them, NAME_1 to NAME_n, that share its cases. SERIAL: nothing runs beside it.
-# Labels: tier (fast, or one of chaos, clients, browser, soak, images, tsan) and kind (unit, component, e2e).
+# Labels: tier (fast, or one of chaos, clients, browser, soak, images, tsan) and kind (unit, component, e2e; media).
 function(parley_test name)
   cmake_parse_arguments(T "RPC;SERIAL;LIVE" "TIMEOUT;SHARDS" "SOURCES;DEPS;LABELS" ${ARGN})
   if(NOT T_TIMEOUT)
@@ -113,6 +123,7 @@ function(parley_test name)
   target_compile_definitions(${name} PRIVATE)
   if(T_RPC)
     target_precompile_headers(${name} REUSE_FROM parley_pch_rpc)
+    target_link_libraries(${name} PRIVATE parley_grpc_order)
   endif()
   if(NOT T_SHARDS)
     set(T_SHARDS 1)
@@ -134,7 +145,9 @@ function(parley_test name)
       set_tests_properties(${test} PROPERTIES RUN_SERIAL TRUE)
     endif()
   endforeach()
-  if("unit" IN_LIST T_LABELS)
-    add_dependencies(unit_tests ${name})
-  endif()
+  foreach(kind unit media)
+    if(kind IN_LIST T_LABELS)
+      add_dependencies(${kind}_tests ${name})
+    endif()
+  endforeach()
 endfunction()

@@ -90,7 +90,8 @@ absl::StatusOr<std::unique_ptr<Cluster>> Cluster::Start(ClusterOptions options) 
     o.work_dir = pattern;
     cluster->own_dir_ = true;
   }
-  PARLEY_ASSIGN_OR_RETURN(cluster->redis_, redis::PrivateServer::Start(o.work_dir));
+  PARLEY_ASSIGN_OR_RETURN(cluster->redis_,
+                          redis::PrivateServer::Start(o.work_dir, o.redis_arguments));
   for (const std::string& service : o.services)
     PARLEY_RETURN_IF_ERROR(cluster->StartService(service));
   for (int i = 0; i < o.agent_servers; ++i) PARLEY_RETURN_IF_ERROR(cluster->StartAgentServer());
@@ -108,7 +109,7 @@ Cluster::~Cluster() {
 }
 
 std::vector<std::string> Cluster::CommonArguments() const {
-  return {"--dev", "--log-level", "info"};
+  return {"--dev", "--log-level", "info", "--address", options_.address};
 }
 
 absl::Status Cluster::StartService(const std::string& name) {
@@ -186,19 +187,19 @@ absl::Status Cluster::Restart(std::string_view service) {
 std::string Cluster::Address(std::string_view service) const {
   const auto it = services_.find(service);
   PARLEY_CHECK(it != services_.end());
-  return fmt::format("127.0.0.1:{}", it->second.port);
+  return fmt::format("{}:{}", options_.address, it->second.port);
 }
 
 std::string Cluster::GrpcAddress(std::string_view service) const {
   const auto it = services_.find(service);
   PARLEY_CHECK(it != services_.end());
-  return fmt::format("127.0.0.1:{}", it->second.grpc_port);
+  return fmt::format("{}:{}", options_.address, it->second.grpc_port);
 }
 
 std::string Cluster::AdminAddress(std::string_view service) const {
   const auto it = services_.find(service);
   PARLEY_CHECK(it != services_.end());
-  return fmt::format("127.0.0.1:{}", it->second.admin_port);
+  return fmt::format("{}:{}", options_.address, it->second.admin_port);
 }
 
 Process& Cluster::Service(std::string_view name) { return *services_.find(name)->second.process; }

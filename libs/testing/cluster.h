@@ -17,6 +17,7 @@ namespace parley::testing {
 struct ClusterOptions {
   std::string bin_dir;   // default: PARLEY_BIN_DIR, else the folder of the running program
   std::string work_dir;  // logs and Redis data; default: a new temporary folder, removed at the end
+  std::string address = "127.0.0.1";  // that all listen on, and are found at
   int agent_servers = 1;
   std::string agent_binary = "parley-agent-server";  // in bin_dir
   std::vector<std::string> agent_arguments;          // e.g. {"--slots", "50"}
@@ -26,6 +27,7 @@ struct ClusterOptions {
                                        "api-server"};
   // By service name; a flag that the cluster sets itself is replaced.
   std::map<std::string, std::vector<std::string>> extra_arguments;
+  std::vector<std::string> redis_arguments;
 };
 
 class Cluster {
@@ -37,7 +39,7 @@ class Cluster {
   Cluster(const Cluster&) = delete;
   Cluster& operator=(const Cluster&) = delete;
 
-  // "127.0.0.1:port" of a service's gRPC (api-server: HTTP) port.
+  // "address:port" of a service's gRPC (api-server: HTTP) port.
   std::string Address(std::string_view service) const;
   std::string GrpcAddress(std::string_view service) const;  // api-server too: health, reflection
   std::string AdminAddress(std::string_view service) const;

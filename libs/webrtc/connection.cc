@@ -342,29 +342,32 @@ void Connection::LookAtVideo(int64_t now_us) {
 }
 
 void Connection::Arrived(uint16_t number, int64_t now_us) {
-  const auto ahead = static_cast<uint16_t>(number - arrivals_.first);
-  if (arrivals_.count == 0 || ahead >= Arrivals::kMost) {
-    if (arrivals_.count > 0) {
+  if (arrivals_ == nullptr) arrivals_ = std::make_unique<Arrivals>();
+  Arrivals& known = *arrivals_;
+  const auto ahead = static_cast<uint16_t>(number - known.first);
+  if (known.count == 0 || ahead >= Arrivals::kMost) {
+    if (known.count > 0) {
       if (ahead >= 0x8000) return;  // from before what was reported last
       SendArrivals();
     }
-    arrivals_.first = number;
-    arrivals_.at_us[0] = now_us;
-    arrivals_.count = 1;
+    known.first = number;
+    known.at_us[0] = now_us;
+    known.count = 1;
     return;
   }
-  for (size_t i = arrivals_.count; i < ahead; ++i) arrivals_.at_us[i] = -1;
-  arrivals_.at_us[ahead] = now_us;
-  arrivals_.count = std::max<size_t>(arrivals_.count, ahead + size_t{1});
+  for (size_t i = known.count; i < ahead; ++i) known.at_us[i] = -1;
+  known.at_us[ahead] = now_us;
+  known.count = std::max<size_t>(known.count, ahead + size_t{1});
 }
 
 void Connection::SendArrivals() {
-  if (arrivals_.count == 0 || incoming_.empty()) return;
+  if (arrivals_ == nullptr || arrivals_->count == 0 || incoming_.empty()) return;
   RtcpWriter writer;
   writer.AddReceiverReport(own_ssrc_, {});
-  writer.AddTransportFeedback(own_ssrc_, incoming_.front()->stream.ssrc(), arrivals_.first,
-                              arrivals_.sent++, std::span(arrivals_.at_us).first(arrivals_.count));
-  arrivals_.count = 0;
+  writer.AddTransportFeedback(own_ssrc_, incoming_.front()->stream.ssrc(), arrivals_->first,
+                              arrivals_->sent++,
+                              std::span(arrivals_->at_us).first(arrivals_->count));
+  arrivals_->count = 0;
   SendRtcp(writer);
 }
 

@@ -158,8 +158,8 @@ class Connection final : public RtcpReader {
   std::vector<std::unique_ptr<Outgoing>> outgoing_;
   std::vector<std::unique_ptr<OutgoingVideo>> outgoing_video_;
   std::map<uint32_t, int> video_wishes_;  // by track
-  Arrivals arrivals_;
-  const uint32_t own_ssrc_;  // of reports when nothing is sent
+  std::unique_ptr<Arrivals> arrivals_;    // made when the first is told of
+  const uint32_t own_ssrc_;               // of reports when nothing is sent
   int64_t next_report_us_ = 0;
   int64_t next_feedback_us_ = 0;
   int64_t next_look_us_ = 0;

@@ -124,7 +124,26 @@ struct DtlsTransport::Impl {
   SSL* ssl = nullptr;
   Wire wire;
   bool begun = false;
+  int calls = 0;  // of OpenSSL under way: what it reads may be answered at once
   std::array<uint8_t, kMaxPlainBytes> plain{};
+
+  // Around each call of OpenSSL. Once connected it has its buffers (33 KiB) only so long, which is
+  // seldom: data channels alone are carried. SSL_MODE_RELEASE_BUFFERS does nothing for DTLS, and
+  // what it writes it writes into no buffer when there is none.
+  class Call {
+   public:
+    explicit Call(Impl& impl) : impl_(impl) {
+      if (impl_.calls++ == 0) PARLEY_CHECK(SSL_alloc_buffers(impl_.ssl) == 1);
+    }
+    ~Call() {
+      if (--impl_.calls == 0 && SSL_is_init_finished(impl_.ssl)) SSL_free_buffers(impl_.ssl);
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+   private:
+    Impl& impl_;
+  };
 };
 
 void DtlsContext::Free::operator()(void* context) const {
@@ -149,7 +168,6 @@ absl::StatusOr<std::shared_ptr<DtlsContext>> DtlsContext::Create() {
   SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, AcceptAny);
   SSL_CTX_set_options(ssl, SSL_OP_NO_QUERY_MTU | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET);
   SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-  SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);  // 34 KiB less for each idle connection
   if (SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1 ||
       SSL_CTX_set_tlsext_use_srtp(ssl, kProfiles) != 0) {
     return Internal("OpenSSL lacks a cipher that WebRTC needs");
@@ -183,16 +201,21 @@ DtlsTransport::DtlsTransport(std::shared_ptr<DtlsContext> context, Role role,
 }
 
 DtlsTransport::~DtlsTransport() {
-  if (connected_) SSL_shutdown(impl_->ssl);  // says that it is over; nobody waits for an answer
+  if (connected_) {
+    const Impl::Call call(*impl_);
+    SSL_shutdown(impl_->ssl);  // says that it is over; nobody waits for an answer
+  }
   SSL_free(impl_->ssl);
 }
 
 void DtlsTransport::Start() {
+  const Impl::Call call(*impl_);
   impl_->begun = true;
   (void)Handshake();
 }
 
 absl::Status DtlsTransport::Take(Bytes datagram) {
+  const Impl::Call call(*impl_);
   impl_->begun = true;
   impl_->wire.arriving = datagram;
   absl::Status status = connected_ ? absl::OkStatus() : Handshake();
@@ -257,12 +280,14 @@ absl::Status DtlsTransport::ReadAll() {
 
 void DtlsTransport::Tick() {
   if (connected_ || !impl_->begun) return;
+  const Impl::Call call(*impl_);
   DTLSv1_handle_timeout(impl_->ssl);
   ERR_clear_error();
 }
 
 bool DtlsTransport::Write(Bytes plain) {
   if (!connected_ || plain.empty()) return false;
+  const Impl::Call call(*impl_);
   const int written = SSL_write(impl_->ssl, plain.data(), static_cast<int>(plain.size()));
   ERR_clear_error();
   return written == static_cast<int>(plain.size());

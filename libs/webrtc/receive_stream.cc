@@ -54,6 +54,7 @@ void ReceiveStream::Count(const RtpPacket& packet, int64_t number, int64_t now_u
 
 void ReceiveStream::Hold(const RtpPacket& packet, int64_t number, int64_t now_us) {
   if (slots_ == nullptr) slots_ = std::make_unique<Slots>();
+  held_us_ = now_us;
   for (int64_t missing = std::max(next_, highest_ + 1); missing < number; ++missing) {
     Slot& slot = At(missing);
     slot.used = false;
@@ -135,6 +136,7 @@ size_t ReceiveStream::Missing(int64_t now_us, std::array<uint16_t, kMaxNacked>* 
 }
 
 ReportBlock ReceiveStream::Report(int64_t now_us) {
+  if (next_ > highest_ && now_us - held_us_ > kKeepRoomUs) slots_ = nullptr;
   return reception_.Report(started_ ? highest_ - first_ + 1 : 0, static_cast<uint32_t>(highest_),
                            now_us);
 }

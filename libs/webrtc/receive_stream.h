@@ -27,8 +27,9 @@ class ReceiveStream {
   // … while it can still come in time, as what was asked for before did. Else once in this time:
   // the network may be quicker again, but what comes too late only fills it.
   static constexpr int64_t kTryEveryUs = 1'000'000;
-  static constexpr size_t kAnswers = 8;        // the quickest of so many counts
-  static constexpr size_t kMaxPayload = 1280;  // the largest packet that Opus makes is 1275
+  static constexpr size_t kAnswers = 8;               // the quickest of so many counts
+  static constexpr size_t kMaxPayload = 1280;         // the largest packet that Opus makes is 1275
+  static constexpr int64_t kKeepRoomUs = 10'000'000;  // for packets that wait (42 KiB), unused
 
   class Sink {
    public:
@@ -47,7 +48,7 @@ class ReceiveStream {
   void OnSenderReport(const SenderReport& report, int64_t now_us) {
     reception_.OnSenderReport(report, now_us);
   }
-  // For a report; begins the next interval.
+  // For a report; begins the next interval. About once a second.
   ReportBlock Report(int64_t now_us);
 
   struct Figures {
@@ -58,6 +59,9 @@ class ReceiveStream {
   };
   const Figures& figures() const { return figures_; }
   uint32_t ssrc() const { return ssrc_; }
+  // Is there room for packets that wait? Made when one is missing, given back by Report() when
+  // none was for a while.
+  bool has_room() const { return slots_ != nullptr; }
 
  private:
   struct Slot {
@@ -86,7 +90,8 @@ class ReceiveStream {
   bool started_ = false;
   int64_t next_ = 0;              // number of the packet to hand on next
   int64_t highest_ = 0;           // that came
-  std::unique_ptr<Slots> slots_;  // made when the first packet is missing
+  std::unique_ptr<Slots> slots_;  // null: see has_room()
+  int64_t held_us_ = 0;           // when a packet was put there last
   std::array<int64_t, kAnswers> answers_us_{};
   size_t answers_ = 0;     // ever
   int64_t answer_us_ = 0;  // the quickest of the last; 0: nothing is known

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace parley::webrtc {
 namespace {
@@ -23,8 +24,7 @@ SendStream::SendStream(uint32_t ssrc, uint8_t payload_type, uint8_t audio_level_
     : ssrc_(ssrc),
       payload_type_(payload_type),
       audio_level_id_(audio_level_id),
-      sequence_(first_sequence),
-      kept_(std::make_unique<std::array<Slot, kKept>>()) {}
+      sequence_(first_sequence) {}
 
 size_t SendStream::NextHeader(uint32_t timestamp, uint32_t level, std::span<uint8_t> out) {
   RtpHeader header;
@@ -40,20 +40,33 @@ size_t SendStream::NextHeader(uint32_t timestamp, uint32_t level, std::span<uint
 }
 
 void SendStream::OnSent(Bytes sent, size_t payload_bytes, int64_t now_us) {
-  Slot& slot = (*kept_)[sequence_ % kKept];
+  const size_t index = sequence_ % kKept;
+  Slot& slot = slots_[index];
   slot.sequence = sequence_;
   slot.size = sent.size() <= kKeptBytes ? static_cast<uint16_t>(sent.size()) : 0;
-  std::memcpy(slot.packet.data(), sent.data(), slot.size);
+  if (slot.size > room_) MakeRoomFor(slot.size);
+  if (slot.size > 0) std::memcpy(PacketOf(index), sent.data(), slot.size);
   ++sequence_;
   ++packets_;
   bytes_ += static_cast<uint32_t>(payload_bytes);
   sent_us_ = now_us;
 }
 
+void SendStream::MakeRoomFor(size_t packet_bytes) {
+  const size_t room = std::min((packet_bytes + kKeptStep - 1) / kKeptStep * kKeptStep, kKeptBytes);
+  std::vector<uint8_t> larger(kKept * room);
+  for (size_t i = 0; i < kKept && room_ > 0; ++i) {
+    std::memcpy(larger.data() + i * room, PacketOf(i), room_);
+  }
+  kept_ = std::move(larger);
+  room_ = room;
+}
+
 Bytes SendStream::Kept(uint16_t sequence) const {
-  const Slot& slot = (*kept_)[sequence % kKept];
+  const size_t index = sequence % kKept;
+  const Slot& slot = slots_[index];
   if (slot.size == 0 || slot.sequence != sequence) return {};
-  return {slot.packet.data(), slot.size};
+  return {kept_.data() + index * room_, slot.size};
 }
 
 SenderReport SendStream::Report(int64_t now_us, int64_t now_unix_us) const {

@@ -3,8 +3,8 @@
 // can be sent again, and makes the figures of a sender report. One thread.
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <span>
+#include <vector>
 
 #include "webrtc/rtp.h"
 
@@ -14,6 +14,7 @@ class SendStream {
  public:
   static constexpr size_t kKept = 32;        // packets: 640 ms of audio
   static constexpr size_t kKeptBytes = 400;  // larger ones (over 140 kbit/s) are not kept
+  static constexpr size_t kKeptStep = 64;    // room for each grows so, with the largest that came
 
   SendStream(uint32_t ssrc, uint8_t payload_type, uint8_t audio_level_id, uint16_t first_sequence);
 
@@ -39,8 +40,9 @@ class SendStream {
   struct Slot {
     uint16_t sequence = 0;
     uint16_t size = 0;  // 0 = empty
-    std::array<uint8_t, kKeptBytes> packet{};
   };
+  uint8_t* PacketOf(size_t slot) { return kept_.data() + slot * room_; }
+  void MakeRoomFor(size_t packet_bytes);
 
   const uint32_t ssrc_;
   const uint8_t payload_type_;
@@ -52,7 +54,9 @@ class SendStream {
   uint32_t bytes_ = 0;
   uint8_t fraction_lost_ = 0;
   uint32_t round_trip_ = 0;
-  std::unique_ptr<std::array<Slot, kKept>> kept_;
+  std::array<Slot, kKept> slots_{};
+  size_t room_ = 0;            // bytes for each packet: voices need a quarter of the most
+  std::vector<uint8_t> kept_;  // the packets of the slots, one after another
 };
 
 // The NTP time (32.32) of a Unix time.

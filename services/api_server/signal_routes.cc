@@ -125,6 +125,7 @@ class Forward final : public http::WebSocketListener, public std::enable_shared_
       MutexLock lock(&mutex_);
       answered_ = true;
       early_.clear();
+      open_.Clear();  // some KiB, of no use any more
     }
     http::WebSocketMessage message{std::move(*response.mutable_frame()->mutable_data()),
                                    response.frame().text()};
@@ -142,7 +143,8 @@ class Forward final : public http::WebSocketListener, public std::enable_shared_
     }
     const ErrorReason why = ReasonOf(status);
     const auto url = why.metadata.find("media_url");
-    if (why.reason == "ROOM_ELSEWHERE" && url != why.metadata.end() && ++hops_ < kMaxHops) {
+    if (!answered && why.reason == "ROOM_ELSEWHERE" && url != why.metadata.end() &&
+        ++hops_ < kMaxHops) {
       return ConnectTo(url->second);
     }
     // Who has the room is dead, or drains and takes none.
@@ -162,10 +164,10 @@ class Forward final : public http::WebSocketListener, public std::enable_shared_
   const std::string rooms_;
   const std::shared_ptr<http::WebSocket> socket_;
   const absl::Time ask_until_ = absl::Now() + kAskFor;
-  roomv1::ConnectRequest open_;
   int hops_ = 0;
   grpc::Alarm again_;
   Mutex mutex_;
+  roomv1::ConnectRequest open_;  // empty once answered; written in the constructor, then guarded
   std::shared_ptr<rpc::ClientBidi<roomv1::ConnectRequest, roomv1::ConnectResponse>> stream_
       ABSL_GUARDED_BY(mutex_);
   std::vector<roomv1::ConnectRequest> early_ ABSL_GUARDED_BY(mutex_);

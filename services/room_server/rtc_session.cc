@@ -185,8 +185,9 @@ void RtcSession::OnAdmitted(absl::StatusOr<std::shared_ptr<room::Participant>> p
   if (over_ || stream_ == nullptr) return Leave("the connection was lost");
   down_media_->Seat(participant_);
   up_media_->Seat(participant_);
-  for (const lk::AddTrackRequest& request : join_.add_track_requests()) AddTrack(request);
-  if (join_.has_publisher_offer()) TakeOffer(join_.publisher_offer());
+  const lk::JoinRequest join = std::exchange(join_, {});  // some KiB; of no use from now on
+  for (const lk::AddTrackRequest& request : join.add_track_requests()) AddTrack(request);
+  if (join.has_publisher_offer()) TakeOffer(join.publisher_offer());
   if (two_connections_) MakeOffer();
   for (const lk::SignalRequest& request : std::exchange(early_, {})) Do(request);
 }

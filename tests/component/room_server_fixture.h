@@ -143,7 +143,8 @@ class Peer {
 
   // The next message for which `matches` is true; what does not match waits for later calls.
   template <typename Matches>
-  std::optional<pb::JoinResponse> Next(Matches matches, absl::Duration timeout = absl::Seconds(5)) {
+  std::optional<pb::JoinResponse> Next(Matches matches,
+                                       absl::Duration timeout = absl::Seconds(15)) {
     for (auto kept = kept_.begin(); kept != kept_.end(); ++kept) {
       if (!matches(*kept)) continue;
       pb::JoinResponse found = std::move(*kept);
@@ -163,7 +164,7 @@ class Peer {
     }
     return std::nullopt;
   }
-  pb::RoomEvent Event(pb::RoomEvent::EventCase which, absl::Duration timeout = absl::Seconds(5)) {
+  pb::RoomEvent Event(pb::RoomEvent::EventCase which, absl::Duration timeout = absl::Seconds(15)) {
     auto found = Next(
         [&](const auto& message) {
           return message.has_event() && message.event().event_case() == which;
@@ -269,7 +270,7 @@ class AgentStream {
   // The next response for which `matches` is true; others wait.
   template <typename Matches>
   std::optional<pb::AttachResponse> Next(Matches matches,
-                                         absl::Duration timeout = absl::Seconds(5)) {
+                                         absl::Duration timeout = absl::Seconds(15)) {
     const absl::Time until = absl::Now() + timeout;
     MutexLock lock(&mutex_);
     while (true) {
@@ -386,7 +387,7 @@ class RoomServerTest : public ::parley::testing::RedisTest {
                     Response* response) {
     grpc::ClientContext context;
     rpc::SetBearer(context, token);
-    rpc::SetTimeout(context, absl::Seconds(5));
+    rpc::SetTimeout(context, absl::Seconds(15));
     return rpc::FromGrpcStatus((stub.*method)(&context, request, response));
   }
   std::unique_ptr<pb::RoomService::Stub> Rooms() {

@@ -9,8 +9,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <sstream>
@@ -96,13 +98,22 @@ class RtcClient final : public webrtc::RtcpReader {
   }
 
   // Moves everything on until `done`; false when `timeout` passed first.
-  bool Run(const std::function<bool()>& done, absl::Duration timeout = absl::Seconds(10)) {
+  bool Run(const std::function<bool()>& done, absl::Duration timeout = absl::Seconds(20)) {
     const int64_t until_us = loop_.NowMicros() + absl::ToInt64Microseconds(timeout);
     while (!done()) {
       if (loop_.NowMicros() > until_us) return false;
       Step();
     }
     return true;
+  }
+  // Moves everything on while `wait` blocks, on a thread of its own; what that answers.
+  template <typename Wait>
+  auto Meanwhile(Wait wait) {
+    auto result = std::async(std::launch::async, std::move(wait));
+    EXPECT_TRUE(
+        Run([&] { return result.wait_for(std::chrono::seconds(0)) == std::future_status::ready; },
+            absl::Minutes(1)));
+    return result.get();
   }
   // One round of that: for several clients in turn.
   void Step() {

@@ -6,11 +6,14 @@
 #include <parley/room/v1/signalling.grpc.pb.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <deque>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "room_server_fixture.h"
 #include "rtc_client.h"
@@ -176,6 +179,37 @@ class RtcTest : public RoomServerTest {
                   .num_audios(),
               0);
     Offer(client, signalling, 2);
+  }
+  // The next of these events that `peer` hears of, while the client that says it moves on.
+  static pb::RoomEvent Heard(Peer& peer, RtcClient& client, pb::RoomEvent::EventCase which) {
+    return client.Meanwhile([&] { return peer.Event(which); });
+  }
+  // Sends so many packets, of which the `lost` (counted from 0) never leave at first. True when
+  // `peer` hears all of them, in order. A room server waits 80 ms for one that is missing, less
+  // than a busy machine may take to let us answer: several tries, each of which keeps the order.
+  static bool LostOnesComeInOrder(RtcClient& client, Peer& peer, int packets,
+                                  const std::set<int>& lost) {
+    for (int first = 0; first < 10 * packets; first += packets) {
+      std::vector<std::string> sent, never_lost;
+      for (int i = 0; i < packets; ++i) {
+        sent.push_back(std::to_string(first + i));
+        if (!lost.contains(i)) never_lost.push_back(sent.back());
+        client.SendAudio(static_cast<uint16_t>(first + i), sent.back(), lost.contains(i));
+      }
+      const auto heard = client.Meanwhile([&] {
+        std::vector<std::string> all;
+        do all.push_back(peer.Audio().data());
+        while (all.back() != sent.back() && !all.back().empty());
+        return all;
+      });
+      if (heard == sent) return true;
+      EXPECT_TRUE(std::ranges::includes(heard, never_lost, NumbersRise));
+      EXPECT_TRUE(std::ranges::is_sorted(heard, NumbersRise));
+    }
+    return false;
+  }
+  static bool NumbersRise(const std::string& one, const std::string& other) {
+    return std::atoi(one.c_str()) < std::atoi(other.c_str());
   }
   lk::JoinResponse joined_;
   std::string track_sid_;

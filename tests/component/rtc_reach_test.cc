@@ -74,15 +74,12 @@ class RtcReachTest : public RtcTest {
     const auto signalling = Connect(client, "ann");
     Peer bob = Join(Joiner("bob"));
     bob.Event(pb::RoomEvent::kSubscriptionStarted);
-    for (uint16_t i = 0; i < 5; ++i) client.SendAudio(i, std::to_string(i), i == 3);
-    client.Run([&] { return !client.asked_again.empty(); });
-    client.Run([] { return false; }, absl::Milliseconds(50));
-    for (uint16_t i = 0; i < 5; ++i) EXPECT_EQ(bob.Audio().data(), std::to_string(i));
+    EXPECT_TRUE(LostOnesComeInOrder(client, bob, 5, {3}));
+    EXPECT_FALSE(client.asked_again.empty());
     lk::DataPacket packet;
     packet.mutable_user()->set_payload(std::string(40'000, 'x'));
     client.SendData(packet.SerializeAsString());
-    client.Run([] { return false; }, absl::Milliseconds(300));
-    EXPECT_EQ(bob.Event(pb::RoomEvent::kData).data().payload().size(), 40'000);
+    EXPECT_EQ(Heard(bob, client, pb::RoomEvent::kData).data().payload().size(), 40'000);
   }
 };
 

@@ -241,6 +241,24 @@ TEST_F(ReceiveStreamTest, DuplicatesAndLongGapsDoNoHarm) {
   EXPECT_EQ(collected_.order.back(), "20001");
 }
 
+TEST_F(ReceiveStreamTest, RoomForPacketsThatWaitIsThereWhileItIsOfUse) {
+  constexpr int64_t kKeep = ReceiveStream::kKeepRoomUs;
+  Add(1);
+  EXPECT_FALSE(stream_.has_room());
+  Add(3);
+  stream_.Report(kKeep * 2);
+  EXPECT_TRUE(stream_.has_room()) << "2 is still waited for";
+  Add(2, kKeep * 2);
+  stream_.Report(kKeep * 3);
+  EXPECT_TRUE(stream_.has_room());
+  stream_.Report(kKeep * 3 + 1);
+  EXPECT_FALSE(stream_.has_room());
+  Add(2, kKeep * 4);  // once more, when nothing is known of it any more
+  Add(5, kKeep * 4);
+  Add(4, kKeep * 4);
+  EXPECT_EQ(collected_.order, (std::vector<std::string>{"1", "2", "3", "4", "5"}));
+}
+
 TEST_F(ReceiveStreamTest, ReportsTellWhatWasLost) {
   for (uint16_t sequence = 0; sequence < 100; ++sequence) {
     if (sequence % 4 != 1) Add(sequence, sequence * 20'000);
@@ -268,6 +286,23 @@ TEST(SendStreamTest, KeepsWhatItSent) {
   const SenderReport report = stream.Report(39 * 20'000 + 10'000, 0);
   EXPECT_EQ(report.packets, 40);
   EXPECT_EQ(report.rtp_timestamp, 39 * 960 + 480);
+}
+
+TEST(SendStreamTest, KeepsPacketsOfAnySizeUpToItsMost) {
+  SendStream stream(5, 111, 0, 100);
+  std::vector<std::vector<uint8_t>> sent;
+  for (size_t i = 0; i < SendStream::kKept; ++i) {  // each larger than the ones before
+    sent.emplace_back(i * 13 + 1, static_cast<uint8_t>(i));
+    stream.OnSent(sent.back(), 1, 0);
+  }
+  ASSERT_GT(sent.back().size(), SendStream::kKeptBytes);
+  for (size_t i = 0; i < SendStream::kKept; ++i) {
+    const Bytes kept = stream.Kept(static_cast<uint16_t>(100 + i));
+    const bool fits = sent[i].size() <= SendStream::kKeptBytes;
+    EXPECT_EQ(std::vector<uint8_t>(kept.begin(), kept.end()),
+              fits ? sent[i] : std::vector<uint8_t>())
+        << i;
+  }
 }
 
 // ---- session descriptions ----
@@ -517,7 +552,10 @@ struct Pair {
     server = std::make_unique<DtlsTransport>(
         a, DtlsTransport::Role::kServer, right_fingerprint ? b->fingerprint() : a->fingerprint(),
         [this](Bytes d) { to_client.emplace_back(Text(d)); },
-        [this](Bytes p) { at_server += Text(p); });
+        [this](Bytes p) {
+          at_server += Text(p);
+          EXPECT_TRUE(!echoes || server->Write(p));
+        });
     client = std::make_unique<DtlsTransport>(
         b, DtlsTransport::Role::kClient, a->fingerprint(),
         [this](Bytes d) { to_server.emplace_back(Text(d)); },
@@ -529,11 +567,14 @@ struct Pair {
       for (const auto& d : std::exchange(to_server, {})) {
         if (status.ok()) status = server->Take(AsBytes(d));
       }
-      for (const auto& d : std::exchange(to_client, {})) (void)client->Take(AsBytes(d));
+      for (const auto& d : std::exchange(to_client, {})) {
+        if (client != nullptr) (void)client->Take(AsBytes(d));
+      }
     }
   }
   std::vector<std::string> to_client, to_server;
   std::string at_client, at_server;
+  bool echoes = false;  // the server, while it reads
   absl::Status status;
   std::unique_ptr<DtlsTransport> server, client;
 };
@@ -549,6 +590,23 @@ TEST(Dtls, BothSidesAgreeOnKeysAndTalk) {
   EXPECT_TRUE(pair.client->Write(AsBytes("hello")));
   pair.Run();
   EXPECT_EQ(pair.at_server, "hello");
+}
+
+TEST(Dtls, AnswersWhileItReadsPassesOverNonsenseAndHearsGoodbye) {
+  Pair pair;
+  pair.Run();
+  pair.echoes = true;
+  EXPECT_TRUE(pair.client->Write(AsBytes("one ")));
+  EXPECT_TRUE(pair.client->Write(AsBytes("two")));
+  pair.to_server.insert(pair.to_server.begin() + 1,
+                        std::string("\x17\xfe\xfd\0\1\0\0\0\0\0\0\0\3xyz", 16));
+  pair.to_server.emplace_back("\x16nonsense");
+  pair.Run();
+  PARLEY_EXPECT_OK(pair.status);
+  EXPECT_EQ(pair.at_client, "one two");
+  pair.client.reset();
+  pair.Run();
+  EXPECT_EQ(pair.status.code(), absl::StatusCode::kAborted);
 }
 
 TEST(Dtls, AnotherCertificateThanAnnouncedIsRefused) {
