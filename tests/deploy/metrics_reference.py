@@ -15,9 +15,6 @@ PAGE = pathlib.Path(os.environ["PARLEY_SOURCE_DIR"]) / "docs" / "metrics.md"
 PORTS = {"dispatch_broker": 8100, "agent_registry": 8101, "room_server": 8105, "stt_gateway": 8102, "tts_gateway": 8103,
          "llm_gateway": 8104, "api_server": 9080, "agent_server": 8081}
 OPEN = {"engine", "pool", "version"}  # labels whose values depend on what is configured, or built
-# Providers with budgets, so that what is said of these is there; nobody listens at their address.
-PROVIDERS = {f"PARLEY_{kind}_OPENAI_{name}": value for kind in ("STT", "TTS", "LLM")
-             for name, value in (("BASE_URL", "http://127.0.0.1:9/v1"), ("MAX_STREAMS", "20"))}
 HEAD = """# Metrics
 
 What each service serves on `/metrics` (its admin port, gRPC port + 1000; api_server 9080, agent server 8081). Made by
@@ -78,14 +75,20 @@ def page(pages):
     return "".join(parts)
 
 
-def main():
-    dev = cluster.Dev()
-    keys = pathlib.Path(dev.folder.name) / "keys"
+def providers(folder):
+    """Environment: providers with budgets, one project's key of its own, so that what is said of these is there; nobody listens at
+    their address."""
+    keys = pathlib.Path(folder) / "keys"
     keys.mkdir()
     (keys / "hotel").write_text("a-key-of-its-own\n")
-    own = {f"PARLEY_{kind}_OPENAI_PROJECT_KEYS": str(keys) for kind in ("STT", "TTS", "LLM")}
+    values = {"BASE_URL": "http://127.0.0.1:9/v1", "MAX_STREAMS": "20", "PROJECT_KEYS": str(keys)}
+    return {f"PARLEY_{kind}_OPENAI_{name}": value for kind in ("STT", "TTS", "LLM") for name, value in values.items()}
+
+
+def main():
+    dev = cluster.Dev()
     try:
-        dev.start(env=PROVIDERS | own)
+        dev.start(env=providers(dev.folder.name))
         text = page(scrape(dev))
         dev.stop()
     finally:

@@ -73,7 +73,7 @@ class MonitoringTest(unittest.TestCase):
     def setUpClass(cls):
         cls.dev = cluster.Dev()
         cls.addClassCleanup(cls.dev.close)
-        cls.dev.start(env=metrics_reference.PROVIDERS)
+        cls.dev.start(env=metrics_reference.providers(cls.dev.folder.name))
         ports = {service.replace("_", "-"): [f"127.0.0.1:{port + cls.dev.offset}"] for service, port in metrics_reference.PORTS.items()}
         cls.prometheus = prometheus.Prometheus(ports, RULES)
         cls.addClassCleanup(cls.prometheus.close)
