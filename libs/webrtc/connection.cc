@@ -280,15 +280,18 @@ void Connection::OnReportBlock(const ReportBlock& block) {
 }
 
 void Connection::OnNack(uint32_t media_ssrc, uint16_t sequence) {
-  const auto resend = [&](const auto& outgoing) {
-    if (outgoing->stream.ssrc() != media_ssrc) return;
-    const Bytes kept = outgoing->stream.Kept(sequence);
+  const auto resend = [this](Bytes kept) {
     if (kept.empty()) return;
     ++host_.tallies().resent;
     SendToPeer(kept);
   };
-  std::ranges::for_each(outgoing_, resend);
-  std::ranges::for_each(outgoing_video_, resend);
+  for (const auto& outgoing : outgoing_) {
+    if (outgoing->stream.ssrc() == media_ssrc) resend(outgoing->stream.Kept(sequence));
+  }
+  for (const auto& outgoing : outgoing_video_) {
+    if (outgoing->stream.ssrc() != media_ssrc) continue;
+    resend(outgoing->stream.Again(sequence, host_.loop().NowMicros()));
+  }
 }
 
 void Connection::OnPictureLoss(uint32_t media_ssrc) {

@@ -13,6 +13,9 @@ constexpr int64_t kLookUs = 500'000;    // over which a layer's rate is measured
 constexpr int64_t kLiveUs = 2'000'000;  // a shared screen that stands still sends little
 // Late packets of before a switch are told from wrapped numbers for so long.
 constexpr uint32_t kSoonAfter = 10'000;
+// Between two of the same packet: a round trip, within these.
+constexpr int64_t kLeastAgainUs = 50'000;
+constexpr int64_t kMostAgainUs = 1'000'000;
 
 }  // namespace
 
@@ -30,6 +33,8 @@ void VideoSender::SwitchTo(const VideoPacket& packet, int64_t now_us) {
   first_in_ = packet.sequence;
   since_switch_ = 0;
   current_ = packet.layer;
+  if (kept_ == nullptr) return;
+  for (Slot& slot : *kept_) slot.size = 0;
 }
 
 size_t VideoSender::NextHeader(const VideoPacket& packet, int64_t now_us, std::span<uint8_t> out) {
@@ -65,6 +70,7 @@ void VideoSender::OnSent(Bytes sent, size_t payload_bytes) {
   Slot& slot = (*kept_)[going_out_ % kKept];
   slot.sequence = going_out_;
   slot.size = sent.size() <= kKeptBytes ? static_cast<uint16_t>(sent.size()) : 0;
+  slot.again_us = 0;
   std::memcpy(slot.packet.data(), sent.data(), slot.size);
   ++packets_;
   bytes_sent_ += static_cast<uint32_t>(payload_bytes);
@@ -75,6 +81,17 @@ Bytes VideoSender::Kept(uint16_t sequence) const {
   const Slot& slot = (*kept_)[sequence % kKept];
   if (slot.size == 0 || slot.sequence != sequence) return {};
   return {slot.packet.data(), slot.size};
+}
+
+Bytes VideoSender::Again(uint16_t sequence, int64_t now_us) {
+  const Bytes kept = Kept(sequence);
+  if (kept.empty()) return {};
+  Slot& slot = (*kept_)[sequence % kKept];
+  const int64_t round_trip_us = int64_t{round_trip_} * 1'000'000 / 65'536;
+  const int64_t since_us = now_us - slot.again_us;
+  if (since_us < std::clamp(round_trip_us, kLeastAgainUs, kMostAgainUs)) return {};
+  slot.again_us = now_us;
+  return kept;
 }
 
 int VideoSender::Tick(int64_t now_us) {

@@ -26,8 +26,12 @@ class VideoSender {
   size_t NextHeader(const VideoPacket& packet, int64_t now_us, std::span<uint8_t> out);
   // The packet made of that header as it was sent, encrypted.
   void OnSent(Bytes sent, size_t payload_bytes);
-  // The packet as it was sent; empty when it is not kept (any more).
+  // The packet as it was sent; empty when it is not kept (any more). What came before the layer
+  // that is sent now is not: that began with a picture that needs no other.
   Bytes Kept(uint16_t sequence) const;
+  // … for the listener, who asked for it; empty too when it went out again less than a round trip
+  // ago and may be on its way. A narrow line is filled by nothing sooner than by what comes twice.
+  Bytes Again(uint16_t sequence, int64_t now_us);
 
   // The listener's word.
   void OnReport(const ReportBlock& block, uint32_t now_ntp_middle, int64_t now_us);
@@ -51,6 +55,7 @@ class VideoSender {
   struct Slot {
     uint16_t sequence = 0;
     uint16_t size = 0;  // 0 = empty
+    int64_t again_us = 0;
     std::array<uint8_t, kKeptBytes> packet{};
   };
   void SwitchTo(const VideoPacket& packet, int64_t now_us);

@@ -141,7 +141,23 @@ TEST_F(VideoSenderTest, BeginsWithAKeyPictureAndChangesLayersWithoutASeam) {
   EXPECT_EQ(Send(Picture(1, 5'001), now_us)->sequence, last + 1);
   EXPECT_FALSE(sender_.Kept(static_cast<uint16_t>(last + 1)).empty());
   EXPECT_TRUE(sender_.Kept(static_cast<uint16_t>(last + 9)).empty());
+  EXPECT_FALSE(sender_.Kept(last).empty());
+  EXPECT_TRUE(sender_.Kept(static_cast<uint16_t>(last - 1)).empty()) << "of the layer of before";
   EXPECT_GT(sent->timestamp - begin, 90'000u);
+}
+
+TEST_F(VideoSenderTest, WhatIsAskedForAgainAndAgainGoesOutOnceInARoundTrip) {
+  ASSERT_TRUE(Send(Picture(0, 1, true), kSecond));
+  const auto again = [&](int64_t at_ms) { return !sender_.Again(100, at_ms * kMs).empty(); };
+  EXPECT_TRUE(again(1'001));
+  EXPECT_FALSE(again(1'050));
+  EXPECT_TRUE(again(1'051)) << "50 ms while no round trip is known";
+  ReportBlock block;  // it took 300 ms to be answered
+  block.last_sr = 1;
+  sender_.OnReport(block, 1 + 65'536 * 3 / 10, kSecond);
+  EXPECT_FALSE(again(1'340));
+  EXPECT_TRUE(again(1'352));
+  EXPECT_TRUE(sender_.Again(101, 1'352 * kMs).empty()) << "never sent";
 }
 
 TEST_F(VideoSenderTest, NothingIsSentWhileNobodyLooks) {
